@@ -1,0 +1,1 @@
+"""Recipes, runs, results, figures: the only place with files, processes and plots."""

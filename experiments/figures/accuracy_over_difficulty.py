@@ -1,0 +1,83 @@
+"""Test accuracy over the difficulty of the training data, one line for each number of training
+examples n. Bands are 90% bootstrap intervals; a star marks the best level, hollow if it is the
+grid's edge. The paper claims an inverted U.
+
+Claim 3 of the paper, first half. The caption says what to look for, not what was found: it stands
+under the figure of every run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import matplotlib
+import numpy as np
+import pandas as pd
+from matplotlib.artist import Artist
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+from matplotlib.ticker import FixedLocator
+
+from experiments import optimum
+from experiments.figures import style
+
+TABLES = ("table",)
+
+
+@matplotlib.rc_context(style.RC)
+def plot(tables: Mapping[str, pd.DataFrame]) -> Figure:
+    """One line per data size, one panel per study."""
+    table = tables["table"]
+    studies = optimum.studies(table)
+    figure, axes = style.panels([study.title for study in studies])
+    lines: dict[int, Line2D] = {}
+    edge_is_best = False
+    for axis, study in zip(axes[0], studies, strict=True):
+        cells = optimum.mean_interval(table, study, "test_risk")
+        best = optimum.optimum(table, study).set_index("data_size")
+        sizes = np.unique(cells["data_size"].to_numpy())
+        for position, n in enumerate(sizes):
+            line = cells.loc[cells["data_size"] == n]
+            look = {
+                "color": style.colour(position, len(sizes)),
+                "marker": style.MARKERS[position % len(style.MARKERS)],
+                "linestyle": style.LINES[position % len(style.LINES)],
+            }
+            difficulty = line["difficulty"]
+            axis.fill_between(
+                difficulty,
+                1 - line["high"],
+                1 - line["low"],
+                color=look["color"],
+                alpha=0.18,
+                linewidth=0,
+            )
+            (lines[n],) = axis.plot(difficulty, 1 - line["mean"], label=f"n = {n}", **look)
+            top = best.loc[n]
+            is_censored = bool(top["censored"])
+            edge_is_best |= is_censored
+            axis.plot(
+                top["best_difficulty"],
+                1 - top["test_risk"],
+                marker="*",
+                markersize=17,
+                markerfacecolor="white" if is_censored else look["color"],
+                markeredgecolor=style.INK,
+                zorder=4,
+            )
+        axis.xaxis.set_major_locator(FixedLocator(sorted(cells["difficulty"].unique())))
+        style.accuracy_axis(axis)
+    style.outer_labels(axes, style.DIFFICULTY_LABEL, style.ACCURACY_LABEL)
+    star = {"color": "none", "marker": "*", "markersize": 13, "markeredgecolor": style.INK}
+    handles: list[Artist] = [lines[n] for n in sorted(lines, reverse=True)]
+    handles.append(Line2D([], [], markerfacecolor=style.INK, label="best difficulty", **star))
+    if edge_is_best:
+        handles.append(
+            Line2D(
+                [], [], markerfacecolor="white", label="best at the grid's\nedge (censored)", **star
+            )
+        )
+    handles.append(Patch(color="grey", alpha=0.3, label=style.BAND_LABEL))
+    style.side_legend(figure, handles, style.SIZE_LABEL)
+    return figure

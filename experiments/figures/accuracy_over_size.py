@@ -1,0 +1,61 @@
+"""Test accuracy over the number of training examples n, one line for each training difficulty.
+Bars are 90% bootstrap intervals; the grey line is the base before fine-tuning. The paper claims
+that accuracy saturates logarithmically.
+
+Claim 3 of the paper, second half.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import matplotlib
+import numpy as np
+import pandas as pd
+from matplotlib.container import ErrorbarContainer
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+
+from experiments import optimum
+from experiments.figures import style
+
+TABLES = ("table",)
+
+
+@matplotlib.rc_context(style.RC)
+def plot(tables: Mapping[str, pd.DataFrame]) -> Figure:
+    """One line per difficulty, one panel per study."""
+    table = tables["table"]
+    studies = optimum.studies(table)
+    figure, axes = style.panels([study.title for study in studies])
+    lines: dict[int, ErrorbarContainer] = {}
+    for axis, study in zip(axes[0], studies, strict=True):
+        cells = optimum.mean_interval(table, study, "test_risk")
+        levels = np.unique(cells["difficulty"].to_numpy())
+        base = optimum.mean_interval(table, study.untrained, "test_risk").iloc[0]
+        axis.axhspan(1 - base["high"], 1 - base["low"], color="grey", alpha=0.2, linewidth=0)
+        base_line = axis.axhline(
+            1 - base["mean"], color="grey", linewidth=1.4, label="base, not\nfine-tuned"
+        )
+        for position, difficulty in enumerate(levels):
+            line = cells.loc[cells["difficulty"] == difficulty]
+            # A sideways step of a few percent keeps the bars of neighbouring lines apart.
+            step = 1.05 ** (position - (len(levels) - 1) / 2)
+            lines[difficulty] = axis.errorbar(
+                line["data_size"] * step,
+                1 - line["mean"],
+                yerr=[line["high"] - line["mean"], line["mean"] - line["low"]],
+                color=style.colour(position, len(levels)),
+                marker=style.MARKERS[position % len(style.MARKERS)],
+                linestyle=style.LINES[position % len(style.LINES)],
+                capsize=2,
+                elinewidth=1.0,
+                label=f"d = {difficulty}",
+            )
+        style.size_axis(axis, sorted(cells["data_size"].unique()))
+        style.accuracy_axis(axis)
+    style.outer_labels(axes, style.SIZE_LABEL, style.ACCURACY_LABEL)
+    bars = Patch(color="grey", alpha=0.3, label=f"bars, band:\n{style.BAND_LABEL}")
+    handles = [*(lines[level] for level in sorted(lines, reverse=True)), base_line, bars]
+    style.side_legend(figure, handles, "training difficulty d")
+    return figure

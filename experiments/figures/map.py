@@ -1,0 +1,91 @@
+"""The map of the study: mean test accuracy for each number of training examples and training
+difficulty (numbers in percent), with the ridge of best levels and the 90% bootstrap interval of the
+best level. A hollow marker lies on the grid's edge: the best level may be beyond it (censored).
+
+Figures 3 and 4 of the paper.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import matplotlib
+import numpy as np
+import pandas as pd
+from matplotlib.colors import Normalize
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FixedLocator, PercentFormatter
+
+from experiments import optimum
+from experiments.figures import style
+
+TABLES = ("table",)
+
+
+def cell_edges(centres: np.ndarray) -> np.ndarray:
+    """Edges half-way between neighbouring centres; one cell of width one if there is one centre."""
+    steps = np.diff(centres) if len(centres) > 1 else np.ones(1)
+    middles = centres[:-1] + np.diff(centres) / 2
+    return np.concatenate([[centres[0] - steps[0] / 2], middles, [centres[-1] + steps[-1] / 2]])
+
+
+@matplotlib.rc_context(style.RC)
+def plot(tables: Mapping[str, pd.DataFrame]) -> Figure:
+    """One heat map per study, all with one colour scale."""
+    table = tables["table"]
+    studies = optimum.studies(table)
+    cubes = [optimum.cube(table, study, "test_risk") for study in studies]
+    accuracies = [1 - metric.mean for metric in cubes]
+    scale = Normalize(min(a.min() for a in accuracies), max(a.max() for a in accuracies))
+    figure, axes = style.panels([study.title for study in studies], width=4.4, height=3.9)
+    for axis, study, metric, accuracy in zip(axes[0], studies, cubes, accuracies, strict=True):
+        sizes, levels = metric.data_sizes, metric.difficulties
+        x_edges, y_edges = 2 ** cell_edges(np.log2(sizes)), cell_edges(levels.astype(float))
+        mesh = axis.pcolormesh(
+            x_edges, y_edges, accuracy, norm=scale, cmap="viridis", edgecolor="white", linewidth=0.5
+        )
+        for (row, column), value in np.ndenumerate(accuracy):
+            # In the cell's lower right corner, where the ridge through the centres hides little.
+            is_light = scale(value) > 0.55
+            axis.text(
+                x_edges[column + 1] * (x_edges[column] / x_edges[column + 1]) ** 0.05,
+                y_edges[row] + 0.2 * (y_edges[row + 1] - y_edges[row]),
+                f"{100 * value:.0f}",
+                ha="right",
+                va="center",
+                color="black" if is_light else "white",
+                zorder=3,
+            )
+        best = optimum.optimum(table, study)
+        line = {"color": "white", "path_effects": style.OUTLINE}
+        axis.plot(best["data_size"], best["best_difficulty"], linewidth=2.2, **line)
+        axis.vlines(best["data_size"], best["low"], best["high"], linewidth=2.2, **line)
+        ends = pd.concat([best["low"], best["high"]])
+        axis.plot([*best["data_size"]] * 2, ends, "_", markersize=9, markeredgewidth=2, **line)
+        for row in best.to_dict("records"):
+            axis.plot(
+                row["data_size"],
+                row["best_difficulty"],
+                marker="o",
+                markersize=10,
+                markerfacecolor="white" if row["censored"] else "black",
+                **style.RING,
+            )
+        style.size_axis(axis, sizes.tolist())
+        axis.yaxis.set_major_locator(FixedLocator(levels.tolist()))
+        axis.grid(visible=False)
+        axis.spines[:].set_visible(False)
+    style.outer_labels(axes, style.SIZE_LABEL, style.DIFFICULTY_LABEL)
+    bar = figure.colorbar(mesh, ax=axes, label=style.ACCURACY_LABEL, pad=0.02, aspect=30)
+    bar.ax.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+    bar.outline.set_visible(False)  # pyright: ignore[reportCallIssue]
+    line = {"color": "white", "path_effects": style.OUTLINE}
+    ring = {**style.RING, "color": "none", "marker": "o", "markersize": 9}
+    handles = [
+        Line2D([], [], markerfacecolor="black", label="best difficulty", **ring),
+        Line2D([], [], markerfacecolor="white", label="best at the grid's edge (censored)", **ring),
+        Line2D([], [], linewidth=2.2, label=f"ridge and {style.BAND_LABEL}", **line),
+    ]
+    figure.legend(handles=handles, loc="outside lower center", ncols=min(3, 1 + len(studies)))
+    return figure

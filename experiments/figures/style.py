@@ -1,0 +1,107 @@
+"""What the figures share: type, colours, markers, axes and panels. Not a figure: it has no `plot`.
+
+Colours come from viridis, which keeps its order in grey; markers and line styles repeat the order,
+so that no figure depends on colour.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
+from matplotlib.ticker import FixedLocator, NullLocator, PercentFormatter
+
+# The type stubs list the allowed names, which a plain dict of strings does not match.
+RC: dict[Any, Any] = {
+    "font.size": 10.0,
+    "axes.titlesize": 11.0,
+    "axes.titleweight": "bold",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": "#e3e3e3",
+    "grid.linewidth": 0.7,
+    "legend.frameon": False,
+    "legend.fontsize": 9.0,
+    "lines.linewidth": 1.8,
+    "lines.markersize": 6.0,
+    "hatch.linewidth": 0.8,
+    "figure.constrained_layout.use": True,
+    "figure.facecolor": "white",
+    # A fixed salt gives the elements of an SVG the same names in every run.
+    "svg.hashsalt": "sweetspot",
+}
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<")
+LINES = ("-", "--", "-.", ":")
+INK = "#222222"
+# White lines and black rings with an outline of the other: legible on every colour of a heat map.
+OUTLINE = (withStroke(linewidth=4.0, foreground="black"),)
+RING: dict[str, Any] = {
+    "markeredgecolor": "black",
+    "markeredgewidth": 2.0,
+    "path_effects": (withStroke(linewidth=4.5, foreground="white"),),
+}
+SIZE_LABEL = "training examples n"
+DIFFICULTY_LABEL = "training difficulty d\n(hardest level, operations)"
+ACCURACY_LABEL = "test accuracy (exact match)"
+BAND_LABEL = "90% interval"
+
+
+def colour(position: int, number: int) -> tuple[float, float, float, float]:
+    """Colour of an ordered series: dark is small or easy; the palest yellow is left out."""
+    return matplotlib.colormaps["viridis"](0.85 * position / max(number - 1, 1))
+
+
+def panels(
+    titles: Sequence[str], *, rows: int = 1, width: float = 4.2, height: float = 3.6
+) -> tuple[Figure, np.ndarray]:
+    """Make a figure with one titled column per study and shared axes.
+
+    Args:
+      titles: one per column.
+      rows: panels in a column.
+      width: of a panel, inches.
+      height: of a panel, inches.
+
+    Returns:
+      The figure and its axes [row, column].
+    """
+    # Room for the legend at the right, which a narrow figure needs as much as a wide one.
+    figure = Figure(figsize=(width * len(titles) + 2.0, height * rows + 0.4))
+    axes = figure.subplots(rows, len(titles), sharex=True, sharey=True, squeeze=False)
+    for axis, title in zip(axes[0], titles, strict=True):
+        axis.set_title(title)
+    return figure, axes
+
+
+def size_axis(axis: Axes, sizes: Sequence[int]) -> None:
+    """Make x the data size: logarithmic, with the sizes themselves as ticks."""
+    axis.set_xscale("log", base=2)
+    axis.xaxis.set_major_locator(FixedLocator(list(sizes)))
+    axis.xaxis.set_minor_locator(NullLocator())
+    axis.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    axis.set_xlabel(SIZE_LABEL)
+
+
+def accuracy_axis(axis: Axes) -> None:
+    """Make y an accuracy in percent."""
+    axis.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+
+
+def side_legend(figure: Figure, handles: list, title: str | None = None) -> None:
+    """Put one legend for all panels at the right of the figure, outside the data."""
+    figure.legend(handles=handles, title=title, loc="outside right center", alignment="left")
+
+
+def outer_labels(axes: np.ndarray, x: str, y: str) -> None:
+    """Label x under the lowest panels and y left of the first column."""
+    for axis in axes[-1]:
+        axis.set_xlabel(x)
+    for axis in axes[:, 0]:
+        axis.set_ylabel(y)

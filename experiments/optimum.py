@@ -1,0 +1,310 @@
+"""The best difficulty for each data size, its uncertainty, and whether it moves.
+
+Input is the tidy result table (one row per member, slice and metric). Uncertainty is a hierarchical
+bootstrap: base seeds are drawn with replacement, then seeds within each drawn base (Davison and
+Hinkley 1997, Bootstrap Methods, section 3.8). One draw serves every cell and metric of a study, so
+comparisons stay paired. Intervals are 90% percentile intervals; from one base they do not contain
+the variation between bases, and from few bases they are on the narrow side.
+
+Axes, in this order everywhere: difficulty, data_size, base, seed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+import numpy as np
+import pandas as pd
+
+UNTRAINED = "none"
+AXES = ["difficulty", "data_size", "base_seed", "seed"]
+TAILS = (0.05, 0.95)
+GAPS = ("generalization_gap", "extrapolation_gap")
+AT_OPTIMUM = ("test_risk", *GAPS, "train_risk", "in_distribution_risk")
+
+
+@dataclass(frozen=True)
+class Study:
+    """The cells that share all but difficulty and size. `None`: the table has a single value."""
+
+    train_mixture: str
+    loss: str
+    compute: str | None = None
+    data_unit: str | None = None
+    task: str | None = None
+    base: str | None = None
+
+    @property
+    def title(self) -> str:
+        """Words for a panel's title, such as "trained on 1..d"."""
+        mixtures = {"range": "trained on 1..d", "exact": "trained on exactly d"}
+        mixture = mixtures.get(self.train_mixture, f"trained on {self.train_mixture} up to d")
+        loss = None if self.loss == "sft" else self.loss.upper()
+        words = (mixture, loss, self.compute, self.data_unit, self.task, self.base)
+        return ", ".join(word for word in words if word is not None)
+
+    @property
+    def untrained(self) -> Study:
+        """The base that this study starts from, as a study of one cell (difficulty 0, size 0)."""
+        return Study(UNTRAINED, UNTRAINED, task=self.task, base=self.base)
+
+
+@dataclass(frozen=True)
+class Cube:
+    """One metric of one study: `values` [difficulty, data_size, base, seed], NaN where missing."""
+
+    values: np.ndarray
+    difficulties: np.ndarray
+    data_sizes: np.ndarray
+
+    @property
+    def mean(self) -> np.ndarray:
+        """Mean over the members that there are: [difficulty, data_size]."""
+        return np.nanmean(self.values, axis=(2, 3))
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A mean and its 90% bootstrap interval, in the units of the metric."""
+
+    mean: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{self.mean:.3f} [{self.low:.3f}, {self.high:.3f}]"
+
+
+@dataclass(frozen=True)
+class Shift:
+    """Whether the best difficulty moves from the smallest to the largest data size.
+
+    `probability_harder`: share of replicates whose best difficulty is strictly harder at the
+    largest size. `probability_interior`: share whose best one at the smallest size is not at the
+    grid's edge. The rises are paired differences there, a neighbour's test risk minus the
+    optimum's; `None` where the grid has no neighbour.
+    """
+
+    smallest_size: int
+    largest_size: int
+    best_at_smallest: int
+    best_at_largest: int
+    censored_at_smallest: str
+    censored_at_largest: str
+    probability_harder: float
+    probability_interior: float
+    easier_rise: Interval | None
+    harder_rise: Interval | None
+
+    @property
+    def neighbours_are_worse(self) -> bool:
+        """True if both neighbours exist and both 90% intervals of the rises lie above zero."""
+        return all(rise and rise.low > 0 for rise in (self.easier_rise, self.harder_rise))
+
+
+def studies(table: pd.DataFrame) -> list[Study]:
+    """List a table's studies, "range" first; optional fields with one value in it stay `None`."""
+    trained = table.loc[table["train_mixture"] != UNTRAINED]
+    names = [field.name for field in fields(Study)]
+    several = names[:2] + [name for name in names[2:] if trained[name].nunique() > 1]
+    kinds = trained[several].drop_duplicates().sort_values(several)
+    found = [Study(**dict(zip(several, kind, strict=True))) for kind in kinds.to_numpy(dtype=str)]
+    return sorted(found, key=lambda study: study.train_mixture != "range")
+
+
+def study_rows(table: pd.DataFrame, study: Study) -> pd.DataFrame:
+    """Rows of a study, without the learning rates that were tried and lost.
+
+    Raises:
+      ValueError: if there are none, or a field left `None` has several values among them.
+    """
+    rows = table.loc[table["status"] != "not_selected"]
+    for field in fields(study):
+        wanted = getattr(study, field.name)
+        rows = rows if wanted is None else rows.loc[rows[field.name] == wanted]
+    if rows.empty:
+        raise ValueError(f"study: no rows for {study}; the table holds {studies(table)}")
+    for field in fields(study) if study.train_mixture != UNTRAINED else ():
+        if rows[field.name].nunique() > 1:
+            values = sorted(rows[field.name].unique())
+            raise ValueError(f"study: {field.name} is None, must be one of {values}")
+    return rows
+
+
+def _arranged(rows: pd.DataFrame, axes: list, metric: str, test_slice: int | None) -> np.ndarray:
+    in_slice = rows["slice"].isna() if test_slice is None else rows["slice"].eq(test_slice)
+    in_slice = in_slice.fillna(False).astype(bool)
+    chosen = rows.loc[in_slice & (rows["metric"] == metric) & (rows["status"] == "ok")]
+    where = f"metric {metric!r}" + ("" if test_slice is None else f", slice {test_slice}")
+    if len(twice := chosen.loc[chosen.duplicated(AXES)]):
+        raise ValueError(f"table: {where} has two values at {twice.iloc[0][AXES].to_dict()}")
+    full = chosen.set_index(AXES)["value"].reindex(pd.MultiIndex.from_product(axes, names=AXES))
+    values = full.to_numpy(dtype=float).reshape([len(axis) for axis in axes])
+    if len(empty := np.argwhere(~np.isfinite(values).any(axis=(2, 3)))):
+        cells = ", ".join(f"(difficulty {axes[0][i]}, data_size {axes[1][j]})" for i, j in empty)
+        raise ValueError(f"table: {where} has no member with status 'ok' in {cells}")
+    return values
+
+
+def cube(
+    table: pd.DataFrame,
+    study: Study,
+    metric: str,
+    *,
+    test_slice: int | None = None,
+    minus_base: bool = False,
+) -> Cube:
+    """Arrange a metric by difficulty, data size, base and seed.
+
+    Args:
+      table: the tidy result table.
+      study: which cells.
+      metric: a name in the column `metric`.
+      test_slice: a test difficulty for the metrics by slice; `None` for the aggregated ones.
+      minus_base: subtract the base's value at the same base seed and seed.
+
+    Raises:
+      ValueError: if a cell has no member with status "ok", or a member occurs twice.
+    """
+    rows = study_rows(table, study)
+    axes = [np.unique(rows[name].to_numpy()) for name in AXES]
+    values = _arranged(rows, axes, metric, test_slice)
+    if minus_base:
+        base_rows = study_rows(table, study.untrained)
+        values = values - _arranged(base_rows, [[0], [0], *axes[2:]], metric, test_slice)
+    return Cube(values, axes[0], axes[1])
+
+
+def resample(metric: Cube, *, replicates: int = 2000, seed: int = 0) -> np.ndarray:
+    """Draw how often each member counts in each replicate: integers [replicate, base, seed].
+
+    Bases with replacement, then as many seeds within each drawn base as it has. A base drawn k
+    times draws its m seeds k·m times, which is one multinomial. Pairs without data are left out.
+    """
+    generator = np.random.default_rng(seed)
+    present = np.asarray(np.isfinite(metric.values).any(axis=(0, 1)))
+    bases = np.flatnonzero(present.sum(axis=1))
+    drawn = generator.multinomial(len(bases), np.full(len(bases), 1 / len(bases)), size=replicates)
+    counts = np.zeros((replicates, *present.shape), dtype=int)
+    for times, base in zip(drawn.T, bases, strict=True):
+        seeds = present[base].sum()
+        counts[:, base] = generator.multinomial(times * seeds, present[base] / seeds)
+    return counts
+
+
+def replicate_means(metric: Cube, counts: np.ndarray) -> np.ndarray:
+    """Mean over members: [replicate, difficulty, data_size], NaN where none of a cell was drawn."""
+    finite = np.isfinite(metric.values)
+    total = np.einsum("rbs,dnbs->rdn", counts, np.where(finite, metric.values, 0.0))
+    number = np.einsum("rbs,dnbs->rdn", counts, finite.astype(float))
+    return np.divide(total, number, out=np.full_like(total, np.nan), where=number > 0)
+
+
+def mean_interval(
+    table: pd.DataFrame, study: Study, metric: str, *, replicates: int = 2000, seed: int = 0, **kind
+) -> pd.DataFrame:
+    """Mean and 90% interval in each cell; `kind` holds `test_slice`, `minus_base` for `cube`.
+
+    Returns:
+      One row per cell: difficulty, data_size, mean, low, high, num_members, num_missing.
+    """
+    metrics = cube(table, study, metric, **kind)
+    means = replicate_means(metrics, resample(metrics, replicates=replicates, seed=seed))
+    low, high = np.nanquantile(means, TAILS, axis=0)
+    finite = np.isfinite(metrics.values)
+    num_members = finite.sum(axis=(2, 3))
+    cells = pd.MultiIndex.from_product([metrics.difficulties, metrics.data_sizes], names=AXES[:2])
+    columns = {"mean": metrics.mean, "low": low, "high": high, "num_members": num_members}
+    columns["num_missing"] = finite.any(axis=(0, 1)).sum() - num_members
+    flat = {name: column.ravel() for name, column in columns.items()}
+    return pd.DataFrame(flat, index=cells).reset_index()
+
+
+def _best(means: np.ndarray) -> np.ndarray:
+    # Ties go to the easier level, as the first minimum.
+    return np.where(np.isnan(means), np.inf, means).argmin(axis=-2)
+
+
+def _censored(position: int, levels: int) -> str:
+    return "easiest" if position == 0 else "hardest" if position == levels - 1 else ""
+
+
+def optimum(
+    table: pd.DataFrame, study: Study, *, replicates: int = 2000, seed: int = 0
+) -> pd.DataFrame:
+    """Find the difficulty of least mean test risk at each data size.
+
+    Returns:
+      One row per data_size: best_difficulty; low and high, the 5% and 95% percentiles of the
+      bootstrap's argmin (levels of the grid); censored, "easiest" or "hardest" where the best level
+      is the grid's edge, so that the optimum may lie beyond; and each name of AT_OPTIMUM there,
+      with name_low and name_high (on the data that chose the level, so slightly optimistic).
+    """
+    risk = cube(table, study, "test_risk")
+    counts = resample(risk, replicates=replicates, seed=seed)
+    best, sizes = _best(risk.mean), np.arange(len(risk.data_sizes))
+    drawn = risk.difficulties[_best(replicate_means(risk, counts))]
+    low, high = np.quantile(drawn, TAILS, axis=0, method="inverted_cdf")
+    result = pd.DataFrame(
+        {"data_size": risk.data_sizes, "best_difficulty": risk.difficulties[best]}
+    )
+    result["low"], result["high"] = low, high
+    result["censored"] = [_censored(position, len(risk.difficulties)) for position in best]
+    for name in AT_OPTIMUM:
+        metric = cube(table, study, name)
+        means = replicate_means(metric, counts)[:, best, sizes]
+        result[name] = metric.mean[best, sizes]
+        result[[f"{name}_low", f"{name}_high"]] = np.nanquantile(means, TAILS, axis=0).T
+    return result
+
+
+def shift(table: pd.DataFrame, study: Study, *, replicates: int = 2000, seed: int = 0) -> Shift:
+    """Compare the best difficulty at the smallest and the largest data size (see `Shift`)."""
+    risk = cube(table, study, "test_risk")
+    means = replicate_means(risk, resample(risk, replicates=replicates, seed=seed))
+    drawn, levels = _best(means), len(risk.difficulties)
+    first, final = (int(position) for position in _best(risk.mean)[[0, -1]])
+
+    def rise(neighbour: int) -> Interval | None:
+        if not 0 <= neighbour < levels:
+            return None
+        low, high = np.nanquantile(means[:, neighbour, 0] - means[:, first, 0], TAILS)
+        difference = risk.mean[neighbour, 0] - risk.mean[first, 0]
+        return Interval(float(difference), float(low), float(high))
+
+    return Shift(
+        smallest_size=int(risk.data_sizes[0]),
+        largest_size=int(risk.data_sizes[-1]),
+        best_at_smallest=int(risk.difficulties[first]),
+        best_at_largest=int(risk.difficulties[final]),
+        censored_at_smallest=_censored(first, levels),
+        censored_at_largest=_censored(final, levels),
+        probability_harder=float((drawn[:, -1] > drawn[:, 0]).mean()),
+        probability_interior=float(((drawn[:, 0] > 0) & (drawn[:, 0] < levels - 1)).mean()),
+        easier_rise=rise(first - 1),
+        harder_rise=rise(first + 1),
+    )
+
+
+def format_probability(probability: float) -> str:
+    """Two decimals, but never the certainty that a finite bootstrap cannot give."""
+    text = f"{probability:.2f}"
+    return {"1.00": "> 0.99", "0.00": "< 0.01"}.get(text, text)
+
+
+def headline(table: pd.DataFrame, *, replicates: int = 2000, seed: int = 0) -> pd.DataFrame:
+    """Text for the terminal and the report: one row per study and data size.
+
+    Columns: study, data_size, best_difficulty ("8 [6, 10]"), censored, and the test risk and the
+    two gaps at that difficulty, each as "mean [low, high]".
+    """
+    rows = []
+    for study in studies(table):
+        for row in optimum(table, study, replicates=replicates, seed=seed).to_dict("records"):
+            best = f"{row['best_difficulty']} [{row['low']}, {row['high']}]"
+            text = {"study": study.title, "data_size": row["data_size"], "best_difficulty": best}
+            text["censored"] = row["censored"]
+            for name in ("test_risk", *GAPS):
+                text[name] = str(Interval(row[name], row[f"{name}_low"], row[f"{name}_high"]))
+            rows.append(text)
+    return pd.DataFrame(rows)

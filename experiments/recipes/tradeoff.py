@@ -1,0 +1,83 @@
+"""The best training difficulty moves to harder data as data grow (claims 1 to 3 of the paper).
+
+Task: running evaluation modulo 5. Bases know difficulties 1 to 4. Members are fine-tuned on n
+examples of difficulties 1 to d (``range``) or of d alone (``exact``) and tested on every level up
+to 1.5 times the hardest d, so that no training mixture covers the test.
+
+Commands and cost (two CPU cores)::
+
+    sweetspot run tradeoff --preset smoke   # 40 s: for tests
+    sweetspot run tradeoff --preset demo    # 8 minutes
+    sweetspot run tradeoff --preset cpu     # 1.5 hours; the tables under experiments/results
+    sweetspot run tradeoff --preset gpu     # one GPU: wider grid, deeper decoder, symbolic iGSM
+
+Expect (``cpu``, trained on 1 to d): the best d is about 6 at n = 16 and 12 at n = 1024.
+"""
+
+from __future__ import annotations
+
+from experiments.sweep import PretrainConfig, SweepConfig
+from synth.decoder import DecoderConfig
+
+PRESETS = {
+    "smoke": SweepConfig(
+        pretrain=PretrainConfig(steps=150, hardest=2, max_risk=1.0),
+        difficulties=(2, 4),
+        data_sizes=(8, 32),
+        compute=20,
+        base_seeds=1,
+        seeds=2,
+        test_hardest=6,
+        test_examples=32,
+        risk_examples=32,
+    ),
+    "demo": SweepConfig(
+        chunk_members=6,
+        difficulties=(4, 6, 8, 12),
+        data_sizes=(16, 128, 1024),
+        compute=400,
+        base_seeds=2,
+        seeds=2,
+        test_hardest=18,
+        test_examples=64,
+        risk_examples=256,
+    ),
+    "cpu": SweepConfig(
+        mixtures=("range", "exact"),
+        difficulties=(4, 6, 8, 10, 12, 16),
+        data_sizes=(16, 64, 256, 1024),
+        compute=500,
+        base_seeds=4,
+        seeds=4,
+        test_hardest=24,
+        test_examples=96,
+        risk_examples=256,
+        chunk_members=16,
+    ),
+    "gpu": SweepConfig(
+        task="chain",
+        task_options={"num_symbols": 64, "num_distractors": 2},
+        decoder=DecoderConfig(
+            vocab_size=1,
+            hidden_size=128,
+            intermediate_size=384,
+            num_layers=4,
+            num_heads=8,
+            num_kv_heads=8,
+            position_start=256,
+            position_gap=3,
+        ),
+        pretrain=PretrainConfig(steps=20_000, batch_size=128, learning_rate=1e-3),
+        mixtures=("range", "exact"),
+        losses=("sft", "dft"),
+        difficulties=(4, 6, 8, 10, 12, 16, 20),
+        data_sizes=(16, 64, 256, 1024, 4096, 16384),
+        compute=2000,
+        batch_size=64,
+        learning_rates=(5e-4,),
+        base_seeds=4,
+        seeds=4,
+        test_hardest=30,
+        chunk_members=64,
+    ),
+}

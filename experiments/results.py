@@ -1,0 +1,238 @@
+"""Runs on disk: the only reader and writer of results.
+
+A run is a directory::
+
+    manifest.json     recipe, config, chunk plan, and for each session versions, device and time
+    parts/            one Parquet file per finished chunk, each put in place by one rename
+    table.parquet     all parts in the order of the plan: tidy, one row per member, slice, metric
+    bases/            pre-trained bases as Hugging Face folders
+    members/          fine-tuned members, on request
+    predictions/      which examples each member got right, on request
+
+A kill or a full disk loses at most the chunk under way: a file is there whole or not at all.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+
+COLUMNS = {
+    "task": "str",
+    "base": "str",
+    "base_seed": "int64",
+    "train_mixture": "str",
+    "loss": "str",
+    "difficulty": "int64",
+    "data_size": "int64",
+    "compute": "str",
+    "data_unit": "str",
+    "learning_rate": "float64",
+    "seed": "int64",
+    "slice": "Int64",
+    "metric": "str",
+    "value": "float64",
+    "num_examples": "int64",
+    "status": "str",
+}
+"""Columns of the result table and their types; `slice` is missing for metrics of all slices."""
+
+
+class ResultsError(RuntimeError):
+    """A run directory that cannot be used as asked."""
+
+
+def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
+    """Write a file beside `path` and rename it into place; on failure leave nothing behind."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    os.close(handle)
+    try:
+        write(Path(name))
+        os.chmod(name, 0o644)
+        os.replace(name, path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
+def _write_json(path: Path, content: Mapping[str, Any]) -> None:
+    write_atomically(path, lambda p: p.write_text(json.dumps(content, indent=1) + "\n"))
+
+
+def tidy(rows: list[dict[str, Any]]) -> pd.DataFrame:
+    """Rows as a table with the columns and types of `COLUMNS`.
+
+    Raises:
+      ValueError: if a row lacks a column or has one too many.
+    """
+    for row in rows:
+        if set(row) != set(COLUMNS):
+            raise ValueError(f"row must have columns {list(COLUMNS)}, got {list(row)}")
+    return pd.DataFrame(rows, columns=list(COLUMNS)).astype(COLUMNS)
+
+
+def read_parquet(path: Path) -> pd.DataFrame:
+    """Read a table.
+
+    Raises:
+      ResultsError: if the file is missing or is no Parquet file.
+    """
+    try:
+        return pd.read_parquet(path)
+    except FileNotFoundError:
+        raise ResultsError(f"{path} does not exist; has the run finished a chunk?") from None
+    except (pa.ArrowInvalid, OSError) as error:
+        raise ResultsError(
+            f"{path} is not a readable Parquet file ({error}); "
+            f"delete it and run the same command again to make it anew"
+        ) from error
+
+
+def read_table(directory: Path) -> pd.DataFrame:
+    """The result table of a run, checked for its columns.
+
+    Raises:
+      ResultsError: if the table is missing, corrupt or lacks a column.
+    """
+    table = read_parquet(directory / "table.parquet")
+    if missing := sorted(set(COLUMNS) - set(table.columns)):
+        raise ResultsError(f"{directory / 'table.parquet'} lacks the columns {missing}")
+    return table
+
+
+def read_tables(directory: Path) -> dict[str, pd.DataFrame]:
+    """Every table at the top of a run, by name."""
+    tables = {path.stem: read_parquet(path) for path in sorted(directory.glob("*.parquet"))}
+    return tables | {"table": read_table(directory)}
+
+
+def read_manifest(directory: Path) -> dict[str, Any]:
+    """The manifest of a run.
+
+    Raises:
+      ResultsError: if there is none or it is no JSON object.
+    """
+    path = directory / "manifest.json"
+    try:
+        manifest = json.loads(path.read_text())
+    except FileNotFoundError:
+        raise ResultsError(f"{directory} is not a run: it has no manifest.json") from None
+    except json.JSONDecodeError as error:
+        raise ResultsError(f"{path} is not valid JSON ({error})") from error
+    if not isinstance(manifest, dict):
+        raise ResultsError(f"{path} must hold a JSON object")
+    return manifest
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run directory that this process holds, new or resumed."""
+
+    directory: Path
+
+    @property
+    def manifest(self) -> dict[str, Any]:
+        return read_manifest(self.directory)
+
+    def update_manifest(self, **fields: Any) -> None:
+        """Replace top-level fields of the manifest."""
+        _write_json(self.directory / "manifest.json", self.manifest | fields)
+
+    def part_path(self, name: str) -> Path:
+        return self.directory / "parts" / f"{name}.parquet"
+
+    def has_part(self, name: str) -> bool:
+        """Whether a chunk is finished; a part that cannot be read raises ResultsError."""
+        path = self.part_path(name)
+        if not path.exists():
+            return False
+        read_parquet(path)
+        return True
+
+    def write_part(self, name: str, table: pd.DataFrame) -> None:
+        """Keep the rows of a finished chunk."""
+        write_atomically(self.part_path(name), lambda p: table.to_parquet(p, index=False))
+
+    def read_parts(self, names: list[str]) -> pd.DataFrame:
+        """The rows of the given chunks, in that order."""
+        parts = [read_parquet(self.part_path(name)) for name in names]
+        return pd.concat(parts, ignore_index=True)
+
+    def write_table(self, table: pd.DataFrame) -> None:
+        """Write the result table."""
+        path = self.directory / "table.parquet"
+        write_atomically(path, lambda p: table.to_parquet(p, index=False))
+
+
+@contextlib.contextmanager
+def open_run(directory: Path, identity: Mapping[str, Any]) -> Iterator[Run]:
+    """Hold a run directory: a new one, or one with the same identity to resume.
+
+    Args:
+      directory: where the run lives; created if missing.
+      identity: what makes a run the same run (recipe, preset, config, chunk plan), as JSON values.
+
+    Raises:
+      ResultsError: if the directory is in use by another process, holds something else, or holds
+        a run of another identity (the message names what differs).
+    """
+    identity = json.loads(json.dumps(identity))
+    if directory.exists() and not directory.is_dir():
+        raise ResultsError(f"out must be a directory, {directory} is a file")
+    entries = {path.name for path in directory.iterdir()} if directory.exists() else set()
+    if entries - {".lock"} and "manifest.json" not in entries:
+        raise ResultsError(
+            f"{directory} is not empty and is not a run (it has no manifest.json); "
+            f"choose another directory"
+        )
+    directory.mkdir(parents=True, exist_ok=True)
+    with open(directory / ".lock", "w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ResultsError(f"{directory} is in use by another process") from None
+        if "manifest.json" in entries:
+            stored = read_manifest(directory)
+            differing = [
+                path
+                for name, value in identity.items()
+                for path in _differences(stored.get(name), value, name)
+            ]
+            if differing:
+                raise ResultsError(
+                    f"{directory} holds another run; it differs in "
+                    + "; ".join(differing[:5])
+                    + ". Choose another directory, or repeat the command of that run."
+                )
+        else:
+            _write_json(directory / "manifest.json", {**identity, "status": "running"})
+        yield Run(directory)
+
+
+def _differences(stored: Any, asked: Any, path: str) -> list[str]:
+    """Where two JSON values differ, as ``path: stored != asked``."""
+    if isinstance(stored, dict) and isinstance(asked, dict):
+        return [
+            difference
+            for name in sorted(stored.keys() | asked.keys())
+            for difference in _differences(stored.get(name), asked.get(name), f"{path}.{name}")
+        ]
+    if stored == asked:
+        return []
+    return [f"{path} (there {_shorten(stored)}, here {_shorten(asked)})"]
+
+
+def _shorten(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 60 else text[:57] + "..."

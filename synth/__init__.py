@@ -1,0 +1,1 @@
+"""The simulator: arrays in, arrays out."""

@@ -1,0 +1,252 @@
+"""Pre-train a base and fine-tune it: pure functions of parameters, data and a key.
+
+One member is one call; a study is `jax.vmap` or `jax.lax.map` over `base`, `data`, `config` (its
+learning rate) and `key`. Randomness is split from the key by purpose, never by arithmetic on seeds.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
+
+from synth.decoder import DecoderConfig, Parameters, draw_positions, initialise, logits
+
+Loss = Literal["sft", "dft"]
+Schedule = Literal["cosine", "constant"]
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class TrainingData:
+    """The first `num_examples` rows of a pool.
+
+    Attributes:
+      tokens: token ids, padded on the right.
+      loss_mask: true on solution tokens.
+      num_examples: rows to train on; may be traced, so that data sizes share a program.
+    """
+
+    tokens: Int[Array, "examples length"]
+    loss_mask: Bool[Array, "examples length"]
+    num_examples: Int[Array, ""]
+
+
+@dataclass(frozen=True)
+class FinetuneConfig:
+    """How to fine-tune. All fields but the learning rate are static.
+
+    Attributes:
+      steps: optimiser steps.
+      batch_size: examples in a step.
+      learning_rate: peak learning rate; may be traced and mapped over.
+      schedule: ``cosine`` to zero, or ``constant``, after the warm-up.
+      warmup: share of the steps with a linear warm-up, in [0, 1).
+      weight_decay: AdamW's decoupled decay.
+      b2: decay of AdamW's second moment.
+      clip: global norm to which gradients are clipped.
+      loss: ``sft`` is cross-entropy; ``dft`` weighs each token's cross-entropy by the probability
+        of its label, gradient stopped (Wu et al. 2025, arXiv 2508.05629).
+
+    Raises:
+      ValueError: if a field is out of range.
+    """
+
+    steps: int
+    batch_size: int = 32
+    learning_rate: float | Float[Array, ""] = 1.5e-3
+    schedule: Schedule = "cosine"
+    warmup: float = 0.05
+    weight_decay: float = 0.0
+    b2: float = 0.98
+    clip: float = 1.0
+    loss: Loss = "sft"
+
+    def __post_init__(self) -> None:
+        if self.steps < 1 or self.batch_size < 1:
+            raise ValueError(
+                f"steps and batch_size must be at least 1, got {self.steps} and {self.batch_size}"
+            )
+        if isinstance(self.learning_rate, float) and not self.learning_rate > 0:
+            raise ValueError(f"learning_rate must be positive, got {self.learning_rate}")
+        if not 0 <= self.warmup < 1:
+            raise ValueError(f"warmup must lie in [0, 1), got {self.warmup}")
+        if self.weight_decay < 0 or self.clip <= 0 or not 0 < self.b2 < 1:
+            raise ValueError(
+                f"weight_decay must not be negative, clip positive and b2 in (0, 1); "
+                f"got {self.weight_decay}, {self.clip} and {self.b2}"
+            )
+        if self.schedule not in get_args(Schedule):
+            raise ValueError(f"schedule must be one of {get_args(Schedule)}, got {self.schedule!r}")
+        if self.loss not in get_args(Loss):
+            raise ValueError(f"loss must be one of {get_args(Loss)}, got {self.loss!r}")
+
+
+jax.tree_util.register_dataclass(
+    FinetuneConfig,
+    data_fields=["learning_rate"],
+    meta_fields=[name for name in FinetuneConfig.__dataclass_fields__ if name != "learning_rate"],
+)
+
+
+def token_losses(
+    decoder: DecoderConfig,
+    parameters: Parameters,
+    tokens: Int[Array, " length"],
+    positions: Int[Array, " length"],
+    loss: Loss,
+) -> Float[Array, " length-1"]:
+    """Loss in nats at each token after the first, for one sequence."""
+    label = tokens[1:]
+    log_probability = jax.nn.log_softmax(
+        logits(decoder, parameters, tokens[:-1], positions[:-1]).astype(jnp.float32)
+    )
+    chosen = jnp.take_along_axis(log_probability, label[:, None], axis=1)[:, 0]
+    weight = jax.lax.stop_gradient(jnp.exp(chosen)) if loss == "dft" else 1.0
+    return -weight * chosen
+
+
+def batch_loss(
+    decoder: DecoderConfig,
+    parameters: Parameters,
+    tokens: Int[Array, "batch length"],
+    loss_mask: Bool[Array, "batch length"],
+    key: PRNGKeyArray,
+    loss: Loss,
+) -> Float[Array, ""]:
+    """Mean loss in nats over the solution tokens of a batch."""
+    positions = jax.vmap(lambda key: draw_positions(decoder, key, tokens.shape[1]))(
+        jax.random.split(key, len(tokens))
+    )
+    losses = jax.vmap(token_losses, (None, None, 0, 0, None))(
+        decoder, parameters, tokens, positions, loss
+    )
+    weights = loss_mask[:, 1:].astype(losses.dtype)
+    return (losses * weights).sum() / weights.sum()
+
+
+def epoch_order(
+    key: PRNGKeyArray, num_examples: Int[Array, ""], num_rows: int, num_draws: int
+) -> Int[Array, " draws"]:
+    """Row of each draw when shuffled epochs over the first `num_examples` rows follow each other.
+
+    Every row appears once in each complete epoch; an epoch cut short is a uniform subset.
+
+    Args:
+      key: a JAX key.
+      num_examples: rows in use, at most `num_rows`; may be traced.
+      num_rows: rows of the pool (static).
+      num_draws: number of draws (static).
+    """
+    key_rows, key_epochs = jax.random.split(key)
+    rank = jax.random.uniform(key_rows, (num_rows,))
+    rows = jnp.argsort(jnp.where(jnp.arange(num_rows) < num_examples, rank, jnp.inf))
+    draw = jnp.arange(num_draws)
+    shuffled = jnp.lexsort((jax.random.uniform(key_epochs, (num_draws,)), draw // num_examples))
+    return rows[(draw % num_examples)[shuffled]]
+
+
+def _optimiser(config: FinetuneConfig) -> optax.GradientTransformation:
+    warmup = math.ceil(config.warmup * config.steps)
+    rest = max(1, config.steps - warmup)
+
+    def rate(step: Int[Array, ""]) -> Float[Array, ""]:
+        rise = jnp.minimum(1.0, (step + 1.0) / (warmup + 1.0))
+        progress = jnp.clip((step - warmup) / rest, 0.0, 1.0)
+        fall = 0.5 * (1 + jnp.cos(jnp.pi * progress)) if config.schedule == "cosine" else 1.0
+        return config.learning_rate * rise * fall
+
+    return optax.chain(
+        optax.clip_by_global_norm(config.clip),
+        optax.adamw(rate, b2=config.b2, weight_decay=config.weight_decay),
+    )
+
+
+def _train(
+    decoder: DecoderConfig,
+    parameters: Parameters,
+    config: FinetuneConfig,
+    batch: Callable[[Int[Array, ""]], tuple[Int[Array, "b l"], Bool[Array, "b l"]]],
+    key: PRNGKeyArray,
+) -> tuple[Parameters, Float[Array, " steps"]]:
+    """Run `config.steps` optimiser steps on ``batch(step)``; return parameters and losses."""
+    optimiser = _optimiser(config)
+
+    def step(carry, index):
+        parameters, state = carry
+        loss, gradient = jax.value_and_grad(batch_loss, argnums=1)(
+            decoder, parameters, *batch(index), jax.random.fold_in(key, index), config.loss
+        )
+        # optax mixes Python and array scalars of other types.
+        with jax.numpy_dtype_promotion("standard"):
+            update, state = optimiser.update(gradient, state, parameters)
+            parameters = optax.apply_updates(parameters, update)
+        return (parameters, state), loss
+
+    with jax.numpy_dtype_promotion("standard"):
+        state = optimiser.init(parameters)
+    (parameters, _), losses = jax.lax.scan(step, (parameters, state), jnp.arange(config.steps))
+    return parameters, losses
+
+
+def finetune(
+    decoder: DecoderConfig,
+    base: Parameters,
+    data: TrainingData,
+    config: FinetuneConfig,
+    key: PRNGKeyArray,
+) -> tuple[Parameters, Float[Array, " steps"]]:
+    """Fine-tune one member: a pure function of its arguments.
+
+    Args:
+      decoder: shape of the model (static).
+      base: parameters to start from; left untouched.
+      data: the training examples.
+      config: how to train.
+      key: a JAX key; the only source of randomness.
+
+    Returns:
+      The fine-tuned parameters, and the loss in nats per solution token before each step. A run
+      that diverges shows it as a loss or parameters that are not finite.
+    """
+    key_order, key_positions = jax.random.split(key)
+    order = epoch_order(
+        key_order, data.num_examples, len(data.tokens), config.steps * config.batch_size
+    ).reshape(config.steps, config.batch_size)
+
+    def batch(step):
+        return data.tokens[order[step]], data.loss_mask[order[step]]
+
+    return _train(decoder, base, config, batch, key_positions)
+
+
+def pretrain(
+    decoder: DecoderConfig,
+    sample: Callable[[PRNGKeyArray], tuple[Int[Array, " length"], Bool[Array, " length"]]],
+    config: FinetuneConfig,
+    key: PRNGKeyArray,
+) -> tuple[Parameters, Float[Array, " steps"]]:
+    """Train a base from scratch on fresh draws.
+
+    Args:
+      decoder: shape of the model (static).
+      sample: a key in, tokens and loss mask of one example out.
+      config: how to train.
+      key: a JAX key.
+
+    Returns:
+      The base's parameters and the loss in nats per solution token before each step.
+    """
+    key_init, key_data, key_positions = jax.random.split(key, 3)
+
+    def batch(step):
+        keys = jax.random.split(jax.random.fold_in(key_data, step), config.batch_size)
+        return jax.vmap(sample)(keys)
+
+    return _train(decoder, initialise(decoder, key_init), config, batch, key_positions)

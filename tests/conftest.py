@@ -1,0 +1,29 @@
+"""JAX as the tests want it: strict, two single-threaded host devices, compiled programs kept."""
+
+import os
+from pathlib import Path
+
+# Level 1 compiles up to three times as fast as the default, and runs the toys as fast. A flag that
+# the user has set comes later, and wins.
+os.environ["XLA_FLAGS"] = (
+    "--xla_cpu_multi_thread_eigen=false --xla_force_host_platform_device_count=2 "
+    "--xla_backend_optimization_level=1 " + os.environ.get("XLA_FLAGS", "")
+)
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
+import hypothesis
+import jax
+import pytest
+
+jax.config.update("jax_numpy_rank_promotion", "raise")
+jax.config.update("jax_numpy_dtype_promotion", "strict")
+jax.config.update("jax_compilation_cache_dir", str(Path(__file__).parents[1] / ".cache" / "jax"))
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+
+# Compilation makes the first example slow; the same examples each time keep CI steady.
+hypothesis.settings.register_profile("sweetspot", deadline=None, derandomize=True, max_examples=25)
+hypothesis.settings.load_profile("sweetspot")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "slow: needs more than the default install, or minutes")

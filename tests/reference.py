@@ -1,0 +1,228 @@
+"""Slow, obvious versions of what the packages compute: NumPy in float64, loops, dictionaries.
+
+Nothing here imports `synth`, so that an error there cannot hide itself.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+
+def _rms_norm(x, gain, eps):
+    return x / math.sqrt(float(np.mean(x * x)) + eps) * gain
+
+
+def _rotate(x, position, theta):
+    """Turn each pair (i, i + half) of a head's vector by position × theta^(-i / half)."""
+    half = len(x) // 2
+    turned = np.empty_like(x)
+    for i in range(half):
+        angle = position * theta ** (-i / half)
+        turned[i] = x[i] * math.cos(angle) - x[i + half] * math.sin(angle)
+        turned[i + half] = x[i + half] * math.cos(angle) + x[i] * math.sin(angle)
+    return turned
+
+
+def decoder_logits(config, parameters, tokens, positions) -> np.ndarray:
+    """Next-token logits [length, vocab] of one sequence, token by token and head by head.
+
+    Args:
+      config: anything with the fields of `synth.decoder.DecoderConfig`.
+      parameters: nested dict of arrays, laid out as `synth.decoder.initialise` does.
+      tokens, positions: integers, one for each token.
+    """
+
+    def array(*path: str) -> np.ndarray:
+        leaf: Any = parameters
+        for key in path:
+            leaf = leaf[key]
+        return np.asarray(leaf, np.float64)
+
+    def project(layer: int, name: str, x: np.ndarray) -> np.ndarray:
+        y = x @ array("layers", name, "kernel")[layer]
+        biased = "bias" in parameters["layers"][name]
+        return y + array("layers", name, "bias")[layer] if biased else y
+
+    size, eps = config.head_size, config.rms_norm_eps
+    shared = config.num_heads // config.num_kv_heads
+    stream = [array("embedding")[int(token)] for token in tokens]
+    for layer in range(config.num_layers):
+        queries, keys, values = [], [], []
+        for x, position in zip(stream, positions, strict=True):
+            h = _rms_norm(x, array("layers", "attention_norm", "gain")[layer], eps)
+            query = project(layer, "query", h).reshape(config.num_heads, size)
+            key = project(layer, "key", h).reshape(config.num_kv_heads, size)
+            if config.qk_norm:
+                gain = array("layers", "query_norm", "gain")[layer]
+                query = np.stack([_rms_norm(head, gain, eps) for head in query])
+                gain = array("layers", "key_norm", "gain")[layer]
+                key = np.stack([_rms_norm(head, gain, eps) for head in key])
+            theta = config.rope_theta
+            queries.append([_rotate(head, int(position), theta) for head in query])
+            keys.append([_rotate(head, int(position), theta) for head in key])
+            values.append(project(layer, "value", h).reshape(config.num_kv_heads, size))
+        for now in range(len(stream)):
+            heads = []
+            for head in range(config.num_heads):
+                group = head // shared
+                scores = [
+                    queries[now][head] @ keys[past][group] / math.sqrt(size)
+                    for past in range(now + 1)
+                ]
+                weights = np.exp(np.array(scores) - max(scores))
+                weights /= weights.sum()
+                heads.append(sum(weights[past] * values[past][group] for past in range(now + 1)))
+            stream[now] = stream[now] + project(layer, "output", np.concatenate(heads))
+        for now, x in enumerate(stream):
+            h = _rms_norm(x, array("layers", "mlp_norm", "gain")[layer], eps)
+            gate = project(layer, "gate", h)
+            gate = gate / (1 + np.exp(-gate))
+            stream[now] = x + project(layer, "down", gate * project(layer, "up", h))
+    head = array("embedding").T if config.tied_head else array("head")
+    return np.stack([_rms_norm(x, array("norm", "gain"), eps) @ head for x in stream])
+
+
+@dataclass(frozen=True)
+class ChainAnswer:
+    """What a reader of a chain problem finds out.
+
+    Attributes:
+      solution: the canonical solution, as text.
+      answer: value that is asked for.
+      num_operations: operations that the answer needs.
+      defined: every variable with a line, in the order of the text.
+      needed: the variables that the answer needs, in order of computation.
+    """
+
+    solution: str
+    answer: int
+    num_operations: int
+    defined: tuple[str, ...] = ()
+    needed: tuple[str, ...] = ()
+
+
+def _calculate(left: int, sign: str, right: int, modulus: int) -> int:
+    result = {"+": left + right, "-": left - right, "*": left * right}[sign]
+    return result % modulus
+
+
+def split_chain(text: str) -> tuple[str, str]:
+    """Problem and solution of a decoded chain example; the problem ends with its colon."""
+    problem, _, solution = text.partition(" : ")
+    return problem + " :", solution
+
+
+def solve_chain(problem: str, modulus: int) -> ChainAnswer:
+    """Read a chain problem of either layout as a person would, and work it out.
+
+    Raises:
+      ValueError: if the text is not a problem with one possible order of computation.
+    """
+    words = problem.split()
+    if words[0] != "|" or words[-1] != ":":
+        raise ValueError(f"a problem stands between | and :, got {problem!r}")
+    words = words[1:-1]
+    return _solve_lines(words, modulus) if "?" in words else _solve_running(words, modulus)
+
+
+def _solve_running(words: list[str], modulus: int) -> ChainAnswer:
+    value, worked = int(words[0]), []
+    for sign, constant in zip(words[1::2], words[2::2], strict=True):
+        value = _calculate(value, sign, int(constant), modulus)
+        worked += [sign, constant, str(value)]
+    return ChainAnswer(" ".join([*worked, "."]), value, len(worked) // 3)
+
+
+def _solve_lines(words: list[str], modulus: int) -> ChainAnswer:
+    *statements, question = " ".join(words).split(" ; ")
+    definitions: dict[str, list[str]] = {}
+    for statement in statements:
+        name, equals, *expression = statement.split()
+        if equals != "=" or name in definitions or len(expression) not in (1, 3):
+            raise ValueError(f"not a definition: {statement!r}")
+        definitions[name] = expression
+    mark, asked = question.split()
+    if mark != "?":
+        raise ValueError(f"not a question: {question!r}")
+
+    needed, waiting = set(), [asked]
+    while waiting:
+        name = waiting.pop()
+        if name not in needed:
+            needed.add(name)
+            waiting += [word for word in definitions[name] if word in definitions]
+
+    values: dict[str, int] = {}
+    worked: list[str] = []
+    operations = 0
+    while asked not in values:
+        ready = [
+            name
+            for name in needed - set(values)
+            if all(word in values for word in definitions[name] if word in definitions)
+        ]
+        if len(ready) != 1:
+            raise ValueError(f"the order of computation is not unique: {sorted(ready)}")
+        name, expression = ready[0], definitions[ready[0]]
+        numbers = [str(values.get(word, word)) for word in expression]
+        if len(expression) == 1:
+            values[name] = int(numbers[0])
+            worked += [name, "=", numbers[0], ";"]
+        else:
+            operations += 1
+            values[name] = _calculate(int(numbers[0]), numbers[1], int(numbers[2]), modulus)
+            worked += [name, "=", *numbers, "=", str(values[name]), ";"]
+    return ChainAnswer(
+        " ".join([*worked, "."]), values[asked], operations, tuple(definitions), tuple(values)
+    )
+
+
+def adamw(
+    parameter: np.ndarray,
+    gradient: np.ndarray,
+    first: np.ndarray,
+    second: np.ndarray,
+    step: int,
+    *,
+    learning_rate: float,
+    b1: float = 0.9,
+    b2: float = 0.999,
+    eps: float = 1e-8,
+    weight_decay: float = 0.0,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """One step of AdamW (Loshchilov and Hutter 2019, algorithm 2, decay times learning rate).
+
+    Args:
+      parameter, gradient: values and gradient before the step.
+      first, second: running means of the gradient and of its square; zeros at first.
+      step: number of this step, counted from 1.
+
+    Returns:
+      The new parameter, first and second.
+    """
+    first = b1 * first + (1 - b1) * gradient
+    second = b2 * second + (1 - b2) * gradient**2
+    mean = first / (1 - b1**step)
+    spread = np.sqrt(second / (1 - b2**step))
+    return (
+        parameter - learning_rate * (mean / (spread + eps) + weight_decay * parameter),
+        first,
+        second,
+    )
+
+
+def clip_by_global_norm(gradients: dict[str, np.ndarray], limit: float) -> dict[str, np.ndarray]:
+    """Scale all gradients together so that their joint Euclidean norm is at most `limit`."""
+    norm = math.sqrt(sum(float((gradient**2).sum()) for gradient in gradients.values()))
+    scale = limit / norm if norm > limit else 1.0
+    return {name: gradient * scale for name, gradient in gradients.items()}
+
+
+def epochs(order: np.ndarray, num_examples: int) -> list[list[int]]:
+    """Cut a sequence of drawn rows into epochs of `num_examples` draws; the last may be short."""
+    rows = [int(row) for row in np.asarray(order).reshape(-1)]
+    return [rows[i : i + num_examples] for i in range(0, len(rows), num_examples)]

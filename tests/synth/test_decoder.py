@@ -1,0 +1,305 @@
+"""The decoder against a NumPy reference, its cache against itself, and its positions."""
+
+import dataclasses
+import re
+
+import hypothesis
+import hypothesis.strategies as st
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from synth.decoder import (
+    Cache,
+    DecoderConfig,
+    draw_positions,
+    initialise,
+    logits,
+    logits_with_cache,
+    num_parameters,
+)
+from tests import reference
+from tests.golden import regenerate as golden
+
+CONFIGS = golden.CONFIGS
+compiled_logits = jax.jit(logits, static_argnums=0)
+compiled_step = jax.jit(logits_with_cache, static_argnums=0)
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """A decoder whose every parameter matters, one sequence, and its logits."""
+
+    config: DecoderConfig
+    parameters: dict
+    tokens: np.ndarray
+    positions: np.ndarray
+    found: np.ndarray
+
+
+@pytest.fixture(scope="module", params=CONFIGS)
+def case(request):
+    config = CONFIGS[request.param]
+    parameters = jax.tree.map(jnp.asarray, golden.weights(config, seed=2))
+    tokens, positions = golden.inputs(config, seed=2)
+    found = compiled_logits(config, parameters, tokens, positions)
+    return Case(config, parameters, tokens, positions, np.asarray(found))
+
+
+def test_logits_equal_the_reference(case):
+    expected = reference.decoder_logits(case.config, case.parameters, case.tokens, case.positions)
+    assert case.found.shape == (golden.LENGTH, case.config.vocab_size)
+    assert case.found.dtype == np.float32
+    np.testing.assert_allclose(case.found, expected, rtol=0, atol=1e-4)
+
+
+def test_every_parameter_matters(case):
+    def total(parameters):
+        found = logits(case.config, parameters, case.tokens, case.positions)
+        return (found * jnp.cos(jnp.arange(found.size)).reshape(found.shape)).sum()
+
+    # LLVM's optimiser would take most of the time.
+    compiled = jax.jit(jax.grad(total), compiler_options={"xla_backend_optimization_level": 0})
+    gradient = compiled(case.parameters)
+    # A key's bias without rotation would cancel in the softmax; with it each entry counts.
+    for path, leaf in jax.tree_util.tree_leaves_with_path(gradient):
+        unused_rows = set(range(case.config.vocab_size)) - set(case.tokens.tolist())
+        if path[-1].key == "embedding" and not case.config.tied_head:
+            assert not np.asarray(leaf)[sorted(unused_rows)].any()
+        else:
+            assert np.asarray(leaf).all(), path
+
+
+@pytest.mark.parametrize("changed", [1, 6, golden.LENGTH - 1])
+def test_earlier_logits_do_not_see_a_later_token(case, changed):
+    tokens = case.tokens.copy()
+    tokens[changed] = (tokens[changed] + 1) % case.config.vocab_size
+    found = compiled_logits(case.config, case.parameters, tokens, case.positions)
+    np.testing.assert_array_equal(found[:changed], case.found[:changed])
+    assert (np.abs(found[changed:] - case.found[changed:]).max(axis=1) > 1e-4).all()
+
+
+def test_only_differences_of_positions_matter(case):
+    shifted = compiled_logits(case.config, case.parameters, case.tokens, case.positions + 11)
+    np.testing.assert_allclose(shifted, case.found, rtol=0, atol=1e-4)
+    stretched = compiled_logits(case.config, case.parameters, case.tokens, 2 * case.positions)
+    assert np.abs(stretched - case.found).max() > 1e-2
+
+
+@pytest.mark.parametrize("padding", [0, 3])
+def test_cache_token_by_token_equals_logits(case, padding):
+    config = case.config
+    cache = Cache.empty(config, golden.LENGTH + 5)
+    # What stands in the slots of the padding must not matter.
+    cache = jax.tree.map(lambda leaf: leaf.at[:, :padding].set(9.0), cache)
+    found = []
+    for i in range(golden.LENGTH):
+        step, cache = compiled_step(
+            config,
+            case.parameters,
+            case.tokens[i : i + 1],
+            case.positions[i : i + 1],
+            cache=cache,
+            index=jnp.array(padding + i),
+            first=jnp.array(padding),
+        )
+        found.append(np.asarray(step[0]))
+    np.testing.assert_allclose(np.stack(found), case.found, rtol=0, atol=1e-4)
+    assert not np.asarray(cache.keys)[:, padding + golden.LENGTH :].any()
+
+
+def test_left_padded_prefill_then_tokens_equals_logits(case):
+    config, padding, prompt = case.config, 4, 7
+    left = np.zeros(padding, np.int32)
+    last, cache = compiled_step(
+        config,
+        case.parameters,
+        np.concatenate([left, case.tokens[:prompt]]),
+        np.concatenate([left, case.positions[:prompt]]),
+        cache=Cache.empty(config, padding + golden.LENGTH),
+        index=jnp.array(0),
+        first=jnp.array(padding),
+    )
+    np.testing.assert_allclose(last[padding:], case.found[:prompt], rtol=0, atol=1e-4)
+    rest, _ = compiled_step(
+        config,
+        case.parameters,
+        case.tokens[prompt:],
+        case.positions[prompt:],
+        cache=cache,
+        index=jnp.array(padding + prompt),
+        first=jnp.array(padding),
+    )
+    np.testing.assert_allclose(rest, case.found[prompt:], rtol=0, atol=1e-4)
+
+
+def test_grouped_query_equals_repeated_heads():
+    grouped = CONFIGS["qwen2-grouped"]
+    full = dataclasses.replace(grouped, num_kv_heads=grouped.num_heads)
+    parameters = golden.weights(grouped)
+
+    def repeat(leaf):
+        heads = leaf.reshape(*leaf.shape[:-1], grouped.num_kv_heads, grouped.head_size)
+        repeated = heads.repeat(grouped.num_heads // grouped.num_kv_heads, axis=-2)
+        return repeated.reshape(*leaf.shape[:-1], -1)
+
+    layers = parameters["layers"]
+    repeated = {name: jax.tree.map(repeat, layers[name]) for name in ("key", "value")}
+    tokens, positions = golden.inputs(grouped)
+    np.testing.assert_allclose(
+        compiled_logits(full, {**parameters, "layers": layers | repeated}, tokens, positions),
+        compiled_logits(grouped, parameters, tokens, positions),
+        rtol=0,
+        atol=1e-5,
+    )
+
+
+def test_unrolled_scan_equals_rolled_scan(case):
+    other = dataclasses.replace(case.config, unroll=not case.config.unroll)
+    found = compiled_logits(other, case.parameters, case.tokens, case.positions)
+    np.testing.assert_allclose(found, case.found, rtol=0, atol=1e-5)
+
+
+def test_batch_by_vmap_equals_one_by_one():
+    config = CONFIGS["qwen3"]
+    parameters = golden.weights(config)
+    tokens, positions = (np.stack(rows) for rows in zip(*(golden.inputs(config, s) for s in range(3)), strict=True))
+    batch = jax.jit(jax.vmap(logits, (None, None, 0, 0)), static_argnums=0)
+    found = batch(config, parameters, tokens, positions)
+    for row, ours in enumerate(found):
+        alone = compiled_logits(config, parameters, tokens[row], positions[row])
+        np.testing.assert_allclose(ours, alone, rtol=0, atol=1e-5)
+
+
+# Initial parameters.
+
+
+LARGE = DecoderConfig(2000, hidden_size=64, num_layers=8, intermediate_size=128)
+
+
+@pytest.fixture(scope="module")
+def initial():
+    """`initialise` of `LARGE` as a function of the seed, compiled once."""
+    compiled = jax.jit(
+        lambda key: initialise(LARGE, key), compiler_options={"xla_backend_optimization_level": 0}
+    )
+    return lambda seed: compiled(jax.random.key(seed))
+
+
+def test_initial_parameters_depend_on_the_key_alone(initial):
+    first, again, other = initial(0), initial(0), initial(1)
+    for ours, theirs in zip(jax.tree.leaves(first), jax.tree.leaves(again), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    kernel = np.asarray(first["layers"]["query"]["kernel"])
+    # Stacked layers are drawn independently of each other, and so are the projections.
+    for twin in (
+        other["layers"]["query"]["kernel"],
+        first["layers"]["key"]["kernel"],
+        np.roll(kernel, 1, axis=0),
+    ):
+        correlation = np.corrcoef(kernel.ravel(), np.asarray(twin).ravel())[0, 1]
+        assert abs(correlation) < 5 / np.sqrt(kernel.size)
+
+
+def test_initial_scales(initial):
+    parameters = initial(0)
+    expected = {"query": 1 / 8, "up": 1 / 8, "output": 1 / 32, "down": 1 / 4 / np.sqrt(128)}
+    for name, scale in expected.items():
+        found = np.std(np.asarray(parameters["layers"][name]["kernel"]))
+        np.testing.assert_allclose(found, scale, rtol=0.02)
+    assert (np.asarray(parameters["norm"]["gain"]) == 1).all()
+    assert not np.asarray(parameters["layers"]["query"]["bias"]).any()
+
+
+def test_switches_decide_which_parameters_there_are():
+    shapes = {
+        name: jax.eval_shape(lambda config=config: initialise(config, jax.random.key(0)))
+        for name, config in CONFIGS.items()
+    }
+    assert {name for name, tree in shapes.items() if "head" not in tree} == {"qwen2-tied"}
+    for name, tree in shapes.items():
+        layers = tree["layers"]
+        assert ("query_norm" in layers) == ("key_norm" in layers) == (name == "qwen3")
+        for projection in ("query", "key", "value"):
+            assert ("bias" in layers[projection]) == name.startswith("qwen2")
+        assert "bias" not in layers["output"]
+        assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(tree))
+    # 32 × 23 embedding and head; a layer has 4 × 32² + 3 × 32 for attention, 3 × 32 × 96 for the
+    # SwiGLU and 2 × 32 gains.
+    toy = jax.eval_shape(lambda: initialise(DecoderConfig(23), jax.random.key(0)))
+    layer = 4 * 32 * 32 + 3 * 32 + 3 * 32 * 96 + 2 * 32
+    assert num_parameters(toy) == 2 * 32 * 23 + 2 * layer + 32
+
+
+# Positions.
+
+STUDY = DecoderConfig(23, max_positions=40, position_start=10, position_gap=4)
+draw_many = jax.jit(jax.vmap(draw_positions, (None, 0, None)), static_argnums=(0, 2))
+
+
+@hypothesis.given(seed=st.integers(0, 2**32 - 1), length=st.sampled_from([1, 2, 13, 40]))
+def test_randomised_positions_increase_and_do_not_depend_on_length(seed, length):
+    keys = jax.random.split(jax.random.key(seed), 8)
+    whole = np.asarray(draw_many(STUDY, keys, 40))
+    np.testing.assert_array_equal(draw_many(STUDY, keys, length), whole[:, :length])
+    gaps = np.diff(whole, axis=1)
+    assert gaps.min() >= 1 and gaps.max() <= STUDY.position_gap
+    assert whole[:, 0].min() >= 0 and whole[:, 0].max() < STUDY.position_start
+
+
+def test_randomised_positions_use_their_whole_range():
+    drawn = np.asarray(draw_many(STUDY, jax.random.split(jax.random.key(0), 2000), 40))
+    starts = np.bincount(drawn[:, 0], minlength=10)
+    assert len(starts) == 10
+    np.testing.assert_allclose(starts, 200, atol=5 * np.sqrt(200))
+    # The spread is uniform on 1 .. 4 and nearly always seen among 39 gaps.
+    spreads = np.bincount(np.diff(drawn, axis=1).max(axis=1), minlength=5)[1:]
+    assert len(spreads) == 4
+    np.testing.assert_allclose(spreads, 500, atol=5 * np.sqrt(500))
+
+
+def test_sequential_positions_count_from_zero():
+    config = dataclasses.replace(STUDY, positions="sequential")
+    np.testing.assert_array_equal(draw_positions(config, jax.random.key(0), 7), np.arange(7))
+
+
+@pytest.mark.parametrize("positions", ["sequential", "randomised"])
+def test_sequences_beyond_max_positions_are_refused(positions):
+    config = dataclasses.replace(STUDY, positions=positions)
+    assert draw_positions(config, jax.random.key(0), 40).shape == (40,)
+    with pytest.raises(
+        ValueError, match="length must be at most max_positions = 40 tokens, got 41"
+    ):
+        draw_positions(config, jax.random.key(0), 41)
+
+
+# Configs.
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"vocab_size": 0}, "vocab_size must be at least 1, got 0"),
+        ({"num_layers": 0}, "num_layers must be at least 1, got 0"),
+        ({"position_gap": 0}, "position_gap must be at least 1, got 0"),
+        (
+            {"num_heads": 4, "num_kv_heads": 3},
+            "num_heads must be a multiple of num_kv_heads, got 4 and 3",
+        ),
+        ({"hidden_size": 30}, "hidden_size must be a multiple of num_heads where head_dim is"),
+        ({"head_dim": 7}, "the width of a head must be even, got 7"),
+        (
+            {"positions": "random"},
+            "positions must be one of ('sequential', 'randomised'), got 'random'",
+        ),
+    ],
+)
+def test_config_refuses(changes, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        dataclasses.replace(STUDY, **changes)
+
+
+def test_head_size():
+    assert STUDY.head_size == 8
+    assert dataclasses.replace(STUDY, head_dim=6, hidden_size=30).head_size == 6

@@ -1,0 +1,1 @@
+"""Numbers in, numbers out: bounds that know neither tasks nor models."""
