@@ -18,15 +18,16 @@ from rich.console import Console  # noqa: E402
 from rich.table import Table  # noqa: E402
 
 from experiments import figures, optimum, report  # noqa: E402
+from experiments.grid import SweepConfig  # noqa: E402
 from experiments.recipes import RECIPES  # noqa: E402
 from experiments.results import ResultsError, read_manifest, read_tables  # noqa: E402
 from experiments.run import run_sweep  # noqa: E402
-from experiments.sweep import SweepConfig  # noqa: E402
 from synth.task import Mixture, pool  # noqa: E402
 from synth.tasks import TASKS, make_task  # noqa: E402
 
 console = Console()
 Positional = tyro.conf.Positional
+DEFAULTS = SweepConfig()
 
 
 def list_recipes() -> None:
@@ -49,7 +50,7 @@ def run(
     recipe: Positional[str],
     preset: str = "demo",
     out: Path | None = None,
-    config: Annotated[SweepConfig, tyro.conf.arg(name="")] = SweepConfig(),
+    config: Annotated[SweepConfig, tyro.conf.arg(name="")] = DEFAULTS,
 ) -> None:
     """Run a recipe, or carry on with an interrupted run.
 

@@ -3,6 +3,9 @@
 A checkpoint is a folder with ``model.safetensors`` (Hugging Face names, matrices [outputs, inputs])
 and ``config.json``, so that `transformers` loads a toy and this module loads a published Qwen2,
 Qwen3 or Llama. What only this study knows stands in ``config.json`` under the key ``sweetspot``.
+
+With randomised positions, give `transformers` an ``attention_mask`` of ones beside the
+``position_ids``: without one it takes a gap for the start of another sequence in the same row.
 """
 
 from __future__ import annotations

@@ -28,8 +28,10 @@ from rich.progress import (
 from rich.text import Text
 
 from experiments import checkpoint
+from experiments.grid import SweepConfig
 from experiments.results import Run, open_run, read_table, write_atomically
-from experiments.sweep import Chunk, Outcome, Sweep, SweepConfig, tune
+from experiments.sweep import Chunk, Outcome, Sweep
+from experiments.tune import tune
 from synth.decoder import Parameters
 from synth.task import Task
 
@@ -220,7 +222,7 @@ def _keep(run: Run, sweep: Sweep, chunk: Chunk, outcomes: list[Outcome]) -> None
             slices = {
                 f"test_{level}": part
                 for level, part in zip(
-                    sweep.config.test_levels, sweep.by_slice(outcome.test), strict=True
+                    sweep.config.test_levels, sweep.draws.by_slice(outcome.test), strict=True
                 )
             }
 

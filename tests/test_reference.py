@@ -19,7 +19,9 @@ def test_adamw_with_clipping_agrees_with_optax():
     theirs = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), parameters)
     with jax.numpy_dtype_promotion("standard"):
         state = optimiser.init(theirs)
-    moments = {name: (np.zeros_like(leaf), np.zeros_like(leaf)) for name, leaf in parameters.items()}
+    moments = {
+        name: (np.zeros_like(leaf), np.zeros_like(leaf)) for name, leaf in parameters.items()
+    }
     # The second gradient is long enough to be clipped, the others are not.
     for step, size in enumerate((0.1, 5.0, 0.2), start=1):
         gradients = {
@@ -27,22 +29,25 @@ def test_adamw_with_clipping_agrees_with_optax():
         }
         clipped = reference.clip_by_global_norm(gradients, 1.0)
         for name in parameters:
-            parameters[name], *moments[name] = reference.adamw(
+            first, second = moments[name]
+            parameters[name], first, second = reference.adamw(
                 parameters[name],
                 clipped[name],
-                *moments[name],
+                first,
+                second,
                 step,
                 learning_rate=0.1,
                 b2=0.98,
                 weight_decay=0.3,
             )
+            moments[name] = first, second
         with jax.numpy_dtype_promotion("standard"):
             update, state = optimiser.update(
                 jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), gradients), state, theirs
             )
             theirs = optax.apply_updates(theirs, update)
-    for name, leaf in parameters.items():
-        np.testing.assert_allclose(theirs[name], leaf, rtol=0, atol=1e-5)
+    for ours, leaf in zip(parameters.values(), jax.tree.leaves(theirs), strict=True):
+        np.testing.assert_allclose(leaf, ours, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("num_examples", [1, 5, 8])
@@ -59,6 +64,10 @@ def test_epochs_of_epoch_order_are_permutations_that_differ(num_examples):
 
 
 def test_interpreter_refuses_what_is_not_a_chain():
-    for problem in ("a = 1 ; ? a", "| a = 1 ; a = 2 ; ? a :", "| a = 1 ; b = 2 ; c = a + b ; ? c :"):
+    for problem in (
+        "a = 1 ; ? a",
+        "| a = 1 ; a = 2 ; ? a :",
+        "| a = 1 ; b = 2 ; c = a + b ; ? c :",
+    ):
         with pytest.raises(ValueError, match=r"between|not a definition|not unique"):
             reference.solve_chain(problem, 5)

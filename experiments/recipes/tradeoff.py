@@ -16,7 +16,7 @@ Expect (``cpu``, trained on 1 to d): the best d is about 6 at n = 16 and 12 at n
 
 from __future__ import annotations
 
-from experiments.sweep import PretrainConfig, SweepConfig
+from experiments.grid import PretrainConfig, SweepConfig
 from synth.decoder import DecoderConfig
 
 PRESETS = {
@@ -32,8 +32,7 @@ PRESETS = {
         risk_examples=32,
     ),
     "demo": SweepConfig(
-        chunk_members=6,
-        difficulties=(4, 6, 8, 12),
+        difficulties=(4, 6, 9, 12),
         data_sizes=(16, 128, 1024),
         compute=400,
         base_seeds=2,
@@ -41,13 +40,14 @@ PRESETS = {
         test_hardest=18,
         test_examples=64,
         risk_examples=256,
+        chunk_members=6,
     ),
     "cpu": SweepConfig(
         mixtures=("range", "exact"),
-        difficulties=(4, 6, 8, 10, 12, 16),
+        difficulties=(4, 6, 9, 12, 16),
         data_sizes=(16, 64, 256, 1024),
-        compute=500,
-        base_seeds=4,
+        compute=400,
+        base_seeds=3,
         seeds=4,
         test_hardest=24,
         test_examples=96,

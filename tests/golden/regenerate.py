@@ -69,9 +69,9 @@ def transformers_logits(folder: Path, tokens: np.ndarray, positions: np.ndarray)
             model(
                 input_ids=torch.tensor(tokens[None].astype(np.int64)),
                 position_ids=torch.tensor(positions[None].astype(np.int64)),
-            # Without a mask, transformers takes a gap in the positions for the start of another
-            # sequence packed into the same row.
-            attention_mask=torch.ones(1, len(tokens), dtype=torch.int64),
+                # Without a mask, transformers takes a gap in the positions for the start of another
+                # sequence packed into the same row.
+                attention_mask=torch.ones(1, len(tokens), dtype=torch.int64),
                 use_cache=False,
             )
             .logits[0]

@@ -164,7 +164,9 @@ def test_unrolled_scan_equals_rolled_scan(case):
 def test_batch_by_vmap_equals_one_by_one():
     config = CONFIGS["qwen3"]
     parameters = golden.weights(config)
-    tokens, positions = (np.stack(rows) for rows in zip(*(golden.inputs(config, s) for s in range(3)), strict=True))
+    tokens, positions = (
+        np.stack(rows) for rows in zip(*(golden.inputs(config, s) for s in range(3)), strict=True)
+    )
     batch = jax.jit(jax.vmap(logits, (None, None, 0, 0)), static_argnums=0)
     found = batch(config, parameters, tokens, positions)
     for row, ours in enumerate(found):
@@ -244,8 +246,10 @@ def test_randomised_positions_increase_and_do_not_depend_on_length(seed, length)
     whole = np.asarray(draw_many(STUDY, keys, 40))
     np.testing.assert_array_equal(draw_many(STUDY, keys, length), whole[:, :length])
     gaps = np.diff(whole, axis=1)
-    assert gaps.min() >= 1 and gaps.max() <= STUDY.position_gap
-    assert whole[:, 0].min() >= 0 and whole[:, 0].max() < STUDY.position_start
+    assert gaps.min() >= 1
+    assert gaps.max() <= STUDY.position_gap
+    assert whole[:, 0].min() >= 0
+    assert whole[:, 0].max() < STUDY.position_start
 
 
 def test_randomised_positions_use_their_whole_range():

@@ -1,0 +1,125 @@
+"""Benchmarks: against peers and against the machine's limit, side by side in one run.
+
+Each benchmark is one file with ``main()``: ``python -m experiments.benchmarks.NAME [--quick]
+[--record]``. With ``--record`` its tidy table and manifest go to ``experiments/results/benchmarks``;
+``markdown(table, manifest)`` makes from them what the README shows.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.metadata
+import json
+import os
+import platform
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from experiments.results import write_atomically
+from experiments.run import _commit, _device_name
+
+RESULTS = Path(__file__).parents[1] / "results" / "benchmarks"
+PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "torch")
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A bar of the project and what was measured.
+
+    Attributes:
+      name: what is measured, in words, unit included.
+      bar: the least value that passes.
+      value: median over repeats.
+      lowest, highest: over repeats.
+    """
+
+    name: str
+    bar: float
+    value: float
+    lowest: float
+    highest: float
+
+    @classmethod
+    def of(cls, name: str, bar: float, values: Sequence[float]) -> Verdict:
+        """Verdict on the values of all repeats."""
+        return cls(name, bar, float(np.median(values)), float(min(values)), float(max(values)))
+
+    @property
+    def passed(self) -> bool:
+        """Whether the median reaches the bar, compared as printed: to two decimals."""
+        return round(self.value, 2) >= self.bar
+
+
+def spread(values: Iterable[float], digits: int) -> str:
+    """``median (lowest–highest)``, with thousands separated."""
+    values = list(values)
+    median, low, high = (
+        f"{value:,.{digits}f}" for value in (np.median(values), min(values), max(values))
+    )
+    return f"{median} ({low}–{high})"
+
+
+def table_lines(header: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    """Lines of a Markdown table; every column but the first is aligned to the right."""
+    ruler = ["---", *["--:"] * (len(header) - 1)]
+    return [f"| {' | '.join(cells)} |" for cells in [header, ruler, *rows]]
+
+
+def verdict_lines(manifest: Mapping[str, Any], digits: int) -> list[str]:
+    """Lines of the table of bars."""
+    verdicts = [Verdict(**fields) for fields in manifest["verdicts"]]
+    return table_lines(
+        ("bar", "at least", "measured", ""),
+        [
+            (
+                verdict.name,
+                f"{verdict.bar:,.{digits}f}",
+                spread((verdict.lowest, verdict.value, verdict.highest), digits),
+                "pass" if verdict.passed else "**fail**",
+            )
+            for verdict in verdicts
+        ],
+    )
+
+
+def caption(manifest: Mapping[str, Any]) -> str:
+    """One sentence: machine, versions, commit and date."""
+    versions = ", ".join(f"{name} {version}" for name, version in manifest["versions"].items())
+    return (
+        f"{manifest['device']}, {manifest['cores']} cores; Python {manifest['python']}, {versions}; "
+        f"commit `{manifest['commit']}`, {manifest['date']}. Median (lowest–highest) of "
+        f"{manifest['repeats']} interleaved repeats."
+    )
+
+
+def environment() -> dict[str, Any]:
+    """What a manifest says of machine, versions and time. Starts JAX if it has not started."""
+    versions = {}
+    for name in PACKAGES:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            versions[name] = importlib.metadata.version(name)
+    return {
+        "device": _device_name(),
+        "cores": len(os.sched_getaffinity(0)),
+        "python": platform.python_version(),
+        "versions": versions,
+        "commit": _commit(),
+        "date": time.strftime("%Y-%m-%d", time.gmtime()),
+    }
+
+
+def record(
+    name: str, table: pd.DataFrame, manifest: Mapping[str, Any], directory: Path = RESULTS
+) -> list[Path]:
+    """Write ``NAME.parquet`` and ``NAME.json``, in place of those of an earlier recording."""
+    parquet, manifest_path = directory / f"{name}.parquet", directory / f"{name}.json"
+    write_atomically(parquet, lambda path: table.to_parquet(path, index=False))
+    text = json.dumps(manifest, indent=1, ensure_ascii=False) + "\n"
+    write_atomically(manifest_path, lambda path: path.write_text(text))
+    return [parquet, manifest_path]

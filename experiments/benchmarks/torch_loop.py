@@ -1,0 +1,266 @@
+"""The baseline: `synth`'s decoder and fine-tuning as a plain PyTorch eager loop.
+
+The same architecture, loss, optimiser, schedule and rule for positions, written as one would write
+it in PyTorch: a batched module, `scaled_dot_product_attention`, `rms_norm`, AdamW (its fused
+kernel, the fastest on a CPU), `clip_grad_norm_`. `parity` shows that it is the same model. The only
+module here that needs torch.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import numpy as np
+import torch
+import torch.nn.functional as F  # noqa: N812  (PyTorch's own idiom)
+from jaxtyping import PRNGKeyArray
+from torch import Tensor, nn
+
+from synth import decoder as ours
+from synth.decoder import DecoderConfig, Parameters
+from synth.finetune import FinetuneConfig, TrainingData, batch_loss
+
+
+def _rotate(x: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
+    first, second = x.chunk(2, dim=-1)
+    return torch.cat([first * cosine - second * sine, second * cosine + first * sine], dim=-1)
+
+
+class Layer(nn.Module):
+    """Attention and SwiGLU, each behind a norm and added to the residual stream."""
+
+    def __init__(self, config: DecoderConfig):
+        super().__init__()
+        width, size, eps = config.hidden_size, config.head_size, config.rms_norm_eps
+        queries, keys = config.num_heads * size, config.num_kv_heads * size
+        self.attention_norm = nn.RMSNorm(width, eps=eps)
+        self.query = nn.Linear(width, queries, bias=config.qkv_bias)
+        self.key = nn.Linear(width, keys, bias=config.qkv_bias)
+        self.value = nn.Linear(width, keys, bias=config.qkv_bias)
+        self.output = nn.Linear(queries, width, bias=False)
+        self.mlp_norm = nn.RMSNorm(width, eps=eps)
+        self.gate = nn.Linear(width, config.intermediate_size, bias=False)
+        self.up = nn.Linear(width, config.intermediate_size, bias=False)
+        self.down = nn.Linear(config.intermediate_size, width, bias=False)
+        self.config = config
+
+    def forward(self, x: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
+        batch, length, _ = x.shape
+        h = self.attention_norm(x)
+        query, key, value = (
+            project(h).view(batch, length, -1, self.config.head_size).transpose(1, 2)
+            for project in (self.query, self.key, self.value)
+        )
+        attended = F.scaled_dot_product_attention(
+            _rotate(query, cosine, sine),
+            _rotate(key, cosine, sine),
+            value,
+            is_causal=True,
+            enable_gqa=self.config.num_heads != self.config.num_kv_heads,
+        )
+        x = x + self.output(attended.transpose(1, 2).reshape(batch, length, -1))
+        h = self.mlp_norm(x)
+        return x + self.down(F.silu(self.gate(h)) * self.up(h))
+
+
+class Decoder(nn.Module):
+    """Embedding, layers, final norm and head, for a batch of sequences.
+
+    Raises:
+      ValueError: if the config asks for a tied head or norms on queries and keys.
+    """
+
+    def __init__(self, config: DecoderConfig):
+        if config.tied_head or config.qk_norm:
+            raise ValueError("config must have tied_head and qk_norm off for the PyTorch loop")
+        super().__init__()
+        self.embedding = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.layers = nn.ModuleList(Layer(config) for _ in range(config.num_layers))
+        self.norm = nn.RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
+        self.head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        half = config.head_size // 2
+        self.register_buffer(
+            "frequency", config.rope_theta ** (-torch.arange(half) / half), persistent=False
+        )
+
+    def forward(self, tokens: Tensor, positions: Tensor) -> Tensor:
+        angle = positions[:, None, :, None] * self.frequency
+        cosine, sine = angle.cos(), angle.sin()
+        x = self.embedding(tokens)
+        for layer in self.layers:
+            x = layer(x, cosine, sine)
+        return self.head(self.norm(x))
+
+
+def state(parameters: Parameters) -> dict[str, Tensor]:
+    """Parameters, or gradients, of `synth.decoder` under the names and layouts of `Decoder`."""
+    found: dict[str, np.ndarray] = {
+        "embedding.weight": np.asarray(parameters["embedding"]),
+        "norm.weight": np.asarray(parameters["norm"]["gain"]),
+        "head.weight": np.asarray(parameters["head"]).T,
+    }
+    for part, leaves in parameters["layers"].items():
+        for kind, stacked in leaves.items():
+            name = "bias" if kind == "bias" else "weight"
+            for index, leaf in enumerate(np.asarray(stacked)):
+                found[f"layers.{index}.{part}.{name}"] = leaf.T if kind == "kernel" else leaf
+    return {name: torch.from_numpy(np.array(leaf)) for name, leaf in found.items()}
+
+
+def load(config: DecoderConfig, parameters: Parameters) -> Decoder:
+    """A PyTorch decoder with a copy of the given weights."""
+    model = Decoder(config)
+    model.load_state_dict(state(parameters))
+    return model
+
+
+def loss(model: Decoder, tokens: Tensor, loss_mask: Tensor, positions: Tensor) -> Tensor:
+    """Mean cross-entropy in nats over the solution tokens of a batch."""
+    logits = model(tokens[:, :-1], positions[:, :-1])
+    losses = F.cross_entropy(logits.flatten(0, 1), tokens[:, 1:].flatten(), reduction="none")
+    weights = loss_mask[:, 1:].flatten().to(losses.dtype)
+    return (losses * weights).sum() / weights.sum()
+
+
+def draw_positions(config: DecoderConfig, batch: int, length: int) -> Tensor:
+    """Positions [batch, length] by the rule of `synth.decoder.draw_positions`."""
+    if config.positions == "sequential":
+        return torch.arange(length).expand(batch, length)
+    uniform = torch.rand(batch, length + 1)
+    start = (uniform[:, :1] * config.position_start).floor()
+    spread = 1 + (uniform[:, 1:2] * config.position_gap).floor()
+    gaps = 1 + (uniform[:, 2:] * spread).floor()
+    return torch.cat([start, gaps], dim=1).cumsum(dim=1)
+
+
+@dataclass
+class Trainer:
+    """A model with its optimiser and schedule: one `step` for each batch."""
+
+    model: Decoder
+    config: FinetuneConfig
+
+    def __post_init__(self) -> None:
+        config = self.config
+        warmup = math.ceil(config.warmup * config.steps)
+        rest = max(1, config.steps - warmup)
+
+        def rate(step: int) -> float:
+            progress = min(1.0, max(0.0, (step - warmup) / rest))
+            fall = 0.5 * (1 + math.cos(math.pi * progress)) if config.schedule == "cosine" else 1.0
+            return min(1.0, (step + 1) / (warmup + 1)) * fall
+
+        self.optimiser = torch.optim.AdamW(
+            self.model.parameters(),
+            lr=float(config.learning_rate),
+            betas=(0.9, config.b2),
+            weight_decay=config.weight_decay,
+            fused=True,
+        )
+        self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimiser, rate)
+
+    def step(self, tokens: Tensor, loss_mask: Tensor, positions: Tensor) -> Tensor:
+        """One optimiser step; returns the loss in nats before it."""
+        self.optimiser.zero_grad()
+        value = loss(self.model, tokens, loss_mask, positions)
+        value.backward()
+        nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip)
+        self.optimiser.step()
+        self.schedule.step()
+        return value.detach()
+
+
+def _batches(num_examples: int, batch_size: int) -> Iterator[Tensor]:
+    """Rows of each batch when shuffled epochs follow each other without end."""
+    left = torch.empty(0, dtype=torch.long)
+    while True:
+        while len(left) < batch_size:
+            left = torch.cat([left, torch.randperm(num_examples)])
+        yield left[:batch_size]
+        left = left[batch_size:]
+
+
+def finetune(
+    decoder: DecoderConfig, base: Parameters, data: TrainingData, config: FinetuneConfig
+) -> tuple[Decoder, Tensor]:
+    """Fine-tune one member: the loop that `synth.finetune.finetune` is compared with.
+
+    Args:
+      decoder: shape of the model.
+      base: parameters to start from; left untouched.
+      data: the training examples.
+      config: how to train; the loss must be ``sft``.
+
+    Returns:
+      The fine-tuned model, and the loss in nats per solution token before each step.
+
+    Raises:
+      ValueError: if the loss is not ``sft``.
+    """
+    if config.loss != "sft":
+        raise ValueError(f"loss must be 'sft' in the PyTorch loop, got {config.loss!r}")
+    tokens, loss_mask = _tensors(data.tokens, data.loss_mask)
+    trainer = Trainer(load(decoder, base), config)
+    losses = []
+    for _, rows in zip(
+        range(config.steps), _batches(int(data.num_examples), config.batch_size), strict=False
+    ):
+        positions = draw_positions(decoder, config.batch_size, tokens.shape[1])
+        losses.append(trainer.step(tokens[rows], loss_mask[rows], positions))
+    return trainer.model, torch.stack(losses)
+
+
+def _tensors(tokens: Any, loss_mask: Any) -> tuple[Tensor, Tensor]:
+    return (
+        torch.from_numpy(np.array(tokens, np.int64)),
+        torch.from_numpy(np.array(loss_mask, bool)),
+    )
+
+
+def positions_of(
+    config: DecoderConfig, key: PRNGKeyArray, batch: int, length: int
+) -> Tensor:
+    """The positions [batch, length] that `synth.finetune.batch_loss` draws from a key."""
+    keys = jax.random.split(key, batch)
+    drawn = jax.vmap(lambda key: ours.draw_positions(config, key, length))(keys)
+    return torch.from_numpy(np.array(drawn))
+
+
+def parity(
+    config: DecoderConfig, parameters: Parameters, data: TrainingData, key: PRNGKeyArray
+) -> Mapping[str, float]:
+    """How far the PyTorch model is from ours, on one batch with copied weights.
+
+    Args:
+      config: shape of the model.
+      parameters: weights of both.
+      data: the batch; all rows are used.
+      key: a JAX key, for the positions.
+
+    Returns:
+      ``loss``: absolute difference in nats; ``gradient``: the largest over parameters of the
+      norm of the difference divided by the norm of ours.
+    """
+    found_loss, found = jax.jit(jax.value_and_grad(batch_loss, argnums=1), static_argnums=(0, 5))(
+        config, parameters, data.tokens, data.loss_mask, key, "sft"
+    )
+    model = load(config, parameters)
+    value = loss(
+        model,
+        *_tensors(data.tokens, data.loss_mask),
+        positions_of(config, key, *data.tokens.shape),
+    )
+    value.backward()
+    expected = state(found)
+    return {
+        "loss": abs(float(value.detach()) - float(found_loss)),
+        "gradient": max(
+            float((leaf.grad - expected[name]).norm() / expected[name].norm())
+            for name, leaf in model.named_parameters()
+            if leaf.grad is not None
+        ),
+    }

@@ -1,0 +1,214 @@
+"""The grid of a sweep: which models are fine-tuned, on what, and how."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import math
+from dataclasses import dataclass, field
+from typing import Literal, get_args
+
+from synth.decoder import DecoderConfig
+from synth.finetune import Loss, Schedule
+from synth.task import Mixture
+
+MixtureKind = Literal["range", "exact", "window"]
+DataUnit = Literal["examples", "tokens"]
+ComputeUnit = Literal["steps", "epochs", "tokens"]
+Mapping = Literal["auto", "map", "vmap"]
+
+
+@dataclass(frozen=True)
+class Member:
+    """One fine-tuned model: a cell at one base seed and one seed."""
+
+    base_seed: int
+    seed: int
+    mixture: MixtureKind
+    difficulty: int
+    data_size: int
+    loss: Loss
+    learning_rate: float
+
+    @property
+    def name(self) -> str:
+        """All fields in one word, as a file name."""
+        return "_".join(str(value) for value in dataclasses.astuple(self))
+
+
+@dataclass(frozen=True)
+class PretrainConfig:
+    """How the bases are made.
+
+    Attributes:
+      hardest: bases are trained uniformly on difficulties 1 .. hardest, on fresh draws.
+      steps, batch_size, learning_rate, weight_decay: of that training.
+      max_risk: a base that errs more often than this on its own levels stops the sweep.
+    """
+
+    hardest: int = 4
+    steps: int = 2500
+    batch_size: int = 64
+    learning_rate: float = 4e-3
+    weight_decay: float = 0.01
+    max_risk: float = 0.5
+
+
+@dataclass(frozen=True)
+class SweepConfig:
+    """A grid of fine-tunings of one task.
+
+    Attributes:
+      task: a name in `synth.tasks.TASKS`, or ``module:attribute`` for one's own.
+      task_options: fields of the task; its `hardest` is set to `test_hardest`.
+      decoder: shape of the model; `vocab_size` and `max_positions` are set from the task.
+      pretrain: how the bases are made.
+      mixtures: ``range`` trains on 1 .. d, ``exact`` on d alone, ``window`` on d - width .. d.
+      window_width: width of ``window``, in levels.
+      difficulties: hardest training level d of each cell, increasing.
+      data_sizes: number of examples (or tokens, see `data_unit`) of each cell, increasing.
+      data_unit: what `data_sizes` counts. A token budget buys the longest affordable prefix.
+      compute: amount of training of each cell, in `compute_unit`.
+      compute_unit: optimiser ``steps``, ``epochs`` over the cell's data, or ``tokens`` processed.
+      losses: losses to compare.
+      learning_rates: one value, or several to tune over: the one with the lowest mean risk on a
+        validation draw from the test mixture is kept for each cell.
+      batch_size, schedule, warmup, weight_decay, clip: of the fine-tuning.
+      base_seeds: number of bases, each from its own initialisation and data.
+      seeds: members for each cell and base; each draws its own data.
+      master_seed: the only source of randomness of the whole sweep.
+      test_hardest: test slices are the levels 1 .. test_hardest; at least 1.5 times the hardest
+        training level, so that training on every test level cannot win by construction.
+      test_examples: fresh test draws for each slice, base seed and seed.
+      risk_examples: rows to measure train risk on (at most), and fresh draws for
+        in-distribution risk.
+      validation_examples: draws for each slice when learning rates are tuned.
+      mapping: how members run inside a device; ``auto`` is ``map`` on CPUs and ``vmap`` elsewhere.
+      chunk_members: members that run together; bounds the memory, and what a kill can lose.
+      save_members: keep the parameters of every member.
+      save_predictions: keep which examples every member got right.
+
+    Raises:
+      ValueError: if a field is out of range.
+    """
+
+    task: str = "chain-running"
+    task_options: dict[str, int | float | bool | str] = field(default_factory=dict)
+    decoder: DecoderConfig = field(default_factory=lambda: DecoderConfig(vocab_size=1))
+    pretrain: PretrainConfig = PretrainConfig()
+    mixtures: tuple[MixtureKind, ...] = ("range",)
+    window_width: int = 2
+    difficulties: tuple[int, ...] = (4, 6, 8, 10)
+    data_sizes: tuple[int, ...] = (16, 128, 1024)
+    data_unit: DataUnit = "examples"
+    compute: float = 500.0
+    compute_unit: ComputeUnit = "steps"
+    losses: tuple[Loss, ...] = ("sft",)
+    learning_rates: tuple[float, ...] = (1.5e-3,)
+    batch_size: int = 32
+    schedule: Schedule = "cosine"
+    warmup: float = 0.05
+    weight_decay: float = 0.0
+    clip: float = 1.0
+    base_seeds: int = 1
+    seeds: int = 3
+    master_seed: int = 0
+    test_hardest: int = 18
+    test_examples: int = 128
+    risk_examples: int = 512
+    validation_examples: int = 32
+    mapping: Mapping = "auto"
+    chunk_members: int = 8
+    save_members: bool = False
+    save_predictions: bool = False
+
+    def __post_init__(self) -> None:
+        choices = {
+            "mixtures": MixtureKind,
+            "losses": Loss,
+        }
+        for name, kind in choices.items():
+            if not getattr(self, name) or set(getattr(self, name)) - set(get_args(kind)):
+                raise ValueError(
+                    f"{name} must be some of {get_args(kind)}, got {getattr(self, name)}"
+                )
+        for name, kind in {
+            "data_unit": DataUnit,
+            "compute_unit": ComputeUnit,
+            "mapping": Mapping,
+        }.items():
+            if getattr(self, name) not in get_args(kind):
+                raise ValueError(
+                    f"{name} must be one of {get_args(kind)}, got {getattr(self, name)!r}"
+                )
+        for name in ("difficulties", "data_sizes"):
+            values = getattr(self, name)
+            if not values or min(values) < 1 or list(values) != sorted(set(values)):
+                raise ValueError(
+                    f"{name} must be distinct integers of at least 1, increasing; got {values}"
+                )
+        for name in [
+            "base_seeds",
+            "seeds",
+            "test_examples",
+            "risk_examples",
+            "validation_examples",
+            "batch_size",
+            "chunk_members",
+        ]:
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if not self.learning_rates or not all(rate > 0 for rate in self.learning_rates):
+            raise ValueError(f"learning_rates must be positive, got {self.learning_rates}")
+        if self.compute <= 0:
+            raise ValueError(f"compute must be positive, got {self.compute}")
+        if self.window_width < 0:
+            raise ValueError(f"window_width must be at least 0, got {self.window_width}")
+        if self.test_hardest < 1.5 * max(self.difficulties):
+            raise ValueError(
+                f"test_hardest must be at least 1.5 times the hardest difficulty "
+                f"{max(self.difficulties)}, got {self.test_hardest}"
+            )
+        if not 1 <= self.pretrain.hardest <= self.test_hardest:
+            raise ValueError(
+                f"pretrain.hardest must be between 1 and test_hardest = {self.test_hardest}, "
+                f"got {self.pretrain.hardest}"
+            )
+
+    @property
+    def test_levels(self) -> range:
+        """Difficulty of each test slice."""
+        return range(1, self.test_hardest + 1)
+
+    def mixture(self, kind: MixtureKind, difficulty: int) -> Mixture:
+        """Training mixture of a cell."""
+        if kind == "window":
+            return Mixture.window(difficulty, width=self.window_width)
+        return Mixture.exact(difficulty) if kind == "exact" else Mixture.up_to(difficulty)
+
+    @property
+    def num_members(self) -> int:
+        """Members of the whole grid."""
+        axes = (self.mixtures, self.difficulties, self.data_sizes, self.losses, self.learning_rates)
+        return self.base_seeds * self.seeds * math.prod(len(axis) for axis in axes)
+
+    @property
+    def compute_name(self) -> str:
+        """Compute of each cell as it stands in the table."""
+        return f"{self.compute:g} {self.compute_unit}"
+
+    @property
+    def members(self) -> list[Member]:
+        """Every member; seeds vary slowest, so that early results cover whole curves."""
+        return [
+            Member(*member)
+            for member in itertools.product(
+                range(self.base_seeds),
+                range(self.seeds),
+                self.mixtures,
+                self.difficulties,
+                self.data_sizes,
+                self.losses,
+                self.learning_rates,
+            )
+        ]
