@@ -179,7 +179,9 @@ def resample(metric: Cube, *, replicates: int = 2000, seed: int = 0) -> np.ndarr
     """Draw how often each member counts in each replicate: integers [replicate, base, seed].
 
     Bases with replacement, then as many seeds within each drawn base as it has. A base drawn k
-    times draws its m seeds k·m times, which is one multinomial. Pairs without data are left out.
+    times draws its m seeds k·m times, which is one multinomial. Pairs without data are left out,
+    and so are replicates that leave a cell empty (in an unfinished run cells differ in their
+    seeds): they could not be compared over cells.
     """
     generator = np.random.default_rng(seed)
     present = np.asarray(np.isfinite(metric.values).any(axis=(0, 1)))
@@ -189,7 +191,8 @@ def resample(metric: Cube, *, replicates: int = 2000, seed: int = 0) -> np.ndarr
     for times, base in zip(drawn.T, bases, strict=True):
         seeds = present[base].sum()
         counts[:, base] = generator.multinomial(times * seeds, present[base] / seeds)
-    return counts
+    members = np.einsum("rbs,dnbs->rdn", counts, np.isfinite(metric.values).astype(float))
+    return counts[(members > 0).all(axis=(1, 2))]
 
 
 def replicate_means(metric: Cube, counts: np.ndarray) -> np.ndarray:

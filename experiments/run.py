@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import importlib.metadata
+import math
 import platform
-import subprocess
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +24,7 @@ from rich.progress import (
 )
 from rich.text import Text
 
-from experiments import checkpoint
+from experiments import checkpoint, provenance
 from experiments.grid import SweepConfig
 from experiments.results import Run, open_run, read_table, write_atomically
 from experiments.sweep import Chunk, Outcome, Sweep
@@ -82,65 +79,55 @@ def run_sweep(
     }
     with open_run(Path(out), identity) as run:
         left = [chunk for chunk in chunks if not run.has_part(chunk.name)]
-        if not left and run.manifest["status"] == "complete":
+        has_table = (run.directory / "table.parquet").exists()
+        if not left and has_table and run.manifest["status"] == "complete":
             console.print(f"{run.directory} is complete: nothing left to run.")
             return read_table(run.directory)
-        with _session(run, sweep, len(left)):
-            bases = _bases(run, sweep)
-            _run_chunks(run, sweep, bases, chunks, left[:max_chunks])
+        run.update_manifest(log10_num_problems=_space(sweep.task, config.test_levels))
+        session = _Session(run, sweep)
+        bases = _bases(run, sweep)
+        _run_chunks(run, sweep, bases, chunks, left[:max_chunks], session)
         return read_table(run.directory)
 
 
-@contextlib.contextmanager
-def _session(run: Run, sweep: Sweep, chunks_left: int) -> Iterator[None]:
-    """Record in the manifest what ran where, and for how long, however it ends."""
-    earlier = run.manifest.get("sessions", [])
-    session: dict[str, Any] = {
-        "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
-        "python": platform.python_version(),
-        "commit": _commit(),
-        "platform": jax.default_backend(),
-        "device": _device_name(),
-        "num_devices": jax.local_device_count(),
+class _Session:
+    """What ran where, and for how long: one entry of the manifest, kept up to date."""
+
+    def __init__(self, run: Run, sweep: Sweep):
+        self.run, self.sweep, self.start = run, sweep, time.monotonic()
+        self.earlier = run.manifest.get("sessions", [])
+        self.entry: dict[str, Any] = {
+            "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            "versions": provenance.versions(PACKAGES),
+            "python": platform.python_version(),
+            "commit": provenance.commit(),
+            "platform": jax.default_backend(),
+            "device": provenance.device_name(),
+            "num_devices": jax.local_device_count(),
+        }
+        self.save()
+        differs = {key: self.entry[key] for key in ("versions", "commit", "device")}
+        if self.earlier and differs != {key: self.earlier[-1][key] for key in differs}:
+            console.print(
+                "[yellow]This run was begun with another commit, device or other versions; "
+                "the manifest lists each session.[/yellow]"
+            )
+
+    def save(self) -> None:
+        """Write the entry as it stands; called after each chunk, so that a kill loses little."""
+        self.entry["wall_time_seconds"] = round(time.monotonic() - self.start, 1)
+        self.entry["traces"] = sum(self.sweep.traces.values())
+        self.entry["groups_traced"] = len(self.sweep.traces)
+        self.run.update_manifest(sessions=[*self.earlier, self.entry])
+
+
+def _space(task: Task, levels: range) -> dict[str, float | None]:
+    """Decimal logarithm of the number of distinct problems at each level; None if not known."""
+    sizes = {str(level): task.log_num_problems(level) for level in levels}
+    return {
+        level: None if size is None else round(size / math.log(10), 2)
+        for level, size in sizes.items()
     }
-    if earlier and any(earlier[-1][k] != session[k] for k in ("versions", "device", "commit")):
-        console.print(
-            "[yellow]This run was begun with another commit, device or other versions; "
-            "the manifest lists each session.[/yellow]"
-        )
-    start = time.monotonic()
-    try:
-        yield
-    finally:
-        session["wall_time_seconds"] = round(time.monotonic() - start, 1)
-        session["traces"] = sum(sweep.traces.values())
-        session["groups_run"] = len(sweep.traces)
-        run.update_manifest(sessions=[*earlier, session])
-
-
-def _commit() -> str:
-    """Commit of the source tree, ``-dirty`` if it has changes; ``unknown`` outside a checkout."""
-    command = ["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
-    try:
-        done = subprocess.run(
-            command, cwd=Path(__file__).parent, capture_output=True, text=True, check=True
-        )
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"
-    return done.stdout.strip()
-
-
-def _device_name() -> str:
-    """The accelerator's name, or the processor's on a CPU."""
-    device = jax.local_devices()[0]
-    if device.platform != "cpu":
-        return device.device_kind
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
 
 
 def _bases(run: Run, sweep: Sweep) -> list[Parameters]:
@@ -160,7 +147,12 @@ def _bases(run: Run, sweep: Sweep) -> list[Parameters]:
 
 
 def _run_chunks(
-    run: Run, sweep: Sweep, bases: list[Parameters], chunks: list[Chunk], todo: list[Chunk]
+    run: Run,
+    sweep: Sweep,
+    bases: list[Parameters],
+    chunks: list[Chunk],
+    todo: list[Chunk],
+    session: _Session,
 ) -> None:
     done = [chunk.name for chunk in chunks if chunk not in todo and run.has_part(chunk.name)]
     order = [chunk.name for chunk in chunks]
@@ -193,6 +185,7 @@ def _run_chunks(
             run.write_part(chunk.name, rows)
             done.append(chunk.name)
             table = write_table()
+            session.save()
             progress.advance(bar, len(chunk.members))
             live.update(Group(progress, Text(_best_so_far(table))))
     if len(done) == len(chunks):

@@ -28,7 +28,7 @@ from experiments.grid import Member, SweepConfig
 from experiments.results import tidy
 from synth.decoder import Parameters
 from synth.finetune import FinetuneConfig, Loss, TrainingData, finetune, pretrain
-from synth.gaps import correct_examples, measure_gaps, risk
+from synth.gaps import correct_examples, mean_risk, measure_gaps, risk
 from synth.task import ArrayTask, Mixture, Task, pool
 from synth.tasks import make_task
 
@@ -98,20 +98,28 @@ class Sweep:
 
     def group(self, member: Member) -> Group:
         """The compiled program that a member runs in."""
-        config = self.config
-        tokens = self.draws.mean_tokens(self.draws.mixture(member))
-        examples = member.data_size / (tokens if config.data_unit == "tokens" else 1)
-        processed = {
-            "steps": config.compute * config.batch_size,
-            "epochs": config.compute * examples,
-            "tokens": config.compute / tokens,
-        }[config.compute_unit]
         return Group(
             length=self.task.max_length(member.difficulty),
-            steps=max(1, math.ceil(processed / config.batch_size)),
+            steps=self._steps(member),
             rows=self.draws.rows(member),
             loss=member.loss,
         )
+
+    def _steps(self, member: Member) -> int:
+        """Optimiser steps that the compute of a cell buys, at least 1."""
+        config = self.config
+        if config.compute_unit == "steps":
+            return math.ceil(config.compute)
+        if config.compute_unit == "tokens":
+            examples = config.compute / self._mean_tokens(member)
+        elif config.data_unit == "tokens":
+            examples = config.compute * member.data_size / self._mean_tokens(member)
+        else:
+            examples = config.compute * member.data_size
+        return max(1, math.ceil(examples / config.batch_size))
+
+    def _mean_tokens(self, member: Member) -> float:
+        return self.draws.mean_tokens(self.draws.mixture(member))
 
     def plan(self) -> list[Chunk]:
         """Chunks in the order in which they run: groups take turns."""
@@ -177,9 +185,11 @@ class Sweep:
                 return example.tokens[:length], example.loss_mask[:length]
 
         else:
-            # Text is drawn on the host: a large pool stands in for fresh draws.
+            # Text is drawn on the host: a large pool stands in for fresh draws. Its key follows
+            # those of all bases, whichever of them are trained now.
             rows = pretraining.steps * pretraining.batch_size
-            drawn = pool(task, jax.random.fold_in(root, len(keys)), mixture, rows)
+            key_pool = jax.random.fold_in(root, self.config.base_seeds)
+            drawn = pool(task, key_pool, mixture, rows)
 
             def sample(key):
                 row = jax.random.randint(key, (), 0, rows)
@@ -237,7 +247,7 @@ class Sweep:
                 | {
                     "slice": None,
                     "metric": "test_risk",
-                    "value": float(np.mean([risk(correct) for correct in slices])),
+                    "value": mean_risk(slices),
                     "num_examples": sum(correct.size for correct in slices),
                 }
             )
@@ -381,7 +391,6 @@ class Sweep:
         gaps = measure_gaps(train, outcome.in_distribution, slices)
         fresh, tested = outcome.in_distribution.size, sum(part.size for part in slices)
         novel = [part[new] for part, new in zip(slices, unseen, strict=True)]
-        novel_risks = [risk(part) for part in novel]
         metrics: list[tuple[int | None, str, float, int]] = [
             (None, "train_risk", gaps.train_risk, train.size),
             (None, "in_distribution_risk", gaps.in_distribution_risk, fresh),
@@ -391,21 +400,19 @@ class Sweep:
             (
                 None,
                 "test_risk_novel",
-                float(np.mean([value for value in novel_risks if not math.isnan(value)])),
+                mean_risk(novel),
                 sum(part.size for part in novel),
             ),
             (None, "final_loss", float(outcome.final_loss), train.size),
         ]
-        for level, part, new, value in zip(
-            config.test_levels, slices, unseen, novel_risks, strict=True
-        ):
+        for level, part, new in zip(config.test_levels, slices, unseen, strict=True):
             metrics.append((level, "risk", risk(part), part.size))
-            metrics.append((level, "risk_novel", value, int(new.sum())))
+            metrics.append((level, "risk_novel", risk(part[new]), int(new.sum())))
             metrics.append((level, "overlap", float(np.mean(~new)), part.size))
         if outcome.validation is not None:
-            validation = [risk(part) for part in self.draws.by_slice(outcome.validation)]
+            validation = self.draws.by_slice(outcome.validation)
             size = len(validation) * config.validation_examples
-            metrics.append((None, "validation_risk", float(np.mean(validation)), size))
+            metrics.append((None, "validation_risk", mean_risk(validation), size))
         shared = self._columns(member.base_seed, member.seed) | {
             "train_mixture": member.mixture,
             "loss": member.loss,

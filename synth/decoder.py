@@ -71,9 +71,16 @@ class DecoderConfig:
 
     def __post_init__(self) -> None:
         for field in (
-            "vocab_size hidden_size intermediate_size num_layers num_heads num_kv_heads "
-            "max_positions position_start position_gap"
-        ).split():
+            "vocab_size",
+            "hidden_size",
+            "intermediate_size",
+            "num_layers",
+            "num_heads",
+            "num_kv_heads",
+            "max_positions",
+            "position_start",
+            "position_gap",
+        ):
             if getattr(self, field) < 1:
                 raise ValueError(f"{field} must be at least 1, got {getattr(self, field)}")
         if self.num_heads % self.num_kv_heads:
@@ -310,7 +317,7 @@ def logits_with_cache(
     """
     slots = jnp.arange(cache.keys.shape[1])
     new = index + jnp.arange(tokens.size)
-    visible = (slots <= new[:, None]) & (slots >= first)
+    visible = (slots[None] <= new[:, None]) & (slots[None] >= first)
     return nnx.merge(_graph(config), parameters)(tokens, positions, visible, cache, index)
 
 

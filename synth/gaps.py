@@ -88,6 +88,12 @@ def risk(correct: Bool[np.ndarray, " examples"]) -> float:
     return float(1.0 - np.mean(correct, dtype=np.float64)) if correct.size else float("nan")
 
 
+def mean_risk(slices: list[Bool[np.ndarray, " examples"]]) -> float:
+    """Mean of the risks of the slices that hold examples: slices weigh equally; NaN for none."""
+    risks = [risk(correct) for correct in slices if correct.size]
+    return float(np.mean(risks)) if risks else float("nan")
+
+
 def measure_gaps(
     train_correct: Bool[np.ndarray, " train"],
     in_distribution_correct: Bool[np.ndarray, " fresh"],
@@ -103,5 +109,5 @@ def measure_gaps(
     return Gaps(
         train_risk=risk(train_correct),
         in_distribution_risk=risk(in_distribution_correct),
-        test_risk=float(np.mean([risk(correct) for correct in test_correct])),
+        test_risk=mean_risk(test_correct),
     )

@@ -203,6 +203,30 @@ class TextTask(Task):
         """Token ids of a problem or a solution, its start or end marker included."""
 
 
+def join(
+    problem: Int[Array, "*problem"], solution: Int[Array, "*solution"], length: int
+) -> Example:
+    """Problem and solution one after the other, with unused slots moved to the end.
+
+    A task of traced difficulty fills arrays of static shape and leaves `PADDING` in the slots that
+    a difficulty does not use; this closes the gaps.
+
+    Args:
+      problem: token ids of the problem in reading order, in an array of any rank.
+      solution: token ids of the solution, end marker included.
+      length: padded length in tokens; what does not fit is lost.
+    """
+    problem, solution = problem.reshape(-1), solution.reshape(-1)
+    slots = jnp.concatenate([problem, solution])
+    used = slots != PADDING
+    # An unused slot is sent out of bounds, where the write is dropped.
+    place = jnp.where(used, jnp.cumsum(used) - 1, length)
+    tokens = jnp.full(length, PADDING, slots.dtype).at[place].set(slots, mode="drop")
+    index = jnp.arange(length)
+    start = (problem != PADDING).sum()
+    return Example(tokens, (index >= start) & (index < used.sum()))
+
+
 def check_difficulty(difficulty: int, hardest: int) -> None:
     """Raise ValueError unless ``1 <= difficulty <= hardest``."""
     if not 1 <= difficulty <= hardest:

@@ -1,14 +1,12 @@
 """Benchmarks: against peers and against the machine's limit, side by side in one run.
 
 Each benchmark is one file with ``main()``: ``python -m experiments.benchmarks.NAME [--quick]
-[--record]``. With ``--record`` its tidy table and manifest go to ``experiments/results/benchmarks``;
+[--record]``. Recorded, its tidy table and manifest go to ``experiments/results/benchmarks``;
 ``markdown(table, manifest)`` makes from them what the README shows.
 """
 
 from __future__ import annotations
 
-import contextlib
-import importlib.metadata
 import json
 import os
 import platform
@@ -21,8 +19,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from experiments.results import write_atomically
-from experiments.run import _commit, _device_name
+from experiments import provenance
+from experiments.results import read_parquet, write_atomically
 
 RESULTS = Path(__file__).parents[1] / "results" / "benchmarks"
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "torch")
@@ -52,8 +50,8 @@ class Verdict:
 
     @property
     def passed(self) -> bool:
-        """Whether the median reaches the bar, compared as printed: to two decimals."""
-        return round(self.value, 2) >= self.bar
+        """Whether the median reaches the bar."""
+        return self.value >= self.bar
 
 
 def spread(values: Iterable[float], digits: int) -> str:
@@ -92,34 +90,39 @@ def caption(manifest: Mapping[str, Any]) -> str:
     """One sentence: machine, versions, commit and date."""
     versions = ", ".join(f"{name} {version}" for name, version in manifest["versions"].items())
     return (
-        f"{manifest['device']}, {manifest['cores']} cores; Python {manifest['python']}, {versions}; "
-        f"commit `{manifest['commit']}`, {manifest['date']}. Median (lowest–highest) of "
-        f"{manifest['repeats']} interleaved repeats."
+        f"{manifest['device']}, {manifest['cores']} cores; Python {manifest['python']}, "
+        f"{versions}; commit `{manifest['commit']}`, {manifest['date']}. "
+        f"Median (lowest–highest) of {manifest['repeats']} interleaved repeats."
     )
 
 
 def environment() -> dict[str, Any]:
     """What a manifest says of machine, versions and time. Starts JAX if it has not started."""
-    versions = {}
-    for name in PACKAGES:
-        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            versions[name] = importlib.metadata.version(name)
     return {
-        "device": _device_name(),
+        "device": provenance.device_name(),
         "cores": len(os.sched_getaffinity(0)),
         "python": platform.python_version(),
-        "versions": versions,
-        "commit": _commit(),
+        "versions": provenance.versions(PACKAGES),
+        "commit": provenance.commit(),
         "date": time.strftime("%Y-%m-%d", time.gmtime()),
     }
 
 
-def record(
+def write_record(
     name: str, table: pd.DataFrame, manifest: Mapping[str, Any], directory: Path = RESULTS
 ) -> list[Path]:
     """Write ``NAME.parquet`` and ``NAME.json``, in place of those of an earlier recording."""
     parquet, manifest_path = directory / f"{name}.parquet", directory / f"{name}.json"
     write_atomically(parquet, lambda path: table.to_parquet(path, index=False))
-    text = json.dumps(manifest, indent=1, ensure_ascii=False) + "\n"
-    write_atomically(manifest_path, lambda path: path.write_text(text))
+
+    def write_manifest(path: Path) -> None:
+        path.write_text(json.dumps(manifest, indent=1, ensure_ascii=False) + "\n")
+
+    write_atomically(manifest_path, write_manifest)
     return [parquet, manifest_path]
+
+
+def read_record(name: str, directory: Path = RESULTS) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """Table and manifest that `write_record` wrote."""
+    manifest = json.loads((directory / f"{name}.json").read_text())
+    return read_parquet(directory / f"{name}.parquet"), manifest

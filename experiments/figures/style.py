@@ -11,6 +11,7 @@ from typing import Any
 
 import matplotlib
 import numpy as np
+import seaborn
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
@@ -18,6 +19,7 @@ from matplotlib.ticker import FixedLocator, NullLocator, PercentFormatter
 
 # The type stubs list the allowed names, which a plain dict of strings does not match.
 RC: dict[Any, Any] = {
+    **seaborn.axes_style("ticks"),
     "font.size": 10.0,
     "axes.titlesize": 11.0,
     "axes.titleweight": "bold",

@@ -30,7 +30,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int, PRNGKeyArray
 
-from synth.task import PADDING, ArrayTask, Example, check_difficulty
+from synth.task import PADDING, ArrayTask, Example, check_difficulty, join
 
 OPERATIONS = {
     "+": lambda left, right: left + right,
@@ -137,7 +137,7 @@ class Chain(ArrayTask):
         """Draw one problem with `difficulty` operations (uniform over each free choice)."""
         draw = self._running if self.layout == "running" else self._lines
         problem, solution = draw(key, jnp.asarray(difficulty))
-        return _compact(problem, solution, self.max_length(self.hardest))
+        return join(problem, solution, self.max_length(self.hardest))
 
     def _id(self, text: str) -> int:
         return self.vocabulary.index(text)
@@ -273,17 +273,3 @@ def _frame(
     """Start tokens, the needed rows and end tokens; `PADDING` in every slot that is not used."""
     body = jnp.where(needed[:, None], rows, PADDING).reshape(-1)
     return jnp.concatenate([jnp.array(start, body.dtype), body, jnp.array(end, body.dtype)])
-
-
-def _compact(
-    problem: Int[Array, " problem"], solution: Int[Array, " solution"], length: int
-) -> Example:
-    """Problem and solution one after the other, with the unused slots moved to the end."""
-    slots = jnp.concatenate([problem, solution])
-    used = slots != PADDING
-    # An unused slot is sent out of bounds, where the write is dropped.
-    place = jnp.where(used, jnp.cumsum(used) - 1, length)
-    tokens = jnp.full(length, PADDING, slots.dtype).at[place].set(slots, mode="drop")
-    index = jnp.arange(length)
-    start = (problem != PADDING).sum()
-    return Example(tokens, (index >= start) & (index < used.sum()))

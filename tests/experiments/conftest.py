@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+
+from experiments.run import run_sweep
+from tests.experiments.tiny import TINY
 
 MOVING = {16: 6, 64: 8, 256: 10, 1024: 10}
 CONSTANT = {16: 8, 64: 8, 256: 8, 1024: 8}
@@ -107,3 +111,11 @@ def censored_study() -> pd.DataFrame:
 def smoke_study() -> pd.DataFrame:
     """The smallest table that a smoke run writes: 2 × 2 cells, one base, two seeds."""
     return synthetic_table({8: 2, 32: 3}, difficulties=(2, 3), num_bases=1, num_seeds=2)
+
+
+@pytest.fixture(scope="session")
+def finished_run(tmp_path_factory) -> Path:
+    """A complete run of `TINY` in a directory; tests that change it work on a copy."""
+    directory = tmp_path_factory.mktemp("runs") / "tiny"
+    run_sweep(TINY, directory, recipe="tiny", preset="test")
+    return directory

@@ -1,0 +1,53 @@
+# Everything runs from .venv, set up from the pinned constraints.txt.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+SWEETSPOT := $(BIN)/sweetspot
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+RESULTS := experiments/results/tradeoff
+
+.PHONY: demo test test-slow lint types bench figures clean
+
+demo: $(VENV)/.base  ## run the main recipe at demo size, draw its figures, write its report
+	$(SWEETSPOT) run tradeoff --preset demo --out runs/demo
+	$(SWEETSPOT) report --results runs/demo
+
+test: $(VENV)/.dev  ## the default tests
+	$(BIN)/python -m pytest -n 2 -m "not slow"
+
+test-slow: $(VENV)/.all  ## the slow tests: parity with transformers and torch, a real browser
+	$(BIN)/python -m pytest -n 2 -m slow
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/.all
+	$(BIN)/pyright
+
+bench: $(VENV)/.all  ## measure against plain JAX and PyTorch and record the tables
+	$(BIN)/python -m experiments.benchmarks.grid --record
+	$(BIN)/python -m experiments.benchmarks.generation --record
+	$(BIN)/python -m experiments.readme
+
+figures: $(VENV)/.base  ## redraw every picture and table of the README from the tracked results
+	$(SWEETSPOT) figures --results $(RESULTS) --out $(RESULTS)/figures
+	$(BIN)/python -m experiments.readme
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.base: $(VENV)/bin/python pyproject.toml constraints.txt
+	$(PIP) --editable .
+	touch $@
+
+$(VENV)/.dev: $(VENV)/.base
+	$(PIP) --editable ".[dev]"
+	touch $@
+
+$(VENV)/.all: $(VENV)/.dev
+	$(PIP) --editable ".[dev,bench,browser,llm]"
+	touch $@
+
+clean:
+	rm -rf $(VENV) .cache .pytest_cache .ruff_cache .hypothesis

@@ -1,0 +1,44 @@
+"""The smallest sweep that still gets some answers right and some wrong."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from experiments.grid import PretrainConfig, SweepConfig
+from synth.decoder import DecoderConfig
+
+TINY = SweepConfig(
+    # Sums modulo 2: four problems at level 1, so that training and test problems overlap.
+    task_options={"modulus": 2, "operators": "+"},
+    decoder=DecoderConfig(
+        vocab_size=1,
+        hidden_size=16,
+        intermediate_size=32,
+        num_layers=1,
+        num_heads=2,
+        num_kv_heads=1,
+        position_start=4,
+        position_gap=1,
+    ),
+    pretrain=PretrainConfig(hardest=1, steps=150, batch_size=16, learning_rate=1e-2, max_risk=1.0),
+    difficulties=(1, 2),
+    data_sizes=(3, 12),
+    compute=20.0,
+    batch_size=8,
+    learning_rates=(5e-3,),
+    seeds=2,
+    test_hardest=4,
+    test_examples=16,
+    risk_examples=8,
+    validation_examples=8,
+    chunk_members=2,
+    save_members=True,
+    save_predictions=True,
+)
+"""Two groups (one for each difficulty) of four members, each in two chunks."""
+
+
+def tiny(**changes: Any) -> SweepConfig:
+    """`TINY` with other fields."""
+    return dataclasses.replace(TINY, **changes)
