@@ -113,6 +113,9 @@ def list_tasks(name: Positional[str | None] = None, difficulty: int = 3, example
 
 def print_headline(table: pd.DataFrame) -> None:
     """For each study and n: the best difficulty with its interval, and the two gaps there."""
+    for study in optimum.studies(table):
+        said = report.verdict(optimum.shift(table, study))
+        console.print(f"[bold]{study.title}:[/bold] {said}", highlight=False)
     headline = optimum.headline(table)
     shown = Table(*[str(column) for column in headline.columns])
     for row in headline.itertuples(index=False):

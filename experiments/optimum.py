@@ -32,7 +32,6 @@ class Study:
     compute: str | None = None
     data_unit: str | None = None
     task: str | None = None
-    base: str | None = None
 
     @property
     def title(self) -> str:
@@ -40,13 +39,13 @@ class Study:
         mixtures = {"range": "trained on 1..d", "exact": "trained on exactly d"}
         mixture = mixtures.get(self.train_mixture, f"trained on {self.train_mixture} up to d")
         loss = None if self.loss == "sft" else self.loss.upper()
-        words = (mixture, loss, self.compute, self.data_unit, self.task, self.base)
+        words = (mixture, loss, self.compute, self.data_unit, self.task)
         return ", ".join(word for word in words if word is not None)
 
     @property
     def untrained(self) -> Study:
-        """The base that this study starts from, as a study of one cell (difficulty 0, size 0)."""
-        return Study(UNTRAINED, UNTRAINED, task=self.task, base=self.base)
+        """The bases that this study starts from, as a study of one cell (difficulty 0, size 0)."""
+        return Study(UNTRAINED, UNTRAINED, task=self.task)
 
 
 @dataclass(frozen=True)

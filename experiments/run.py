@@ -154,16 +154,7 @@ def _run_chunks(
     todo: list[Chunk],
     session: _Session,
 ) -> None:
-    done = [chunk.name for chunk in chunks if chunk not in todo and run.has_part(chunk.name)]
-    order = [chunk.name for chunk in chunks]
-
-    def write_table() -> pd.DataFrame:
-        finished = [name for name in order if name in done]
-        table = tune(run.read_parts(["bases", *finished]))
-        run.write_table(table)
-        return table
-
-    table = write_table()
+    table = _write_table(run, chunks)
     progress = Progress(
         TextColumn("members"),
         BarColumn(),
@@ -183,13 +174,20 @@ def _run_chunks(
             rows, outcomes = sweep.run_chunk(chunk, bases)
             _keep(run, sweep, chunk, outcomes)
             run.write_part(chunk.name, rows)
-            done.append(chunk.name)
-            table = write_table()
+            table = _write_table(run, chunks)
             session.save()
             progress.advance(bar, len(chunk.members))
             live.update(Group(progress, Text(_best_so_far(table))))
-    if len(done) == len(chunks):
+    if all(run.has_part(chunk.name) for chunk in chunks):
         run.update_manifest(status="complete")
+
+
+def _write_table(run: Run, chunks: list[Chunk]) -> pd.DataFrame:
+    """Put the table together from the finished parts, in the order of the plan."""
+    finished = [chunk.name for chunk in chunks if run.part_path(chunk.name).exists()]
+    table = tune(run.read_parts(["bases", *finished]))
+    run.write_table(table)
+    return table
 
 
 def _best_so_far(table: pd.DataFrame) -> str:

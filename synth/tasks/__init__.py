@@ -28,7 +28,7 @@ def make_task(
       hardest: value of the field `hardest`, where the task has one and `options` do not set it.
 
     Raises:
-      ValueError: if the name is unknown, the import fails, or an option is not a field.
+      ValueError: if the name is unknown, the import fails, or an option is missing or not a field.
     """
     options = dict(options or {})
     if ":" in name:
@@ -50,6 +50,10 @@ def make_task(
         raise ValueError(f"task {name!r} has no field {unknown}; it accepts {sorted(accepted)}")
     if hardest is not None and "hardest" in accepted:
         options.setdefault("hardest", hardest)
+    try:
+        inspect.signature(factory).bind(**options)
+    except TypeError as error:
+        raise ValueError(f"task {name!r} cannot be built from {options} ({error})") from error
     task = factory(**options)
     if not isinstance(task, Task):
         raise ValueError(f"task {name!r} must build a synth.task.Task, got {type(task).__name__}")

@@ -18,11 +18,22 @@ from experiments.recipes import RECIPES
 from experiments.results import read_manifest, read_table
 
 SHRUNK = (
-    "--decoder.hidden-size 8 --decoder.intermediate-size 8 --decoder.num-layers 1 "
-    "--decoder.num-heads 1 --decoder.num-kv-heads 1 --pretrain.steps 2 --pretrain.batch-size 4 "
-    "--difficulties 1 2 --data-sizes 2 4 --compute 2 --batch-size 4 --seeds 1 "
-    "--test-hardest 3 --test-examples 4 --risk-examples 4"
-).split()
+    *("--decoder.hidden-size", "8"),
+    *("--decoder.intermediate-size", "8"),
+    *("--decoder.num-layers", "1"),
+    *("--decoder.num-heads", "1"),
+    *("--decoder.num-kv-heads", "1"),
+    *("--pretrain.steps", "2"),
+    *("--pretrain.batch-size", "4"),
+    *("--difficulties", "1", "2"),
+    *("--data-sizes", "2", "4"),
+    *("--compute", "2"),
+    *("--batch-size", "4"),
+    *("--seeds", "1"),
+    *("--test-hardest", "3"),
+    *("--test-examples", "4"),
+    *("--risk-examples", "4"),
+)
 OWN_TASK = """
 import dataclasses
 from synth.task import TextExample, TextTask
@@ -205,7 +216,10 @@ def test_figures_go_where_they_are_asked_for(sweetspot, finished_run, tmp_path):
         ("run tradeoff --preset=huge", "got 'huge'"),
         ("run tradeoff --preset smoke --task sums", "task must be one of ['chain'"),
         ("run tradeoff --preset smoke --task no_such_module:Task", "cannot be imported as module"),
-        ("run tradeoff --preset smoke --task synth.task:pool", "task 'synth.task:pool' "),
+        (
+            "run tradeoff --preset smoke --task synth.task:pool",
+            "task 'synth.task:pool' cannot be built from {} (missing a required argument: 'task')",
+        ),
         (
             "run tradeoff --preset smoke --task-options colour 3",
             "task 'chain-running' has no field ['colour']; it accepts ['hardest', 'layout', ",
@@ -239,7 +253,7 @@ def test_a_mistake_is_one_line_and_exit_code_2(
         ("run tradeoff --preset smoke --sed 3", "--sed"),
         ("run tradeoff --preset smoke --seeds many", "many"),
         ("run tradeoff --preset smoke --losses sfft", "sfft"),
-        ("run", "recipe"),
+        ("run", "a name that `sweetspot list` shows"),
         ("train", "train"),
     ],
 )
