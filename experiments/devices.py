@@ -4,10 +4,22 @@ from __future__ import annotations
 
 import os
 
-CPU_FLAGS = {
-    "--xla_force_host_platform_device_count": lambda: len(os.sched_getaffinity(0)),
-    "--xla_cpu_multi_thread_eigen": lambda: "false",
-}
+
+def num_cores() -> int:
+    """Cores that this process may use (all of the machine's, where that cannot be told)."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def cpu_flags() -> dict[str, str]:
+    """XLA's flags for many small models on a CPU."""
+    return {
+        "--xla_force_host_platform_device_count": str(num_cores()),
+        "--xla_cpu_multi_thread_eigen": "false",
+        # Level 1 compiles faster than the default, and toys run no slower.
+        "--xla_backend_optimization_level": "1",
+    }
 
 
 def configure_host_devices() -> None:
@@ -27,5 +39,5 @@ def configure_host_devices() -> None:
         )
     flags = os.environ.get("XLA_FLAGS", "").split()
     names = {flag.split("=")[0] for flag in flags}
-    flags += [f"{name}={value()}" for name, value in CPU_FLAGS.items() if name not in names]
+    flags += [f"{name}={value}" for name, value in cpu_flags().items() if name not in names]
     os.environ["XLA_FLAGS"] = " ".join(flags)

@@ -20,6 +20,7 @@ import numpy as np
 import pandas as pd
 
 from experiments import provenance
+from experiments.devices import num_cores
 from experiments.results import read_parquet, write_atomically
 
 RESULTS = Path(__file__).parents[1] / "results" / "benchmarks"
@@ -100,7 +101,7 @@ def environment() -> dict[str, Any]:
     """What a manifest says of machine, versions and time. Starts JAX if it has not started."""
     return {
         "device": provenance.device_name(),
-        "cores": len(os.sched_getaffinity(0)),
+        "cores": num_cores(),
         "python": platform.python_version(),
         "versions": provenance.versions(PACKAGES),
         "commit": provenance.commit(),

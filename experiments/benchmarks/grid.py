@@ -45,7 +45,7 @@ from experiments.benchmarks import (
     verdict_lines,
     write_record,
 )
-from experiments.devices import configure_host_devices
+from experiments.devices import configure_host_devices, num_cores
 from synth.decoder import DecoderConfig, Parameters, initialise, num_parameters
 from synth.finetune import FinetuneConfig, TrainingData, finetune
 from synth.task import Mixture, pool
@@ -304,7 +304,7 @@ def serve(engine: Engine, plan_name: str, places: int, core: int | None) -> None
     if engine == "torch":
         import torch
 
-        torch.set_num_threads(len(os.sched_getaffinity(0)))
+        torch.set_num_threads(num_cores())
     runs, ready = {}, {"compile_seconds": {}, "parity": {}}
     if engine == "matmul":
         runs[MATMUL], ready["compile_seconds"][MATMUL] = prepare_matmul(plan.products)
@@ -449,7 +449,7 @@ def measure(plan_name: str) -> tuple[pd.DataFrame, dict[str, Any]]:
       RuntimeError: if a process fails, or the PyTorch model is not the same model as ours.
     """
     plan, platform = PLANS[plan_name], jax.default_backend()
-    places = jax.local_device_count() if platform != "cpu" else len(os.sched_getaffinity(0))
+    places = jax.local_device_count() if platform != "cpu" else num_cores()
     rows, notes = choose_rows(platform, has_torch=importlib.util.find_spec("torch") is not None)
     measured = []
     with contextlib.ExitStack() as stack:
