@@ -8,7 +8,6 @@ Each benchmark is one file with ``main()``: ``python -m experiments.benchmarks.N
 from __future__ import annotations
 
 import json
-import os
 import platform
 import time
 from collections.abc import Iterable, Mapping, Sequence
