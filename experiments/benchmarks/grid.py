@@ -8,7 +8,7 @@ alike. Compilation comes before, and is timed apart.
 Commands and cost (two CPU cores; needs the extra ``bench`` for the PyTorch rows)::
 
     python -m experiments.benchmarks.grid --quick    # 2 minutes: one shape, checks that it works
-    python -m experiments.benchmarks.grid --record   # 15 minutes: the table in the README
+    python -m experiments.benchmarks.grid --record   # 10 minutes: the table in the README
 
 Expect (quiet cores): about 11 ms per member-step at 64 × 24 tokens, 24 at 32 × 64.
 """
@@ -96,7 +96,7 @@ class Plan:
     shapes: tuple[Shape, ...] = SHAPES
     members_per_place: int = 4
     steps: int = 40
-    repeats: int = 9
+    repeats: int = 5
     products: int = 8
 
 

@@ -38,17 +38,16 @@ def draws_of(config: SweepConfig) -> Draws:
 
 def ordered(table: pd.DataFrame) -> pd.DataFrame:
     """Trained members' rows in one order, so that tables of other chunk plans can be compared."""
-    trained = table[table["train_mixture"] != "none"]
-    return trained.sort_values([*KEYS, "metric", "slice"]).reset_index(drop=True)
+    trained = table.loc[table["train_mixture"] != "none"]
+    return trained.sort_values(by=[*KEYS, "metric", "slice"]).reset_index(drop=True)
 
 
 def assert_same_results(found: pd.DataFrame, expected: pd.DataFrame) -> None:
     """Equal risks, and losses up to rounding."""
     found, expected = ordered(found), ordered(expected)
-    is_loss = expected["metric"] == "final_loss"
-    assert is_loss.any()
-    assert not is_loss.all()
-    pd.testing.assert_frame_equal(found[~is_loss], expected[~is_loss])
+    is_loss = (expected["metric"] == "final_loss").to_numpy()
+    assert 0 < is_loss.sum() < len(is_loss)
+    pd.testing.assert_frame_equal(found.loc[~is_loss], expected.loc[~is_loss])
     np.testing.assert_allclose(
         found.loc[is_loss, "value"], expected.loc[is_loss, "value"], rtol=1e-3
     )
@@ -343,8 +342,8 @@ def test_gaps_add_up_in_the_table(table):
     wide = wide[wide["slice"].isna()].pivot(index=KEYS, columns="metric", values="value")
     assert len(wide) == TINY.num_members
     total = wide["train_risk"] + wide["generalization_gap"] + wide["extrapolation_gap"]
-    assert (total - wide["test_risk"]).abs().max() <= 1e-12
-    assert wide["generalization_gap"].abs().max() > 0
+    assert np.abs((total - wide["test_risk"]).to_numpy()).max() <= 1e-12
+    assert np.abs(wide["generalization_gap"].to_numpy()).max() > 0
 
 
 def test_overlap_and_novel_risk_by_brute_force(finished_run, table):
@@ -512,7 +511,7 @@ def rates_table(risks: dict[float, list[float]], *, difficulty: int = 2) -> pd.D
     return pd.DataFrame(rows)
 
 
-def statuses(tuned_table: pd.DataFrame) -> dict[tuple[int, float], list[str]]:
+def statuses(tuned_table: pd.DataFrame) -> dict:
     grouped = tuned_table[tuned_table["metric"] == "test_risk"].groupby(
         ["difficulty", "learning_rate"]
     )["status"]
@@ -536,7 +535,8 @@ def test_the_rate_with_the_lowest_mean_validation_risk_is_kept_for_each_cell():
         (4, 0.2): ["not_selected"] * 2,
     }
     # Both metrics of a member share its status.
-    assert (found.groupby(["difficulty", "learning_rate", "seed"])["status"].nunique() == 1).all()
+    members = found.groupby(["difficulty", "learning_rate", "seed"])
+    assert set(members["status"].nunique()) == {1}
 
 
 def test_a_rate_with_a_diverged_member_is_not_chosen_while_another_is_left():
@@ -597,9 +597,9 @@ def test_a_text_task_goes_through_a_sweep(text_sweep):
         ]
     )
     assert table.groupby(KEYS).ngroups == 4
-    risks = table[table["metric"] == "risk"]
+    risks = table.loc[table["metric"] == "risk"]
     assert set(risks["slice"]) == {1, 2, 3}
-    assert risks["value"].between(0, 1).all()
+    assert set(risks["value"] * TINY.test_examples) <= set(range(TINY.test_examples + 1))
     assert np.isfinite(table.loc[table["metric"] == "final_loss", "value"]).all()
     differ = [
         np.abs(ours - theirs).max()

@@ -6,6 +6,7 @@ import hypothesis
 import hypothesis.extra.numpy
 import hypothesis.strategies as st
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from synth.gaps import correct_examples, evaluation_positions, is_correct, measure_gaps, risk
@@ -59,7 +60,7 @@ def test_one_wrong_solution_token_is_an_error_and_prompt_tokens_do_not_count(tra
     )
     index = int(np.flatnonzero(found)[0])
     tokens, mask = trained.drawn.tokens[index], trained.drawn.loss_mask[index]
-    positions = evaluation_positions(trained.decoder, np.int32(index), tokens.size)
+    positions = evaluation_positions(trained.decoder, jnp.int32(index), tokens.size)
     check = jax.jit(is_correct, static_argnums=0)
     assert check(trained.decoder, trained.parameters, tokens, mask, positions)
     for place in np.flatnonzero(mask):
@@ -71,11 +72,11 @@ def test_one_wrong_solution_token_is_an_error_and_prompt_tokens_do_not_count(tra
 
 
 def test_evaluation_positions_are_fixed_for_a_row_and_do_not_see_padding(trained):
-    first = evaluation_positions(trained.decoder, np.int32(3), 12)
+    first = evaluation_positions(trained.decoder, jnp.int32(3), 12)
     np.testing.assert_array_equal(
-        first, evaluation_positions(trained.decoder, np.int32(3), 20)[:12]
+        first, evaluation_positions(trained.decoder, jnp.int32(3), 20)[:12]
     )
-    others = [evaluation_positions(trained.decoder, np.int32(row), 12) for row in range(8)]
+    others = [evaluation_positions(trained.decoder, jnp.int32(row), 12) for row in range(8)]
     assert len({tuple(np.asarray(positions).tolist()) for positions in others}) > 4
 
 

@@ -179,7 +179,10 @@ def test_samples_depend_on_the_key_alone(samples):
 def test_sampled_frequencies_equal_the_softmax(trained, samples):
     prompt = prompt_of(trained, 0)
     scores = logits(
-        trained.decoder, trained.parameters, prompt, trained.positions[0, : prompt.size]
+        trained.decoder,
+        trained.parameters,
+        jnp.asarray(prompt),
+        trained.positions[0, : prompt.size],
     )
     expected = np.exp(np.asarray(scores[-1], np.float64) / 3.0)
     expected *= samples[0].size / expected.sum()
