@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from experiments.devices import configure_host_devices
 
@@ -14,6 +14,7 @@ import jax  # noqa: E402  (after the flags above)
 import numpy as np  # noqa: E402
 import pandas as pd  # noqa: E402
 import tyro  # noqa: E402
+from rich import box  # noqa: E402
 from rich.console import Console  # noqa: E402
 from rich.table import Table  # noqa: E402
 
@@ -113,14 +114,22 @@ def list_tasks(name: Positional[str | None] = None, difficulty: int = 3, example
 
 def print_headline(table: pd.DataFrame) -> None:
     """For each study and n: the best difficulty with its interval, and the two gaps there."""
+    limits = {"hardest": "≥ ", "easiest": "≤ ", "": ""}
+
+    def interval(row: dict[str, Any], name: str) -> str:
+        return f"{row[name]:.2f} [{row[f'{name}_low']:.2f}, {row[f'{name}_high']:.2f}]"
+
     for study in optimum.studies(table):
         said = report.verdict(optimum.shift(table, study))
-        console.print(f"[bold]{study.title}:[/bold] {said}", highlight=False)
-    headline = optimum.headline(table)
-    shown = Table(*[str(column) for column in headline.columns])
-    for row in headline.itertuples(index=False):
-        shown.add_row(*[str(value) for value in row])
-    console.print(shown)
+        console.print(f"\n[bold]{study.title}[/bold]: {said}", highlight=False)
+        shown = Table("n", "best d", "test risk", "generalization gap", "extrapolation gap")
+        shown.box = box.SIMPLE
+        for row in optimum.optimum(table, study).to_dict("records"):
+            best = f"{row['best_difficulty']} [{row['low']}, {row['high']}]"
+            gaps = [interval(row, name) for name in ("test_risk", *optimum.GAPS)]
+            shown.add_row(str(row["data_size"]), limits[row["censored"]] + best, *gaps)
+        console.print(shown)
+    console.print("Means with 90% bootstrap intervals; ≥ or ≤: at the edge of the grid.")
 
 
 def _run_defaults(arguments: list[str]) -> SweepConfig:
