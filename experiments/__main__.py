@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -28,7 +29,6 @@ from synth.tasks import TASKS, make_task  # noqa: E402
 
 console = Console()
 Positional = tyro.conf.Positional
-DEFAULTS = SweepConfig()
 
 
 def list_recipes() -> None:
@@ -47,24 +47,29 @@ def list_recipes() -> None:
     console.print(table)
 
 
-def run(
-    recipe: Positional[str],
-    preset: str = "demo",
-    out: Path | None = None,
-    config: Annotated[SweepConfig, tyro.conf.arg(name="")] = DEFAULTS,
-) -> None:
-    """Run a recipe, or carry on with an interrupted run.
+def run_command(defaults: SweepConfig) -> Callable[..., None]:
+    """The command ``run``, whose flags change `defaults`."""
 
-    Args:
-      recipe: a name that `sweetspot list` shows.
-      preset: size of the run.
-      out: run directory; default runs/RECIPE-PRESET.
-      config: fields to change.
-    """
-    out = out or Path("runs") / f"{recipe}-{preset}"
-    table = run_sweep(config, out, recipe=recipe, preset=preset)
-    print_headline(table)
-    console.print(f"Table: {out / 'table.parquet'}")
+    def run(
+        recipe: Positional[str],
+        preset: str = "demo",
+        out: Path | None = None,
+        config: Annotated[SweepConfig, tyro.conf.arg(name="")] = defaults,
+    ) -> None:
+        """Run a recipe, or carry on with an interrupted run.
+
+        Args:
+          recipe: a name that `sweetspot list` shows.
+          preset: size of the run.
+          out: run directory; default runs/RECIPE-PRESET.
+          config: fields to change.
+        """
+        out = out or Path("runs") / f"{recipe}-{preset}"
+        table = run_sweep(config, out, recipe=recipe, preset=preset)
+        print_headline(table)
+        console.print(f"Table: {out / 'table.parquet'}")
+
+    return run
 
 
 def draw_figures(results: Path, out: Path | None = None) -> None:
@@ -153,12 +158,11 @@ def main() -> None:
     """Entry point of the command ``sweetspot``."""
     arguments = sys.argv[1:]
     try:
-        if arguments[:1] == ["run"]:
-            run.__defaults__ = (*run.__defaults__[:-1], _run_defaults(arguments[1:]))
+        asked = arguments[1:] if arguments[:1] == ["run"] else []
         tyro.extras.subcommand_cli_from_dict(
             {
                 "list": list_recipes,
-                "run": run,
+                "run": run_command(_run_defaults(asked)),
                 "figures": draw_figures,
                 "report": write_report,
                 "tasks": list_tasks,
@@ -166,7 +170,7 @@ def main() -> None:
             prog="sweetspot",
             args=arguments,
         )
-    except (ValueError, ResultsError) as error:
+    except (ValueError, OSError, ResultsError) as error:
         console.print(f"[bold red]error:[/bold red] {error}", highlight=False)
         sys.exit(2)
     except KeyboardInterrupt:

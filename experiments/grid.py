@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Literal, get_args
 
 from synth.decoder import DecoderConfig
-from synth.finetune import Loss, Schedule
+from synth.finetune import FinetuneConfig, Loss, Schedule
 from synth.task import Mixture
 
 MixtureKind = Literal["range", "exact", "window"]
@@ -160,6 +160,17 @@ class SweepConfig:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
         if not self.learning_rates or not all(rate > 0 for rate in self.learning_rates):
             raise ValueError(f"learning_rates must be positive, got {self.learning_rates}")
+        for name in ("mixtures", "losses", "learning_rates"):
+            if len(set(getattr(self, name))) < len(getattr(self, name)):
+                raise ValueError(f"{name} must be distinct, got {getattr(self, name)}")
+        # The fine-tuning's own fields are checked before any work starts, not after the bases.
+        FinetuneConfig(
+            steps=1,
+            schedule=self.schedule,
+            warmup=self.warmup,
+            weight_decay=self.weight_decay,
+            clip=self.clip,
+        )
         if self.compute <= 0:
             raise ValueError(f"compute must be positive, got {self.compute}")
         if self.window_width < 0:

@@ -33,7 +33,9 @@ def headline() -> str:
     table, manifest = read_table(TRADEOFF), read_manifest(TRADEOFF)
     parts = []
     for study in optimum.studies(table):
-        chosen = optimum.headline(table[table["train_mixture"].isin([study.train_mixture, "none"])])
+        chosen = optimum.headline(
+            table.loc[table["train_mixture"].isin([study.train_mixture, "none"])]
+        )
         chosen = chosen.drop(columns="study").rename(columns=lambda name: name.replace("_", " "))
         said = verdict(optimum.shift(table, study))
         parts.append(f"**{study.title[:1].upper()}{study.title[1:]}.** {said}\n")

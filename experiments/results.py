@@ -52,7 +52,7 @@ class ResultsError(RuntimeError):
     """A run directory that cannot be used as asked."""
 
 
-def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
+def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     """Write a file beside `path` and rename it into place; on failure leave nothing behind."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
@@ -191,7 +191,9 @@ def open_run(directory: Path, identity: Mapping[str, Any]) -> Iterator[Run]:
     if directory.exists() and not directory.is_dir():
         raise ResultsError(f"out must be a directory, {directory} is a file")
     entries = {path.name for path in directory.iterdir()} if directory.exists() else set()
-    if entries - {".lock"} and "manifest.json" not in entries:
+    # Hidden files are the lock, and what a kill left of a file under way.
+    visible = {name for name in entries if not name.startswith(".")}
+    if visible and "manifest.json" not in visible:
         raise ResultsError(
             f"{directory} is not empty and is not a run (it has no manifest.json); "
             f"choose another directory"

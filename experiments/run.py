@@ -192,13 +192,18 @@ def _write_table(run: Run, chunks: list[Chunk]) -> pd.DataFrame:
 
 def _best_so_far(table: pd.DataFrame) -> str:
     """One line per study: the best difficulty for each data size among finished members."""
-    risks = table[(table["metric"] == "test_risk") & (table["status"] == "ok")]
-    risks = risks[risks["train_mixture"] != "none"]
+    chosen = (table["metric"] == "test_risk") & (table["status"] == "ok")
+    risks = table.loc[chosen & (table["train_mixture"] != "none")]
+    cells = risks.groupby(["train_mixture", "loss", "data_size", "difficulty"])["value"].mean()
+    best: dict[tuple[str, str], dict[int, tuple[float, int]]] = {}
+    for cell in cells.reset_index().to_dict("records"):
+        study = best.setdefault((cell["train_mixture"], cell["loss"]), {})
+        candidate = (cell["value"], cell["difficulty"])
+        study[cell["data_size"]] = min(candidate, study.get(cell["data_size"], candidate))
     lines = []
-    for (mixture, loss), study in risks.groupby(["train_mixture", "loss"]):
-        means = study.groupby(["data_size", "difficulty"])["value"].mean().unstack()
-        best = ", ".join(f"n={size}: {level}" for size, level in means.idxmin(axis=1).items())
-        lines.append(f"best difficulty so far ({mixture}, {loss})  {best}")
+    for (mixture, loss), sizes in best.items():
+        levels = ", ".join(f"n={size}: {level}" for size, (_, level) in sizes.items())
+        lines.append(f"best difficulty so far ({mixture}, {loss})  {levels}")
     return "\n".join(lines)
 
 

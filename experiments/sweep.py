@@ -272,7 +272,7 @@ class Sweep:
                     "data": TrainingData(
                         drawn.tokens,
                         drawn.loss_mask,
-                        np.int32(self.draws.num_examples(member, drawn)),
+                        jnp.int32(self.draws.num_examples(member, drawn)),
                     ),
                     "fresh": self.draws.in_distribution_pool(member),
                     "learning_rate": np.float32(member.learning_rate),

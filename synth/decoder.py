@@ -203,8 +203,8 @@ class Layer(nnx.Module):
         self.down = linear(config.intermediate_size, width, scale=small, bias=False)
         self.config = config
 
-    def __call__(self, x, cosine, sine, visible, cached=None, index=None):
-        """One layer; with `cached` keys and values the new ones are written at `index`."""
+    def __call__(self, x, cosine, sine, visible, past=None):
+        """One layer; given past keys, values and an index, the new ones are written there."""
         size = self.config.head_size
         h = jax.vmap(self.attention_norm)(x)
         query, key, value = (
@@ -215,7 +215,8 @@ class Layer(nnx.Module):
             query = jax.vmap(jax.vmap(self.query_norm))(query)
             key = jax.vmap(jax.vmap(self.key_norm))(key)
         query, key = rotate(query, cosine, sine), rotate(key, cosine, sine)
-        if cached is not None:
+        if past is not None:
+            *cached, index = past
             key, value = (
                 jax.lax.dynamic_update_slice_in_dim(old, new, index, axis=0)
                 for old, new in zip(cached, (key, value), strict=True)
@@ -261,7 +262,8 @@ class Decoder(nnx.Module):
 
         def step(x, layer):
             parameters, cached = layer
-            return nnx.merge(graph, parameters)(x, cosine, sine, visible, cached, index)
+            past = None if cached is None else (*cached, index)
+            return nnx.merge(graph, parameters)(x, cosine, sine, visible, past)
 
         cached = None if cache is None else (cache.keys, cache.values)
         x, (keys, values) = jax.lax.scan(

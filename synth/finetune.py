@@ -14,7 +14,7 @@ from typing import Literal, get_args
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
+from jaxtyping import Array, ArrayLike, Bool, Float, Int, PRNGKeyArray
 
 from synth.decoder import DecoderConfig, Parameters, draw_positions, initialise, logits
 
@@ -156,7 +156,8 @@ def _optimiser(config: FinetuneConfig) -> optax.GradientTransformation:
     warmup = math.ceil(config.warmup * config.steps)
     rest = max(1, config.steps - warmup)
 
-    def rate(step: Int[Array, ""]) -> Float[Array, ""]:
+    def rate(step: ArrayLike) -> Array:
+        step = jnp.asarray(step, jnp.float32)
         rise = jnp.minimum(1.0, (step + 1.0) / (warmup + 1.0))
         progress = jnp.clip((step - warmup) / rest, 0.0, 1.0)
         fall = 0.5 * (1 + jnp.cos(jnp.pi * progress)) if config.schedule == "cosine" else 1.0
@@ -186,7 +187,7 @@ def _train(
         # optax mixes Python and array scalars of other types.
         with jax.numpy_dtype_promotion("standard"):
             update, state = optimiser.update(gradient, state, parameters)
-            parameters = optax.apply_updates(parameters, update)
+            parameters = jax.tree.map(jnp.add, parameters, update)
         return (parameters, state), loss
 
     with jax.numpy_dtype_promotion("standard"):

@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import jax
@@ -28,7 +29,7 @@ def block(language: str, containing: str) -> str:
 
 
 @pytest.fixture
-def own_task(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def own_task(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A folder with the README's own task in it, importable."""
     (tmp_path / "my_task.py").write_text(block("python", "my_task.py"))
     monkeypatch.syspath_prepend(tmp_path)
