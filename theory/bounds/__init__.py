@@ -1,0 +1,67 @@
+"""Every bound by name. `BOUNDS` is the only list: a new bound is one file here and one line below.
+
+All are called as ``bound(empirical_risk, kl, num_examples=..., delta=...)``. Numbers and arrays
+broadcast; what comes out is NumPy float64, rounded up, and at most 1. With probability at least
+1 - delta over the sample it is no less than the risk. To choose the smallest of several bounds
+after seeing them, split delta over them.
+
+They run on the host. An objective to train on is built from `theory.kl_inverse`, which can be
+traced.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from theory.bounds.catoni import catoni, catoni_grid
+from theory.bounds.chernoff import chernoff
+from theory.bounds.clopper_pearson import clopper_pearson
+from theory.bounds.compression import description_length_kl, sample_compression
+from theory.bounds.gibbs_weights import GibbsPosterior, gibbs_posterior
+from theory.bounds.langford_seeger import langford_seeger
+from theory.bounds.mcallester import mcallester
+from theory.bounds.mcallester_maurer import mcallester_maurer
+from theory.bounds.monte_carlo import monte_carlo_risk
+from theory.bounds.occam import occam
+from theory.bounds.pac_bayes_kl import pac_bayes_kl
+from theory.bounds.quadratic import quadratic
+from theory.bounds.sigma_grid import countable_grid_kl, finite_grid_kl
+from theory.bounds.thiemann import thiemann
+
+BOUNDS: dict[str, Callable[..., Any]] = {
+    "mcallester": mcallester,
+    "mcallester_maurer": mcallester_maurer,
+    "langford_seeger": langford_seeger,
+    "pac_bayes_kl": pac_bayes_kl,
+    "catoni": catoni,
+    "catoni_grid": catoni_grid,
+    "thiemann": thiemann,
+    "quadratic": quadratic,
+    "occam": occam,
+    "sample_compression": sample_compression,
+    "chernoff": chernoff,
+    "clopper_pearson": clopper_pearson,
+}
+
+__all__ = [
+    "BOUNDS",
+    "GibbsPosterior",
+    "catoni",
+    "catoni_grid",
+    "chernoff",
+    "clopper_pearson",
+    "countable_grid_kl",
+    "description_length_kl",
+    "finite_grid_kl",
+    "gibbs_posterior",
+    "langford_seeger",
+    "mcallester",
+    "mcallester_maurer",
+    "monte_carlo_risk",
+    "occam",
+    "pac_bayes_kl",
+    "quadratic",
+    "sample_compression",
+    "thiemann",
+]

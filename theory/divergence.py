@@ -1,0 +1,508 @@
+"""Divergences in nats: the binary KL and its inverses, Gaussians, difficulty distributions, xi.
+
+**Precision.** Called with concrete numbers, every function works in float64, whatever the global
+setting of JAX, and returns NumPy float64: a scalar for scalars, else an array of the broadcast
+shape. `binary_kl`, its inverses and `gaussian_kl` can also be traced (by ``jit``, ``grad``,
+``vmap``); they then work in the dtype of the traced arguments (float32 or float64), to which
+concrete ones beside them are rounded, so that a float32 objective can be differentiated through
+them. Concrete probabilities and nats out of range raise ValueError, NaN included; traced ones give
+NaN.
+
+**Outward rounding.** An inverse of the binary KL is never on the wrong side of the true root: it
+is found by solving for c plus a margin that exceeds the error in evaluating the KL. Let every
+operation, the logarithm included, be right to a relative eps (`numpy.finfo`; rounding to nearest
+gives half of that), and so 1 - q and p - q. The KL is the sum of two deviances, neither negative.
+Where x and m are within a factor of two, `_deviance` is a difference A - B with |B| <= 0.16 A; A is
+right to 6 eps, B to 20 eps, and so the deviance, with the tail of its series, to 11 eps. Elsewhere
+it is m - x less x ln(m/x), and loses most digits at m = x/2, where 0.19 x is left of -0.5 x and
+-0.69 x: 30 eps. So the KL is right to 32 eps, however near each other q and p are. The margin is 64
+eps, which leaves 30 for the rounding of c itself.
+
+The price: one float back from the p that is returned, the KL is at most c (1 + 100 eps). As it is
+convex, p lies beyond the root by at most 100 eps |p - q| and one step: in float64, 3e-14 |p - q|
+and the last digit.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
+from jaxtyping import Array, Float, Int
+from numpy.typing import ArrayLike
+from scipy.special import gammaln, rel_entr
+
+MARGIN = 64
+"""Relative margin on c, in units of eps."""
+
+
+# ---------------------------------------------------------------------------------------- Arguments
+
+
+def check_range(
+    name: str, values: ArrayLike, lowest: float, highest: float, *, ends: bool = True
+) -> Float[np.ndarray, "*shape"]:
+    """Values as float64, once all of them are known to lie in an interval.
+
+    Args:
+      name: what to call them in an error.
+      values: a number or an array of numbers.
+      lowest, highest: the interval.
+      ends: whether the interval includes its ends.
+
+    Raises:
+      ValueError: if a value is not a number, is NaN or lies outside.
+    """
+    try:
+        array = np.asarray(values, np.float64)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{name} must be a number or numbers, got {values!r}") from error
+    if ends:
+        inside, interval = (lowest <= array) & (array <= highest), f"[{lowest}, {highest}]"
+    else:
+        inside, interval = (lowest < array) & (array < highest), f"({lowest}, {highest})"
+    if not inside.all():
+        raise ValueError(f"{name} must lie in {interval}, got {array[~inside][0]}")
+    return array
+
+
+def check_count(name: str, values: ArrayLike, lowest: int) -> Int[np.ndarray, "*shape"]:
+    """Values as int64, once all of them are known to be integers of at least `lowest`.
+
+    Raises:
+      ValueError: if a value is not an integer or is too small.
+    """
+    array = np.asarray(values)
+    if array.dtype.kind not in "iu":
+        raise ValueError(f"{name} must be an integer or integers, got {values!r}")
+    if not (array >= lowest).all():
+        raise ValueError(f"{name} must be at least {lowest}, got {array[array < lowest][0]}")
+    return array.astype(np.int64)
+
+
+def _is_traced(*arguments: ArrayLike) -> bool:
+    return any(isinstance(argument, Tracer) for argument in arguments)
+
+
+def _same_kind(*arguments: ArrayLike) -> list[Array]:
+    """Arguments, some of them traced, in the dtype of those and in their common shape."""
+    traced = [argument for argument in arguments if isinstance(argument, Tracer)]
+    dtype = jnp.result_type(*traced)
+    if not jnp.issubdtype(dtype, jnp.floating):
+        dtype = jnp.result_type(float)
+    return jnp.broadcast_arrays(*(jnp.asarray(argument, dtype) for argument in arguments))
+
+
+def _in_float64(function: Callable[..., Array], *arguments: np.ndarray) -> Any:
+    """A compiled elementwise function of concrete arrays.
+
+    They are flattened and filled up to blocks of one of three sizes: no more is ever compiled.
+    """
+    arrays = np.broadcast_arrays(*arguments)
+    size, shape = arrays[0].size, arrays[0].shape
+    block = 16 if size <= 16 else 256 if size <= 256 else 4096
+    blocks = max(1, math.ceil(size / block))
+    filled = [np.resize(array, (blocks, block)) for array in arrays]
+    with jax.ensure_compile_time_eval(), jax.enable_x64(True):
+        values = np.concatenate([function(*rows) for rows in zip(*filled, strict=True)])
+    return values[:size].reshape(shape)[()]
+
+
+# ------------------------------------------------------------------------------------ The binary KL
+
+
+def _deviance(x: Array, m: Array, difference: Array) -> Array:
+    """x ln(x/m) + m - x for difference = m - x: never negative, and right to 30 eps.
+
+    After Loader (2000), "Fast and accurate computation of binomial probabilities". Near x = m,
+    with s = (m - x)/(m + x), it is (m - x) s - 2x (s^3/3 + s^5/5 + ...).
+    """
+    dtype = x.dtype
+    positive = jnp.where(x > 0, x, jnp.ones((), dtype))
+    s = difference / (positive + m)
+    square = s * s
+    series = jnp.zeros_like(s)
+    for k in reversed(range(16)):
+        series = series * square + 1 / (2 * k + 3)
+    near = difference * s - 2 * x * s * square * series
+    far = difference - x * jnp.log(m / positive)
+    return jnp.where(x > 0, jnp.where(abs(s) < 1 / 3, near, far), m)
+
+
+def _kl(q: Array, p: Array) -> Array:
+    return _deviance(q, p, p - q) + _deviance(1 - q, 1 - p, q - p)
+
+
+def _log_odds(p: Array) -> Array:
+    """ln(p/(1-p)), finite also at the ends: a slope times a tangent of zero must be zero."""
+    limits = jnp.finfo(p.dtype)
+    p = jnp.clip(p, limits.tiny, 1 - limits.eps)
+    return jnp.log(p) - jnp.log1p(-p)
+
+
+@jax.custom_jvp
+@jax.jit
+def _binary_kl(q: Array, p: Array) -> Array:
+    valid = (q >= 0) & (q <= 1) & (p >= 0) & (p <= 1)
+    return jnp.where(valid, _kl(q, p), jnp.nan)
+
+
+@_binary_kl.defjvp
+def _(primals, tangents):
+    (q, p), (dq, dp) = primals, tangents
+    by_p = (p - q) / jnp.maximum(p * (1 - p), jnp.finfo(p.dtype).tiny)
+    return _binary_kl(q, p), (_log_odds(q) - _log_odds(p)) * dq + by_p * dp
+
+
+def binary_kl(q: Float[ArrayLike, "*shape"], p: Float[ArrayLike, "*shape"]) -> Any:
+    """KL(Bernoulli(q) ‖ Bernoulli(p)) in nats, to a relative 32 eps.
+
+    Infinite where p is 0 or 1 and q is not. Slopes at q = 0 or 1, which are infinite, are taken as
+    those of the nearest number inside.
+
+    Args:
+      q, p: probabilities that broadcast; NumPy float64 comes out, or an array if traced.
+
+    Raises:
+      ValueError: if a concrete argument lies outside [0, 1].
+
+    Example:
+      >>> print(f"{binary_kl(0.1, 0.2):.6f}")
+      0.036690
+    """
+    if _is_traced(q, p):
+        return _binary_kl(*_same_kind(q, p))
+    return _in_float64(_binary_kl, check_range("q", q, 0, 1), check_range("p", p, 0, 1))
+
+
+# ------------------------------------------------------------------------------------- Its inverses
+
+
+def _bits(x: Array) -> Array:
+    """The integer with the same bits: floats from 0 to 1 are ordered as these are."""
+    return jax.lax.bitcast_convert_type(x, f"int{jnp.finfo(x.dtype).bits}")
+
+
+def _is_positive(x: Array) -> Array:
+    """Whether x > 0, by its bits: XLA takes subnormal numbers for zeros."""
+    return _bits(x) > 0
+
+
+def _raised(x: Array, least: float) -> Array:
+    """x, or `least` where x is smaller and positive."""
+    return jnp.where(_is_positive(x), jnp.maximum(x, least), 0)
+
+
+def _outer_root(
+    divergence: Callable[[Array], Array], inner: Array, outer: Array, c: Array
+) -> Array:
+    """The root of divergence = c between `inner`, where it is 0, and `outer`, rounded outward.
+
+    Moves from `inner` in powers of two of the floats on the way, so that it ends at two neighbours
+    whatever their size: one where the divergence may be c, and next to it the root to return, where
+    it was found to exceed c for certain (or which is `outer` itself).
+    """
+    limits = jnp.finfo(c.dtype)
+    # Below this level underflow would count.
+    target = _raised(c, float(limits.tiny / limits.eps**2)) * (1 + MARGIN * limits.eps)
+    start, end = _bits(inner), _bits(outer)
+    direction = jnp.sign(end - start)
+
+    def advance(place, step):
+        further = place + direction * step
+        beyond = divergence(jax.lax.bitcast_convert_type(further, c.dtype)) > target
+        return jnp.where(beyond | ((end - further) * direction <= 0), place, further), None
+
+    # There are fewer than 2^(bits - 2) floats between 0 and 1.
+    steps = [1 << k for k in reversed(range(limits.bits - 2))]
+    place, _ = jax.lax.scan(advance, start, jnp.array(steps, start.dtype))
+    root = jax.lax.bitcast_convert_type(place + direction, c.dtype)
+    # Towards 0 the end may be a subnormal number, which the divergence took for 0; and if 0 itself
+    # is known, no number but 0 is within c.
+    return jnp.where(root <= limits.tiny, 0, root)
+
+
+def _inverse(
+    divergence: Callable[[Array, Array], Array],
+    outer: float,
+    slopes: Callable[[Array, Array], tuple[Array, Array]],
+) -> Callable[..., Array]:
+    """The inverse of divergence(known, unknown) = c by its second argument, towards `outer`.
+
+    Args:
+      divergence: zero where its arguments are equal, and growing from there.
+      outer: the end towards which to look, 0 or 1.
+      slopes: known and unknown in; slopes of the unknown by known and by c out.
+    """
+
+    @jax.custom_jvp
+    @jax.jit
+    def inverse(known: Array, c: Array) -> Array:
+        valid = (known >= 0) & (known <= 1) & (c >= 0)
+        inner = _raised(known, float(jnp.finfo(c.dtype).tiny))
+        end = jnp.full_like(inner, outer)
+        root = _outer_root(lambda unknown: divergence(inner, unknown), inner, end, c)
+        return jnp.where(valid, jnp.where(_is_positive(c), root, known), jnp.nan)
+
+    @inverse.defjvp
+    def _(primals, tangents):
+        (known, c), (by_known, by_c) = primals, tangents
+        unknown = inverse(known, c)
+        slope_by_known, slope_by_c = slopes(known, unknown)
+        return unknown, slope_by_known * by_known + slope_by_c * by_c
+
+    return inverse
+
+
+def _slopes(q: Array, p: Array) -> tuple[Array, Array]:
+    """Slopes of p by q and by c where kl(q‖p) = c."""
+    by_c = p * (1 - p) / jnp.where(p == q, jnp.inf, p - q)
+    return jnp.where(p == q, 1, (_log_odds(p) - _log_odds(q)) * by_c), by_c
+
+
+def _slopes_first(r: Array, p: Array) -> tuple[Array, Array]:
+    """Slopes of p by r and by c where kl(p‖r) = c."""
+    by_c = 1 / jnp.where((p == r) | (p == 1), jnp.inf, _log_odds(p) - _log_odds(r))
+    variance = jnp.maximum(r * (1 - r), jnp.finfo(r.dtype).tiny)
+    return jnp.where(p == r, 1, by_c * (p - r) / variance), by_c
+
+
+_upper = _inverse(_kl, 1.0, _slopes)
+_lower = _inverse(_kl, 0.0, _slopes)
+_upper_first = _inverse(lambda r, p: _kl(p, r), 1.0, _slopes_first)
+
+
+def kl_inverse(q: Float[ArrayLike, "*shape"], c: Float[ArrayLike, "*shape"]) -> Any:
+    """The largest p with kl(q‖p) <= c: never below it, and see above for how little above.
+
+    Slopes, with D = (1-q)/(1-p) - q/p, are 1/D by c and (ln((1-q)/(1-p)) - ln(q/p))/D by q. Those
+    that are infinite are finite here, so that a zero tangent stays zero: by q at q = 0 the
+    logarithm ends at the smallest normal number, and by c at c = 0, where p = q, the slope is 0.
+
+    Args:
+      q: probabilities, such as empirical risks.
+      c: nats, 0 or more; infinity gives 1. Below 1e-276 (float64) it counts as that, unless 0.
+
+    Returns:
+      p, in [q, 1]; NumPy float64, or an array of the dtype of the traced arguments.
+
+    Raises:
+      ValueError: if a concrete q lies outside [0, 1] or a concrete c is negative.
+
+    Example:
+      >>> print(f"{kl_inverse(0.02, 0.01):.10f}")
+      0.0465159211
+    """
+    if _is_traced(q, c):
+        return _upper(*_same_kind(q, c))
+    return _in_float64(_upper, check_range("q", q, 0, 1), check_range("c", c, 0, math.inf))
+
+
+def kl_inverse_lower(q: Float[ArrayLike, "*shape"], c: Float[ArrayLike, "*shape"]) -> Any:
+    """The smallest p with kl(q‖p) <= c: never above it. Otherwise as `kl_inverse`.
+
+    Args:
+      q: probabilities.
+      c: nats, 0 or more; infinity gives 0.
+
+    Raises:
+      ValueError: if a concrete q lies outside [0, 1] or a concrete c is negative.
+
+    Example:
+      >>> print(f"{kl_inverse_lower(0.5, 0.02):.10f}")
+      0.4009917164
+    """
+    if _is_traced(q, c):
+        return _lower(*_same_kind(q, c))
+    return _in_float64(_lower, check_range("q", q, 0, 1), check_range("c", c, 0, math.inf))
+
+
+def kl_inverse_first(r: Float[ArrayLike, "*shape"], c: Float[ArrayLike, "*shape"]) -> Any:
+    """The largest p with kl(p‖r) <= c, the *first* argument: never below it.
+
+    The worst risk under a distribution within c nats of the one that gives risk r. It is 1 from
+    c = ln(1/r) on. With the log-odds ratio A = ln(p/r) - ln((1-p)/(1-r)) its slopes are 1/A by c
+    and (p - r)/(r(1 - r) A) by r; both are 0 where p = 1, and 0 and 1 where p = r.
+
+    Args:
+      r: probabilities.
+      c: nats, 0 or more; infinity gives 1.
+
+    Raises:
+      ValueError: if a concrete r lies outside [0, 1] or a concrete c is negative.
+
+    Example:
+      >>> print(f"{kl_inverse_first(0.1, 0.05):.6f}")
+      0.206729
+    """
+    if _is_traced(r, c):
+        return _upper_first(*_same_kind(r, c))
+    return _in_float64(_upper_first, check_range("r", r, 0, 1), check_range("c", c, 0, math.inf))
+
+
+# ----------------------------------------------------------- Gaussians and difficulty distributions
+
+
+def gaussian_kl(shift: Float[ArrayLike, "*shape"], log_ratio: Float[ArrayLike, "*shape"]) -> Any:
+    """KL(posterior ‖ prior) in nats of Gaussians with diagonal covariance, over all coordinates.
+
+    Half the sum of expm1(2r) - 2r + shift², which keeps digits where the scales nearly agree.
+
+    Args:
+      shift: (posterior mean - prior mean) / prior scale, for each coordinate.
+      log_ratio: r = ln(posterior scale / prior scale), for each coordinate.
+
+    Returns:
+      One number: NumPy float64, or of the dtype of the traced arguments.
+
+    Example:
+      >>> print(f"{gaussian_kl([1.0, 0.0], [0.0, -0.5]):.6f}")
+      0.683940
+    """
+    if _is_traced(shift, log_ratio):
+        shift, log_ratio = _same_kind(shift, log_ratio)
+        return 0.5 * jnp.sum(jnp.expm1(2 * log_ratio) - 2 * log_ratio + shift * shift)
+    arrays = (np.asarray(shift, np.float64), np.asarray(log_ratio, np.float64))
+    shift, log_ratio = np.broadcast_arrays(*arrays)
+    with np.errstate(over="ignore"):
+        return 0.5 * np.sum(np.expm1(2 * log_ratio) - 2 * log_ratio + shift * shift)
+
+
+def _distributions(
+    p: Float[ArrayLike, "*shape levels"], q: Float[ArrayLike, "*shape levels"]
+) -> tuple[Float[np.ndarray, "*shape levels"], Float[np.ndarray, "*shape levels"]]:
+    """Both as float64, once they are known to be distributions over the same levels."""
+    p, q = check_range("p", p, 0, 1), check_range("q", q, 0, 1)
+    if not p.ndim or not q.ndim or p.shape[-1] != q.shape[-1]:
+        raise ValueError(
+            f"p and q must have the same levels on their last axis, got shapes {p.shape}, {q.shape}"
+        )
+    for name, array in (("p", p), ("q", q)):
+        total = array.sum(axis=-1)
+        if not np.allclose(total, 1, rtol=0, atol=1e-6):
+            raise ValueError(f"{name} must sum to 1 over the levels, got sums {total}")
+    return p, q
+
+
+def total_variation(
+    p: Float[ArrayLike, "*shape levels"], q: Float[ArrayLike, "*shape levels"]
+) -> Any:
+    """Half the sum of |p - q|: the largest difference in the probability of an event.
+
+    Args:
+      p, q: distributions over the same levels, on the last axis; leading axes broadcast. So it
+        is for the other divergences between distributions below.
+
+    Raises:
+      ValueError: if they are not distributions over the same levels.
+    """
+    p, q = _distributions(p, q)
+    return 0.5 * np.sum(np.abs(p - q), axis=-1)
+
+
+def wasserstein(p: Float[ArrayLike, "*shape levels"], q: Float[ArrayLike, "*shape levels"]) -> Any:
+    """Wasserstein-1 distance in levels, which lie one apart: the sum of |difference of CDFs|."""
+    p, q = _distributions(p, q)
+    return np.sum(np.abs(np.cumsum(p - q, axis=-1)), axis=-1)
+
+
+def chi_square(p: Float[ArrayLike, "*shape levels"], q: Float[ArrayLike, "*shape levels"]) -> Any:
+    """Chi-square divergence of p from q, sum of (p - q)²/q; infinite where q lacks support."""
+    p, q = _distributions(p, q)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.sum(np.where(p == q, 0.0, (p - q) ** 2 / q), axis=-1)
+
+
+def kl_divergence(
+    p: Float[ArrayLike, "*shape levels"], q: Float[ArrayLike, "*shape levels"]
+) -> Any:
+    """KL(p ‖ q) in nats, sum of p ln(p/q); infinite where q lacks support."""
+    p, q = _distributions(p, q)
+    return np.maximum(np.sum(rel_entr(p, q), axis=-1), 0.0)
+
+
+def max_ratio(p: Float[ArrayLike, "*shape levels"], q: Float[ArrayLike, "*shape levels"]) -> Any:
+    """Largest p/q, the largest importance weight; infinite where q lacks support."""
+    p, q = _distributions(p, q)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.max(np.where(p > 0, p / q, 0.0), axis=-1)
+
+
+# --------------------------------------------------------------------- The constant of PAC-Bayes-kl
+
+XI_MARGIN = 1e-12
+"""What is added to ln xi: over ten times its error in evaluation."""
+
+
+def _stirling_error(k: Float[np.ndarray, " terms"]) -> Float[np.ndarray, " terms"]:
+    """ln k! less Stirling's formula, (k + 1/2) ln k - k + ln(2 pi)/2, to 3e-14."""
+    square = 1 / (k * k)
+    # The first term left out is 691/360360 / k^11: 1e-16 at k = 16.
+    series = 1 / 1260 - square * (1 / 1680 - square / 1188)
+    error = (1 / 12 - square * (1 / 360 - square * series)) / k
+    few = k[k < 16]
+    stirling = (few + 0.5) * np.log(few) - few + 0.5 * math.log(2 * math.pi)
+    error[k < 16] = gammaln(few + 1) - stirling
+    return error
+
+
+@functools.lru_cache(maxsize=4096)
+def _log_xi(num_examples: int) -> float:
+    """By Stirling's formula the term of k is sqrt(n/(2 pi k (n-k))) times exp of its errors."""
+
+    def terms(k: Float[np.ndarray, " terms"]) -> float:
+        rest = num_examples - k
+        error = -_stirling_error(k) - _stirling_error(rest)
+        return float(np.sum(np.exp(error) / np.sqrt(k * rest)))
+
+    # Terms k and n - k are equal; blocks bound the memory.
+    middle, block = (num_examples - 1) // 2, 1 << 20
+    total = 2 * math.fsum(
+        terms(np.arange(start, min(start + block, middle + 1), dtype=np.float64))
+        for start in range(1, middle + 1, block)
+    )
+    if num_examples % 2 == 0:
+        total += terms(np.array([num_examples / 2]))
+    whole = float(_stirling_error(np.array([float(num_examples)]))[0])
+    xi = 2 + math.sqrt(num_examples / (2 * math.pi)) * math.exp(whole) * total
+    return math.log(xi) + XI_MARGIN
+
+
+def log_xi(num_examples: Int[ArrayLike, "*shape"]) -> Any:
+    """ln xi(n), rounded up by 1e-12: see `xi`.
+
+    Raises:
+      ValueError: if `num_examples` is not an integer of at least 1.
+    """
+    distinct, place = np.unique(check_count("num_examples", num_examples, 1), return_inverse=True)
+    values = np.array([_log_xi(int(n)) for n in distinct])
+    return values[place].reshape(np.shape(num_examples))[()]
+
+
+def xi(num_examples: Int[ArrayLike, "*shape"]) -> Any:
+    """The constant of PAC-Bayes-kl, sum over k of C(n,k) (k/n)^k (1-k/n)^(n-k).
+
+    It is the expectation of exp(n kl(k/n‖p)) under k ~ Binomial(n, p), the same for every p, and
+    at most 2 sqrt(n). Summed exactly, in a time that grows as n (30 ms at n = 10^6) and is spent
+    once for each n; rounded up by a relative 1e-12.
+
+    Args:
+      num_examples: n, 1 or more; each distinct one is computed once.
+
+    Raises:
+      ValueError: if `num_examples` is not an integer of at least 1.
+
+    References:
+      Maurer (2004), "A note on the PAC-Bayesian theorem".
+
+    Example:
+      >>> print(f"{xi(1000):.6f}")
+      40.303213
+    """
+    return np.exp(log_xi(num_examples))
