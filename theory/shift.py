@@ -1,0 +1,605 @@
+"""The extrapolation gap: what a bound on the training mixture's risk says about the test risk.
+
+Training and test share p(problem | difficulty) and differ in their distributions of difficulty,
+which are known. Then the gap is a number (`extrapolation_gap`), and a bound on the training
+mixture's risk R_S becomes one on the test risk R_T in three layers of trust:
+
+- **unconditional**: true whatever the risks of the levels are, at no extra delta;
+- **conditional**: true if the risk depends on difficulty as assumed; `is_monotone`, `is_lipschitz`
+  and `has_increments` say whether measured risks contradict that;
+- **probe-certified**: labels are bought at each level, and their number is reported.
+
+Axis used throughout: ``levels``, difficulties in increasing order, the same for all arguments.
+`test` and `train` are probabilities [levels], `slice_risk` is the risk at each level. Risk bounds
+may have any shape. Results are exact up to rounding in float64.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from jaxtyping import ArrayLike, Float, Int
+
+from theory import divergence
+from theory.bounds.clopper_pearson import clopper_pearson
+from theory.divergence import check_count, check_range
+
+Layer = Literal["unconditional", "conditional", "probe-certified"]
+
+
+@dataclass(frozen=True)
+class ShiftedBound:
+    """A bound on the test risk, and what it rests on.
+
+    Attributes:
+      values: bounds in [0, 1]; the shape of the risk bounds that they were made from.
+      layer: how much is assumed (see the module).
+      method: name of the map.
+      num_labelled: labelled examples that it cost beyond the training data.
+    """
+
+    values: Float[np.ndarray, "*cells"]
+    layer: Layer
+    method: str
+    num_labelled: int = 0
+
+
+def _distributions(
+    test: Float[ArrayLike, " levels"], train: Float[ArrayLike, " levels"]
+) -> tuple[np.ndarray, np.ndarray]:
+    found = []
+    for name, given in (("test", test), ("train", train)):
+        array = np.asarray(given, dtype=np.float64)
+        if array.ndim != 1 or not (array >= 0).all() or not abs(array.sum() - 1) <= 1e-6:
+            raise ValueError(
+                f"{name} must be probabilities [levels] that sum to 1 (within 1e-6), got {array}"
+            )
+        found.append(array / array.sum())
+    if found[0].shape != found[1].shape:
+        raise ValueError(
+            f"test and train must have the same levels, got {len(found[0])} and {len(found[1])}"
+        )
+    return found[0], found[1]
+
+
+def _arguments(
+    risk_bound: Float[ArrayLike, "*cells"],
+    test: Float[ArrayLike, " levels"],
+    train: Float[ArrayLike, " levels"],
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    return check_range("risk_bound", risk_bound, 0, 1), *_distributions(test, train)
+
+
+def _per_level(name: str, given: ArrayLike, num_levels: int) -> np.ndarray:
+    array = np.asarray(given)
+    if array.ndim == 0 or array.shape[-1] != num_levels:
+        raise ValueError(f"{name} must have shape [..., {num_levels}], got {array.shape}")
+    return array
+
+
+def _excess(test: np.ndarray, train: np.ndarray) -> np.ndarray:
+    """F_S - F_T between neighbouring levels, [levels - 1]: how much easier the training data is."""
+    return np.cumsum(train - test)[:-1]
+
+
+def _unconditional(values: np.ndarray, method: str) -> ShiftedBound:
+    return ShiftedBound(np.minimum(values, 1.0), "unconditional", method)
+
+
+def _conditional(values: np.ndarray, method: str) -> ShiftedBound:
+    return ShiftedBound(np.minimum(values, 1.0), "conditional", method)
+
+
+def extrapolation_gap(
+    slice_risk: Float[ArrayLike, "*cells levels"],
+    test: Float[ArrayLike, " levels"],
+    train: Float[ArrayLike, " levels"],
+) -> Float[np.ndarray, "*cells"]:
+    """Test risk minus the training mixture's risk, exactly.
+
+    Args:
+      slice_risk: risk at each level, in [0, 1], shape [..., levels].
+      test: probabilities of the test difficulties, shape [levels].
+      train: probabilities of the training difficulties, shape [levels].
+
+    Raises:
+      ValueError: if a risk or a distribution is out of range, or the levels differ in number.
+
+    Valid when:
+      Training and test share p(problem | difficulty).
+    """
+    test, train = _distributions(test, train)
+    risk = _per_level("slice_risk", check_range("slice_risk", slice_risk, 0, 1), len(test))
+    return risk @ (test - train)
+
+
+def gap_by_increments(
+    slice_risk: Float[ArrayLike, "*cells levels"],
+    test: Float[ArrayLike, " levels"],
+    train: Float[ArrayLike, " levels"],
+) -> Float[np.ndarray, "*cells"]:
+    """The same gap, as rises of the risk from level to level: sum (F_S - F_T) (r(j+1) - r(j)).
+
+    Equal to `extrapolation_gap` (summation by parts), and the form from which the conditional
+    bounds follow: only the rises matter, each weighed by how much easier training is below it.
+
+    Args:
+      slice_risk: risk at each level, in [0, 1], shape [..., levels].
+      test: probabilities of the test difficulties, shape [levels].
+      train: probabilities of the training difficulties, shape [levels].
+
+    Raises:
+      ValueError: if a risk or a distribution is out of range, or the levels differ in number.
+
+    Valid when:
+      Training and test share p(problem | difficulty).
+    """
+    test, train = _distributions(test, train)
+    risk = _per_level("slice_risk", check_range("slice_risk", slice_risk, 0, 1), len(test))
+    return np.diff(risk) @ _excess(test, train)
+
+
+def total_variation(
+    risk_bound: Float[ArrayLike, "*cells"],
+    test: Float[ArrayLike, " levels"],
+    train: Float[ArrayLike, " levels"],
+) -> ShiftedBound:
+    """R_T <= R_S + TV(test, train).
+
+    Args:
+      risk_bound: bound on the training mixture's risk, in [0, 1], any shape.
+      test: probabilities of the test difficulties, shape [levels].
+      train: probabilities of the training difficulties, shape [levels].
+
+    Raises:
+      ValueError: if a risk bound or a distribution is out of range.
+
+    Valid when:
+      The loss lies in [0, 1]; training and test share p(problem | difficulty).
+
+    References:
+      Ben-David et al. (2010), A theory of learning from different domains.
+    """
+    risk, test, train = _arguments(risk_bound, test, train)
+    return _unconditional(risk + divergence.total_variation(test, train), "total_variation")
+
+
+def importance(
+    risk_bound: Float[ArrayLike, "*cells"],
+    test: Float[ArrayLike, " levels"],
+    train: Float[ArrayLike, " levels"],
+) -> ShiftedBound:
+    """R_T <= beta R_S with beta = max test/train; 1 where the test leaves the training levels.
+
+    Args:
+      risk_bound: bound on the training mixture's risk, in [0, 1], any shape.
+      test: probabilities of the test difficulties, shape [levels].
+      train: probabilities of the training difficulties, shape [levels].
+
+    Raises:
+      ValueError: if a risk bound or a distribution is out of range.
+
+    Valid when:
+      The loss is not negative; training and test share p(problem | difficulty).
+
+    References:
+      Cortes, Mansour and Mohri (2010), Learning bounds for importance weighting.
+    """
+    risk, test, train = _arguments(risk_bound, test, train)
+    largest = float(divergence.max_ratio(test, train))
+    # No finite ratio says nothing, also of a risk of zero.
+    values = largest * risk if np.isfinite(largest) else np.ones_like(risk)
+    return _unconditional(values, "importance")
+
+
+def kl_dro(
+    risk_bound: Float[ArrayLike, "*cells"],
+    test: Float[ArrayLike, " levels"],
+    train: Float[ArrayLike, " levels"],
+) -> ShiftedBound:
+    """The largest R_T with kl(R_T || R_S) <= KL(test || train), in nats.
+
+    Args:
+      risk_bound: bound on the training mixture's risk, in [0, 1], any shape.
+      test: probabilities of the test difficulties, shape [levels].
+      train: probabilities of the training difficulties, shape [levels].
+
+    Raises:
+      ValueError: if a risk bound or a distribution is out of range.
+
+    Valid when:
+      The loss lies in [0, 1]; training and test share p(problem | difficulty). (Data processing:
+      a loss turns both distributions of problems into coins, which are no further apart. The
+      inverse grows with R_S, so that a bound on R_S may stand for it.)
+
+    References:
+      Hu and Hong (2013), Kullback-Leibler divergence constrained distributionally robust
+      optimization.
+    """
+    risk, test, train = _arguments(risk_bound, test, train)
+    distance = float(divergence.kl_divergence(test, train))
+    return _unconditional(divergence.kl_inverse_first(risk, distance), "kl_dro")
+
+
+def chi_square(
+    risk_bound: Float[ArrayLike, "*cells"],
+    test: Float[ArrayLike, " levels"],
+    train: Float[ArrayLike, " levels"],
+) -> ShiftedBound:
+    """The maximum over R in [0, bound] of R + sqrt(chi2 R (1 - R)).
+
+    The expression rises up to R = (1 + 1 / sqrt(1 + chi2)) / 2 and then falls, towards 1.
+
+    Args:
+      risk_bound: bound on the training mixture's risk, in [0, 1], any shape.
+      test: probabilities of the test difficulties, shape [levels].
+      train: probabilities of the training difficulties, shape [levels].
+
+    Raises:
+      ValueError: if a risk bound or a distribution is out of range.
+
+    Valid when:
+      The loss lies in [0, 1], so that its variance is at most R (1 - R); training and test share
+      p(problem | difficulty). (Cauchy-Schwarz on the covariance of the loss and test/train.)
+
+    References:
+      Duchi and Namkoong (2019), Variance-based regularization with convex objectives.
+    """
+    risk, test, train = _arguments(risk_bound, test, train)
+    distance = float(divergence.chi_square(test, train))
+    if np.isinf(distance):
+        return _unconditional(np.ones_like(risk), "chi_square")
+    risk = np.minimum(risk, (1 + 1 / np.sqrt(1 + distance)) / 2)
+    return _unconditional(risk + np.sqrt(distance * risk * (1 - risk)), "chi_square")
+
+
+def neyman_pearson(
+    risk_bound: Float[ArrayLike, "*cells"],
+    test: Float[ArrayLike, " levels"],
+    train: Float[ArrayLike, " levels"],
+) -> ShiftedBound:
+    """The largest test risk of any slice risks whose training risk is within the bound.
+
+    Nothing that uses the bound on R_S alone can be smaller, the other unconditional maps included.
+    The worst risks are 1 at the levels of largest test/train for as long as the bound pays for
+    them: the most powerful test between the two distributions, at a size of R_S. Levels without
+    training data cost nothing, so with disjoint ranges it is 1.
+
+    Args:
+      risk_bound: bound on the training mixture's risk, in [0, 1], any shape.
+      test: probabilities of the test difficulties, shape [levels].
+      train: probabilities of the training difficulties, shape [levels].
+
+    Raises:
+      ValueError: if a risk bound or a distribution is out of range.
+
+    Valid when:
+      The loss lies in [0, 1]; training and test share p(problem | difficulty).
+
+    References:
+      Neyman and Pearson (1933), On the problem of the most efficient tests of statistical
+      hypotheses.
+    """
+    risk, test, train = _arguments(risk_bound, test, train)
+    unseen = test[train == 0].sum()
+    test, train = test[train > 0], train[train > 0]
+    worst_first = np.argsort(-test / train)
+    size = np.cumsum(train[worst_first])
+    power = unseen + np.cumsum(test[worst_first])
+    values = np.interp(risk, np.append(0.0, size), np.append(unseen, power))
+    return _unconditional(values, "neyman_pearson")
+
+
+UNCONDITIONAL: dict[str, Callable[..., ShiftedBound]] = {
+    "total_variation": total_variation,
+    "importance": importance,
+    "kl_dro": kl_dro,
+    "chi_square": chi_square,
+    "neyman_pearson": neyman_pearson,
+}
+"""The assumption-free maps by name: (risk_bound, test, train) -> ShiftedBound."""
+
+
+def unconditional(
+    risk_bound: Float[ArrayLike, "*cells"],
+    test: Float[ArrayLike, " levels"],
+    train: Float[ArrayLike, " levels"],
+) -> ShiftedBound:
+    """The least of the assumption-free maps.
+
+    It costs no delta: all of them hold wherever the bound on R_S does.
+
+    Args:
+      risk_bound: bound on the training mixture's risk, in [0, 1], any shape.
+      test: probabilities of the test difficulties, shape [levels].
+      train: probabilities of the training difficulties, shape [levels].
+
+    Raises:
+      ValueError: if a risk bound or a distribution is out of range.
+
+    Valid when:
+      The loss lies in [0, 1]; training and test share p(problem | difficulty).
+
+    Example:
+      >>> float(unconditional(0.04, np.array([0.5, 0.5]), np.array([0.9, 0.1])).values)
+      0.2
+    """
+    maps = [bound(risk_bound, test, train).values for bound in UNCONDITIONAL.values()]
+    return _unconditional(np.minimum.reduce(maps), "minimum")
+
+
+def monotone(
+    risk_bound: Float[ArrayLike, "*cells"],
+    test: Float[ArrayLike, " levels"],
+    train: Float[ArrayLike, " levels"],
+) -> ShiftedBound:
+    """R_T <= R_S + max(0, max_j (F_S(j) - F_T(j))), for a risk that rises with difficulty.
+
+    Training that is nowhere easier than the test (F_S <= F_T) gives R_T <= R_S: a gap of at most
+    zero. Otherwise the rises add up to at most 1, whence the largest difference of the
+    distribution functions, which is at most TV.
+
+    Args:
+      risk_bound: bound on the training mixture's risk, in [0, 1], any shape.
+      test: probabilities of the test difficulties, shape [levels].
+      train: probabilities of the training difficulties, shape [levels].
+
+    Raises:
+      ValueError: if a risk bound or a distribution is out of range.
+
+    Valid when:
+      The risk never falls from one level to the next harder one, and lies in [0, 1]; training and
+      test share p(problem | difficulty). Long training on one exact level breaks it.
+    """
+    risk, test, train = _arguments(risk_bound, test, train)
+    return _conditional(risk + _excess(test, train).max(initial=0.0), "monotone")
+
+
+def lipschitz(
+    risk_bound: Float[ArrayLike, "*cells"],
+    test: Float[ArrayLike, " levels"],
+    train: Float[ArrayLike, " levels"],
+    *,
+    constant: float,
+) -> ShiftedBound:
+    """R_T <= R_S + constant W1(test, train).
+
+    Args:
+      risk_bound: bound on the training mixture's risk, in [0, 1], any shape.
+      test: probabilities of the test difficulties, shape [levels].
+      train: probabilities of the training difficulties, shape [levels].
+      constant: the most that the risk changes from one level to the next, in risk per level.
+
+    Raises:
+      ValueError: if a risk bound or a distribution is out of range, or `constant` is negative.
+
+    Valid when:
+      Neighbouring levels differ in risk by at most `constant`; training and test share
+      p(problem | difficulty). A constant measured on the base or on a reference run is an
+      assumption about this run.
+
+    References:
+      Kantorovich and Rubinstein (1958), the dual form of W1.
+    """
+    risk, test, train = _arguments(risk_bound, test, train)
+    check_range("constant", constant, 0, np.inf)
+    return _conditional(risk + constant * divergence.wasserstein(test, train), "lipschitz")
+
+
+def increments(
+    risk_bound: Float[ArrayLike, "*cells"],
+    test: Float[ArrayLike, " levels"],
+    train: Float[ArrayLike, " levels"],
+    *,
+    least: Float[ArrayLike, " levels-1"],
+    most: Float[ArrayLike, " levels-1"],
+) -> ShiftedBound:
+    """R_T <= R_S + sum_j (F_S - F_T)+ most_j - (F_S - F_T)- least_j.
+
+    Args:
+      risk_bound: bound on the training mixture's risk, in [0, 1], any shape.
+      test: probabilities of the test difficulties, shape [levels].
+      train: probabilities of the training difficulties, shape [levels].
+      least: the least that the risk rises from each level to the next, shape [levels - 1].
+      most: the most that it rises, shape [levels - 1].
+
+    Raises:
+      ValueError: if a risk bound or a distribution is out of range, or `least` exceeds `most`.
+
+    Valid when:
+      least_j <= r(j + 1) - r(j) <= most_j for all j at once; training and test share
+      p(problem | difficulty). Limits measured on the base or on a reference run
+      (`increment_intervals`) are an assumption about this run.
+    """
+    risk, test, train = _arguments(risk_bound, test, train)
+    least, most = np.asarray(least, dtype=np.float64), np.asarray(most, dtype=np.float64)
+    if not least.shape == most.shape == (len(test) - 1,) or not (least <= most).all():
+        raise ValueError(
+            f"least and most must have shape [{len(test) - 1}] and least <= most, "
+            f"got {least} and {most}"
+        )
+    excess = _excess(test, train)
+    gap = np.maximum(excess, 0) @ most - np.maximum(-excess, 0) @ least
+    # Limits that force the gap below -R_S contradict the bound; a risk is not negative.
+    return _conditional(np.maximum(risk + gap, 0.0), "increments")
+
+
+def has_increments(
+    lower: Float[ArrayLike, " levels"],
+    upper: Float[ArrayLike, " levels"],
+    least: ArrayLike,
+    most: ArrayLike,
+) -> bool:
+    """Whether some curve within measured slice risks has all its rises within the limits.
+
+    False refutes the assumption of `increments`, up to the probability that the intervals fail;
+    True does not prove it.
+
+    Args:
+      lower: lower ends of simultaneous intervals for the slice risks, shape [levels], such as
+        `slice_intervals` gives; 0 at a level that was not measured.
+      upper: upper ends, shape [levels]; 1 at a level that was not measured.
+      least: the least rise from each level to the next, shape [levels - 1] or a number.
+      most: the largest rise, shape [levels - 1] or a number.
+
+    Raises:
+      ValueError: if the shapes differ or an interval is empty.
+    """
+    lower, upper = np.asarray(lower, dtype=np.float64), np.asarray(upper, dtype=np.float64)
+    if lower.ndim != 1 or lower.shape != upper.shape or not (lower <= upper).all():
+        raise ValueError(
+            f"lower and upper must have shape [levels] and lower <= upper, got {lower} and {upper}"
+        )
+    rises = (np.broadcast_to(limit, len(lower) - 1) for limit in (least, most))
+    # The risks that a curve can have reached at each level.
+    low, high = lower[0], upper[0]
+    for level, (smallest, largest) in enumerate(zip(*rises, strict=True), start=1):
+        low, high = max(lower[level], low + smallest), min(upper[level], high + largest)
+        if low > high:
+            return False
+    return True
+
+
+def is_monotone(lower: Float[ArrayLike, " levels"], upper: Float[ArrayLike, " levels"]) -> bool:
+    """Whether a risk that never falls with difficulty fits between `lower` and `upper`.
+
+    For point estimates pass the same twice, or with a tolerance taken off and added.
+
+    Args:
+      lower: lower ends of simultaneous intervals for the slice risks, shape [levels].
+      upper: upper ends, shape [levels].
+
+    Raises:
+      ValueError: if the shapes differ or an interval is empty.
+    """
+    return has_increments(lower, upper, 0.0, np.inf)
+
+
+def is_lipschitz(
+    lower: Float[ArrayLike, " levels"], upper: Float[ArrayLike, " levels"], constant: float
+) -> bool:
+    """Whether a risk that changes by at most `constant` a level fits between `lower` and `upper`.
+
+    Args:
+      lower: lower ends of simultaneous intervals for the slice risks, shape [levels].
+      upper: upper ends, shape [levels].
+      constant: in risk per level.
+
+    Raises:
+      ValueError: if the shapes differ or an interval is empty.
+    """
+    return has_increments(lower, upper, -constant, constant)
+
+
+def slice_upper_bounds(
+    num_errors: Int[ArrayLike, "*cells levels"],
+    num_examples: Int[ArrayLike, " levels"],
+    *,
+    delta: float,
+) -> Float[np.ndarray, "*cells levels"]:
+    """Bound the risks of all levels at once: Clopper-Pearson at delta / (levels probed).
+
+    Args:
+      num_errors: wrong examples at each level, shape [..., levels].
+      num_examples: labelled examples at each level, shape [levels]; a level with none gets 1.
+      delta: probability that any of the bounds fails.
+
+    Raises:
+      ValueError: if no level has examples, or errors or `delta` are out of range.
+
+    Valid when:
+      The numbers of examples were fixed before any label was seen, and examples are independent
+      draws of their level that training did not use. For a Gibbs risk, each example is judged by
+      fresh weights of the posterior.
+
+    References:
+      Clopper and Pearson (1934); Langford (2005), Tutorial on practical prediction theory.
+    """
+    check_range("delta", delta, 0, 1, ends=False)
+    examples = check_count("num_examples", num_examples, 0)
+    errors = _per_level("num_errors", check_count("num_errors", num_errors, 0), examples.size)
+    if examples.ndim != 1 or not (probed := np.count_nonzero(examples)):
+        raise ValueError(f"num_examples must be counts [levels], not all 0; got {examples}")
+    if (errors > examples).any():
+        raise ValueError(f"num_errors must be at most num_examples {examples}, got {errors}")
+    bounds, seen = np.ones(errors.shape), examples > 0
+    bounds[..., seen] = clopper_pearson(
+        errors[..., seen] / examples[seen], num_examples=examples[seen], delta=delta / probed
+    )
+    return bounds
+
+
+def slice_intervals(
+    num_errors: Int[ArrayLike, "*cells levels"],
+    num_examples: Int[ArrayLike, " levels"],
+    *,
+    delta: float,
+) -> tuple[Float[np.ndarray, "*cells levels"], Float[np.ndarray, "*cells levels"]]:
+    """Lower and upper bounds on the risks of all levels at once, with half of delta on each side.
+
+    Args:
+      num_errors: wrong examples at each level, shape [..., levels].
+      num_examples: labelled examples at each level, shape [levels]; a level with none gets [0, 1].
+      delta: probability that any of the intervals fails.
+
+    Raises:
+      ValueError: if no level has examples, or errors or `delta` are out of range.
+
+    Valid when:
+      As for `slice_upper_bounds`.
+    """
+    check_range("delta", delta, 0, 1, ends=False)
+    correct = np.asarray(num_examples) - np.asarray(num_errors)
+    upper = slice_upper_bounds(num_errors, num_examples, delta=delta / 2)
+    return 1 - slice_upper_bounds(correct, num_examples, delta=delta / 2), upper
+
+
+def increment_intervals(
+    lower: Float[ArrayLike, "*cells levels"], upper: Float[ArrayLike, "*cells levels"]
+) -> tuple[Float[np.ndarray, "*cells levels-1"], Float[np.ndarray, "*cells levels-1"]]:
+    """The least and the largest rise between neighbouring levels, from intervals for the risks.
+
+    Args:
+      lower: lower ends of simultaneous intervals for the slice risks, shape [..., levels].
+      upper: upper ends, shape [..., levels].
+
+    Returns:
+      `least` and `most` for `increments`, each [..., levels - 1].
+
+    Valid when:
+      The intervals hold for all levels at once; then so do these, at the same delta.
+    """
+    lower, upper = np.asarray(lower), np.asarray(upper)
+    return lower[..., 1:] - upper[..., :-1], upper[..., 1:] - lower[..., :-1]
+
+
+def probe(
+    num_errors: Int[ArrayLike, "*cells levels"],
+    num_examples: Int[ArrayLike, " levels"],
+    test: Float[ArrayLike, " levels"],
+    *,
+    delta: float,
+) -> ShiftedBound:
+    """Bound the test risk by labels bought at each level; no bound on R_S is needed.
+
+    Args:
+      num_errors: wrong examples at each level, shape [..., levels].
+      num_examples: labelled examples at each level, shape [levels]; a level with none counts as 1.
+      test: probabilities of the test difficulties, shape [levels].
+      delta: probability that the bound fails.
+
+    Raises:
+      ValueError: if an argument is out of range, or no level has examples.
+
+    Valid when:
+      As for `slice_upper_bounds`, and the test shares p(problem | difficulty) with the probe.
+    """
+    test, _ = _distributions(test, test)
+    _per_level("num_examples", num_examples, len(test))
+    upper = slice_upper_bounds(num_errors, num_examples, delta=delta)
+    return ShiftedBound(
+        np.minimum(upper @ test, 1.0), "probe-certified", "probe", int(np.sum(num_examples))
+    )
