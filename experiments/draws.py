@@ -17,7 +17,7 @@ from jaxtyping import Bool, PRNGKeyArray
 from experiments.grid import Member, MixtureKind, SweepConfig
 from synth.task import Mixture, Pool, Task, pool, prompt_keys
 
-STREAMS = ("train", "in_distribution", "test", "validation", "optimise")
+STREAMS = ("train", "in_distribution", "test", "validation", "optimise", "certify")
 BUCKET = 6
 """Test slices evaluated together, so that easy ones are not padded to the hardest one's length."""
 

@@ -137,7 +137,7 @@ class Sweep:
         turns = itertools.zip_longest(*queues.values())
         return [chunk for turn in turns for chunk in turn if chunk is not None]
 
-    def _mapped(self, function):
+    def mapped(self, function):
         """`function` over the leading axis of its arguments: sharded, then mapped."""
         mapping = self.config.mapping
         if mapping == "auto":
@@ -153,7 +153,7 @@ class Sweep:
             local, mesh=self.mesh, in_specs=(spec,), out_specs=spec, check_vma=False
         )
 
-    def _stack(self, trees: list, *, size: int = 0):
+    def stack(self, trees: list, *, size: int = 0):
         """Trees stacked along a leading axis, filled up to `size` and a multiple of the devices."""
         size = math.ceil(max(size, len(trees)) / self.mesh.size) * self.mesh.size
         filled = trees + trees[:1] * (size - len(trees))
@@ -198,7 +198,7 @@ class Sweep:
         def base(key):
             return pretrain(self.decoder, sample, config, jax.random.wrap_key_data(key))[0]
 
-        return _unstack(jax.jit(self._mapped(base))(self._stack(keys)), len(keys))
+        return unstack(jax.jit(self.mapped(base))(self.stack(keys)), len(keys))
 
     def evaluate_bases(self, bases: list[Parameters]) -> pd.DataFrame:
         """Rows of the untouched bases on the test draws of every base seed and seed.
@@ -211,8 +211,8 @@ class Sweep:
         size, outcomes = config.chunk_members, []
         for start in range(0, len(pairs), size):
             part = pairs[start : start + size]
-            parameters = self._stack([bases[base_seed] for base_seed, _ in part], size=size)
-            outcomes += self._evaluate(parameters, "test", part)
+            parameters = self.stack([bases[base_seed] for base_seed, _ in part], size=size)
+            outcomes += self.evaluate(parameters, "test", part)
         rows = []
         for (base_seed, seed), outcome in zip(pairs, outcomes, strict=True):
             slices = self.draws.by_slice(outcome)
@@ -280,13 +280,13 @@ class Sweep:
                 }
             )
         parameters, *trained = self._program(chunk.group)(
-            self._stack(arguments, size=config.chunk_members)
+            self.stack(arguments, size=config.chunk_members)
         )
         seeds = [(member.base_seed, member.seed) for member in chunk.members]
-        test = self._evaluate(parameters, "test", seeds)
+        test = self.evaluate(parameters, "test", seeds)
         tuned = len(config.learning_rates) > 1
-        validation = self._evaluate(parameters, "validation", seeds) if tuned else None
-        kept = _unstack(parameters, len(seeds)) if config.save_members else None
+        validation = self.evaluate(parameters, "validation", seeds) if tuned else None
+        kept = unstack(parameters, len(seeds)) if config.save_members else None
         outcomes = [
             Outcome(
                 *measured,
@@ -294,7 +294,7 @@ class Sweep:
                 validation=validation[index] if validation else None,
                 parameters=kept[index] if kept else None,
             )
-            for index, measured in enumerate(_unstack(trained, len(seeds)))
+            for index, measured in enumerate(unstack(trained, len(seeds)))
         ]
         rows = [
             row
@@ -303,10 +303,24 @@ class Sweep:
         ]
         return tidy(rows), outcomes
 
+    def finetuning(self, group: Group, learning_rate: Array) -> FinetuneConfig:
+        """How members of a group are fine-tuned."""
+        config = self.config
+        return FinetuneConfig(
+            steps=group.steps,
+            batch_size=config.batch_size,
+            learning_rate=learning_rate,
+            schedule=config.schedule,
+            warmup=config.warmup,
+            weight_decay=config.weight_decay,
+            clip=config.clip,
+            loss=group.loss,
+        )
+
     def _program(self, group: Group):
         """The compiled fine-tuning of a group, traced once."""
         if group not in self._programs:
-            mapped = self._mapped(lambda arguments: self._member(group, arguments))
+            mapped = self.mapped(lambda arguments: self._member(group, arguments))
 
             def counted(arguments):
                 self.traces[group] += 1
@@ -322,16 +336,7 @@ class Sweep:
             self.decoder,
             arguments["base"],
             data,
-            FinetuneConfig(
-                steps=group.steps,
-                batch_size=config.batch_size,
-                learning_rate=arguments["learning_rate"],
-                schedule=config.schedule,
-                warmup=config.warmup,
-                weight_decay=config.weight_decay,
-                clip=config.clip,
-                loss=group.loss,
-            ),
+            self.finetuning(group, arguments["learning_rate"]),
             jax.random.wrap_key_data(arguments["key"]),
         )
         rows = min(config.risk_examples, len(data.tokens))
@@ -347,7 +352,7 @@ class Sweep:
         diverged = ~jnp.all(jnp.array([*finite, jnp.isfinite(final_loss)]))
         return parameters, *train, correct[rows:], final_loss, diverged
 
-    def _evaluate(
+    def evaluate(
         self, parameters: Parameters, stream: str, seeds: list[tuple[int, int]]
     ) -> list[list[np.ndarray]]:
         """For each member, which examples of each bucket of slices it gets right.
@@ -363,12 +368,12 @@ class Sweep:
                 parameters, drawn = arguments
                 return [self._correct(parameters, part.tokens, part.loss_mask) for part in drawn]
 
-            self._evaluation = jax.jit(self._mapped(evaluate))
-        drawn = self._stack(
+            self._evaluation = jax.jit(self.mapped(evaluate))
+        drawn = self.stack(
             [self.draws.slice_pools(stream, *pair) for pair in seeds],
             size=self.config.chunk_members,
         )
-        return _unstack(self._evaluation((parameters, drawn)), len(seeds))
+        return unstack(self._evaluation((parameters, drawn)), len(seeds))
 
     def _correct(self, parameters: Parameters, tokens: Array, loss_mask: Array) -> Array:
         return correct_examples(self.decoder, parameters, tokens, loss_mask)
@@ -434,7 +439,7 @@ class Sweep:
         ]
 
 
-def _unstack(stacked: Any, count: int) -> list[Any]:
+def unstack(stacked: Any, count: int) -> list[Any]:
     """The first `count` trees along the leading axis, on the host."""
     host = jax.device_get(stacked)
     return [jax.tree.map(lambda leaf, index=index: leaf[index], host) for index in range(count)]

@@ -1,0 +1,681 @@
+"""Certify the setting of a finished sweep: a risk bound, with its account, for every cell.
+
+A fine-tuned member is a point mass, whose KL from any Gaussian prior is infinite: no bound here is
+about a member of the table. The sample S of a cell is drawn again from the manifest's keys, and for
+each cell these predictors are made and certified for the risk on fresh draws of its mixture:
+
+- ``base``: the untouched base. It was fixed before S, so all of S is a test set for it.
+- ``test-set``: the base fine-tuned on the first half of S, tested on the second (Clopper-Pearson).
+- ``held-out``: the same predictor as prior and posterior of PAC-Bayes-kl, at a KL of zero. It says
+  what the test set says, slightly worse; PAC-Bayes deserves no credit for it.
+- ``candidates``: several fine-tunings on the first half, mixed by Gibbs weights from the second;
+  KL is at most the log of their number, and the mixture's risk is computed exactly.
+- ``gains``, ``lora`` …: a Gaussian over a block of parameters (`experiments.blocks`), its prior at
+  the base, trained on all of S by the bound itself.
+
+Every certificate that a run makes shares delta equally with all others, since all may be drawn in
+one figure, and one chosen. Settings were tuned at the master seed `DEVELOPMENT_SEED`, and a sweep
+with that seed is refused.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pandas as pd
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
+from rich.console import Console
+
+from experiments import checkpoint, provenance
+from experiments.blocks import BLOCKS
+from experiments.grid import Member, MixtureKind, SweepConfig
+from experiments.pilot import sweep_config
+from experiments.results import (
+    ResultsError,
+    Run,
+    open_run,
+    read_manifest,
+    read_table,
+    write_atomically,
+)
+from experiments.run import PACKAGES
+from experiments.sweep import Sweep, unstack
+from synth.decoder import DecoderConfig, Parameters, draw_positions, logits
+from synth.finetune import TrainingData, finetune
+from synth.gaps import is_correct
+from theory import shift
+from theory.bounds.gibbs_weights import gibbs_posterior
+from theory.certificate import BOUND, MONTE_CARLO, Certificate, Ledger
+from theory.certificate import certify as make_certificate
+from theory.divergence import gaussian_kl, log_xi
+from theory.posterior import PosteriorConfig, fit_posterior, gibbs_errors
+
+DEVELOPMENT_SEED = 7919
+"""Master seed at which `TRAINED` was tuned; what is certified must not have been looked at."""
+
+PATH_STEPS, PATH_DRAWS = 9, 1024
+"""Steps from prior to posterior at which KL and risk are recorded, and draws behind each risk."""
+
+POINT_METHODS = ("base", "test-set", "held-out", "candidates")
+console = Console()
+
+
+@dataclass(frozen=True)
+class Trained:
+    """How the posterior over a block is trained; tuned at `DEVELOPMENT_SEED`."""
+
+    prior_scale: float
+    posterior: PosteriorConfig
+
+
+TRAINED = {
+    "gains": Trained(0.1, PosteriorConfig()),
+    "lora": Trained(0.05, PosteriorConfig(draws=8, learning_rate=1.5)),
+}
+
+
+@dataclass(frozen=True)
+class CertifyConfig:
+    """What to certify, at which confidence.
+
+    Attributes:
+      delta: probability that any of all certificates of the run fails.
+      methods: which predictors, see the module's docstring.
+      mixture: training mixture of the cells; one of the sweep's.
+      difficulties, data_sizes: cells; default all of the sweep.
+      trained_difficulties: cells for which posteriors are trained; default all of the above.
+      base_seeds, seeds: members of each cell.
+      num_candidates: fine-tunings for ``candidates``, at least 2.
+      num_draws: Monte Carlo draws (weights and example) behind a Gibbs risk.
+
+    Raises:
+      ValueError: if a field is out of range.
+    """
+
+    delta: float = 0.05
+    methods: tuple[str, ...] = (*POINT_METHODS, "gains", "lora")
+    mixture: MixtureKind = "range"
+    difficulties: tuple[int, ...] | None = None
+    data_sizes: tuple[int, ...] | None = None
+    trained_difficulties: tuple[int, ...] | None = None
+    base_seeds: tuple[int, ...] = (0,)
+    seeds: tuple[int, ...] = (0,)
+    num_candidates: int = 3
+    num_draws: int = 12_288
+
+    def __post_init__(self) -> None:
+        known = (*POINT_METHODS, *TRAINED)
+        if not self.methods or set(self.methods) - set(known):
+            raise ValueError(f"methods must be some of {known}, got {self.methods}")
+        if not 0 < self.delta < 1:
+            raise ValueError(f"delta must lie in (0, 1), got {self.delta}")
+        if self.num_candidates < 2:
+            raise ValueError(f"num_candidates must be at least 2, got {self.num_candidates}")
+        if self.num_draws < 1:
+            raise ValueError(f"num_draws must be at least 1, got {self.num_draws}")
+
+    def fitted(self, sweep: SweepConfig) -> CertifyConfig:
+        """With defaults filled in from a sweep.
+
+        Raises:
+          ValueError: if a cell or seed is not one of the sweep's, or cannot be certified.
+        """
+        difficulties = self.difficulties or sweep.difficulties
+        filled = dataclasses.replace(
+            self,
+            difficulties=difficulties,
+            data_sizes=self.data_sizes or sweep.data_sizes,
+            trained_difficulties=difficulties
+            if self.trained_difficulties is None
+            else self.trained_difficulties,
+        )
+        accepted: dict[str, Any] = {
+            "difficulties": sweep.difficulties,
+            "trained_difficulties": difficulties,
+            "data_sizes": sweep.data_sizes,
+            "base_seeds": range(sweep.base_seeds),
+            "seeds": range(sweep.seeds),
+        }
+        for name, values in accepted.items():
+            if wrong := sorted(set(getattr(filled, name)) - set(values)):
+                raise ValueError(f"{name} must be some of {list(values)}, got {wrong}")
+        if self.mixture not in sweep.mixtures:
+            raise ValueError(f"mixture must be one of {sweep.mixtures}, got {self.mixture!r}")
+        if sweep.data_unit != "examples":
+            raise ValueError(
+                "data_unit of the sweep must be 'examples': a token budget makes the number of "
+                f"examples depend on them, got {sweep.data_unit!r}"
+            )
+        if min(filled.data_sizes or ()) < 2:
+            raise ValueError(
+                f"data_sizes must be at least 2, to be halved; got {filled.data_sizes}"
+            )
+        if self.num_draws < max(filled.data_sizes or ()):
+            raise ValueError(
+                f"num_draws must be at least the largest data size, so that every example is "
+                f"drawn; got {self.num_draws}"
+            )
+        if sweep.master_seed == DEVELOPMENT_SEED:
+            raise ValueError(
+                f"master_seed {DEVELOPMENT_SEED} is the one that settings were tuned at; certify "
+                f"another"
+            )
+        return filled
+
+
+@dataclass(frozen=True)
+class Unit:
+    """Members certified together by one program; the unit of resume."""
+
+    name: str
+    difficulty: int
+    methods: tuple[str, ...]
+    members: tuple[Member, ...]
+
+
+DEFAULT_CERTIFICATES = CertifyConfig()
+
+
+def certify(directory: Path, config: CertifyConfig = DEFAULT_CERTIFICATES) -> pd.DataFrame:
+    """Certify cells of the sweep in `directory`; write ``certificates.parquet`` beside its table.
+
+    Finished units are kept in ``certificates/`` and not made again.
+
+    Returns:
+      One row per certificate: the cell, the fields of `theory.certificate.Certificate`, and
+      measured risks (see `_measured`).
+
+    Raises:
+      ResultsError: if the directory holds no sweep, its bases are missing, or it holds
+        certificates of another configuration.
+      ValueError: if the configuration does not fit the sweep.
+    """
+    directory, start = Path(directory), time.monotonic()
+    manifest, table = read_manifest(directory), read_table(directory)
+    settings = sweep_config(manifest["config"])
+    config = config.fitted(settings)
+    certification = _Certification(Sweep(settings), config, table, _bases(directory))
+    units = certification.units()
+    identity = {
+        "sweep": {name: manifest[name] for name in ("recipe", "preset", "config")},
+        "certify": dataclasses.asdict(config),
+        "trained": {
+            name: dataclasses.asdict(TRAINED[name]) for name in config.methods if name in TRAINED
+        },
+        "ledger": str(certification.ledger),
+    }
+    with open_run(directory / "certificates", identity) as run:
+        for number, unit in enumerate(units):
+            if not run.has_part(unit.name):
+                with console.status(f"Certifying {unit.name} ({number + 1} of {len(units)}) …"):
+                    rows, paths = certification.certify(unit)
+                    if paths:
+                        run.write_part(f"{unit.name}_complexity", pd.DataFrame(paths))
+                    run.write_part(unit.name, pd.DataFrame(rows))
+        names = [unit.name for unit in units]
+        certificates = _put_together(run, directory / "certificates.parquet", names)
+        if names := [f"{name}_complexity" for name in names if run.has_part(f"{name}_complexity")]:
+            _put_together(run, directory / "complexity.parquet", names)
+        run.update_manifest(
+            status="complete",
+            commit=provenance.commit(),
+            device=provenance.device_name(),
+            versions=provenance.versions(PACKAGES),
+            wall_time_seconds=round(time.monotonic() - start, 1),
+        )
+    return certificates
+
+
+def _put_together(run: Run, path: Path, names: list[str]) -> pd.DataFrame:
+    table = run.read_parts(names)
+    write_atomically(path, lambda temporary: table.to_parquet(temporary, index=False))
+    return table
+
+
+def _bases(directory: Path) -> list[Parameters]:
+    paths = sorted((directory / "bases").glob("base-*"), key=lambda path: int(path.name[5:]))
+    if not paths:
+        raise ResultsError(f"{directory / 'bases'} holds no bases; run the sweep first")
+    return [checkpoint.load(path)[1] for path in paths]
+
+
+class _Certification:
+    """The plan and the programs of one call of `certify`."""
+
+    def __init__(
+        self,
+        sweep: Sweep,
+        config: CertifyConfig,
+        table: pd.DataFrame,
+        bases: list[Parameters],
+    ):
+        self.sweep, self.config, self.table, self.bases = sweep, config, table, bases
+        units = self.units()
+        claims = sum(len(unit.methods) * len(unit.members) for unit in units)
+        # The probe of the test-set predictor is a claim of its own.
+        claims += sum(len(unit.members) for unit in units if "test-set" in unit.methods)
+        self.ledger = Ledger(config.delta, num_cells=claims)
+
+    def units(self) -> list[Unit]:
+        """Parts of the plan: for each difficulty, point predictors and then each block."""
+        config = self.config
+        points = tuple(method for method in POINT_METHODS if method in config.methods)
+        blocks = [method for method in TRAINED if method in config.methods]
+        units = []
+        for difficulty in config.difficulties or ():
+            members = tuple(
+                Member(base_seed, seed, config.mixture, difficulty, data_size, loss, rate)
+                for base_seed, seed, data_size in itertools.product(
+                    config.base_seeds, config.seeds, config.data_sizes or ()
+                )
+                for loss, rate in [self._chosen(base_seed, seed, difficulty, data_size)]
+            )
+            if points:
+                units.append(Unit(f"points_{difficulty}", difficulty, points, members))
+            if difficulty in (config.trained_difficulties or ()):
+                units += [
+                    Unit(f"{block}_{difficulty}", difficulty, (block,), members) for block in blocks
+                ]
+        return units
+
+    def _rows(self, base_seed: int, seed: int, difficulty: int, data_size: int) -> pd.DataFrame:
+        """Rows of the table of one cell's member, at the learning rate that was kept."""
+        table = self.table
+        wanted = {
+            "base_seed": base_seed,
+            "seed": seed,
+            "train_mixture": self.config.mixture,
+            "loss": self.sweep.config.losses[0],
+            "difficulty": difficulty,
+            "data_size": data_size,
+            "status": "ok",
+        }
+        chosen = np.logical_and.reduce([table[name] == value for name, value in wanted.items()])
+        if not chosen.any():
+            raise ResultsError(f"the table has no finished member with {wanted}")
+        return table.loc[chosen]
+
+    def _chosen(self, *cell: int) -> tuple[Any, float]:
+        return self.sweep.config.losses[0], float(self._rows(*cell)["learning_rate"].iloc[0])
+
+    def certify(self, unit: Unit) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+        """Rows of the certificates of one unit, and of the complexity along its posteriors."""
+        if set(unit.methods) <= set(POINT_METHODS):
+            return self._points(unit), []
+        return self._trained(unit)
+
+    def _key(self, member: Member) -> PRNGKeyArray:
+        return self.sweep.draws.cell_key("certify", member)
+
+    def _levels(self, member: Member) -> list[tuple[Array, Array]]:
+        """Test draws in buckets of levels."""
+        pools = self.sweep.draws.slice_pools("test", member.base_seed, member.seed)
+        return [(pool.tokens, pool.loss_mask) for pool in pools]
+
+    def _map(self, function: Callable, arguments: list[Any]) -> list[Any]:
+        """`function` over members, sharded and mapped, in chunks of the sweep's size."""
+        chunks = math.ceil(len(arguments) / self.sweep.config.chunk_members)
+        size = math.ceil(len(arguments) / chunks)
+        program = jax.jit(self.sweep.mapped(function))
+        results = []
+        for start in range(0, len(arguments), size):
+            part = arguments[start : start + size]
+            results += unstack(program(self.sweep.stack(part, size=size)), len(part))
+        return results
+
+    def _points(self, unit: Unit) -> list[dict[str, Any]]:
+        """Fine-tune on first halves; certify what is a point mass or a mixture of point masses."""
+        draws, decoder = self.sweep.draws, self.sweep.decoder
+        group = self.sweep.group(unit.members[0])
+        number = self.config.num_candidates if "candidates" in unit.methods else 1
+
+        def measure(arguments):
+            data = arguments["data"]
+            parameters, _ = finetune(
+                decoder,
+                arguments["base"],
+                data,
+                self.sweep.finetuning(group, arguments["learning_rate"]),
+                jax.random.wrap_key_data(arguments["key"]),
+            )
+            key = jax.random.wrap_key_data(arguments["key_positions"])
+            drawn = [(data.tokens, data.loss_mask), arguments["fresh"], *arguments["levels"]]
+            keys = jax.random.split(key, len(drawn))
+
+            def wrong(model):
+                own = [_wrong(decoder, model, *each) for each in zip(drawn, keys, strict=True)]
+                return {"sample": own[0], "fresh": own[1], "levels": own[2:]}
+
+            models = jax.tree.map(lambda *two: jnp.stack(two), arguments["base"], parameters)
+            return jax.lax.map(wrong, models)
+
+        arguments = []
+        for member in unit.members:
+            pool, fresh = draws.training_pool(member), draws.in_distribution_pool(member)
+            key_positions, key_candidates = jax.random.split(self._key(member))
+            key = jax.random.fold_in(key_candidates, member.data_size)
+            arguments += [
+                {
+                    "base": self.bases[member.base_seed],
+                    "data": TrainingData(
+                        pool.tokens, pool.loss_mask, jnp.int32(member.data_size // 2)
+                    ),
+                    "fresh": (fresh.tokens, fresh.loss_mask),
+                    "levels": self._levels(member),
+                    "learning_rate": np.float32(member.learning_rate),
+                    "key": jax.random.key_data(jax.random.fold_in(key, candidate)),
+                    "key_positions": jax.random.key_data(key_positions),
+                }
+                for candidate in range(number)
+            ]
+        results = self._map(measure, arguments)
+        rows = []
+        for index, member in enumerate(unit.members):
+            candidates = results[index * number : (index + 1) * number]
+            rows += self._point_rows(unit, member, candidates)
+        return rows
+
+    def _point_rows(
+        self, unit: Unit, member: Member, candidates: list[Any]
+    ) -> list[dict[str, Any]]:
+        """Rows of one member from what its candidates, fine-tuned on a first half, got wrong."""
+        n, half = member.data_size, member.data_size // 2
+        by_slice = self.sweep.draws.by_slice
+
+        def risks(wrong: dict[str, Any], model: int) -> tuple[float, np.ndarray]:
+            parts = by_slice([part[model] for part in wrong["levels"]])
+            return wrong["fresh"][model].mean(), np.array([part.mean() for part in parts])
+
+        base_risk, base_levels = risks(candidates[0], 0)
+        measured = [risks(wrong, 1) for wrong in candidates]
+        fresh = np.array([risk for risk, _ in measured])
+        levels = np.array([level for _, level in measured])
+        held_out = np.array([wrong["sample"][1, half:n].mean() for wrong in candidates])
+        ledger = self.ledger.spend(BOUND, self.ledger.left)
+        weights = gibbs_posterior(held_out, num_examples=n - half, delta=ledger.spent)
+        number = len(held_out)
+        first = {"kl": 0.0, "num_examples": n - half, "prior": "fine-tuned on the first half"}
+        made: dict[str, tuple[dict[str, Any], np.ndarray]] = {
+            "base": (
+                {
+                    "bound": "clopper_pearson",
+                    "empirical_risk": candidates[0]["sample"][0, :n].mean(),
+                    "kl": 0.0,
+                    "num_examples": n,
+                    "prior": "the base",
+                },
+                np.eye(1, number)[0],
+            ),
+            "test-set": (
+                first | {"bound": "clopper_pearson", "empirical_risk": held_out[0]},
+                np.eye(1, number)[0],
+            ),
+            "held-out": (
+                first | {"bound": "pac_bayes_kl", "empirical_risk": held_out[0]},
+                np.eye(1, number)[0],
+            ),
+            "candidates": (
+                {
+                    "bound": "pac_bayes_kl",
+                    "empirical_risk": weights.weights @ held_out,
+                    "kl": weights.kl,
+                    "num_examples": n - half,
+                    "prior": f"uniform on {number} fine-tunings on the first half",
+                    "posterior": "Gibbs weights: "
+                    + ", ".join(f"{weight:.3f}" for weight in weights.weights),
+                },
+                weights.weights,
+            ),
+        }
+        rows = []
+        for method in unit.methods:
+            fields, mixed = made[method]
+            certificate = make_certificate(
+                **({"posterior": "the prior"} | fields),
+                num_draws=0,
+                ledger=ledger,
+                seed=self.sweep.config.master_seed,
+                method=method,
+            )
+            risk, slices = mixed @ fresh, mixed @ levels
+            if method == "base":
+                risk, slices = base_risk, base_levels
+            risks_measured = {
+                "gibbs_risk": float(risk),
+                "num_fresh": self.sweep.config.risk_examples,
+                "base_risk": float(base_risk),
+            }
+            rows.append(self._row(member, certificate, risks_measured, slices))
+        return rows
+
+    def _trained(self, unit: Unit) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+        """Train a Gaussian over a block, from the base and all of S, and certify its Gibbs risk.
+
+        The second table holds, on the way from the prior to the posterior, the KL and the risk on
+        the sample: how many nats a risk costs.
+        """
+        (block_name,) = unit.methods
+        trained, make_block = TRAINED[block_name], BLOCKS[block_name]
+        sweep, config = self.sweep, self.config
+        ledger = self.ledger.spend(MONTE_CARLO, self.ledger.left / 2)
+        ledger = ledger.spend(BOUND, ledger.left)
+        shares = {entry.name: entry.each for entry in ledger.entries}
+
+        def example_loss(parameters, example, key):
+            return _example_loss(sweep.decoder, parameters, example, key)
+
+        def measure(arguments):
+            keys = jax.random.split(jax.random.wrap_key_data(arguments["key"]), 5)
+            block = make_block(arguments["base"])
+            posterior, _ = fit_posterior(
+                example_loss,
+                block,
+                arguments["data"],
+                trained.prior_scale,
+                trained.posterior,
+                keys[0],
+                num_examples=arguments["num_examples"],
+                penalty=arguments["penalty"],
+            )
+
+            def errors(gaussian, examples, key, num_examples, num_draws):
+                return gibbs_errors(
+                    example_loss,
+                    block,
+                    gaussian,
+                    examples,
+                    key,
+                    num_examples=num_examples,
+                    num_draws=num_draws,
+                )
+
+            def on_the_way(share):
+                way = dataclasses.replace(
+                    posterior,
+                    shift=share * posterior.shift,
+                    log_ratio=share * posterior.log_ratio,
+                )
+                wrong = errors(
+                    way, arguments["data"], keys[4], arguments["num_examples"], PATH_DRAWS
+                )
+                return way.kl, wrong.mean()
+
+            fresh = arguments["fresh"]
+            return {
+                "posterior": posterior,
+                "path": jax.lax.map(on_the_way, jnp.linspace(0.0, 1.0, PATH_STEPS)),
+                "sample": errors(
+                    posterior,
+                    arguments["data"],
+                    keys[1],
+                    arguments["num_examples"],
+                    config.num_draws,
+                ),
+                "fresh": errors(posterior, fresh, keys[2], len(fresh[0]), 4 * len(fresh[0])),
+                "levels": [
+                    errors(
+                        posterior,
+                        part,
+                        jax.random.fold_in(keys[3], index),
+                        len(part[0]),
+                        len(part[0]),
+                    )
+                    for index, part in enumerate(arguments["levels"])
+                ],
+            }
+
+        arguments = []
+        for member in unit.members:
+            pool = sweep.draws.training_pool(member)
+            fresh = sweep.draws.in_distribution_pool(member)
+            key = jax.random.fold_in(self._key(member), member.data_size)
+            penalty = float(log_xi(member.data_size)) - np.log(shares[BOUND])
+            arguments.append(
+                {
+                    "base": self.bases[member.base_seed],
+                    "data": (pool.tokens, pool.loss_mask),
+                    "fresh": (fresh.tokens, fresh.loss_mask),
+                    "levels": self._levels(member),
+                    "num_examples": np.int32(member.data_size),
+                    "penalty": np.float32(penalty),
+                    "key": jax.random.key_data(key),
+                }
+            )
+        rows, paths = [], []
+        for member, result in zip(unit.members, self._map(measure, arguments), strict=True):
+            used = config.num_draws // member.data_size * member.data_size
+            moved = np.asarray(result["posterior"].shift, np.float64)
+            log_ratio = np.asarray(result["posterior"].log_ratio, np.float64)
+            certificate = make_certificate(
+                "pac_bayes_kl",
+                empirical_risk=result["sample"][:used].mean(),
+                num_draws=used,
+                kl=float(gaussian_kl(moved, log_ratio)),
+                num_examples=member.data_size,
+                ledger=ledger,
+                prior=f"N(base, {trained.prior_scale:g}² I) on {block_name}, "
+                f"{moved.size} coordinates",
+                posterior="diagonal Gaussian trained on the whole sample",
+                seed=sweep.config.master_seed,
+                method=block_name,
+            )
+            wrong = np.array([part.mean() for part in sweep.draws.by_slice(result["levels"])])
+            measured = {
+                "gibbs_risk": float(result["fresh"].mean()),
+                "num_fresh": result["fresh"].size,
+                "base_risk": np.nan,
+            }
+            rows.append(self._row(member, certificate, measured, wrong))
+            paths += [
+                self._cell(member) | {"method": block_name, "kl": float(kl), "risk": float(risk)}
+                for kl, risk in zip(*result["path"], strict=True)
+            ]
+        return rows, paths
+
+    def _cell(self, member: Member) -> dict[str, Any]:
+        return {
+            "task": self.sweep.config.task,
+            "base": f"base-{member.base_seed}",
+            "base_seed": member.base_seed,
+            "cell_seed": member.seed,
+            "train_mixture": member.mixture,
+            "loss": member.loss,
+            "difficulty": member.difficulty,
+            "data_size": member.data_size,
+        }
+
+    def _row(
+        self,
+        member: Member,
+        certificate: Certificate,
+        measured: dict[str, float],
+        slice_risks: Float[np.ndarray, " levels"],
+    ) -> dict[str, Any]:
+        """One certificate with its cell, what was measured, and its bounds on the test risk.
+
+        Columns beyond those of `Certificate`:
+          gibbs_risk, num_fresh: the certified predictor's risk on fresh draws of the training
+            mixture, and their number.
+          base_risk: the untouched base's risk there (missing for trained blocks).
+          plain_risk: the in-distribution risk of the sweep's own member, trained on all of S.
+          test_risk: the certified predictor's risk, averaged over the test slices.
+          test_bound_unconditional, test_bound_monotone: what `theory.shift` makes of the
+            certificate, without an assumption and if the risk rises with difficulty.
+          is_monotone: False where the measured slice risks contradict that assumption.
+          test_bound_probe, num_probes: for the test-set predictor, the bound from labelled
+            examples at each level, and their number.
+        """
+        config, sweep = self.config, self.sweep.config
+        levels = len(sweep.test_levels)
+        train = np.exp(self.sweep.draws.mixture(member).log_probabilities(levels))
+        train = train.astype(np.float64) / train.sum(dtype=np.float64)
+        test = np.full(levels, 1.0 / levels)
+        examples = np.full(levels, sweep.test_examples)
+        errors = np.rint(slice_risks * sweep.test_examples).astype(int)
+        interval = shift.slice_intervals(errors, examples, delta=config.delta)
+        row = {
+            **self._cell(member),
+            **certificate.to_row(),
+            **measured,
+            "plain_risk": self._plain_risk(member),
+            "test_risk": float(slice_risks @ test),
+            "test_bound_unconditional": float(
+                shift.unconditional(certificate.risk_bound, test, train).values
+            ),
+            "test_bound_monotone": float(
+                shift.monotone(certificate.risk_bound, test, train).values
+            ),
+            "is_monotone": shift.is_monotone(*interval),
+            "test_bound_probe": np.nan,
+            "num_probes": 0,
+        }
+        if certificate.method == "test-set":
+            probed = shift.probe(errors, examples, test, delta=certificate.delta)
+            row |= {"test_bound_probe": float(probed.values), "num_probes": probed.num_labelled}
+        return row
+
+    def _plain_risk(self, member: Member) -> float:
+        rows = self._rows(member.base_seed, member.seed, member.difficulty, member.data_size)
+        return float(rows.loc[rows["metric"] == "in_distribution_risk", "value"].iloc[0])
+
+
+def _example_loss(
+    decoder: DecoderConfig, parameters: Parameters, example: tuple[Array, Array], key: PRNGKeyArray
+) -> tuple[Float[Array, ""], Bool[Array, ""]]:
+    """Loss of a whole solution in nats, and whether its argmax is wrong anywhere."""
+    tokens, loss_mask = example
+    positions = draw_positions(decoder, key, tokens.size)
+    log_probabilities = jax.nn.log_softmax(
+        logits(decoder, parameters, tokens[:-1], positions[:-1]).astype(jnp.float32)
+    )
+    labels, mask = tokens[1:], loss_mask[1:]
+    chosen = jnp.take_along_axis(log_probabilities, labels[:, None], axis=1)[:, 0]
+    wrong = (log_probabilities.argmax(axis=1) != labels) & mask
+    return -jnp.where(mask, chosen, 0.0).sum(), wrong.any()
+
+
+def _wrong(
+    decoder: DecoderConfig,
+    parameters: Parameters,
+    drawn: tuple[Int[Array, "rows length"], Bool[Array, "rows length"]],
+    key: PRNGKeyArray,
+) -> Bool[Array, " rows"]:
+    """Which rows are wrong, each at positions of its own drawn from the key."""
+
+    def row(arguments):
+        index, tokens, loss_mask = arguments
+        positions = draw_positions(decoder, jax.random.fold_in(key, index), tokens.size)
+        return ~is_correct(decoder, parameters, tokens, loss_mask, positions)
+
+    tokens, loss_mask = drawn
+    return jax.lax.map(row, (jnp.arange(len(tokens)), tokens, loss_mask), batch_size=128)

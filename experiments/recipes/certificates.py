@@ -1,0 +1,29 @@
+"""Members to certify: the main recipe's setting up to n = 4096.
+
+Bases, training data and tests are those of `tradeoff` at the same master seed, trained on 1 to d
+alone, with more examples behind each in-distribution risk. ``sweetspot bound`` then regenerates
+every member's sample and draws certificates over the measured risks.
+
+Commands and cost (two CPU cores)::
+
+    sweetspot run certificates --preset cpu                     # 20 minutes
+    sweetspot bound --results runs/certificates-cpu             # see `experiments.certify`
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+from experiments.recipes.tradeoff import PRESETS as TRADEOFF
+
+PRESETS = {
+    "smoke": dataclasses.replace(TRADEOFF["smoke"], data_sizes=(32, 64), risk_examples=64),
+    "cpu": dataclasses.replace(
+        TRADEOFF["cpu"],
+        mixtures=("range",),
+        data_sizes=(64, 256, 1024, 4096),
+        seeds=2,
+        risk_examples=1024,
+        chunk_members=12,
+    ),
+}

@@ -1,0 +1,28 @@
+"""More sweeps to judge predictors of the best difficulty on: another task, and a weaker base.
+
+``modulus-7`` is the main recipe's task in a larger number range; ``weak-base`` starts from bases
+that know levels 1 and 2 alone. With the tables of `tradeoff` and `certificates` they are what
+``sweetspot regret`` averages over.
+
+Commands and cost (two CPU cores)::
+
+    sweetspot run prediction --preset modulus-7   # 15 minutes
+    sweetspot run prediction --preset weak-base   # 12 minutes
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+from experiments.grid import PretrainConfig
+from experiments.recipes.tradeoff import PRESETS as TRADEOFF
+
+SWEEP = dataclasses.replace(TRADEOFF["cpu"], mixtures=("range",), seeds=2, chunk_members=12)
+
+PRESETS = {
+    "smoke": TRADEOFF["smoke"],
+    "modulus-7": dataclasses.replace(SWEEP, task_options={"modulus": 7}),
+    "weak-base": dataclasses.replace(
+        SWEEP, pretrain=PretrainConfig(hardest=2), difficulties=(2, 4, 6, 9, 12), test_hardest=18
+    ),
+}

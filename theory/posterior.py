@@ -1,0 +1,264 @@
+r"""Gaussian posteriors on a block of parameters, trained by the bound that later certifies them.
+
+The model enters as one function, ``example_loss(parameters, example, key)``, which gives for one
+example the loss in nats and whether the prediction is wrong. A `Block` says how a vector of
+coordinates becomes the model's parameters; the prior is N(0, scale²) on these coordinates, so that
+the zero vector is the model before training.
+
+The 0-1 loss has no gradient and the loss in nats no bound, so training uses
+:math:`1 - e^{-\text{nats}/\tau}`, which lies in [0, 1]. Code is written for one posterior: map
+`fit_posterior` and `gibbs_errors` over members.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, ArrayLike, Bool, Float, Int, PRNGKeyArray
+
+from theory.divergence import gaussian_kl, kl_inverse
+
+ExampleLoss = Callable[[Any, Any, PRNGKeyArray], tuple[Float[Array, ""], Bool[Array, ""]]]
+"""``(parameters, example, key) -> (loss in nats, wrong)`` for one example."""
+
+
+@dataclass(frozen=True)
+class Block:
+    """The coordinates that a posterior moves.
+
+    Attributes:
+      size: number of coordinates.
+      apply: vector of coordinates in, the model's parameters out; zero gives the prior's mean.
+    """
+
+    size: int
+    apply: Callable[[Float[Array, " size"]], Any]
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Gaussian:
+    """A diagonal Gaussian, in units of its prior N(0, prior_scale²).
+
+    Attributes:
+      shift: mean divided by the prior's scale.
+      log_ratio: natural log of its scale divided by the prior's.
+      prior_scale: of each coordinate, or one for all.
+    """
+
+    shift: Float[Array, " size"]
+    log_ratio: Float[Array, " size"]
+    prior_scale: Float[Array, "*size"]
+
+    @classmethod
+    def prior(cls, size: int, prior_scale: ArrayLike) -> Gaussian:
+        """The prior itself."""
+        return cls(jnp.zeros(size), jnp.zeros(size), jnp.asarray(prior_scale, jnp.float32))
+
+    @property
+    def kl(self) -> Float[Array, ""]:
+        """KL divergence from the prior in nats."""
+        return gaussian_kl(self.shift, self.log_ratio)
+
+    @property
+    def mean(self) -> Float[Array, " size"]:
+        return self.prior_scale * self.shift
+
+    def draw(self, key: PRNGKeyArray) -> Float[Array, " size"]:
+        """One vector of coordinates."""
+        noise = jax.random.normal(key, self.shift.shape)
+        return self.prior_scale * (self.shift + jnp.exp(self.log_ratio) * noise)
+
+
+@dataclass(frozen=True)
+class PosteriorConfig:
+    """How a posterior is trained.
+
+    Attributes:
+      steps: optimiser steps.
+      batch_size: examples in a step.
+      draws: vectors drawn in a step; each serves ``batch_size / draws`` examples.
+      learning_rate: of the shift, for gradient descent in units of the prior's scale (gradients
+        are clipped to length 1).
+      scale_learning_rate: of the log ratio, for Adam.
+      warmup: share of the steps over which the learning rates rise; then they fall as a cosine.
+      first_temperature, temperature: of the bounded loss, in nats; the first falls geometrically to
+        the second over half of the steps, since examples far from solved have no gradient at a low
+        temperature.
+      free: share of the steps over which the KL term rises from zero.
+
+    Raises:
+      ValueError: if a field is out of range.
+    """
+
+    steps: int = 1200
+    batch_size: int = 32
+    draws: int = 32
+    learning_rate: float = 2.0
+    scale_learning_rate: float = 0.02
+    warmup: float = 0.05
+    first_temperature: float = 4.0
+    temperature: float = 2.0
+    free: float = 0.5
+
+    def __post_init__(self) -> None:
+        if self.steps < 1 or self.batch_size < 1:
+            raise ValueError(
+                f"steps and batch_size must be at least 1, got {self.steps} and {self.batch_size}"
+            )
+        if self.draws < 1 or self.batch_size % self.draws:
+            raise ValueError(f"draws must divide batch_size = {self.batch_size}, got {self.draws}")
+        for name in ("learning_rate", "scale_learning_rate", "first_temperature", "temperature"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
+        for name in ("warmup", "free"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name} must lie in [0, 1), got {getattr(self, name)}")
+
+
+def bounded(nats: Float[Array, "*batch"], temperature: ArrayLike) -> Float[Array, "*batch"]:
+    """Map a loss in nats to [0, 1]; at temperature 1 it is the probability of a sampled error."""
+    return -jnp.expm1(-nats / temperature)
+
+
+def _cosine(config: PosteriorConfig) -> Callable[[Array], Array]:
+    warmup = math.ceil(config.warmup * config.steps)
+
+    def factor(step: Array) -> Array:
+        step = jnp.asarray(step, jnp.float32)
+        rise = jnp.minimum(1.0, (step + 1.0) / (warmup + 1.0))
+        progress = jnp.clip((step - warmup) / max(1, config.steps - warmup), 0.0, 1.0)
+        return rise * 0.5 * (1 + jnp.cos(jnp.pi * progress))
+
+    return factor
+
+
+def fit_posterior(
+    example_loss: ExampleLoss,
+    block: Block,
+    examples: Any,
+    prior_scale: ArrayLike,
+    config: PosteriorConfig,
+    key: PRNGKeyArray,
+    *,
+    num_examples: Int[Array, ""],
+    penalty: ArrayLike,
+) -> tuple[Gaussian, Float[Array, " steps"]]:
+    """Minimise the PAC-Bayes-kl bound on the bounded loss over diagonal Gaussians.
+
+    Args:
+      example_loss: the model, see `ExampleLoss`.
+      block: coordinates of the posterior.
+      examples: tree of arrays with a leading axis ``rows``.
+      prior_scale: scale of the prior, one number or one for each coordinate.
+      config: how to train.
+      key: a JAX key.
+      num_examples: rows in use, from the first; may be traced, as may the next.
+      penalty: what the bound adds to the KL, in nats, such as ln(ξ(n) / δ).
+
+    Returns:
+      The posterior, and the objective (an estimate of the bound on the bounded loss) by step.
+
+    Source:
+      Dziugaite and Roy (2017), with the bound of Seeger (2002) and Maurer (2004) as the objective,
+      as in Pérez-Ortiz et al. (2021).
+    """
+    decay = jnp.linspace(0.0, 1.0, config.steps)
+    ratio = config.temperature / config.first_temperature
+    temperatures = config.first_temperature * ratio ** jnp.minimum(1.0, 2 * decay)
+    weights = jnp.clip(decay / max(config.free, 1e-9), 0.0, 1.0) if config.free else decay**0
+    start = Gaussian.prior(block.size, prior_scale)
+    per_draw = config.batch_size // config.draws
+    factor = _cosine(config)
+    optimiser = optax.partition(
+        {
+            # In units of the prior's scale the KL term is a square norm, so plain gradients buy
+            # the most risk for a nat; Adam's equal steps in all coordinates do not.
+            "shift": optax.chain(
+                optax.clip_by_global_norm(1.0),
+                optax.sgd(lambda step: config.learning_rate * factor(step), momentum=0.9),
+            ),
+            "log_ratio": optax.adam(lambda step: config.scale_learning_rate * factor(step)),
+        },
+        {"shift": "shift", "log_ratio": "log_ratio"},
+    )
+
+    def objective(variables, rows, temperature, weight, key):
+        posterior = Gaussian(prior_scale=start.prior_scale, **variables)
+
+        def of_draw(rows, key):
+            key_draw, key_examples = jax.random.split(key)
+            parameters = block.apply(posterior.draw(key_draw))
+            keys = jax.random.split(key_examples, per_draw)
+            batch = jax.tree.map(lambda leaf: leaf[rows], examples)
+            return jax.vmap(lambda example, key: example_loss(parameters, example, key)[0])(
+                batch, keys
+            )
+
+        nats = jax.vmap(of_draw)(
+            rows.reshape(config.draws, per_draw), jax.random.split(key, config.draws)
+        )
+        loss = bounded(nats, temperature).mean()
+        return kl_inverse(loss, weight * (posterior.kl + penalty) / num_examples)
+
+    def step(carry, inputs):
+        variables, state = carry
+        index, temperature, weight = inputs
+        key_rows, key_loss = jax.random.split(jax.random.fold_in(key, index))
+        rows = jax.random.randint(key_rows, (config.batch_size,), 0, num_examples)
+        value, gradient = jax.value_and_grad(objective)(
+            variables, rows, temperature, weight, key_loss
+        )
+        # optax mixes Python and array scalars of other types.
+        with jax.numpy_dtype_promotion("standard"):
+            update, state = optimiser.update(gradient, state, variables)
+            variables = jax.tree.map(jnp.add, variables, update)
+        return (variables, state), value
+
+    variables = {"shift": start.shift, "log_ratio": start.log_ratio}
+    with jax.numpy_dtype_promotion("standard"):
+        state = optimiser.init(variables)
+    inputs = (jnp.arange(config.steps), temperatures, weights)
+    (variables, _), values = jax.lax.scan(step, (variables, state), inputs)
+    return Gaussian(prior_scale=start.prior_scale, **variables), values
+
+
+def gibbs_errors(
+    example_loss: ExampleLoss,
+    block: Block,
+    posterior: Gaussian,
+    examples: Any,
+    key: PRNGKeyArray,
+    *,
+    num_examples: Int[Array, ""],
+    num_draws: int,
+    batch_size: int = 128,
+) -> Bool[Array, " draws"]:
+    """Find the errors of fresh weights on a sample: every draw meets one example.
+
+    Each example in use meets the same number of draws, as many as fit into `num_draws`, and every
+    draw is a new vector from the posterior, so that given the sample the draws are independent
+    Bernoulli variables whose mean has the Gibbs risk as its expectation.
+
+    Args:
+      example_loss, block, posterior, examples, key: as in `fit_posterior`.
+      num_examples: rows in use, from the first, at most `num_draws`; may be traced.
+      num_draws: draws at most (static).
+      batch_size: draws evaluated at once, which bounds the memory.
+
+    Returns:
+      Which draws are wrong; those beyond the largest multiple of `num_examples` do not count.
+    """
+
+    def wrong(index):
+        key_draw, key_example = jax.random.split(jax.random.fold_in(key, index))
+        example = jax.tree.map(lambda leaf: leaf[index % num_examples], examples)
+        return example_loss(block.apply(posterior.draw(key_draw)), example, key_example)[1]
+
+    return jax.lax.map(wrong, jnp.arange(num_draws), batch_size=batch_size)
