@@ -8,8 +8,9 @@ RESULTS := experiments/results/tradeoff
 
 .PHONY: demo test test-slow lint types bench figures clean
 
-demo: $(VENV)/.base  ## run the main recipe at demo size, draw its figures, write its report
+demo: $(VENV)/.base  ## run the main recipe at demo size, certify it, draw its figures, write its report
 	$(SWEETSPOT) run tradeoff --preset demo --out runs/demo
+	$(SWEETSPOT) bound --results runs/demo --methods base test-set held-out gains --trained-difficulties 6
 	$(SWEETSPOT) report --results runs/demo
 
 test: $(VENV)/.dev  ## the default tests
@@ -28,6 +29,7 @@ types: $(VENV)/.all
 bench: $(VENV)/.all  ## measure against plain JAX and PyTorch and record the tables
 	$(BIN)/python -m experiments.benchmarks.grid --record
 	$(BIN)/python -m experiments.benchmarks.generation --record
+	$(BIN)/python -m experiments.benchmarks.bounds --record
 	$(BIN)/python -m experiments.readme
 
 figures: $(VENV)/.base  ## redraw every picture and table of the README from the tracked results

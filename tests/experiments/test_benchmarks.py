@@ -15,9 +15,10 @@ import pandas as pd
 import pytest
 from jax.extend.core import jaxprs_in_params
 
-from experiments.benchmarks import Verdict, generation, grid, write_record
+from experiments.benchmarks import Verdict, bounds, generation, grid, write_record
 from synth.decoder import DecoderConfig, initialise, num_parameters
 from synth.finetune import FinetuneConfig, TrainingData, batch_loss, epoch_order, finetune
+from theory import BOUNDS
 
 ROOT = Path(__file__).parents[2]
 SECONDS = {"ours": 1.0, "jax_pinned": 0.9, "torch": 3.0, "torch_pinned": 1.5}
@@ -182,6 +183,18 @@ def test_markdown_of_generation():
     assert "| 100,000 | 160,000 (100,000–200,000) | pass |" in text
 
 
+def test_markdown_of_bounds():
+    table, manifest = bounds.measure(10, 2)
+    assert set(table["bound"]) == set(BOUNDS)
+    slowest = table.assign(seconds=1e-3)
+    slowest.loc[slowest["bound"] == "occam", "seconds"] = 2e-3
+    (verdict,) = bounds.verdicts(slowest)
+    assert (verdict.value, verdict.passed, "occam" in verdict.name) == (5000, False, True)
+    text = bounds.markdown(slowest, manifest)
+    assert "| `occam` | 2.0 (2.0–2.0) |" in text
+    assert "ms for 10 cells" in text
+
+
 def test_record_replaces_an_earlier_one(recorded, tmp_path):
     table, manifest = recorded
     for _ in range(2):
@@ -191,7 +204,7 @@ def test_record_replaces_an_earlier_one(recorded, tmp_path):
     assert grid.markdown(*found) == grid.markdown(table, manifest)
 
 
-@pytest.mark.parametrize("module", [grid, generation])
+@pytest.mark.parametrize("module", [grid, generation, bounds])
 def test_quick_runs_are_not_recorded(module):
     with pytest.raises(ValueError, match="record needs the full plan"):
         module.run(quick=True, record=True)
@@ -282,7 +295,7 @@ def test_pytorch_loop_learns_and_draws_positions_by_the_rule(torch_loop):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["grid", "generation"])
+@pytest.mark.parametrize("name", ["grid", "generation", "bounds"])
 def test_quick_run_end_to_end(name):
     done = subprocess.run(
         [sys.executable, "-m", f"experiments.benchmarks.{name}", "--quick"],
