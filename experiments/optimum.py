@@ -227,7 +227,7 @@ def _best(means: np.ndarray) -> np.ndarray:
     return np.where(np.isnan(means), np.inf, means).argmin(axis=-2)
 
 
-def _censored(position: int, levels: int) -> str:
+def censored(position: int, levels: int) -> str:
     return "easiest" if position == 0 else "hardest" if position == levels - 1 else ""
 
 
@@ -251,7 +251,7 @@ def optimum(
         {"data_size": risk.data_sizes, "best_difficulty": risk.difficulties[best]}
     )
     result["low"], result["high"] = low, high
-    result["censored"] = [_censored(position, len(risk.difficulties)) for position in best]
+    result["censored"] = [censored(position, len(risk.difficulties)) for position in best]
     for name in AT_OPTIMUM:
         metric = cube(table, study, name)
         means = replicate_means(metric, counts)[:, best, sizes]
@@ -279,8 +279,8 @@ def shift(table: pd.DataFrame, study: Study, *, replicates: int = 2000, seed: in
         largest_size=int(risk.data_sizes[-1]),
         best_at_smallest=int(risk.difficulties[first]),
         best_at_largest=int(risk.difficulties[final]),
-        censored_at_smallest=_censored(first, levels),
-        censored_at_largest=_censored(final, levels),
+        censored_at_smallest=censored(first, levels),
+        censored_at_largest=censored(final, levels),
         probability_harder=float((drawn[:, -1] > drawn[:, 0]).mean()),
         probability_interior=float(((drawn[:, 0] > 0) & (drawn[:, 0] < levels - 1)).mean()),
         easier_rise=rise(first - 1),

@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import pandas as pd
 import pytest
@@ -16,7 +16,11 @@ import pytest
 from experiments import devices, figures
 from experiments.recipes import RECIPES
 from experiments.results import read_manifest, read_table
+from tests.experiments.tiny import TINY
+from tests.experiments.worlds import world, write_run
 
+# What a sweep's own table is enough for.
+FIGURES = [name for name, figure in figures.FIGURES.items() if figure.TABLES == ("table",)]
 SHRUNK = (
     *("--decoder.hidden-size", "8"),
     *("--decoder.intermediate-size", "8"),
@@ -190,9 +194,9 @@ def test_report_draws_the_figures_and_writes_the_page(sweetspot, finished_run, t
     assert code == 0, text
     assert str(directory / "report.html") in text
     drawn = {path.name for path in (directory / "figures").iterdir()}
-    assert drawn == {f"{name}.{suffix}" for name in figures.FIGURES for suffix in ("png", "svg")}
+    assert drawn == {f"{name}.{suffix}" for name in FIGURES for suffix in ("png", "svg")}
     page = (directory / "report.html").read_text(encoding="utf-8")
-    assert page.count("<img") == len(figures.FIGURES)
+    assert page.count("<img") == len(FIGURES)
 
 
 @pytest.mark.slow
@@ -201,7 +205,7 @@ def test_figures_go_where_they_are_asked_for(sweetspot, finished_run, tmp_path):
     assert code == 0, text
     drawn = sorted(str(path) for path in (tmp_path / "pictures").iterdir())
     assert sorted(text.splitlines()) == drawn
-    assert len(drawn) == 2 * len(figures.FIGURES)
+    assert len(drawn) == 2 * len(FIGURES)
     assert not (finished_run / "figures").exists()
 
 
@@ -263,6 +267,55 @@ def test_arguments_that_cannot_be_read(sweetspot, tmp_path, monkeypatch, argumen
     assert code == 2
     assert message.lower() in text.lower()
     assert "Traceback" not in text
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_recommend_answers_from_a_finished_run(sweetspot, finished_run):
+    code, text = sweetspot("recommend", "--results", finished_run, "--data-size", "48")
+    assert code == 0
+    assert "trained on 1..d: " in text
+    assert "n = 48" in text
+    assert "Fitted to n = 3, 12. Choices of all rules: bound " in text
+    assert "no certificate" in text
+
+
+def test_recommend_carries_on_with_its_pilot(sweetspot, finished_run, monkeypatch):
+    monkeypatch.setitem(RECIPES, "tiny", SimpleNamespace(PRESETS={"test": TINY}))
+    pilot = ("--recipe", "tiny", "--pilot", "test", "--out", finished_run)
+    code, text = sweetspot("recommend", *pilot, "--data-size", "48")
+    assert code == 0
+    assert "is complete: nothing left to run" in text
+    assert "Fitted to n = 3, 12." in text
+
+
+def test_regret_writes_tables_and_figures(sweetspot, tmp_path):
+    runs = [write_run(tmp_path / name, world(seed=seed)) for seed, name in enumerate("ab")]
+    code, text = sweetspot("regret", "--results", *runs, "--out", tmp_path / "out")
+    assert code == 0
+    for name in ("regret.parquet", "prediction.parquet", "regret.png", "predicted_optimum.svg"):
+        assert (tmp_path / "out" / name).exists()
+        assert name in text
+    assert "best in pilot" in text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("recommend --data-size 9", "either results (a run directory) or pilot (a preset)"),
+        ("recommend --data-size 9 --results nowhere", "nowhere is not a run"),
+        ("recommend --data-size 9 --results RUN", "at least the pilot's largest, 12, got 9"),
+        ("recommend --data-size 9 --pilot huge", "preset of tradeoff must be one of"),
+        ("regret --results RUN", "none has a data size 4 times its second smallest"),
+        ("regret --results RUN RUN", "results must be directories of different names"),
+    ],
+)
+def test_predictions_that_cannot_be_made(sweetspot, finished_run, tmp_path, arguments, message):
+    words = arguments.replace("RUN", str(finished_run)).split()
+    out = ["--out", tmp_path / "out"] if words[0] == "regret" else []
+    code, text = sweetspot(*words, *out)
+    assert code == 2
+    assert text.startswith("error: ")
+    assert message in text
     assert list(tmp_path.iterdir()) == []
 
 

@@ -1,0 +1,298 @@
+"""Known worlds in which the best difficulty at a large data size is known."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+
+from theory import predictor
+from theory.predictor import (
+    MARGIN,
+    NAIVE,
+    PREDICTOR,
+    PRIOR_WEIGHT,
+    RULES,
+    Pilot,
+    choose,
+    rank_correlation,
+)
+
+DIFFICULTIES = np.array([2, 4, 6, 9, 12])
+SLICES = np.arange(1, 19)
+SIZES = (16, 64)
+
+
+def mixtures() -> np.ndarray:
+    """Uniform on 1..d."""
+    inside = DIFFICULTIES[:, None] >= SLICES
+    return inside / inside.sum(axis=1, keepdims=True)
+
+
+def world(sizes, *, need: float = 1.0, reach: float = 0.35) -> np.ndarray:
+    """Slice risks [difficulty, data_size, slice]: harder data need more, and reach further.
+
+    −ln(accuracy) is what is not learnt from n examples, plus a part that grows with the distance
+    of the slice from the training data and stays.
+    """
+    level = DIFFICULTIES[:, None, None]
+    learnt = need * level**2 / np.asarray(sizes)[:, None]
+    return -np.expm1(-learnt - reach * np.maximum(SLICES - level, 0))
+
+
+def pilot_of(slice_risk: np.ndarray, sizes=SIZES, train_risk: float = 0.0) -> Pilot:
+    """A pilot without noise; in-distribution risk is what the slices say."""
+    fresh = np.einsum("...dns,ds->...dn", slice_risk, mixtures())
+    test = np.full(len(SLICES), 1 / len(SLICES))
+    train = np.minimum(train_risk, fresh)
+    return Pilot(DIFFICULTIES, np.array(sizes), train, fresh, slice_risk, mixtures(), test)
+
+
+def random_pilot(generator: np.random.Generator, replicates: tuple[int, ...] = ()) -> Pilot:
+    risks = generator.uniform(size=(*replicates, 5, 3, 18))
+    fresh, train = generator.uniform(size=(2, *replicates, 5, 3))
+    test = generator.dirichlet(np.ones(18))
+    return Pilot(DIFFICULTIES, np.array([8, 20, 90]), train, fresh, risks, mixtures(), test)
+
+
+@pytest.mark.parametrize("need", [0.5, 1.0, 2.0])
+@pytest.mark.parametrize("factor", [4, 16])
+def test_the_predictor_finds_the_known_optimum(need, factor):
+    pilot = pilot_of(world(SIZES, need=need))
+    data_size = factor * SIZES[-1]
+    truth = world([data_size], need=need)[:, 0].mean(axis=1)
+    scores = RULES[PREDICTOR](pilot, data_size)
+    assert DIFFICULTIES[choose(scores)] == DIFFICULTIES[truth.argmin()]
+    assert rank_correlation(scores, truth) >= 0.9
+    np.testing.assert_allclose(scores, truth, atol=0.11)
+
+
+def test_the_known_optimum_moves_and_staying_put_costs():
+    pilot = pilot_of(world(SIZES))
+    truth = world([1024])[:, 0].mean(axis=1)
+    stay, moved = (choose(RULES[name](pilot, 1024)) for name in ("best in pilot", PREDICTOR))
+    assert stay < moved
+    assert predictor.regret(truth, stay) > predictor.regret(truth, moved) == 0
+
+
+@pytest.mark.parametrize(
+    "name", [PREDICTOR, "bound with slices", "slices", "curve", "best in pilot"]
+)
+def test_at_the_pilots_own_largest_size_two_sizes_are_reproduced(name):
+    pilot = pilot_of(world(SIZES), train_risk=0.02)
+    np.testing.assert_allclose(RULES[name](pilot, 64), pilot.test_risk[:, -1], atol=1e-9)
+
+
+def inside(risk: float) -> float:
+    return MARGIN + (1 - 2 * MARGIN) * risk
+
+
+def outside(value: float) -> float:
+    return min(max((value - MARGIN) / (1 - 2 * MARGIN), 0.0), 1.0)
+
+
+def slow_in_distribution(train: float, fresh: float, ratio: float) -> float:
+    """klinv(L, K / n) by bisection, where n is `ratio` times the size at which K is implied."""
+
+    def kl(q, p):
+        return q * math.log(q / p) + (1 - q) * math.log((1 - q) / (1 - p))
+
+    start = inside(train)
+    radius = kl(start, inside(max(train, fresh))) / ratio
+    low, high = start, 1 - 1e-12
+    for _ in range(200):
+        middle = (low + high) / 2
+        low, high = (middle, high) if kl(start, middle) <= radius else (low, middle)
+    return outside(low)
+
+
+def slow_bound(pilot: Pilot, ratio: float) -> list[float]:
+    """The predictor by loops over difficulties and data sizes."""
+    found = []
+    for d in range(len(pilot.difficulties)):
+        risks, trains = pilot.test_risk[d], pilot.train_risk[d]
+        freshes = pilot.in_distribution_risk[d]
+        gaps = [max(fresh - train, 0) for train, fresh in zip(trains, freshes, strict=True)]
+        pairs = zip(pilot.train_mixture[d], pilot.test_mixture, strict=True)
+        top = PRIOR_WEIGHT * sum(tested for trained, tested in pairs if trained > 0)
+        bottom = PRIOR_WEIGHT
+        for gap, risk in zip(gaps, risks, strict=True):
+            top += (gap - np.mean(gaps)) * (risk - np.mean(risks))
+            bottom += (gap - np.mean(gaps)) ** 2
+        left = slow_in_distribution(trains[-1], freshes[-1], ratio) - trains[-1]
+        found.append(risks[-1] - top / bottom * (gaps[-1] - left))
+    return found
+
+
+def slow_bound_with_slices(pilot: Pilot, ratio: float) -> list[float]:
+    """The other fit of the same terms, by loops over difficulties and slices."""
+    found = []
+    for d in range(len(pilot.difficulties)):
+        train, fresh = pilot.train_risk[d, -1], pilot.in_distribution_risk[d, -1]
+        risks = []
+        for slice_risk in pilot.slice_risk[d].T:
+            hazards = [math.log(-math.log(1 - inside(risk))) for risk in slice_risk]
+            slope, intercept = np.polyfit(np.log(pilot.data_sizes), hazards, 1)
+            hazard = math.exp(intercept + slope * math.log(ratio * pilot.data_sizes[-1]))
+            risks.append(outside(1 - math.exp(-hazard)))
+        gap = np.dot(pilot.test_mixture - pilot.train_mixture[d], risks)
+        found.append(slow_in_distribution(train, fresh, ratio) + gap)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("name", "slow"), [(PREDICTOR, slow_bound), ("bound with slices", slow_bound_with_slices)]
+)
+@given(seed=st.integers(0, 2**32 - 1), ratio=st.floats(1.0, 30.0))
+def test_both_fits_of_the_bound_agree_with_slow_loops(name, slow, seed, ratio):
+    pilot = random_pilot(np.random.default_rng(seed))
+    np.testing.assert_allclose(RULES[name](pilot, 90 * ratio), slow(pilot, ratio), atol=1e-7)
+
+
+def test_the_predictor_stops_where_the_gap_is_closed():
+    pilot = pilot_of(world(SIZES), train_risk=0.02)
+    gaps = pilot.in_distribution_risk - pilot.train_risk
+    end = RULES[PREDICTOR](pilot, 1e12)
+    np.testing.assert_allclose(RULES[PREDICTOR](pilot, 1e9), end, atol=1e-4)
+    share = (pilot.test_risk[:, -1] - end) / gaps[:, -1]
+    slope = np.diff(pilot.test_risk)[:, 0] / np.diff(gaps)[:, 0]
+    mass = DIFFICULTIES / len(SLICES)
+    assert np.all(np.minimum(slope, mass) - 1e-9 <= share)
+    assert np.all(share <= np.maximum(slope, mass) + 1e-9)
+
+
+def test_a_gap_that_does_not_move_leaves_the_slope_to_the_mixtures():
+    pilot = pilot_of(np.full((5, 2, 18), 0.5))
+    expected = 0.5 - DIFFICULTIES / len(SLICES) * 0.5
+    np.testing.assert_allclose(RULES[PREDICTOR](pilot, 1e12), expected, atol=1e-5)
+
+
+def test_without_any_gap_nothing_moves():
+    pilot = pilot_of(world(SIZES), train_risk=1.0)
+    np.testing.assert_array_equal(RULES[PREDICTOR](pilot, 1024), pilot.test_risk[:, -1])
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_replicates_at_once_are_replicates_one_by_one(name):
+    pilot = random_pilot(np.random.default_rng(0), (3, 2))
+    together = RULES[name](pilot, 400)
+    assert together.shape == (3, 2, 5)
+    assert together.dtype == np.float64
+    for index in np.ndindex(3, 2):
+        names = ("train_risk", "in_distribution_risk", "slice_risk")
+        single = dataclasses.replace(pilot, **{n: getattr(pilot, n)[index] for n in names})
+        np.testing.assert_allclose(RULES[name](single, 400), together[index], atol=1e-12)
+
+
+def test_naive_rules_choose_what_they_say():
+    pilot = pilot_of(world(SIZES))
+    chosen = {name: int(DIFFICULTIES[choose(RULES[name](pilot, 1024))]) for name in NAIVE}
+    measured = int(DIFFICULTIES[pilot.test_risk[:, -1].argmin()])
+    assert chosen == {"easiest": 2, "medium": 6, "hardest": 12, "best in pilot": measured}
+
+
+def test_medium_of_an_even_number_is_the_easier_one():
+    pilot = pilot_of(world(SIZES))
+    four = Pilot(
+        pilot.difficulties[:4],
+        pilot.data_sizes,
+        pilot.train_risk[:4],
+        pilot.in_distribution_risk[:4],
+        pilot.slice_risk[:4],
+        pilot.train_mixture[:4],
+        pilot.test_mixture,
+    )
+    assert choose(RULES["medium"](four, 1024)) == 1
+
+
+def test_the_curve_is_a_line_in_the_logarithm_of_n():
+    risks = np.full((5, 3, 18), 0.5) - 0.05 * np.log([16, 64, 256])[:, None] / math.log(4)
+    pilot = pilot_of(risks, (16, 64, 256))
+    np.testing.assert_allclose(RULES["curve"](pilot, 1024), 0.25, atol=1e-12)
+
+
+def test_implied_complexity():
+    # n · kl(.01 ‖ .5), both moved inside by the margin of .01.
+    assert predictor.implied_complexity(0.0, 0.5, 10) == pytest.approx(6.3714548)
+    assert predictor.implied_complexity(0.3, 0.3, 10) == 0
+    assert predictor.implied_complexity(0.4, 0.3, 10) == 0
+    assert np.isfinite(predictor.implied_complexity(0.0, 1.0, 10))
+    sizes = np.array([16, 64, 256])
+    fresh = -np.expm1(np.log(0.5) * 16 / sizes)
+    # Without train risk a constant K means an accuracy of exp(-K / n), but for the margin.
+    complexity = predictor.implied_complexity(np.zeros(3), fresh, sizes)
+    np.testing.assert_allclose(complexity, 16 * math.log(2), rtol=0.4)
+
+
+def test_extrapolated_risks_follow_a_power_law_and_stay_in_range():
+    sizes = np.array([16.0, 64.0])
+    hazard = 8 * sizes**-0.5
+    risk = predictor.extrapolate_risk(-np.expm1(-hazard), sizes, 256.0)
+    assert risk == pytest.approx(-math.expm1(-8 / 16), abs=0.02)
+    edges = np.array([[0.0, 0.0], [1.0, 1.0], [1.0, 0.0], [0.0, 1.0]])
+    np.testing.assert_allclose(predictor.extrapolate_risk(edges, sizes, 1e6), [0, 1, 0, 1])
+
+
+def test_smaller_pilots_are_cut_from_larger_ones():
+    pilot = pilot_of(world((16, 64, 256)), (16, 64, 256))
+    cut = pilot.up_to(64)
+    assert cut.data_sizes.tolist() == [16, 64]
+    small = pilot_of(world(SIZES))
+    for name, rule in RULES.items():
+        np.testing.assert_allclose(rule(cut, 256), rule(small, 256), err_msg=name)
+    with pytest.raises(ValueError, match="data_sizes must be at least 2 increasing numbers"):
+        pilot.up_to(16)
+
+
+def test_regret_is_zero_for_the_oracle_alone():
+    risk = np.random.default_rng(0).uniform(size=(50, 5))
+    assert np.all(predictor.regret(risk, choose(risk)) == 0)
+    every = np.stack([predictor.regret(risk, np.full(50, level)) for level in range(5)], axis=1)
+    assert np.all(every >= 0)
+    np.testing.assert_allclose(every, risk - risk.min(axis=1, keepdims=True))
+    with pytest.raises(ValueError, match="test_risk must be known at every difficulty"):
+        predictor.regret([0.1, np.nan], 0)
+
+
+def test_ties_go_to_the_easier_difficulty():
+    assert choose([0.5, 0.2, 0.2]) == 1
+
+
+def test_rank_correlation_is_spearmans():
+    first, second = np.random.default_rng(1).integers(0, 4, size=(2, 30, 6))
+    with np.errstate(invalid="ignore"):
+        expected = np.array([stats.spearmanr(a, b)[0] for a, b in zip(first, second, strict=True)])
+    np.testing.assert_allclose(rank_correlation(first, second), expected)
+    assert np.isnan(rank_correlation([1.0, 1.0], [0.1, 0.2]))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"data_sizes": [64]}, "data_sizes must be at least 2 increasing numbers from 1"),
+        ({"data_sizes": [64, 16]}, "data_sizes must be at least 2 increasing numbers from 1"),
+        ({"data_sizes": [0, 16]}, "data_sizes must be at least 2 increasing numbers from 1"),
+        ({"difficulties": [2, 2, 6, 9, 12]}, "difficulties must be at least 1 increasing"),
+        ({"train_risk": np.zeros((5, 3))}, r"train_risk must have shape \(5, 2\)"),
+        ({"slice_risk": np.zeros((5, 2, 4))}, r"slice_risk must have shape \(5, 2, 18\)"),
+        ({"train_risk": np.full((5, 2), np.nan)}, r"train_risk must lie in \[0, 1\].*nan"),
+        ({"slice_risk": np.full((5, 2, 18), 1.5)}, r"slice_risk must lie in \[0, 1\].*1.5"),
+        ({"test_mixture": np.full(18, -0.1)}, r"test_mixture must lie in \[0, 1\].*-0.1"),
+        ({"train_mixture": np.ones((4, 18))}, r"train_mixture must have shape \(5, 18\)"),
+    ],
+)
+def test_bad_pilots_are_refused(change, message):
+    pilot = pilot_of(world(SIZES))
+    with pytest.raises(ValueError, match=message):
+        dataclasses.replace(pilot, **change)
+
+
+@pytest.mark.parametrize("name", [name for name in RULES if name not in NAIVE])
+def test_no_fit_looks_back(name):
+    with pytest.raises(ValueError, match="data_size must be at least the pilot's largest, 64"):
+        RULES[name](pilot_of(world(SIZES)), 32)

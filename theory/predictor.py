@@ -1,0 +1,344 @@
+r"""The difficulty that is best for a data budget, predicted from a pilot with fewer data.
+
+The PAC-Bayes-kl bound with the extrapolation gap added has the form
+
+    U(n, d) = klinv(L(n, d), K(n, d) / n) + G_ext(n, d),
+
+with L the train risk, K a complexity in nats and G_ext the test risk minus the training mixture's
+(Liu et al. 2026, Proposition 4.1, has the same two gaps). Here U is a **prediction** and no
+certificate: K is the complexity that the measured gap implies, and all three terms are carried to
+the n in question from smaller ones. Nor would a certificate for every d certify the argmin of U:
+an upper bound can be loose where the risk is least. A rule is judged by its regret on data sizes
+that it has not seen.
+
+What makes the predictor (`bound`) extrapolate well is that it knows when to stop: more data close
+the generalization gap klinv(L, K / n) − L, which is known to end at 0, and the test risk follows
+that gap. A curve in ln n goes on for ever.
+
+Axes used throughout: ``difficulty`` (training difficulties in increasing order), ``data_size``
+(numbers of examples in increasing order), ``slice`` (test difficulties in increasing order). Any
+axes before these are replicates, such as bases or draws of a bootstrap. NumPy, in float64.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+
+import numpy as np
+from jaxtyping import Float, Int
+from numpy.typing import ArrayLike
+from scipy import stats
+
+from theory.divergence import binary_kl, kl_inverse
+from theory.shift import gap_by_increments
+
+MARGIN = 0.01
+"""Risks are moved this far from 0 and 1 before they are transformed: a finite test cannot tell a
+small risk from 0, and a fit must not follow such differences on a scale where they are infinite."""
+
+PRIOR_WEIGHT = 0.03
+"""Weight of what the mixtures say about the slope of the test risk over the generalization gap: as
+much as a pilot of two sizes between which the gap moves by a quarter."""
+
+
+@dataclass(frozen=True)
+class Pilot:
+    """What was measured at the data sizes that could be afforded.
+
+    Attributes:
+      difficulties: hardest level of each training mixture, increasing.
+      data_sizes: numbers of examples, increasing; at least two, for a slope.
+      train_risk: risk on the training examples, in [0, 1].
+      in_distribution_risk: risk on fresh draws from the training mixture, in [0, 1].
+      slice_risk: risk on each test slice, in [0, 1].
+      train_mixture: probability of each slice's level in each training mixture.
+      test_mixture: probability of each slice in the test.
+
+    Raises:
+      ValueError: if shapes do not fit, an axis does not increase, or a value is missing or out of
+        range.
+    """
+
+    difficulties: Int[np.ndarray, " difficulty"]
+    data_sizes: Float[np.ndarray, " data_size"]
+    train_risk: Float[np.ndarray, "*replicate difficulty data_size"]
+    in_distribution_risk: Float[np.ndarray, "*replicate difficulty data_size"]
+    slice_risk: Float[np.ndarray, "*replicate difficulty data_size slice"]
+    train_mixture: Float[np.ndarray, "difficulty slice"]
+    test_mixture: Float[np.ndarray, " slice"]
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            dtype = np.int64 if field.name == "difficulties" else np.float64
+            object.__setattr__(self, field.name, np.asarray(getattr(self, field.name), dtype))
+        for name, fewest in (("difficulties", 1), ("data_sizes", 2)):
+            values = getattr(self, name)
+            if values.ndim != 1 or len(values) < fewest or not _increases_from_one(values):
+                raise ValueError(
+                    f"{name} must be at least {fewest} increasing numbers from 1, got {values}"
+                )
+        levels, sizes = len(self.difficulties), len(self.data_sizes)
+        slices = self.test_mixture.shape[-1] if self.test_mixture.ndim else 0
+        replicates = self.train_risk.shape[:-2]
+        wanted = {
+            "train_risk": (*replicates, levels, sizes),
+            "in_distribution_risk": (*replicates, levels, sizes),
+            "slice_risk": (*replicates, levels, sizes, slices),
+            "train_mixture": (levels, slices),
+            "test_mixture": (slices,),
+        }
+        for name, shape in wanted.items():
+            values = getattr(self, name)
+            if values.shape != shape:
+                raise ValueError(f"{name} must have shape {shape}, got {values.shape}")
+            if not ((values >= 0) & (values <= 1)).all():
+                wrong = values[~((values >= 0) & (values <= 1))][0]
+                raise ValueError(f"{name} must lie in [0, 1] everywhere, got {wrong}")
+
+    @property
+    def test_risk(self) -> Float[np.ndarray, "*replicate difficulty data_size"]:
+        """Risk on the test mixture."""
+        return self.slice_risk @ self.test_mixture
+
+    def up_to(self, largest: float) -> Pilot:
+        """The same pilot without the data sizes beyond `largest`."""
+        kept = self.data_sizes <= largest
+        return Pilot(
+            self.difficulties,
+            self.data_sizes[kept],
+            self.train_risk[..., kept],
+            self.in_distribution_risk[..., kept],
+            self.slice_risk[..., kept, :],
+            self.train_mixture,
+            self.test_mixture,
+        )
+
+
+Rule = Callable[[Pilot, float], Float[np.ndarray, "*replicate difficulty"]]
+"""From a pilot and a data size of at least the pilot's largest to a score for each difficulty: the
+smaller, the better. The score is a predicted test risk, except with the rules that only rank."""
+
+
+def _increases_from_one(values: np.ndarray) -> bool:
+    return bool(values[0] >= 1 and (np.diff(values) > 0).all())
+
+
+def _inside(risk: np.ndarray) -> np.ndarray:
+    return MARGIN + (1 - 2 * MARGIN) * risk
+
+
+def _outside(inside: np.ndarray) -> np.ndarray:
+    return np.clip((inside - MARGIN) / (1 - 2 * MARGIN), 0.0, 1.0)
+
+
+def _check_ahead(sizes: np.ndarray, data_size: float) -> None:
+    if data_size < sizes[-1]:
+        raise ValueError(
+            f"data_size must be at least the pilot's largest, {sizes[-1]:g}, got {data_size:g}"
+        )
+
+
+def _line(values: np.ndarray, sizes: np.ndarray, data_size: float) -> np.ndarray:
+    """Least-squares line in ln n through values [..., data_size], at `data_size`: [...]."""
+    _check_ahead(sizes, data_size)
+    centred = np.log(sizes) - np.log(sizes).mean()
+    slopes = values @ centred / (centred @ centred)
+    return values.mean(axis=-1) + slopes * (np.log(data_size) - np.log(sizes).mean())
+
+
+def implied_complexity(
+    train_risk: ArrayLike, in_distribution_risk: ArrayLike, data_size: ArrayLike
+) -> Float[np.ndarray, "*shape"]:
+    """The K, in nats, at which klinv(train risk, K / n) is the in-distribution risk.
+
+    It is n · kl(train risk ‖ in-distribution risk), and 0 where the gap is not positive. It
+    describes a measured gap (what a bound adds for its confidence is in it); it is no KL of a
+    posterior, and no guarantee follows from it. Both risks are moved inside by `MARGIN`, so that
+    it is finite.
+
+    Args:
+      train_risk: in [0, 1].
+      in_distribution_risk: in [0, 1]; broadcasts against `train_risk`.
+      data_size: number of training examples; broadcasts against both.
+    """
+    train = _inside(np.asarray(train_risk, dtype=np.float64))
+    fresh = _inside(np.asarray(in_distribution_risk, dtype=np.float64))
+    return np.asarray(data_size) * binary_kl(train, np.maximum(train, fresh))
+
+
+def extrapolate_risk(
+    risk: Float[np.ndarray, "*shape data_size"], sizes: np.ndarray, data_size: float
+) -> Float[np.ndarray, "*shape"]:
+    """Carry risks to a larger data size: −ln(accuracy) is fitted as a power of n.
+
+    A solution is right if each of its steps is, so −ln(accuracy) adds up over steps; a power law
+    in n is what test losses are commonly found to follow (Hestness et al. 2017). The fit is a
+    least-squares line of ln(−ln(accuracy)) in ln n; a risk that does not change stays as it is.
+
+    Raises:
+      ValueError: if `data_size` lies below the largest of `sizes`.
+    """
+    fitted = _line(np.log(-np.log1p(-_inside(risk))), sizes, data_size)
+    return _outside(-np.expm1(-np.exp(fitted)))
+
+
+def _slices(pilot: Pilot, data_size: float) -> Float[np.ndarray, "*replicate difficulty slice"]:
+    risks = np.moveaxis(pilot.slice_risk, -1, -2)
+    return extrapolate_risk(risks, pilot.data_sizes, data_size)
+
+
+def _in_distribution(
+    train_risk: np.ndarray, complexity: np.ndarray, data_size: float
+) -> Float[np.ndarray, "*replicate difficulty"]:
+    """klinv(L, K / n), on the scale on which `implied_complexity` is defined."""
+    radius = np.maximum(complexity, 0.0) / data_size
+    return _outside(kl_inverse(_inside(np.clip(train_risk, 0.0, 1.0)), radius))
+
+
+def _slice_gap(pilot: Pilot, data_size: float) -> Float[np.ndarray, "*replicate difficulty"]:
+    """G_ext from the slices, each carried to n by itself, by summation by parts."""
+    slices = _slices(pilot, data_size)
+    gaps = [
+        gap_by_increments(slices[..., position, :], pilot.test_mixture, mixture)
+        for position, mixture in enumerate(pilot.train_mixture)
+    ]
+    return np.stack(gaps, axis=-1)
+
+
+def _last_terms(pilot: Pilot) -> tuple[np.ndarray, np.ndarray]:
+    """L and K at the pilot's largest data size."""
+    train, fresh = pilot.train_risk[..., -1], pilot.in_distribution_risk[..., -1]
+    return train, implied_complexity(train, fresh, pilot.data_sizes[-1])
+
+
+def bound(pilot: Pilot, data_size: float) -> Float[np.ndarray, "*replicate difficulty"]:
+    """The predictor: U(n, d) with L and K of the pilot's largest data size n₀.
+
+    The generalization gap G_gen(n, d) = klinv(L, K / n) − L then shrinks to 0 as n grows. Only a
+    share s_d of what it gives up reaches the test, the extrapolation gap grows by the rest, and so
+    U(n, d) = R_T(n₀, d) − s_d (G_gen(n₀, d) − G_gen(n, d)).
+
+    If more data help on the training levels, by the same on each, and nowhere else, then s_d is
+    the test's mass on these levels. The pilot corrects this: s_d is the slope of the measured test
+    risks over the measured generalization gaps, shrunk towards that mass by `PRIOR_WEIGHT`.
+
+    Valid when:
+      What is trained at n differs from the pilot in its data alone, as with a fixed number of
+      steps: otherwise L would not stay.
+    """
+    _check_ahead(pilot.data_sizes, data_size)
+    gaps = np.maximum(pilot.in_distribution_risk - pilot.train_risk, 0.0)
+    moved, followed = (v - v.mean(axis=-1, keepdims=True) for v in (gaps, pilot.test_risk))
+    mass = (pilot.train_mixture > 0) @ pilot.test_mixture
+    share = (moved * followed).sum(axis=-1) + PRIOR_WEIGHT * mass
+    share /= (moved**2).sum(axis=-1) + PRIOR_WEIGHT
+    train, complexity = _last_terms(pilot)
+    gap = _in_distribution(train, complexity, data_size) - train
+    return pilot.test_risk[..., -1] - share * (gaps[..., -1] - gap)
+
+
+def bound_with_slices(pilot: Pilot, data_size: float) -> Float[np.ndarray, "*replicate difficulty"]:
+    """U(n, d) with L and K as in `bound`, and G_ext from slices that are carried to n one by one.
+
+    Tried before `bound`, and almost as good at 4 times the pilot; further out the slices, each a
+    power law without an end, promise too much.
+    """
+    return _in_distribution(*_last_terms(pilot), data_size) + _slice_gap(pilot, data_size)
+
+
+def bound_with_lines(pilot: Pilot, data_size: float) -> Float[np.ndarray, "*replicate difficulty"]:
+    """U(n, d) with lines in ln n, K = a_d + b_d ln n and L alike, and G_ext as with slices.
+
+    The first thing to try. On the recorded runs the implied complexity of hard data rises and then
+    falls with n, and their train risk rises and then levels off: neither is a line.
+    """
+    complexity = implied_complexity(pilot.train_risk, pilot.in_distribution_risk, pilot.data_sizes)
+    train, carried = (_line(v, pilot.data_sizes, data_size) for v in (pilot.train_risk, complexity))
+    return _in_distribution(train, carried, data_size) + _slice_gap(pilot, data_size)
+
+
+def slice_fits(pilot: Pilot, data_size: float) -> Float[np.ndarray, "*replicate difficulty"]:
+    """Every test slice carried to n by `extrapolate_risk`, and averaged: no train risk, no K."""
+    return _slices(pilot, data_size) @ pilot.test_mixture
+
+
+def curve(pilot: Pilot, data_size: float) -> Float[np.ndarray, "*replicate difficulty"]:
+    """Test risk of each difficulty as a line in ln n: the purely empirical fit."""
+    return np.clip(_line(pilot.test_risk, pilot.data_sizes, data_size), 0.0, 1.0)
+
+
+def best_in_pilot(pilot: Pilot, data_size: float) -> Float[np.ndarray, "*replicate difficulty"]:
+    """Test risk at the pilot's largest data size, as if nothing moved."""
+    del data_size
+    return pilot.test_risk[..., -1]
+
+
+def _ranks(pilot: Pilot, order: np.ndarray) -> np.ndarray:
+    return np.broadcast_to(order.astype(np.float64), pilot.train_risk.shape[:-1])
+
+
+def easiest(pilot: Pilot, data_size: float) -> Float[np.ndarray, "*replicate difficulty"]:
+    """Always the easiest difficulty of the pilot; the score ranks and is no risk."""
+    del data_size
+    return _ranks(pilot, np.arange(len(pilot.difficulties)))
+
+
+def medium(pilot: Pilot, data_size: float) -> Float[np.ndarray, "*replicate difficulty"]:
+    """Always the middle difficulty, the easier of two; the score ranks and is no risk."""
+    del data_size
+    levels = len(pilot.difficulties)
+    return _ranks(pilot, np.abs(np.arange(levels) - (levels - 1) / 2))
+
+
+def hardest(pilot: Pilot, data_size: float) -> Float[np.ndarray, "*replicate difficulty"]:
+    """Always the hardest difficulty of the pilot; the score ranks and is no risk."""
+    del data_size
+    return _ranks(pilot, -np.arange(len(pilot.difficulties)))
+
+
+PREDICTOR = "bound"
+NAIVE = ("easiest", "medium", "hardest", "best in pilot")
+RULES: dict[str, Rule] = {
+    PREDICTOR: bound,
+    "bound with slices": bound_with_slices,
+    "bound with lines": bound_with_lines,
+    "slices": slice_fits,
+    "curve": curve,
+    "best in pilot": best_in_pilot,
+    "easiest": easiest,
+    "medium": medium,
+    "hardest": hardest,
+}
+"""Every rule by name: the predictor, its rivals that fit something, and the naive ones."""
+
+
+def choose(scores: ArrayLike) -> Int[np.ndarray, "*replicate"]:
+    """Position of the least score along the last axis; ties go to the easier difficulty."""
+    return np.argmin(np.asarray(scores), axis=-1)
+
+
+def regret(test_risk: ArrayLike, choice: ArrayLike) -> Float[np.ndarray, "*replicate"]:
+    """R_T at the chosen difficulty minus the least R_T: what the choice costs, at least 0.
+
+    Args:
+      test_risk: measured risk of each difficulty, shape [..., difficulty].
+      choice: position of the chosen difficulty, shape [...].
+
+    Raises:
+      ValueError: if a risk is missing.
+    """
+    risk = np.asarray(test_risk, dtype=np.float64)
+    if not np.isfinite(risk).all():
+        raise ValueError(f"test_risk must be known at every difficulty, got {risk}")
+    chosen = np.take_along_axis(risk, np.asarray(choice)[..., None], axis=-1)[..., 0]
+    return chosen - risk.min(axis=-1)
+
+
+def rank_correlation(predicted: ArrayLike, measured: ArrayLike) -> Float[np.ndarray, "*replicate"]:
+    """Spearman's correlation over difficulties (last axis); NaN where either does not vary."""
+    ranks = [stats.rankdata(values, axis=-1) for values in (predicted, measured)]
+    first, second = (rank - rank.mean(axis=-1, keepdims=True) for rank in ranks)
+    scale = np.sqrt((first**2).sum(axis=-1) * (second**2).sum(axis=-1))
+    product = (first * second).sum(axis=-1)
+    return np.divide(product, scale, out=np.full_like(scale, np.nan), where=scale > 0)
