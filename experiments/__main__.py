@@ -1,4 +1,4 @@
-"""The command line: ``sweetspot list | run | figures | report | tasks``."""
+"""The command line: ``sweetspot list | run | bound | recommend | regret | figures | …``."""
 
 from __future__ import annotations
 
@@ -20,12 +20,18 @@ from rich.console import Console  # noqa: E402
 from rich.table import Table  # noqa: E402
 
 from experiments import figures, optimum, report  # noqa: E402
+from experiments.average import average_regret  # noqa: E402
+from experiments.certify import DEFAULT_CERTIFICATES, CertifyConfig, certify  # noqa: E402
 from experiments.grid import SweepConfig  # noqa: E402
+from experiments.pilot import read_pilot  # noqa: E402
 from experiments.recipes import RECIPES  # noqa: E402
+from experiments.recommend import Recommendation, recommend  # noqa: E402
+from experiments.regret import write_regret  # noqa: E402
 from experiments.results import ResultsError, read_manifest, read_tables  # noqa: E402
 from experiments.run import run_sweep  # noqa: E402
 from synth.task import Mixture, pool  # noqa: E402
 from synth.tasks import TASKS, make_task  # noqa: E402
+from theory.certificate import Ledger  # noqa: E402
 
 console = Console()
 Positional = tyro.conf.Positional
@@ -70,6 +76,106 @@ def run_command(defaults: SweepConfig) -> Callable[..., None]:
         console.print(f"Table: {out / 'table.parquet'}")
 
     return run
+
+
+def certify_cells(
+    results: Path,
+    config: Annotated[CertifyConfig, tyro.conf.arg(name="")] = DEFAULT_CERTIFICATES,
+) -> None:
+    """Certify the cells of a finished sweep and write RESULTS/certificates.parquet.
+
+    Args:
+      results: a run directory.
+      config: what to certify.
+    """
+    print_certificates(certify(results, config))
+    console.print(f"Table: {results / 'certificates.parquet'}")
+
+
+def print_certificates(certificates: pd.DataFrame) -> None:
+    """For each difficulty and n: the plain risk, and each method's bound and own risk."""
+    shown = Table("d", "n", "plain", *certificates["method"].unique(), box=box.SIMPLE)
+    for (level, size), cell in certificates.groupby(["difficulty", "data_size"]):
+        means = cell.groupby("method")[["risk_bound", "gibbs_risk"]].mean()
+        columns = [
+            "–"
+            if method not in means.index
+            else f"{means.loc[method, 'risk_bound']:.3f} ({means.loc[method, 'gibbs_risk']:.3f})"
+            for method in certificates["method"].unique()
+        ]
+        shown.add_row(str(level), str(size), f"{cell['plain_risk'].mean():.3f}", *columns)
+    console.print(shown)
+    console.print("Risk bounds, in brackets the measured risk of the predictor they are about.")
+    console.print(str(Ledger.from_json(certificates["ledger"].iloc[0])), highlight=False)
+
+
+def recommend_difficulty(
+    data_size: int,
+    results: Path | None = None,
+    pilot: str | None = None,
+    recipe: str = "tradeoff",
+    out: Path | None = None,
+) -> None:
+    """Predict the best training difficulty for a data budget, or say that the pilot cannot tell.
+
+    Args:
+      data_size: the budget, at least the largest data size of the pilot and in its unit.
+      results: a finished run to predict from; or
+      pilot: a preset of `recipe` to run first (or carry on with) and predict from.
+      recipe: a name that `sweetspot list` shows.
+      out: directory of that run; default runs/RECIPE-PILOT.
+    """
+    if (results is None) == (pilot is None):
+        raise ValueError(
+            f"either results (a run directory) or pilot (a preset) must be given, "
+            f"got results = {results} and pilot = {pilot}"
+        )
+    if results is None:
+        results = out or Path("runs") / f"{recipe}-{pilot}"
+        config = _run_defaults([recipe, f"--preset={pilot}"])
+        run_sweep(config, results, recipe=recipe, preset=str(pilot))
+    table, config = read_pilot(results)
+    for study in optimum.studies(table):
+        print_recommendation(recommend(table, study, config, data_size))
+    console.print(
+        "Predictions with 90% bootstrap intervals; no certificate, and none would certify "
+        "which difficulty is best."
+    )
+
+
+def print_recommendation(found: Recommendation) -> None:
+    """The answer, what it rests on, and what other rules would choose."""
+    console.print(f"\n[bold]{found.study.title}[/bold]: {found.verdict}", highlight=False)
+    shown = Table("d", "predicted test risk", "above the least", box=box.SIMPLE)
+    for level, risk in found.predicted.items():
+        above = found.excess.get(level)
+        shown.add_row(str(level), str(risk), "–" if above is None else str(above))
+    console.print(shown)
+    rules = ", ".join(f"{rule} {level}" for rule, level in found.choices.items())
+    sizes = ", ".join(map(str, found.pilot_sizes))
+    console.print(f"Fitted to n = {sizes}. Choices of all rules: {rules}.", highlight=False)
+
+
+def judge_rules(results: list[Path], out: Path = Path("runs/regret")) -> None:
+    """Judge every rule that picks a difficulty by its regret on held-out data sizes.
+
+    Writes OUT/regret.parquet and OUT/prediction.parquet, and draws their figures.
+
+    Args:
+      results: finished runs to average over.
+      out: directory of the tables.
+    """
+    tables = write_regret(results, out)
+    shown = Table("rule", "regret", "above the predictor", "rank corr.", box=box.SIMPLE)
+    for row in average_regret(tables["regret"]).to_dict("records"):
+        regret = optimum.Interval(row["regret"], row["low"], row["high"])
+        more = optimum.Interval(row["more"], row["more_low"], row["more_high"])
+        shown.add_row(row["rule"], str(regret), str(more), f"{row['rank_correlation']:.2f}")
+    console.print(shown)
+    console.print("Means over all held-out cases with 90% intervals over bases.")
+    names = [name for name, figure in figures.FIGURES.items() if set(figure.TABLES) <= set(tables)]
+    for path in [*(out / f"{name}.parquet" for name in tables), *figures.draw(tables, out, names)]:
+        console.print(str(path))
 
 
 def draw_figures(results: Path, out: Path | None = None) -> None:
@@ -163,6 +269,9 @@ def main() -> None:
             {
                 "list": list_recipes,
                 "run": run_command(_run_defaults(asked)),
+                "bound": certify_cells,
+                "recommend": recommend_difficulty,
+                "regret": judge_rules,
                 "figures": draw_figures,
                 "report": write_report,
                 "tasks": list_tasks,

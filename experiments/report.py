@@ -84,6 +84,20 @@ def cells(table: pd.DataFrame) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True)
 
 
+def certificates(table: pd.DataFrame) -> pd.DataFrame:
+    """One row per cell and method of a table of certificates, means over members."""
+    shown = {
+        "risk_bound": "risk bound",
+        "gibbs_risk": "measured risk",
+        "kl": "KL (nats)",
+        "plain_risk": "risk of plain fine-tuning",
+        "test_bound_monotone": "test risk bound",
+        "test_risk": "measured test risk",
+    }
+    means = table.groupby(["difficulty", "data_size", "method"], sort=False)[list(shown)].mean()
+    return means.rename(columns=shown).round(3).reset_index()
+
+
 def _sortable(frame: pd.DataFrame) -> dict[str, Any]:
     """A frame as header and rows of (text, sort key): intervals sort by their mean."""
 
@@ -124,7 +138,7 @@ def write_report(
 
     Args:
       directory: where the page goes, usually the run's own directory.
-      tables: name -> table; "table" is needed.
+      tables: name -> table; "table" is needed, "certificates" is shown where it is there.
       manifest: what `results.read_manifest` gives; shown as it is, nested.
       figure_paths: SVG or PNG files as `figures.draw` returns them, in the order of the page.
 
@@ -140,6 +154,7 @@ def write_report(
     studies = optimum.studies(table)
     members = table.drop_duplicates([*optimum.AXES, "train_mixture", "loss", "learning_rate"])
     trained = members.loc[members["train_mixture"] != optimum.UNTRAINED]
+    bounds = tables.get("certificates")
     details = {name: value for name, value in manifest.items() if name != "config"}
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
@@ -161,6 +176,8 @@ def write_report(
         },
         headline=_sortable(optimum.headline(table)),
         cells=_sortable(cells(table)),
+        certificates=_sortable(certificates(bounds)) if bounds is not None else None,
+        ledger=figures.style.ledger_line(bounds) if bounds is not None else "",
         pictures=_pictures(figure_paths),
         config=manifest.get("config", {}),
         details=details,

@@ -2,7 +2,9 @@
 
 Risks lie in [0, 1] and divergences are in nats; what is computed from concrete numbers is NumPy
 float64, rounded to the safe side. `theory.divergence` holds the binary KL and its inverses,
-`theory.bounds` one theorem per file.
+`theory.bounds` one theorem per file, `theory.certificate` the record with its account of delta,
+`theory.posterior` what is certified, `theory.shift` the extrapolation gap, and `theory.predictor`
+the best difficulty for a budget.
 """
 
 from theory.bounds import (
@@ -20,10 +22,13 @@ from theory.bounds import (
     sample_compression,
     thiemann,
 )
+from theory.certificate import Certificate, Ledger
 from theory.divergence import binary_kl, kl_inverse, kl_inverse_first, kl_inverse_lower, xi
 
 __all__ = [
     "BOUNDS",
+    "Certificate",
+    "Ledger",
     "binary_kl",
     "catoni",
     "catoni_grid",

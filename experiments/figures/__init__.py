@@ -40,16 +40,17 @@ def draw(
     Args:
       tables: name -> table, as `results.read_tables` gives them.
       out_dir: where the files go; made if missing.
-      names: which figures; all by default.
+      names: which figures; by default all whose tables are there.
 
     Returns:
-      The files written, NAME.png and NAME.svg in turn. A figure whose tables are missing is
-      skipped with a logged warning that names them.
+      The files written, NAME.png and NAME.svg in turn. A figure that was asked for and whose
+      tables are missing is skipped with a logged warning that names them.
 
     Raises:
       ValueError: if a name is not a figure.
     """
-    names = list(FIGURES) if names is None else list(names)
+    if names is None:
+        names = [name for name, figure in FIGURES.items() if set(figure.TABLES) <= set(tables)]
     if unknown := sorted(set(names) - set(FIGURES)):
         raise ValueError(f"names: {unknown} are not figures; there are {list(FIGURES)}")
     Path(out_dir).mkdir(parents=True, exist_ok=True)

@@ -6,11 +6,14 @@ so that no figure depends on colour.
 
 from __future__ import annotations
 
+import json
+import textwrap
 from collections.abc import Sequence
 from typing import Any
 
 import matplotlib
 import numpy as np
+import pandas as pd
 import seaborn
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -107,3 +110,23 @@ def outer_labels(axes: np.ndarray, x: str, y: str) -> None:
         axis.set_xlabel(x)
     for axis in axes[:, 0]:
         axis.set_ylabel(y)
+
+
+def ledger_line(certificates: pd.DataFrame) -> str:
+    """How delta was split over the certificates of a table, in one line."""
+    ledger = json.loads(certificates["ledger"].iloc[0])
+    each = ledger["delta"] / ledger["num_cells"]
+    return (
+        f"all bounds hold at once with probability {1 - ledger['delta']:g}: "
+        f"δ = {ledger['delta']:g} = {ledger['num_cells']} claims × {each:.2g}; "
+        f"trained posteriors split theirs over Monte Carlo and bound"
+    )
+
+
+def ledger_title(figure: Figure, certificates: pd.DataFrame) -> None:
+    """Put the ledger above all panels, in lines that fit on the page."""
+    width = int(13 * figure.get_figwidth())
+    line = ledger_line(certificates)
+    if len(line) > width:
+        line = "\n".join(textwrap.fill(part, width) for part in line.split("; "))
+    figure.suptitle(line, fontsize=9)

@@ -11,6 +11,7 @@ import scipy.optimize
 import scipy.stats
 
 from theory import shift
+from theory.divergence import kl_inverse
 
 LEVELS = np.arange(1, 11)
 UNIFORM = np.full(10, 0.1)
@@ -160,6 +161,25 @@ def test_conditional_maps_hold_under_their_assumption(drawn):
     wider = shift.increments(training_risk, test, train, least=rises - 0.1, most=rises + 0.2)
     assert wider.values >= exact.values
     assert {bound.layer for bound in (found, limits)} == {"conditional"}
+
+
+def test_weights_inside_the_bound_cover_the_test_risk_and_beat_the_largest_weight():
+    """2000 samples of 200 examples; errors at level 1, where test/train is small."""
+    delta, n = 0.05, 200
+    test, train = levels(0.2, 0.8), levels(0.6, 0.4)
+    ratio, slice_risk = test / train, levels(0.3, 0.02)
+    generator = np.random.default_rng(0)
+    drawn = generator.choice(2, (2000, n), p=train)
+    wrong = generator.random((2000, n)) < slice_risk[drawn]
+    radius = np.log(1 / delta) / n  # one fixed predictor
+    weighted = (wrong * ratio[drawn]).mean(axis=1) / ratio.max()
+    bounds = np.minimum(shift.weighted_importance(weighted, radius, test, train).values, 1)
+    violations = int((bounds < slice_risk @ test).sum())
+    assert scipy.stats.binomtest(violations, 2000).proportion_ci(method="exact").low <= delta
+    largest = shift.importance(kl_inverse(wrong.mean(axis=1), radius), test, train).values
+    assert (bounds < largest).mean() > 0.99
+    unseen = shift.weighted_importance(0.0, radius, test, levels(1.0, 0.0))
+    assert unseen.values == 1.0
 
 
 def test_training_on_harder_data_leaves_no_gap_while_the_risk_is_monotone():

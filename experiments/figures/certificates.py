@@ -1,0 +1,99 @@
+"""Certified risk bounds (filled markers) over the measured risk of the same predictor (hollow) and
+the risk of the plainly fine-tuned member (black), on fresh draws of the training mixture. Upper
+row: half of the sample is held out, so that every certificate is close to the test-set bound. Lower
+row: the prior stands at the base and all of the sample trains the posterior. All bounds hold at
+once with the probability in the title; means over bases and seeds.
+
+The bounds come from `sweetspot bound`; how delta was split is in the title and in the table.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import matplotlib
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from experiments.figures import style
+
+TABLES = ("certificates",)
+ROWS = (("test-set", "held-out", "candidates"), ("base",))
+"""Methods of the upper and of the lower row; trained blocks join the lower one."""
+
+
+def methods(certificates: pd.DataFrame) -> tuple[list[str], list[str]]:
+    """Methods of the table for each row."""
+    found = list(certificates["method"].unique())
+    upper = [method for method in ROWS[0] if method in found]
+    return upper, [method for method in found if method not in upper]
+
+
+@matplotlib.rc_context(style.RC)
+def plot(tables: Mapping[str, pd.DataFrame]) -> Figure:
+    """Risk over data size: one column per difficulty, rows by what the prior has seen."""
+    certificates = tables["certificates"]
+    levels = sorted(certificates["difficulty"].unique())
+    sizes = sorted(certificates["data_size"].unique())
+    rows = [row for row in methods(certificates) if row]
+    titles = [f"trained on 1..{level}" for level in levels]
+    figure, axes = style.panels(titles, rows=len(rows), width=2.4, height=2.9)
+    names = [method for row in rows for method in row]
+    handles = {}
+    for row, shown in enumerate(rows):
+        for column, level in enumerate(levels):
+            axis = axes[row, column]
+            cells = certificates[certificates["difficulty"] == level]
+            plain = cells.groupby("data_size")["plain_risk"].mean()
+            handles["plain fine-tuning\n(measured)"] = axis.plot(
+                plain.index, plain, color=style.INK, linewidth=2.2, zorder=3
+            )[0]
+            for method in shown:
+                of_method = cells[cells["method"] == method]
+                if of_method.empty:
+                    continue
+                means = of_method.groupby("data_size")[["risk_bound", "gibbs_risk"]].mean()
+                position = names.index(method)
+                look = {
+                    "color": style.colour(position, len(names)),
+                    "marker": style.MARKERS[position],
+                }
+                handles[f"{method}: bound"] = axis.plot(
+                    means.index, means["risk_bound"], **look, zorder=4
+                )[0]
+                axis.plot(
+                    means.index,
+                    means["gibbs_risk"],
+                    **look,
+                    markerfacecolor="white",
+                    linestyle=":",
+                    linewidth=1.2,
+                    zorder=4,
+                )
+            style.size_axis(axis, sizes)
+            axis.tick_params(axis="x", labelrotation=60)
+            axis.set_ylim(-0.03, 1.03)
+            axis.set_xlabel("")
+    style.outer_labels(axes, "examples n", "risk (0–1 loss)")
+    hollow = Line2D(
+        [],
+        [],
+        color="grey",
+        marker="o",
+        markerfacecolor="white",
+        linestyle=":",
+        label="the same predictor,\nmeasured",
+    )
+    lines = [Line2D([], [], **_look(handle), label=name) for name, handle in handles.items()]
+    style.side_legend(figure, [*lines, hollow])
+    style.ledger_title(figure, certificates)
+    return figure
+
+
+def _look(line: Line2D) -> dict:
+    return {
+        "color": line.get_color(),
+        "marker": line.get_marker(),
+        "linewidth": line.get_linewidth(),
+    }

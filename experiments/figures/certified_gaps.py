@@ -1,0 +1,98 @@
+"""Test risk as the bound of each predictor takes it apart (right bar of each pair) and as measured
+(left bar): risk on its own sample, what is added for the training mixture (generalization) and what
+is added for the test mixture (extrapolation, for risks that rise with difficulty, which needs no
+further data). The claim of the paper is that the second piece grows with difficulty and shrinks
+with n while the third shrinks with difficulty.
+
+The smallest and the largest n are shown; cells whose measured slice risks contradict the assumption
+behind the third piece carry a cross.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import matplotlib
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+
+from experiments.figures import style
+
+TABLES = ("certificates",)
+PIECES = ("on its own sample", "+ generalization", "+ extrapolation")
+WIDTH = 0.38
+
+
+def pieces(cells: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Means over members, by difficulty: the measured pieces, and those of the bounds."""
+    ends = {
+        "measured": ("empirical_risk", "gibbs_risk", "test_risk"),
+        "certified": ("empirical_risk", "risk_bound", "test_bound_monotone"),
+    }
+    means = cells.groupby("difficulty")[sorted({name for names in ends.values() for name in names})]
+    split = {
+        kind: means.mean()[list(names)].T.diff().fillna(means.mean()[list(names)].T)
+        for kind, names in ends.items()
+    }
+    for frame in split.values():
+        frame.index = pd.Index(PIECES)
+    return split["measured"].T, split["certified"].T
+
+
+@matplotlib.rc_context(style.RC)
+def plot(tables: Mapping[str, pd.DataFrame]) -> Figure:
+    """Stacked bars over difficulty: rows for the smallest and largest n, columns for predictors."""
+    certificates = tables["certificates"]
+    found = list(certificates["method"].unique())
+    blocks = [name for name in found if name not in ("base", "test-set", "held-out", "candidates")]
+    shown = [name for name in ("candidates", "test-set") if name in found][:1] + blocks[:1]
+    shown = shown or found[:1]
+    levels = sorted(certificates["difficulty"].unique())
+    sizes = sorted({certificates["data_size"].min(), certificates["data_size"].max()})
+    figure, axes = style.panels(shown, rows=len(sizes), width=3.9, height=2.8)
+    for column, method in enumerate(shown):
+        for row, size in enumerate(sizes):
+            axis = axes[row, column]
+            chosen = (certificates["method"] == method) & (certificates["data_size"] == size)
+            cells = certificates[chosen]
+            # Panels share their axis, and not every predictor has every level.
+            contradicted = ~cells.groupby("difficulty")["is_monotone"].all()
+            places = np.array([levels.index(level) for level in contradicted.index])
+            for side, split in zip((-0.5, 0.5), pieces(cells), strict=True):
+                bottom = np.zeros(len(split))
+                for position, name in enumerate(PIECES):
+                    axis.bar(
+                        places + side * (WIDTH + 0.03),
+                        split[name],
+                        WIDTH,
+                        bottom=bottom,
+                        color=style.colour(position, len(PIECES)),
+                        edgecolor="white" if side < 0 else style.INK,
+                        linewidth=0.9,
+                        gid=name,
+                    )
+                    bottom = bottom + split[name].to_numpy()
+            crossed = places[contradicted]
+            axis.plot(crossed, [1.05] * len(crossed), "x", color=style.INK)
+            axis.set_xticks(range(len(levels)), [str(level) for level in levels])
+            axis.grid(visible=False, axis="x")
+            axis.set_ylim(0, 1.12)
+            axis.annotate(
+                f"n = {size}", (0.02, 0.97), xycoords="axes fraction", va="top", weight="bold"
+            )
+    style.outer_labels(axes, style.DIFFICULTY_LABEL, "risk (0–1 loss)")
+    handles = [
+        *(
+            Patch(color=style.colour(position, len(PIECES)), label=name)
+            for position, name in enumerate(PIECES)
+        ),
+        Patch(facecolor="white", edgecolor="grey", label="left: measured"),
+        Patch(facecolor="white", edgecolor=style.INK, linewidth=1.5, label="right: certified"),
+        Line2D([], [], color=style.INK, marker="x", linestyle="none", label="assumption violated"),
+    ]
+    style.side_legend(figure, handles)
+    style.ledger_title(figure, certificates)
+    return figure

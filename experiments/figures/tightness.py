@@ -1,0 +1,79 @@
+"""How loose each certificate is: the bound divided by the measured risk of the predictor that it is
+about, over the number of examples. One is perfect. Where the predictor made no error on the fresh
+draws, the ratio is a lower limit (arrow), taken at one error.
+
+Means over bases and seeds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import matplotlib
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FixedLocator, NullLocator
+
+from experiments.figures import style
+
+TABLES = ("certificates",)
+TICKS = (1, 2, 3, 5, 10, 20, 50, 100, 200, 500, 1000)
+
+
+@matplotlib.rc_context(style.RC)
+def plot(tables: Mapping[str, pd.DataFrame]) -> Figure:
+    """Ratio over data size, one panel per difficulty, one line per method."""
+    certificates = tables["certificates"]
+    names = list(certificates["method"].unique())
+    levels = sorted(certificates["difficulty"].unique())
+    figure, axes = style.panels([f"trained on 1..{level}" for level in levels], width=2.4)
+    lines = {}
+    for axis, level in zip(axes[0], levels, strict=True):
+        cells = certificates[certificates["difficulty"] == level]
+        for position, method in enumerate(names):
+            of_method = cells[cells["method"] == method]
+            if of_method.empty:
+                continue
+            grouped = of_method.groupby("data_size")
+            risk, least = grouped["gibbs_risk"].mean(), 1 / grouped["num_fresh"].sum()
+            ratio = grouped["risk_bound"].mean() / np.maximum(risk, least)
+            lines[method] = axis.plot(
+                ratio.index,
+                ratio,
+                color=style.colour(position, len(names)),
+                marker=style.MARKERS[position],
+                linestyle=style.LINES[position % len(style.LINES)],
+            )[0]
+            limits = ratio[risk < least]
+            axis.plot(
+                limits.index, 1.25 * limits, "^", color=style.INK, markersize=5, linestyle="none"
+            )
+        axis.axhline(1.0, color=style.INK, linewidth=1.0)
+        axis.set_yscale("log")
+        axis.yaxis.set_major_locator(FixedLocator(TICKS))
+        axis.yaxis.set_minor_locator(NullLocator())
+        axis.yaxis.set_major_formatter(lambda value, _: f"{value:g}×")
+        style.size_axis(axis, sorted(certificates["data_size"].unique()))
+        axis.tick_params(axis="x", labelrotation=60)
+    style.outer_labels(axes, "examples n", "certificate / measured risk")
+    handles = [
+        *(
+            Line2D(
+                [],
+                [],
+                color=line.get_color(),
+                marker=line.get_marker(),
+                linestyle=line.get_linestyle(),
+                label=method,
+            )
+            for method, line in lines.items()
+        ),
+        Line2D(
+            [], [], color=style.INK, marker="^", linestyle="none", label="no error seen:\nat least"
+        ),
+    ]
+    style.side_legend(figure, handles)
+    style.ledger_title(figure, certificates)
+    return figure
