@@ -30,11 +30,19 @@ class Trend:
         return f"{self.agree} of {self.number}"
 
 
+def risk_bounds(certificates: pd.DataFrame, method: str) -> pd.DataFrame:
+    """Mean bound: difficulties down, data sizes across."""
+    return _means(certificates, method, "risk_bound")
+
+
 def generalization_terms(certificates: pd.DataFrame, method: str) -> pd.DataFrame:
     """Mean bound minus mean risk on the sample: difficulties down, data sizes across."""
+    return risk_bounds(certificates, method) - _means(certificates, method, "empirical_risk")
+
+
+def _means(certificates: pd.DataFrame, method: str, column: str) -> pd.DataFrame:
     cells = certificates[certificates["method"] == method]
-    means = cells.groupby(["difficulty", "data_size"])[["risk_bound", "empirical_risk"]].mean()
-    return (means["risk_bound"] - means["empirical_risk"]).unstack("data_size")
+    return cells.groupby(["difficulty", "data_size"])[column].mean().unstack("data_size")
 
 
 def grows_with_difficulty(terms: pd.DataFrame) -> Trend:

@@ -12,13 +12,18 @@ from pathlib import Path
 
 import pandas as pd
 
-from experiments import optimum
-from experiments.benchmarks import generation, grid, read_record
+from experiments import optimum, premise
+from experiments.average import average_regret
+from experiments.benchmarks import bounds, generation, grid, read_record
+from experiments.figures.style import ledger_line
+from experiments.optimum import Interval
 from experiments.report import verdict
-from experiments.results import read_manifest, read_table
+from experiments.results import read_manifest, read_parquet, read_table
 
 ROOT = Path(__file__).parents[1]
 TRADEOFF = ROOT / "experiments" / "results" / "tradeoff"
+PREDICTION = ROOT / "experiments" / "results" / "prediction"
+CERTIFICATES = ROOT / "experiments" / "results" / "certificates"
 
 
 def markdown_table(frame: pd.DataFrame) -> str:
@@ -55,9 +60,97 @@ def headline() -> str:
     return "\n".join(parts)
 
 
+TOLERANCES = {256: 0.15, 1024: 0.08, 4096: 0.05}
+"""What a certificate may exceed 1.5 times the plain member's risk by, at each n."""
+
+
+def certificates() -> str:
+    """Bounds of the tracked run beside the plain member's risk, and how many meet their bar."""
+    table = read_parquet(CERTIFICATES / "certificates.parquet")
+    means = table.groupby(["difficulty", "data_size", "method"])[
+        ["risk_bound", "gibbs_risk"]
+    ].mean()
+    rows, met = [], 0
+    for cell, members in table.groupby(["difficulty", "data_size"]):
+        level, size = (int(part) for part in cell)  # type: ignore[union-attr]
+        plain = members["plain_risk"].mean()
+        bound = means.loc[cell, "risk_bound"]
+        held_out = min(bound["held-out"], bound["candidates"])
+        bar = 1.5 * plain + TOLERANCES[size]
+        met += held_out <= bar
+        row = {"d": level, "n": size, "plain member": f"{plain:.3f}"}
+        row |= {name: f"{bound[name]:.3f}" for name in ("test-set", "held-out", "candidates")}
+        row["bar"] = f"{bar:.3f}" + ("" if held_out <= bar else " missed")
+        for name in ("base", "gains", "lora"):
+            found = means.loc[cell].to_dict("index").get(name)
+            row[f"{name} (own risk)"] = (
+                f"{found['risk_bound']:.3f} ({found['gibbs_risk']:.3f})" if found else "–"
+            )
+        rows.append(row)
+    return "\n".join(
+        [
+            markdown_table(pd.DataFrame(rows)),
+            "",
+            f"{met} of {len(rows)} cells meet the bar for held-out prior or candidates: 1.5 "
+            f"times the plain member's risk, plus {', '.join(map(str, TOLERANCES.values()))} at "
+            f"n = {', '.join(map(str, TOLERANCES))}. Means over {table['base_seed'].nunique()} "
+            f"bases; {ledger_line(table)}.",
+        ]
+    )
+
+
+def premise_verdict() -> str:
+    """Whether the generalization bound moves with difficulty and n as the paper assumes."""
+    table = read_parquet(CERTIFICATES / "certificates.parquet")
+    complexity = read_parquet(CERTIFICATES / "complexity.parquet")
+    lines = []
+    for method in complexity["method"].unique():
+        terms = premise.generalization_terms(table, method)
+        paths = premise.nats_at_risk(complexity, method, int(complexity["data_size"].max()))
+        bounds_grow = premise.grows_with_difficulty(premise.risk_bounds(table, method))
+        lines.append(
+            f"- `{method}`: the bound itself grows with difficulty in {bounds_grow} steps at equal "
+            f"n; what it adds to the risk on the sample grows in "
+            f"{premise.grows_with_difficulty(terms)} and shrinks with n in "
+            f"{premise.shrinks_with_size(terms)} steps; at equal risk the harder level needs more "
+            f"nats in {premise.harder_costs_more(paths)} pairs."
+        )
+    return "\n".join(lines)
+
+
+def regret() -> str:
+    """Mean regret of every rule on held-out data sizes, and where it comes from."""
+    regrets = read_parquet(PREDICTION / "regret.parquet")
+    rows = [
+        {
+            "rule": f"**{row['rule']}** (the predictor)"
+            if row["kind"] == "predictor"
+            else row["rule"],
+            "regret": Interval(row["regret"], row["low"], row["high"]),
+            "minus the predictor's": Interval(row["more"], row["more_low"], row["more_high"]),
+            "rank correlation": f"{row['rank_correlation']:.2f}",
+        }
+        for row in average_regret(regrets).to_dict("records")
+    ]
+    cases = regrets.groupby(["run", "study"], sort=False)
+    sources = "; ".join(
+        f"{run}, {study}: {rows['base'].nunique()} bases, {rows['factor'].min():g} to "
+        f"{rows['factor'].max():g} times beyond"
+        for (run, study), rows in cases  # type: ignore[misc]
+    )
+    return (
+        f"{markdown_table(pd.DataFrame(rows))}\n\nMeans over bases and data sizes, 90% intervals "
+        f"over bases ({sources})."
+    )
+
+
 PARTS: dict[str, Callable[[], str]] = {
     "headline": headline,
+    "certificates": certificates,
+    "premise": premise_verdict,
+    "regret": regret,
     "performance": lambda: grid.markdown(*read_record("grid")),
+    "bounds": lambda: bounds.markdown(*read_record("bounds")),
     "generation": lambda: generation.markdown(*read_record("generation")),
 }
 

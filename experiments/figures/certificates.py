@@ -2,7 +2,7 @@
 the risk of the plainly fine-tuned member (black), on fresh draws of the training mixture. Upper
 row: half of the sample is held out, so that every certificate is close to the test-set bound. Lower
 row: the prior stands at the base and all of the sample trains the posterior. All bounds hold at
-once with the probability in the title; means over bases and seeds.
+once with the probability in the title; means over bases and seeds, bars from lowest to highest.
 
 The bounds come from `sweetspot bound`; how delta was split is in the title and in the table.
 """
@@ -53,7 +53,8 @@ def plot(tables: Mapping[str, pd.DataFrame]) -> Figure:
                 of_method = cells[cells["method"] == method]
                 if of_method.empty:
                     continue
-                means = of_method.groupby("data_size")[["risk_bound", "gibbs_risk"]].mean()
+                grouped = of_method.groupby("data_size")[["risk_bound", "gibbs_risk"]]
+                means, low, high = grouped.mean(), grouped.min(), grouped.max()
                 position = names.index(method)
                 look = {
                     "color": style.colour(position, len(names)),
@@ -62,6 +63,9 @@ def plot(tables: Mapping[str, pd.DataFrame]) -> Figure:
                 handles[f"{method}: bound"] = axis.plot(
                     means.index, means["risk_bound"], **look, zorder=4
                 )[0]
+                axis.vlines(
+                    means.index, low["risk_bound"], high["risk_bound"], look["color"], lw=1.0
+                )
                 axis.plot(
                     means.index,
                     means["gibbs_risk"],
@@ -75,6 +79,11 @@ def plot(tables: Mapping[str, pd.DataFrame]) -> Figure:
             axis.tick_params(axis="x", labelrotation=60)
             axis.set_ylim(-0.03, 1.03)
             axis.set_xlabel("")
+        of_base = row == len(rows) - 1 and "base" in shown
+        said = "all n train;\nprior at the base" if of_base else "n / 2 held out"
+        axes[row, 0].annotate(
+            said, (0.97, 0.97), xycoords="axes fraction", ha="right", va="top", weight="bold"
+        )
     style.outer_labels(axes, "examples n", "risk (0–1 loss)")
     hollow = Line2D(
         [],
