@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 SWEETSPOT := $(BIN)/sweetspot
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
-RESULTS := experiments/results/tradeoff
+RESULTS := experiments/results
 
 .PHONY: demo test test-slow lint types bench figures clean
 
@@ -33,7 +33,10 @@ bench: $(VENV)/.all  ## measure against plain JAX and PyTorch and record the tab
 	$(BIN)/python -m experiments.readme
 
 figures: $(VENV)/.base  ## redraw every picture and table of the README from the tracked results
-	$(SWEETSPOT) figures --results $(RESULTS) --out $(RESULTS)/figures
+	$(SWEETSPOT) figures --results $(RESULTS)/tradeoff
+	$(SWEETSPOT) figures --results $(RESULTS)/certificates \
+		--names certificates certified_gaps complexity tightness
+	$(SWEETSPOT) figures --results $(RESULTS)/prediction
 	$(BIN)/python -m experiments.readme
 
 $(VENV)/bin/python:

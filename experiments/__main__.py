@@ -94,16 +94,18 @@ def certify_cells(
 
 def print_certificates(certificates: pd.DataFrame) -> None:
     """For each difficulty and n: the plain risk, and each method's bound and own risk."""
-    shown = Table("d", "n", "plain", *certificates["method"].unique(), box=box.SIMPLE)
-    for (level, size), cell in certificates.groupby(["difficulty", "data_size"]):
-        means = cell.groupby("method")[["risk_bound", "gibbs_risk"]].mean()
+    methods = certificates["method"].unique()
+    shown = Table("d", "n", "plain", *methods, box=box.SIMPLE)
+    for cell, rows in certificates.groupby(["difficulty", "data_size"]):
+        level, size = cell  # type: ignore[misc]
+        means = rows.pivot_table(["risk_bound", "gibbs_risk"], "method").to_dict("index")
         columns = [
-            "–"
-            if method not in means.index
-            else f"{means.loc[method, 'risk_bound']:.3f} ({means.loc[method, 'gibbs_risk']:.3f})"
-            for method in certificates["method"].unique()
+            f"{means[method]['risk_bound']:.2f} ({means[method]['gibbs_risk']:.2f})"
+            if method in means
+            else "–"
+            for method in methods
         ]
-        shown.add_row(str(level), str(size), f"{cell['plain_risk'].mean():.3f}", *columns)
+        shown.add_row(str(level), str(size), f"{rows['plain_risk'].mean():.3f}", *columns)
     console.print(shown)
     console.print("Risk bounds, in brackets the measured risk of the predictor they are about.")
     console.print(str(Ledger.from_json(certificates["ledger"].iloc[0])), highlight=False)
@@ -174,18 +176,24 @@ def judge_rules(results: list[Path], out: Path = Path("runs/regret")) -> None:
     console.print(shown)
     console.print("Means over all held-out cases with 90% intervals over bases.")
     names = [name for name, figure in figures.FIGURES.items() if set(figure.TABLES) <= set(tables)]
-    for path in [*(out / f"{name}.parquet" for name in tables), *figures.draw(tables, out, names)]:
+    for path in [
+        *(out / f"{name}.parquet" for name in tables),
+        *figures.draw(tables, out / "figures", names),
+    ]:
         console.print(str(path))
 
 
-def draw_figures(results: Path, out: Path | None = None) -> None:
-    """Draw every figure of a run as PNG and SVG.
+def draw_figures(
+    results: Path, out: Path | None = None, names: tuple[str, ...] | None = None
+) -> None:
+    """Draw the figures of a run as PNG and SVG.
 
     Args:
-      results: a run directory.
+      results: a run directory, or one with the tables of `sweetspot regret`.
       out: where the pictures go; default RESULTS/figures.
+      names: which figures; default all whose tables are there.
     """
-    for path in figures.draw(read_tables(results), out or results / "figures"):
+    for path in figures.draw(read_tables(results), out or results / "figures", names):
         console.print(str(path))
 
 

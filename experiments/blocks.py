@@ -17,6 +17,8 @@ from jaxtyping import Array, Float
 from synth.decoder import Parameters
 from theory.posterior import Block
 
+PRIOR_SEED = 0x53706F74
+"""Seed of random matrices; no recipe's master seed, so that they share no key with a sample."""
 KERNELS = ("query", "key", "value", "output", "gate", "up", "down")
 
 
@@ -43,7 +45,9 @@ def selection(centre: Parameters, names: tuple[str, ...]) -> Block:
 def subspace(centre: Parameters, size: int) -> Block:
     """A random subspace of all parameters, spanned by columns of length 1 in expectation."""
     full = selection(centre, ())
-    columns = jax.random.normal(jax.random.key(0), (full.size, size)) / math.sqrt(full.size)
+    columns = jax.random.normal(jax.random.key(PRIOR_SEED), (full.size, size)) / math.sqrt(
+        full.size
+    )
 
     def apply(vector: Float[Array, " size"]) -> Parameters:
         return full.apply(columns @ vector)
@@ -61,7 +65,7 @@ def lora(centre: Parameters, rank: int, names: tuple[str, ...]) -> Block:
     layers, first, shapes = centre["layers"], {}, {}
     for number, name in enumerate(names):
         depth, inputs, outputs = layers[name]["kernel"].shape
-        key = jax.random.fold_in(jax.random.key(0), number)
+        key = jax.random.fold_in(jax.random.key(PRIOR_SEED), number)
         first[name] = jax.random.normal(key, (depth, inputs, rank)) / math.sqrt(inputs)
         shapes[name] = (depth, rank, outputs)
 

@@ -10,12 +10,13 @@ each cell these predictors are made and certified for the risk on fresh draws of
   what the test set says, slightly worse; PAC-Bayes deserves no credit for it.
 - ``candidates``: several fine-tunings on the first half, mixed by Gibbs weights from the second;
   KL is at most the log of their number, and the mixture's risk is computed exactly.
-- ``gains``, ``lora`` …: a Gaussian over a block of parameters (`experiments.blocks`), its prior at
-  the base, trained on all of S by the bound itself.
+- ``gains``, ``lora``, ``full`` …: a Gaussian over a block of parameters (`experiments.blocks`),
+  its prior at the base, trained on all of S by the bound itself.
 
 Every certificate that a run makes shares delta equally with all others, since all may be drawn in
-one figure, and one chosen. Settings were tuned at the master seed `DEVELOPMENT_SEED`, and a sweep
-with that seed is refused.
+one figure, and one chosen; another call on the same sample, in another directory, spends delta
+anew. Settings were tuned at the master seed `DEVELOPMENT_SEED`, and a sweep with that seed is
+refused.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ import dataclasses
 import itertools
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -64,7 +65,8 @@ DEVELOPMENT_SEED = 7919
 """Master seed at which `TRAINED` was tuned; what is certified must not have been looked at."""
 
 PATH_STEPS, PATH_DRAWS = 9, 1024
-"""Steps from prior to posterior at which KL and risk are recorded, and draws behind each risk."""
+"""Steps from prior to posterior at which KL and risk are recorded, and draws behind each risk (of a
+larger sample, the first examples)."""
 
 POINT_METHODS = ("base", "test-set", "held-out", "candidates")
 console = Console()
@@ -81,6 +83,9 @@ class Trained:
 TRAINED = {
     "gains": Trained(0.1, PosteriorConfig()),
     "lora": Trained(0.05, PosteriorConfig(draws=8, learning_rate=1.5)),
+    "gains-biases": Trained(0.1, PosteriorConfig()),
+    "subspace": Trained(0.1, PosteriorConfig(draws=4, learning_rate=1.0)),
+    "full": Trained(0.005, PosteriorConfig(draws=2, learning_rate=1.0)),
 }
 
 
@@ -147,14 +152,27 @@ class CertifyConfig:
             "seeds": range(sweep.seeds),
         }
         for name, values in accepted.items():
-            if wrong := sorted(set(getattr(filled, name)) - set(values)):
+            asked = getattr(filled, name)
+            if wrong := sorted(set(asked) - set(values)):
                 raise ValueError(f"{name} must be some of {list(values)}, got {wrong}")
+            if len(set(asked)) < len(asked):
+                raise ValueError(f"{name} must be distinct, got {asked}")
         if self.mixture not in sweep.mixtures:
             raise ValueError(f"mixture must be one of {sweep.mixtures}, got {self.mixture!r}")
         if sweep.data_unit != "examples":
             raise ValueError(
                 "data_unit of the sweep must be 'examples': a token budget makes the number of "
                 f"examples depend on them, got {sweep.data_unit!r}"
+            )
+        if sweep.compute_unit == "epochs":
+            raise ValueError(
+                "compute_unit of the sweep must be 'steps' or 'tokens': members that are certified "
+                "together take equally many steps, got 'epochs'"
+            )
+        if len(sweep.learning_rates) > 1:
+            raise ValueError(
+                "learning_rates of the sweep must be one: which is best was seen on members that "
+                f"had trained on all of S, got {sweep.learning_rates}"
             )
         if min(filled.data_sizes or ()) < 2:
             raise ValueError(
@@ -175,10 +193,9 @@ class CertifyConfig:
 
 @dataclass(frozen=True)
 class Unit:
-    """Members certified together by one program; the unit of resume."""
+    """Members of one difficulty certified together by one program; the unit of resume."""
 
     name: str
-    difficulty: int
     methods: tuple[str, ...]
     members: tuple[Member, ...]
 
@@ -193,7 +210,7 @@ def certify(directory: Path, config: CertifyConfig = DEFAULT_CERTIFICATES) -> pd
 
     Returns:
       One row per certificate: the cell, the fields of `theory.certificate.Certificate`, and
-      measured risks (see `_measured`).
+      measured risks (see `_Certification._row`).
 
     Raises:
       ResultsError: if the directory holds no sweep, its bases are missing, or it holds
@@ -204,8 +221,9 @@ def certify(directory: Path, config: CertifyConfig = DEFAULT_CERTIFICATES) -> pd
     manifest, table = read_manifest(directory), read_table(directory)
     settings = sweep_config(manifest["config"])
     config = config.fitted(settings)
-    certification = _Certification(Sweep(settings), config, table, _bases(directory))
-    units = certification.units()
+    bases = _bases(directory, config.base_seeds)
+    certification = _Certification(Sweep(settings), config, table, bases)
+    units = certification.units
     identity = {
         "sweep": {name: manifest[name] for name in ("recipe", "preset", "config")},
         "certify": dataclasses.asdict(config),
@@ -214,25 +232,29 @@ def certify(directory: Path, config: CertifyConfig = DEFAULT_CERTIFICATES) -> pd
         },
         "ledger": str(certification.ledger),
     }
+    made_by = {
+        "commit": provenance.commit(),
+        "device": provenance.device_name(),
+        "versions": provenance.versions(PACKAGES),
+    }
     with open_run(directory / "certificates", identity) as run:
+        earlier = run.manifest.get("wall_time_seconds", 0.0)
         for number, unit in enumerate(units):
-            if not run.has_part(unit.name):
-                with console.status(f"Certifying {unit.name} ({number + 1} of {len(units)}) …"):
-                    rows, paths = certification.certify(unit)
-                    if paths:
-                        run.write_part(f"{unit.name}_complexity", pd.DataFrame(paths))
-                    run.write_part(unit.name, pd.DataFrame(rows))
+            if run.has_part(unit.name):
+                continue
+            with console.status(f"Certifying {unit.name} ({number + 1} of {len(units)}) …"):
+                rows, paths = certification.certify(unit)
+            if paths:
+                run.write_part(f"{unit.name}_complexity", pd.DataFrame(paths))
+            run.write_part(unit.name, pd.DataFrame(rows))
+            spent = round(earlier + time.monotonic() - start, 1)
+            run.update_manifest(**made_by, wall_time_seconds=spent)
         names = [unit.name for unit in units]
         certificates = _put_together(run, directory / "certificates.parquet", names)
-        if names := [f"{name}_complexity" for name in names if run.has_part(f"{name}_complexity")]:
-            _put_together(run, directory / "complexity.parquet", names)
-        run.update_manifest(
-            status="complete",
-            commit=provenance.commit(),
-            device=provenance.device_name(),
-            versions=provenance.versions(PACKAGES),
-            wall_time_seconds=round(time.monotonic() - start, 1),
-        )
+        trained = [f"{name}_complexity" for name in names if run.has_part(f"{name}_complexity")]
+        if trained:
+            _put_together(run, directory / "complexity.parquet", trained)
+        run.update_manifest(status="complete")
     return certificates
 
 
@@ -242,11 +264,11 @@ def _put_together(run: Run, path: Path, names: list[str]) -> pd.DataFrame:
     return table
 
 
-def _bases(directory: Path) -> list[Parameters]:
-    paths = sorted((directory / "bases").glob("base-*"), key=lambda path: int(path.name[5:]))
-    if not paths:
-        raise ResultsError(f"{directory / 'bases'} holds no bases; run the sweep first")
-    return [checkpoint.load(path)[1] for path in paths]
+def _bases(directory: Path, base_seeds: Iterable[int]) -> dict[int, Parameters]:
+    paths = {base_seed: directory / "bases" / f"base-{base_seed}" for base_seed in base_seeds}
+    if missing := [str(path) for path in paths.values() if not path.exists()]:
+        raise ResultsError(f"{missing} do not exist; run the sweep first")
+    return {base_seed: checkpoint.load(path)[1] for base_seed, path in paths.items()}
 
 
 class _Certification:
@@ -257,16 +279,18 @@ class _Certification:
         sweep: Sweep,
         config: CertifyConfig,
         table: pd.DataFrame,
-        bases: list[Parameters],
+        bases: dict[int, Parameters],
     ):
         self.sweep, self.config, self.table, self.bases = sweep, config, table, bases
-        units = self.units()
-        claims = sum(len(unit.methods) * len(unit.members) for unit in units)
+        self.units = self._plan()
+        claims = sum(len(unit.methods) * len(unit.members) for unit in self.units)
         # The probe of the test-set predictor is a claim of its own.
-        claims += sum(len(unit.members) for unit in units if "test-set" in unit.methods)
+        claims += sum(len(unit.members) for unit in self.units if "test-set" in unit.methods)
+        if not claims:
+            raise ValueError(f"methods, cells and seeds leave nothing to certify: {config}")
         self.ledger = Ledger(config.delta, num_cells=claims)
 
-    def units(self) -> list[Unit]:
+    def _plan(self) -> list[Unit]:
         """Parts of the plan: for each difficulty, point predictors and then each block."""
         config = self.config
         points = tuple(method for method in POINT_METHODS if method in config.methods)
@@ -281,11 +305,9 @@ class _Certification:
                 for loss, rate in [self._chosen(base_seed, seed, difficulty, data_size)]
             )
             if points:
-                units.append(Unit(f"points_{difficulty}", difficulty, points, members))
+                units.append(Unit(f"points_{difficulty}", points, members))
             if difficulty in (config.trained_difficulties or ()):
-                units += [
-                    Unit(f"{block}_{difficulty}", difficulty, (block,), members) for block in blocks
-                ]
+                units += [Unit(f"{block}_{difficulty}", (block,), members) for block in blocks]
         return units
 
     def _rows(self, base_seed: int, seed: int, difficulty: int, data_size: int) -> pd.DataFrame:
@@ -427,7 +449,8 @@ class _Certification:
             "candidates": (
                 {
                     "bound": "pac_bayes_kl",
-                    "empirical_risk": weights.weights @ held_out,
+                    # Weights add up to 1 but for rounding.
+                    "empirical_risk": min(weights.weights @ held_out, 1.0),
                     "kl": weights.kl,
                     "num_examples": n - half,
                     "prior": f"uniform on {number} fine-tunings on the first half",
@@ -439,9 +462,10 @@ class _Certification:
         }
         rows = []
         for method in unit.methods:
-            fields, mixed = made[method]
+            own, mixed = made[method]
+            fields: dict[str, Any] = {"posterior": "the prior", **own}
             certificate = make_certificate(
-                **({"posterior": "the prior"} | fields),
+                **fields,
                 num_draws=0,
                 ledger=ledger,
                 seed=self.sweep.config.master_seed,
@@ -605,7 +629,7 @@ class _Certification:
 
         Columns beyond those of `Certificate`:
           gibbs_risk, num_fresh: the certified predictor's risk on fresh draws of the training
-            mixture, and their number.
+            mixture, and their number (four of the weights for each example, if drawn).
           base_risk: the untouched base's risk there (missing for trained blocks).
           plain_risk: the in-distribution risk of the sweep's own member, trained on all of S.
           test_risk: the certified predictor's risk, averaged over the test slices.

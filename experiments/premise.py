@@ -41,8 +41,8 @@ def generalization_terms(certificates: pd.DataFrame, method: str) -> pd.DataFram
 
 
 def _means(certificates: pd.DataFrame, method: str, column: str) -> pd.DataFrame:
-    cells = certificates[certificates["method"] == method]
-    return cells.groupby(["difficulty", "data_size"])[column].mean().unstack("data_size")
+    cells = certificates.loc[certificates["method"] == method]
+    return cells.pivot_table(column, "difficulty", "data_size")
 
 
 def grows_with_difficulty(terms: pd.DataFrame) -> Trend:
@@ -60,7 +60,7 @@ def shrinks_with_size(terms: pd.DataFrame) -> Trend:
 def nats_at_risk(complexity: pd.DataFrame, method: str, data_size: int) -> dict[int, pd.DataFrame]:
     """For each difficulty, KL and risk on the way from prior to posterior, means over members."""
     chosen = (complexity["method"] == method) & (complexity["data_size"] == data_size)
-    cells = complexity[chosen]
+    cells = complexity.loc[chosen]
     paths = {}
     for difficulty, path in cells.groupby("difficulty"):
         members = path.groupby(["base_seed", "cell_seed"])
@@ -80,8 +80,8 @@ def harder_costs_more(paths: dict[int, pd.DataFrame]) -> Trend:
     for position, easier in enumerate(levels):
         for harder in levels[position + 1 :]:
             number += 1
-            start, lowest = paths[easier]["risk"].iloc[0], paths[easier]["risk"].min()
-            target = max(lowest, min(start, paths[harder]["risk"].min()))
+            start, lowest = paths[easier]["risk"].iloc[0], min(paths[easier]["risk"])
+            target = max(lowest, min(start, *paths[harder]["risk"]))
             agree += _nats(paths[harder], target) > _nats(paths[easier], target)
     return Trend(agree, number)
 

@@ -70,7 +70,7 @@ def certificates() -> str:
     means = table.groupby(["difficulty", "data_size", "method"])[
         ["risk_bound", "gibbs_risk"]
     ].mean()
-    rows, met = [], 0
+    rows, met, better = [], 0, []
     for cell, members in table.groupby(["difficulty", "data_size"]):
         level, size = (int(part) for part in cell)  # type: ignore[union-attr]
         plain = members["plain_risk"].mean()
@@ -87,6 +87,11 @@ def certificates() -> str:
                 f"{found['risk_bound']:.3f} ({found['gibbs_risk']:.3f})" if found else "–"
             )
         rows.append(row)
+        better += [
+            f"{name} at d = {level}, n = {size}"
+            for name in ("gains", "lora")
+            if bound.get(name, 1.0) < bound["base"]
+        ]
     return "\n".join(
         [
             markdown_table(pd.DataFrame(rows)),
@@ -94,7 +99,8 @@ def certificates() -> str:
             f"{met} of {len(rows)} cells meet the bar for held-out prior or candidates: 1.5 "
             f"times the plain member's risk, plus {', '.join(map(str, TOLERANCES.values()))} at "
             f"n = {', '.join(map(str, TOLERANCES))}. Means over {table['base_seed'].nunique()} "
-            f"bases; {ledger_line(table)}.",
+            f"bases; {ledger_line(table)}. Posteriors trained from the base get below the bound of "
+            f"the base itself here: {'; '.join(better) or 'nowhere'}.",
         ]
     )
 
@@ -113,7 +119,8 @@ def premise_verdict() -> str:
             f"n; what it adds to the risk on the sample grows in "
             f"{premise.grows_with_difficulty(terms)} and shrinks with n in "
             f"{premise.shrinks_with_size(terms)} steps; at equal risk the harder level needs more "
-            f"nats in {premise.harder_costs_more(paths)} pairs."
+            f"nats in {premise.harder_costs_more(paths)} pairs (or never gets to where the easier "
+            f"one starts)."
         )
     return "\n".join(lines)
 

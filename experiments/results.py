@@ -112,9 +112,15 @@ def read_table(directory: Path) -> pd.DataFrame:
 
 
 def read_tables(directory: Path) -> dict[str, pd.DataFrame]:
-    """Every table at the top of a run, by name."""
+    """Every table at the top of a directory of results, by name.
+
+    Raises:
+      ResultsError: if there is none, or the result table lacks a column.
+    """
     tables = {path.stem: read_parquet(path) for path in sorted(directory.glob("*.parquet"))}
-    return tables | {"table": read_table(directory)}
+    if "table" in tables or not tables:
+        tables["table"] = read_table(directory)
+    return tables
 
 
 def read_manifest(directory: Path) -> dict[str, Any]:

@@ -127,10 +127,10 @@ def bounded(nats: Float[Array, "*batch"], temperature: ArrayLike) -> Float[Array
     return -jnp.expm1(-nats / temperature)
 
 
-def _cosine(config: PosteriorConfig) -> Callable[[Array], Array]:
+def _cosine(config: PosteriorConfig) -> Callable[[ArrayLike], Array]:
     warmup = math.ceil(config.warmup * config.steps)
 
-    def factor(step: Array) -> Array:
+    def factor(step: ArrayLike) -> Array:
         step = jnp.asarray(step, jnp.float32)
         rise = jnp.minimum(1.0, (step + 1.0) / (warmup + 1.0))
         progress = jnp.clip((step - warmup) / max(1, config.steps - warmup), 0.0, 1.0)
@@ -172,7 +172,7 @@ def fit_posterior(
     decay = jnp.linspace(0.0, 1.0, config.steps)
     ratio = config.temperature / config.first_temperature
     temperatures = config.first_temperature * ratio ** jnp.minimum(1.0, 2 * decay)
-    weights = jnp.clip(decay / max(config.free, 1e-9), 0.0, 1.0) if config.free else decay**0
+    weights = jnp.minimum(1.0, decay / config.free) if config.free else jnp.ones(config.steps)
     start = Gaussian.prior(block.size, prior_scale)
     per_draw = config.batch_size // config.draws
     factor = _cosine(config)
@@ -205,7 +205,8 @@ def fit_posterior(
             rows.reshape(config.draws, per_draw), jax.random.split(key, config.draws)
         )
         loss = bounded(nats, temperature).mean()
-        return kl_inverse(loss, weight * (posterior.kl + penalty) / num_examples)
+        number = jnp.asarray(num_examples, loss.dtype)
+        return kl_inverse(loss, weight * (posterior.kl + penalty) / number)
 
     def step(carry, inputs):
         variables, state = carry

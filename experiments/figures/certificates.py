@@ -44,17 +44,20 @@ def plot(tables: Mapping[str, pd.DataFrame]) -> Figure:
     for row, shown in enumerate(rows):
         for column, level in enumerate(levels):
             axis = axes[row, column]
-            cells = certificates[certificates["difficulty"] == level]
-            plain = cells.groupby("data_size")["plain_risk"].mean()
+            style.size_axis(axis, sizes)
+            cells = certificates.loc[certificates["difficulty"] == level]
+            plain = cells.pivot_table("plain_risk", "data_size")["plain_risk"]
             handles["plain fine-tuning\n(measured)"] = axis.plot(
-                plain.index, plain, color=style.INK, linewidth=2.2, zorder=3
+                plain.index, plain, color=style.INK, marker=".", linewidth=2.2, zorder=3
             )[0]
             for method in shown:
-                of_method = cells[cells["method"] == method]
+                of_method = cells.loc[cells["method"] == method]
                 if of_method.empty:
                     continue
-                grouped = of_method.groupby("data_size")[["risk_bound", "gibbs_risk"]]
-                means, low, high = grouped.mean(), grouped.min(), grouped.max()
+                means, low, high = (
+                    of_method.pivot_table(["risk_bound", "gibbs_risk"], "data_size", aggfunc=each)
+                    for each in ("mean", "min", "max")
+                )
                 position = names.index(method)
                 look = {
                     "color": style.colour(position, len(names)),
@@ -75,14 +78,19 @@ def plot(tables: Mapping[str, pd.DataFrame]) -> Figure:
                     linewidth=1.2,
                     zorder=4,
                 )
-            style.size_axis(axis, sizes)
             axis.tick_params(axis="x", labelrotation=60)
             axis.set_ylim(-0.03, 1.03)
             axis.set_xlabel("")
-        of_base = row == len(rows) - 1 and "base" in shown
-        said = "all n train;\nprior at the base" if of_base else "n / 2 held out"
+        of_half = set(shown) <= set(ROWS[0])
+        said = "n / 2 held out" if of_half else "all n train;\nprior at the base"
         axes[row, 0].annotate(
-            said, (0.97, 0.97), xycoords="axes fraction", ha="right", va="top", weight="bold"
+            said,
+            (0.97, 0.97),
+            xycoords="axes fraction",
+            ha="right",
+            va="top",
+            weight="bold",
+            fontsize=8,
         )
     style.outer_labels(axes, "examples n", "risk (0–1 loss)")
     hollow = Line2D(

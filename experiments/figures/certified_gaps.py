@@ -32,14 +32,12 @@ def pieces(cells: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
         "measured": ("empirical_risk", "gibbs_risk", "test_risk"),
         "certified": ("empirical_risk", "risk_bound", "test_bound_monotone"),
     }
-    means = cells.groupby("difficulty")[sorted({name for names in ends.values() for name in names})]
-    split = {
-        kind: means.mean()[list(names)].T.diff().fillna(means.mean()[list(names)].T)
-        for kind, names in ends.items()
-    }
-    for frame in split.values():
-        frame.index = pd.Index(PIECES)
-    return split["measured"].T, split["certified"].T
+    split = {}
+    for kind, names in ends.items():
+        means = cells.pivot_table(list(names), "difficulty").loc[:, list(names)]
+        steps = np.diff(means.to_numpy(), axis=1, prepend=0.0)
+        split[kind] = pd.DataFrame(steps, means.index, pd.Index(PIECES))
+    return split["measured"], split["certified"]
 
 
 @matplotlib.rc_context(style.RC)
@@ -51,13 +49,14 @@ def plot(tables: Mapping[str, pd.DataFrame]) -> Figure:
     shown = [name for name in ("candidates", "test-set") if name in found][:1] + blocks[:1]
     shown = shown or found[:1]
     levels = sorted(certificates["difficulty"].unique())
-    sizes = sorted({certificates["data_size"].min(), certificates["data_size"].max()})
+    sizes = sorted(certificates["data_size"].unique())
+    sizes = list(dict.fromkeys((sizes[0], sizes[-1])))
     figure, axes = style.panels(shown, rows=len(sizes), width=3.9, height=2.8)
     for column, method in enumerate(shown):
         for row, size in enumerate(sizes):
             axis = axes[row, column]
             chosen = (certificates["method"] == method) & (certificates["data_size"] == size)
-            cells = certificates[chosen]
+            cells = certificates.loc[chosen]
             # Panels share their axis, and not every predictor has every level.
             contradicted = ~cells.groupby("difficulty")["is_monotone"].all()
             places = np.array([levels.index(level) for level in contradicted.index])

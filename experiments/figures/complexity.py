@@ -27,7 +27,7 @@ def plot(tables: Mapping[str, pd.DataFrame]) -> Figure:
     certificates, complexity = tables["certificates"], tables["complexity"]
     method = complexity["method"].iloc[0]
     terms = premise.generalization_terms(certificates, method)
-    largest = int(complexity["data_size"].max())
+    largest = max(complexity["data_size"])
     paths = premise.nats_at_risk(complexity, method, largest)
     figure = Figure(figsize=(10.2, 4.3))
     left, right = figure.subplots(1, 2)

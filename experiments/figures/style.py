@@ -42,7 +42,7 @@ RC: dict[Any, Any] = {
     # A fixed salt gives the elements of an SVG the same names in every run.
     "svg.hashsalt": "sweetspot",
 }
-MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "h")
 LINES = ("-", "--", "-.", ":")
 INK = "#222222"
 # White lines and black rings with an outline of the other: legible on every colour of a heat map.

@@ -31,14 +31,15 @@ def plot(tables: Mapping[str, pd.DataFrame]) -> Figure:
     figure, axes = style.panels([f"trained on 1..{level}" for level in levels], width=2.4)
     lines = {}
     for axis, level in zip(axes[0], levels, strict=True):
-        cells = certificates[certificates["difficulty"] == level]
+        cells = certificates.loc[certificates["difficulty"] == level]
         for position, method in enumerate(names):
-            of_method = cells[cells["method"] == method]
+            of_method = cells.loc[cells["method"] == method]
             if of_method.empty:
                 continue
-            grouped = of_method.groupby("data_size")
-            risk, least = grouped["gibbs_risk"].mean(), 1 / grouped["num_fresh"].sum()
-            ratio = grouped["risk_bound"].mean() / np.maximum(risk, least)
+            means = of_method.pivot_table(["risk_bound", "gibbs_risk"], "data_size")
+            drawn = of_method.pivot_table("num_fresh", "data_size", aggfunc="sum")["num_fresh"]
+            risk, least = means["gibbs_risk"], 1 / drawn
+            ratio = means["risk_bound"] / np.maximum(risk, least)
             lines[method] = axis.plot(
                 ratio.index,
                 ratio,

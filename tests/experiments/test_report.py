@@ -9,6 +9,7 @@ import pytest
 
 from experiments import figures, optimum, report
 from experiments.optimum import Interval, Shift, Study
+from tests.experiments.certificate_tables import certificate_table
 
 MANIFEST = {
     "recipe": "tradeoff",
@@ -66,7 +67,7 @@ def test_page_is_whole_and_self_contained(page_path):
     page = Page(text)
     assert page.open == []
     images = page.attributes("img")
-    assert len(images) == len(figures.FIGURES) == 6
+    assert len(images) == 6
     assert all((image["src"] or "").startswith("data:image/svg+xml;base64,") for image in images)
     assert all(image["alt"] for image in images)
     assert "http://" not in text
@@ -141,6 +142,27 @@ def test_cells_table_counts_the_missing(make_table):
     cells = report.cells(make_table(diverged=((6, 16, 0, 0),)))
     assert len(cells) == 20
     assert sum(cells["num_missing"]) == 1
+
+
+def test_certificates_have_a_section_where_there_are_any(smoke_study, page_path, tmp_path):
+    certificates = certificate_table(levels=(4, 6), sizes=(64,), methods=("base", "gains"))
+    tables = {"table": smoke_study, "certificates": certificates}
+    text = report.write_report(tmp_path, tables, {}, []).read_text(encoding="utf-8")
+    page = Page(text)
+    assert page.open == []
+    assert "all bounds hold at once with probability 0.95: δ = 0.05 = 6 claims" in page.text
+    assert "certificates-title" in text
+    assert "certificates-title" not in page_path.read_text(encoding="utf-8")
+    rows = report.certificates(certificates)
+    # No posterior is trained at level 4.
+    assert rows[["difficulty", "method"]].to_numpy().tolist() == [
+        [4, "base"],
+        [6, "base"],
+        [6, "gains"],
+    ]
+    means = certificates.loc[certificates["difficulty"] == 4, ["risk_bound", "test_risk"]].mean()
+    assert rows["risk bound"][0] == round(means["risk_bound"], 3)
+    assert rows["measured test risk"][0] == round(means["test_risk"], 3)
 
 
 @pytest.mark.slow
