@@ -6,8 +6,13 @@ every member's sample and draws certificates over the measured risks.
 
 Commands and cost (two CPU cores)::
 
-    sweetspot run certificates --preset cpu                     # 20 minutes
-    sweetspot bound --results runs/certificates-cpu             # see `experiments.certify`
+    sweetspot run certificates --preset smoke   # 30 s: for tests
+    sweetspot run certificates --preset cpu     # half an hour
+    sweetspot bound --results runs/certificates-cpu --data-sizes 256 1024 4096 \\
+        --base-seeds 0 1 2 --trained-difficulties 6 9 12    # an hour: the recorded certificates
+
+Expect: held-out certificates within 1.5 times the plain member's risk and a few hundredths at
+n = 4096; posteriors trained from the base get below the base's own certificate at d = 6 alone.
 """
 
 from __future__ import annotations

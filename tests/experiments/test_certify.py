@@ -629,8 +629,8 @@ def test_bound_prints_each_cell_and_the_ledger(copied, table, no_work, sweetspot
         assert plain == f"{rows['plain_risk'].mean():.3f}"
         means = rows.groupby("method")[["risk_bound", "gibbs_risk"]].mean()
         for method, bound, own in zip(CONFIG.methods, pairs[::2], pairs[1::2], strict=True):
-            assert bound == f"{means.loc[method, 'risk_bound']:.3f}"
-            assert own == f"({means.loc[method, 'gibbs_risk']:.3f})"
+            assert bound == f"{means.loc[method, 'risk_bound']:.2f}"
+            assert own == f"({means.loc[method, 'gibbs_risk']:.2f})"
     assert "δ = 0.5 = 24 cells × (0.0208 bound)" in text
     assert f"Table: {copied / 'certificates.parquet'}" in text
 

@@ -142,6 +142,7 @@ def test_a_task_of_ones_own(sweetspot, own_module):
     assert "a a > a a a a ." in text
 
 
+@pytest.mark.slow
 def test_run_of_a_shrunk_preset(sweetspot, tmp_path):
     """Flags change the preset's fields one by one; what they leave alone is the preset's."""
     out = tmp_path / "run"
@@ -292,7 +293,12 @@ def test_regret_writes_tables_and_figures(sweetspot, tmp_path):
     runs = [write_run(tmp_path / name, world(seed=seed)) for seed, name in enumerate("ab")]
     code, text = sweetspot("regret", "--results", *runs, "--out", tmp_path / "out")
     assert code == 0
-    for name in ("regret.parquet", "prediction.parquet", "regret.png", "predicted_optimum.svg"):
+    for name in (
+        "regret.parquet",
+        "prediction.parquet",
+        "figures/regret.png",
+        "figures/predicted_optimum.svg",
+    ):
         assert (tmp_path / "out" / name).exists()
         assert name in text
     assert "best in pilot" in text

@@ -13,7 +13,7 @@ PRESETS = [(recipe, preset) for recipe in RECIPES for preset in RECIPES[recipe].
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_docstring_states_commands_runtime_and_expectation(recipe: str) -> None:
     text = RECIPES[recipe].__doc__ or ""
-    stated = set(re.findall(rf"sweetspot run {recipe} --preset (\w+)", text))
+    stated = set(re.findall(rf"sweetspot run {recipe} --preset ([\w-]+)", text))
     assert stated == set(RECIPES[recipe].PRESETS)
     assert "Expect" in text
     assert "smoke" in RECIPES[recipe].PRESETS

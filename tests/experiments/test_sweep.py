@@ -588,6 +588,7 @@ def text_sweep():
     return Sweep(dataclasses.replace(config, pretrain=pretraining), task=Echo())
 
 
+@pytest.mark.slow
 def test_a_text_task_goes_through_a_sweep(text_sweep):
     bases = text_sweep.pretrain_bases([0, 1])
     table = pd.concat(
