@@ -347,6 +347,7 @@ def recomputed(certified) -> dict[tuple[int, int], dict[str, np.ndarray]]:
     }
 
 
+@pytest.mark.slow
 def test_the_base_is_tested_on_the_sample_that_the_sweep_trained_on(table, recomputed):
     for (seed, size), errors in recomputed.items():
         row = of(table, "base").loc[(0, seed, LEVEL, size)]

@@ -73,6 +73,7 @@ def test_figure_is_labelled(name, fixture, request):
         assert page.y0 - 1 <= box.y0 <= box.y1 <= page.y1 + 1
 
 
+@pytest.mark.slow
 def test_draw_writes_both_formats_and_the_same_svg_twice(two_studies, tmp_path):
     first = figures.draw({"table": two_studies}, tmp_path / "first")
     assert [path.name for path in first] == [f"{n}.{s}" for n in NAMES for s in ("png", "svg")]

@@ -429,6 +429,7 @@ def test_a_base_that_fails_its_gate_stops_the_sweep(vmapped, bases):
         sweep.evaluate_bases([untrained])
 
 
+@pytest.mark.slow
 def test_chunk_size_and_number_of_devices_change_nothing(bases, table):
     sweep = Sweep(tiny(difficulties=(2,), chunk_members=3))
     sweep.mesh = jax.make_mesh(
@@ -609,6 +610,7 @@ def test_a_text_task_goes_through_a_sweep(text_sweep):
     assert max(differ) > 0.1
 
 
+@pytest.mark.slow
 def test_a_base_does_not_depend_on_which_others_are_trained_with_it(text_sweep):
     """Otherwise a run that was killed between two bases would not resume to the same numbers."""
     together, alone = text_sweep.pretrain_bases([0, 1])[1], text_sweep.pretrain_bases([1])[0]

@@ -190,7 +190,7 @@ def sharded(num_devices):
 @pytest.mark.parametrize(
     "mapping",
     [
-        jax.vmap,
+        pytest.param(jax.vmap, marks=pytest.mark.slow),
         lambda function: lambda arguments: jax.lax.map(function, arguments),
         sharded(1),
         sharded(2),

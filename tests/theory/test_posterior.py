@@ -458,6 +458,7 @@ def certified() -> Certified:
     return Certified(certificates, exact_risk(posteriors, (inputs, labels)))
 
 
+@pytest.mark.slow
 def test_certificates_of_posteriors_trained_on_the_sample_cover(certified):
     # They learnt the coin flips by heart: else there would be nothing to cover.
     assert certified.exact.mean() < 0.2
