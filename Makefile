@@ -10,7 +10,8 @@ RESULTS := experiments/results
 
 demo: $(VENV)/.base  ## run the main recipe at demo size, certify it, draw its figures, write its report
 	$(SWEETSPOT) run tradeoff --preset demo --out runs/demo
-	$(SWEETSPOT) bound --results runs/demo --methods base test-set held-out gains --trained-difficulties 6
+	$(SWEETSPOT) bound --results runs/demo --data-sizes 128 1024 \
+		--methods base test-set held-out gains --trained-difficulties 6
 	$(SWEETSPOT) report --results runs/demo
 
 test: $(VENV)/.dev  ## the default tests

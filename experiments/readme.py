@@ -111,7 +111,7 @@ def premise_verdict() -> str:
     lines = []
     for method in complexity["method"].unique():
         terms = premise.generalization_terms(table, method)
-        paths = premise.nats_at_risk(complexity, method, int(complexity["data_size"].max()))
+        paths = premise.nats_at_risk(complexity, method, max(complexity["data_size"]))
         bounds_grow = premise.grows_with_difficulty(premise.risk_bounds(table, method))
         lines.append(
             f"- `{method}`: the bound itself grows with difficulty in {bounds_grow} steps at equal "
