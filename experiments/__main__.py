@@ -175,10 +175,9 @@ def judge_rules(results: list[Path], out: Path = Path("runs/regret")) -> None:
         shown.add_row(row["rule"], str(regret), str(more), f"{row['rank_correlation']:.2f}")
     console.print(shown)
     console.print("Means over all held-out cases with 90% intervals over bases.")
-    names = [name for name, figure in figures.FIGURES.items() if set(figure.TABLES) <= set(tables)]
     for path in [
         *(out / f"{name}.parquet" for name in tables),
-        *figures.draw(tables, out / "figures", names),
+        *figures.draw(tables, out / "figures"),
     ]:
         console.print(str(path))
 

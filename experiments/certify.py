@@ -34,13 +34,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pandas as pd
-from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, PRNGKeyArray
 from rich.console import Console
 
 from experiments import checkpoint, provenance
 from experiments.blocks import BLOCKS
-from experiments.grid import Member, MixtureKind, SweepConfig
-from experiments.pilot import sweep_config
+from experiments.grid import Member, MixtureKind, SweepConfig, sweep_config
 from experiments.results import (
     ResultsError,
     Run,
@@ -51,9 +50,9 @@ from experiments.results import (
 )
 from experiments.run import PACKAGES
 from experiments.sweep import Sweep, unstack
-from synth.decoder import DecoderConfig, Parameters, draw_positions, logits
-from synth.finetune import TrainingData, finetune
-from synth.gaps import is_correct
+from synth.decoder import DecoderConfig, Parameters, draw_positions
+from synth.finetune import TrainingData, finetune, token_losses
+from synth.gaps import correct_examples, is_correct
 from theory import shift
 from theory.bounds.gibbs_weights import gibbs_posterior
 from theory.certificate import BOUND, MONTE_CARLO, Certificate, Ledger
@@ -283,6 +282,8 @@ class _Certification:
     ):
         self.sweep, self.config, self.table, self.bases = sweep, config, table, bases
         self.units = self._plan()
+        members = {member for unit in self.units for member in unit.members}
+        self.plain_risks = {member: self._plain_risk(member) for member in members}
         claims = sum(len(unit.methods) * len(unit.members) for unit in self.units)
         # The probe of the test-set predictor is a claim of its own.
         claims += sum(len(unit.members) for unit in self.units if "test-set" in unit.methods)
@@ -293,6 +294,7 @@ class _Certification:
     def _plan(self) -> list[Unit]:
         """Parts of the plan: for each difficulty, point predictors and then each block."""
         config = self.config
+        loss, rate = self.sweep.config.losses[0], self.sweep.config.learning_rates[0]
         points = tuple(method for method in POINT_METHODS if method in config.methods)
         blocks = [method for method in TRAINED if method in config.methods]
         units = []
@@ -302,7 +304,6 @@ class _Certification:
                 for base_seed, seed, data_size in itertools.product(
                     config.base_seeds, config.seeds, config.data_sizes or ()
                 )
-                for loss, rate in [self._chosen(base_seed, seed, difficulty, data_size)]
             )
             if points:
                 units.append(Unit(f"points_{difficulty}", points, members))
@@ -310,25 +311,22 @@ class _Certification:
                 units += [Unit(f"{block}_{difficulty}", (block,), members) for block in blocks]
         return units
 
-    def _rows(self, base_seed: int, seed: int, difficulty: int, data_size: int) -> pd.DataFrame:
-        """Rows of the table of one cell's member, at the learning rate that was kept."""
-        table = self.table
+    def _plain_risk(self, member: Member) -> float:
+        """In-distribution risk of the sweep's own member of this cell."""
         wanted = {
-            "base_seed": base_seed,
-            "seed": seed,
-            "train_mixture": self.config.mixture,
-            "loss": self.sweep.config.losses[0],
-            "difficulty": difficulty,
-            "data_size": data_size,
+            "base_seed": member.base_seed,
+            "seed": member.seed,
+            "train_mixture": member.mixture,
+            "loss": member.loss,
+            "difficulty": member.difficulty,
+            "data_size": member.data_size,
             "status": "ok",
         }
-        chosen = np.logical_and.reduce([table[name] == value for name, value in wanted.items()])
-        if not chosen.any():
+        own = [self.table[name] == value for name, value in wanted.items()]
+        rows = self.table.loc[np.logical_and.reduce(own)]
+        if rows.empty:
             raise ResultsError(f"the table has no finished member with {wanted}")
-        return table.loc[chosen]
-
-    def _chosen(self, *cell: int) -> tuple[Any, float]:
-        return self.sweep.config.losses[0], float(self._rows(*cell)["learning_rate"].iloc[0])
+        return float(rows.loc[rows["metric"] == "in_distribution_risk", "value"].iloc[0])
 
     def certify(self, unit: Unit) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
         """Rows of the certificates of one unit, and of the complexity along its posteriors."""
@@ -370,12 +368,15 @@ class _Certification:
                 self.sweep.finetuning(group, arguments["learning_rate"]),
                 jax.random.wrap_key_data(arguments["key"]),
             )
-            key = jax.random.wrap_key_data(arguments["key_positions"])
             drawn = [(data.tokens, data.loss_mask), arguments["fresh"], *arguments["levels"]]
-            keys = jax.random.split(key, len(drawn))
+            key_positions = jax.random.wrap_key_data(arguments["key_positions"])
+            keys = jax.random.split(key_positions, len(drawn))
 
             def wrong(model):
-                own = [_wrong(decoder, model, *each) for each in zip(drawn, keys, strict=True)]
+                own = [
+                    ~correct_examples(decoder, model, tokens, loss_mask, key=key)
+                    for (tokens, loss_mask), key in zip(drawn, keys, strict=True)
+                ]
                 return {"sample": own[0], "fresh": own[1], "levels": own[2:]}
 
             models = jax.tree.map(lambda *two: jnp.stack(two), arguments["base"], parameters)
@@ -651,7 +652,7 @@ class _Certification:
             **self._cell(member),
             **certificate.to_row(),
             **measured,
-            "plain_risk": self._plain_risk(member),
+            "plain_risk": self.plain_risks[member],
             "test_risk": float(slice_risks @ test),
             "test_bound_unconditional": float(
                 shift.unconditional(certificate.risk_bound, test, train).values
@@ -668,38 +669,16 @@ class _Certification:
             row |= {"test_bound_probe": float(probed.values), "num_probes": probed.num_labelled}
         return row
 
-    def _plain_risk(self, member: Member) -> float:
-        rows = self._rows(member.base_seed, member.seed, member.difficulty, member.data_size)
-        return float(rows.loc[rows["metric"] == "in_distribution_risk", "value"].iloc[0])
-
 
 def _example_loss(
     decoder: DecoderConfig, parameters: Parameters, example: tuple[Array, Array], key: PRNGKeyArray
 ) -> tuple[Float[Array, ""], Bool[Array, ""]]:
-    """Loss of a whole solution in nats, and whether its argmax is wrong anywhere."""
+    """Loss of a whole solution in nats, and whether its argmax is wrong anywhere.
+
+    A program that uses one of the two pays for one pass: the other is dead code to the compiler.
+    """
     tokens, loss_mask = example
     positions = draw_positions(decoder, key, tokens.size)
-    log_probabilities = jax.nn.log_softmax(
-        logits(decoder, parameters, tokens[:-1], positions[:-1]).astype(jnp.float32)
-    )
-    labels, mask = tokens[1:], loss_mask[1:]
-    chosen = jnp.take_along_axis(log_probabilities, labels[:, None], axis=1)[:, 0]
-    wrong = (log_probabilities.argmax(axis=1) != labels) & mask
-    return -jnp.where(mask, chosen, 0.0).sum(), wrong.any()
-
-
-def _wrong(
-    decoder: DecoderConfig,
-    parameters: Parameters,
-    drawn: tuple[Int[Array, "rows length"], Bool[Array, "rows length"]],
-    key: PRNGKeyArray,
-) -> Bool[Array, " rows"]:
-    """Which rows are wrong, each at positions of its own drawn from the key."""
-
-    def row(arguments):
-        index, tokens, loss_mask = arguments
-        positions = draw_positions(decoder, jax.random.fold_in(key, index), tokens.size)
-        return ~is_correct(decoder, parameters, tokens, loss_mask, positions)
-
-    tokens, loss_mask = drawn
-    return jax.lax.map(row, (jnp.arange(len(tokens)), tokens, loss_mask), batch_size=128)
+    nats = token_losses(decoder, parameters, tokens, positions, "sft")
+    wrong = ~is_correct(decoder, parameters, tokens, loss_mask, positions)
+    return jnp.where(loss_mask[1:], nats, 0.0).sum(), wrong

@@ -5,8 +5,9 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
+from collections.abc import Mapping as Fields
 from dataclasses import dataclass, field
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from synth.decoder import DecoderConfig
 from synth.finetune import FinetuneConfig, Loss, Schedule
@@ -223,3 +224,20 @@ class SweepConfig:
                 self.learning_rates,
             )
         ]
+
+
+def sweep_config(config: Fields[str, Any]) -> SweepConfig:
+    """The configuration that a manifest holds; fields that it is too old to have get defaults.
+
+    Raises:
+      ValueError: if a field is unknown or out of range.
+    """
+    known = [each.name for each in dataclasses.fields(SweepConfig)]
+    if unknown := sorted(set(config) - set(known)):
+        raise ValueError(f"config must have fields among {known}, got {unknown}")
+    values: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in config.items()
+    }
+    values["decoder"] = DecoderConfig(**config["decoder"])
+    values["pretrain"] = PretrainConfig(**config["pretrain"])
+    return SweepConfig(**values)

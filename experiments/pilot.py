@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast, get_args
+from typing import cast, get_args
 
 import numpy as np
 import pandas as pd
 
-from experiments.grid import MixtureKind, PretrainConfig, SweepConfig
+from experiments.grid import MixtureKind, SweepConfig, sweep_config
 from experiments.optimum import Cube, Study, cube, study_rows
 from experiments.results import ResultsError, read_manifest, read_table
-from synth.decoder import DecoderConfig
 from theory.predictor import Pilot
 
 
@@ -62,23 +60,6 @@ def read_pilot(directory: Path) -> tuple[pd.DataFrame, SweepConfig]:
             f"{directory} is not finished (status {status!r}): repeat its command to carry on"
         )
     return read_table(directory), sweep_config(manifest["config"])
-
-
-def sweep_config(config: Mapping[str, Any]) -> SweepConfig:
-    """The configuration that a manifest holds; fields that it is too old to have get defaults.
-
-    Raises:
-      ValueError: if a field is unknown or out of range.
-    """
-    known = [field.name for field in dataclasses.fields(SweepConfig)]
-    if unknown := sorted(set(config) - set(known)):
-        raise ValueError(f"config must have fields among {known}, got {unknown}")
-    values: dict[str, Any] = {
-        name: tuple(value) if isinstance(value, list) else value for name, value in config.items()
-    }
-    values["decoder"] = DecoderConfig(**config["decoder"])
-    values["pretrain"] = PretrainConfig(**config["pretrain"])
-    return SweepConfig(**values)
 
 
 def measured(table: pd.DataFrame, study: Study, config: SweepConfig) -> Measured:

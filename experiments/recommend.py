@@ -96,7 +96,7 @@ def recommend(
     Args:
       table: the tidy result table of the pilot.
       study: which cells of it.
-      config: the sweep's configuration (see `experiments.pilot.sweep_config`).
+      config: the sweep's configuration (see `experiments.grid.sweep_config`).
       data_size: the budget, at least the largest data size that is fitted.
       fitted_up_to: leave out the table's larger data sizes, as if they had not been run.
       replicates, seed: of the bootstrap.

@@ -12,16 +12,20 @@ from dataclasses import dataclass
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Int
+from jaxtyping import Array, Bool, Int, PRNGKeyArray
 
 from synth.decoder import DecoderConfig, Parameters, draw_positions, logits
 
 
 def evaluation_positions(
-    decoder: DecoderConfig, index: Int[Array, ""], length: int
+    decoder: DecoderConfig, index: Int[Array, ""], length: int, key: PRNGKeyArray | None = None
 ) -> Int[Array, " length"]:
-    """Positions of row `index` of a pool: fixed, the same in evaluation and in decoding."""
-    return draw_positions(decoder, jax.random.fold_in(jax.random.key(0), index), length)
+    """Positions of row `index` of a pool: fixed, the same in evaluation and in decoding.
+
+    With a `key` of one's own they are independent draws, as a certificate needs them.
+    """
+    key = jax.random.key(0) if key is None else key
+    return draw_positions(decoder, jax.random.fold_in(key, index), length)
 
 
 def is_correct(
@@ -42,16 +46,18 @@ def correct_examples(
     tokens: Int[Array, "examples length"],
     loss_mask: Bool[Array, "examples length"],
     *,
+    key: PRNGKeyArray | None = None,
     batch_size: int = 128,
 ) -> Bool[Array, " examples"]:
     """`is_correct` for each row of a pool, at the positions fixed for that row.
 
     Args:
+      key: draws each row's positions anew, independently; by default they are the fixed ones.
       batch_size: rows evaluated at once, which bounds the memory.
     """
 
     def row(index, tokens, loss_mask):
-        positions = evaluation_positions(decoder, index, tokens.size)
+        positions = evaluation_positions(decoder, index, tokens.size, key)
         return is_correct(decoder, parameters, tokens, loss_mask, positions)
 
     rows = (jnp.arange(len(tokens)), tokens, loss_mask)

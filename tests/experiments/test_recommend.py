@@ -12,8 +12,9 @@ import pandas as pd
 import pytest
 
 from experiments import optimum
+from experiments.grid import sweep_config
 from experiments.optimum import Study, studies
-from experiments.pilot import measured, read_pilot, sweep_config
+from experiments.pilot import measured, read_pilot
 from experiments.recommend import Recommendation, recommend
 from experiments.results import ResultsError
 from tests.experiments.tiny import TINY
