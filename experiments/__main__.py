@@ -60,7 +60,10 @@ def run_command(defaults: SweepConfig) -> Callable[..., None]:
         recipe: Positional[str],
         preset: str = "demo",
         out: Path | None = None,
-        config: Annotated[SweepConfig, tyro.conf.arg(name="")] = defaults,
+        # Parts of the decoder that a sweep leaves at None would otherwise be commands of their own.
+        config: Annotated[
+            SweepConfig, tyro.conf.arg(name=""), tyro.conf.AvoidSubcommands
+        ] = defaults,
     ) -> None:
         """Run a recipe, or carry on with an interrupted run.
 

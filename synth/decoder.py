@@ -5,7 +5,8 @@ RMSNorm, rotary positions, grouped-query attention, SwiGLU. With `qkv_bias` off 
 26-thousand-parameter toy and a real checkpoint.
 
 Flax nnx builds the module and names its parameters; everything else works on the parameters as a
-plain nested dict of arrays: `initialise` makes it, `logits` and `logits_with_cache` use it.
+plain nested dict of arrays: `initialise` makes it, `logits` and `logits_with_cache` use it. Where
+the logits of a whole sequence are too much memory at once, `hidden_states` stops short of the head.
 """
 
 from __future__ import annotations
@@ -18,12 +19,112 @@ from typing import Any, Literal, get_args
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 Parameters = dict[str, Any]
 """Nested dict of arrays; layer parameters are stacked along a leading axis ``layers``."""
 
 Positions = Literal["sequential", "randomised"]
+Attention = Literal["plain", "xla", "cudnn"]
+Dtype = Literal["float32", "bfloat16"]
+Kernel = Literal["query", "key", "value", "output", "gate", "up", "down"]
+
+
+@dataclass(frozen=True)
+class Llama3Rope:
+    """Llama 3.1's rescaling of the rotary frequencies, for sequences longer than it trained on.
+
+    Attributes:
+      factor: slow frequencies are divided by it.
+      low_frequency_factor, high_frequency_factor: a frequency counts as slow where it turns fewer
+        than the first in `original_max_positions` tokens, as fast (and stays) where more than the
+        second; in between the two are mixed in proportion.
+      original_max_positions: length of the first training, in tokens.
+
+    Raises:
+      ValueError: if a number is out of range.
+    """
+
+    factor: float
+    low_frequency_factor: float
+    high_frequency_factor: float
+    original_max_positions: int
+
+    def __post_init__(self) -> None:
+        if self.factor < 1 or self.original_max_positions < 1:
+            raise ValueError(
+                f"factor and original_max_positions must be at least 1, "
+                f"got {self.factor} and {self.original_max_positions}"
+            )
+        if not 0 < self.low_frequency_factor < self.high_frequency_factor:
+            raise ValueError(
+                f"low_frequency_factor must be positive and below high_frequency_factor, "
+                f"got {self.low_frequency_factor} and {self.high_frequency_factor}"
+            )
+
+
+@dataclass(frozen=True)
+class Lora:
+    """Low-rank adapters beside kernels: ``x @ kernel + alpha / rank · (x @ a) @ b``.
+
+    `b` starts at zero, so that an adapted decoder starts as its base (Hu et al. 2021, arXiv
+    2106.09685).
+
+    Attributes:
+      rank: inner width of the adapters.
+      alpha: their scale, before the division by the rank.
+      kernels: which kernels of each layer have one.
+
+    Raises:
+      ValueError: if a field is out of range.
+    """
+
+    rank: int = 16
+    alpha: float = 32.0
+    kernels: tuple[Kernel, ...] = get_args(Kernel)
+
+    def __post_init__(self) -> None:
+        if self.rank < 1 or self.alpha <= 0:
+            raise ValueError(
+                f"rank must be at least 1 and alpha positive, got {self.rank} and {self.alpha}"
+            )
+        if not self.kernels or set(self.kernels) - set(get_args(Kernel)):
+            raise ValueError(f"kernels must be some of {get_args(Kernel)}, got {self.kernels}")
+
+    @property
+    def scale(self) -> float:
+        """Factor of the adapters' output."""
+        return self.alpha / self.rank
+
+
+@dataclass(frozen=True)
+class Execution:
+    """How a decoder computes: no part of the model, and different only in rounding.
+
+    Attributes:
+      dtype: type of activations and matrix products, to which parameters are cast as they are used;
+        None takes the parameters' own. Norms, softmax, rotation and logits are in float32 always.
+      remat: keep only each layer's input for the backward pass, and compute the rest again.
+      attention: ``plain`` is `attend`; ``xla`` and ``cudnn`` are implementations of
+        `jax.nn.dot_product_attention` (the second needs an NVIDIA GPU and 16-bit activations).
+        Decoding with a cache always takes ``plain``.
+
+    Raises:
+      ValueError: if a field is none of its choices.
+    """
+
+    dtype: Dtype | None = None
+    remat: bool = False
+    attention: Attention = "plain"
+
+    def __post_init__(self) -> None:
+        if self.dtype is not None and self.dtype not in get_args(Dtype):
+            raise ValueError(f"dtype must be None or one of {get_args(Dtype)}, got {self.dtype!r}")
+        if self.attention not in get_args(Attention):
+            raise ValueError(
+                f"attention must be one of {get_args(Attention)}, got {self.attention!r}"
+            )
 
 
 @dataclass(frozen=True)
@@ -46,6 +147,9 @@ class DecoderConfig:
       position_start: randomised positions start uniformly below this.
       position_gap: the largest spread of randomised positions.
       unroll: unroll the scan over layers (faster for toys, slower to compile for deep models).
+      rope_scaling: Llama 3.1's change to the rotary frequencies, if any.
+      lora: adapters beside kernels, if any.
+      execution: types, memory and attention; None for `Execution`'s defaults.
 
     Raises:
       ValueError: if a size is below 1 or the heads do not divide.
@@ -68,6 +172,10 @@ class DecoderConfig:
     position_start: int = 64
     position_gap: int = 5
     unroll: bool = True
+    # None by default, as in the manifests of runs from before these fields.
+    rope_scaling: Llama3Rope | None = None
+    lora: Lora | None = None
+    execution: Execution | None = None
 
     def __post_init__(self) -> None:
         for field in (
@@ -105,22 +213,43 @@ class DecoderConfig:
         """Width of one head."""
         return self.head_dim or self.hidden_size // self.num_heads
 
+    def activation_dtype(self, parameters: Parameters) -> jnp.dtype:
+        """Type of activations, and so of a cache."""
+        stated = self.execution.dtype if self.execution else None
+        return jnp.dtype(stated or parameters["embedding"].dtype)
+
 
 def _normal(scale: float):
     return lambda key, shape: scale * jax.random.normal(key, shape)
 
 
 class Linear(nnx.Module):
-    """``x @ kernel (+ bias)``, kernel of shape [inputs, outputs]."""
+    """``x @ kernel (+ bias) (+ adapter)``, kernel of shape [inputs, outputs]."""
 
-    def __init__(self, inputs: int, outputs: int, *, scale: float, bias: bool, rngs: nnx.Rngs):
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        *,
+        scale: float,
+        bias: bool,
+        lora: Lora | None,
+        rngs: nnx.Rngs,
+    ):
         self.kernel = nnx.Param(
             _normal(scale / math.sqrt(inputs))(rngs.params(), (inputs, outputs))
         )
         self.bias = nnx.Param(jnp.zeros(outputs)) if bias else None
+        self.lora_a = self.lora_b = self.lora_scale = None
+        if lora is not None:
+            narrow = _normal(1 / math.sqrt(inputs))(rngs.params(), (inputs, lora.rank))
+            self.lora_a, self.lora_b = nnx.Param(narrow), nnx.Param(jnp.zeros((lora.rank, outputs)))
+            self.lora_scale = lora.scale
 
     def __call__(self, x: Float[Array, " inputs"]) -> Float[Array, " outputs"]:
         y = x @ self.kernel[...]
+        if self.lora_a is not None and self.lora_b is not None:
+            y = y + self.lora_scale * ((x @ self.lora_a[...]) @ self.lora_b[...])
         return y if self.bias is None else y + self.bias[...]
 
 
@@ -134,7 +263,9 @@ class RMSNorm(nnx.Module):
     def __call__(self, x: Float[Array, " size"]) -> Float[Array, " size"]:
         wide = x.astype(jnp.float32)
         mean_square = jnp.mean(wide * wide)
-        return (wide * jax.lax.rsqrt(mean_square + self.eps)).astype(x.dtype) * self.gain[...]
+        return (wide * jax.lax.rsqrt(mean_square + self.eps)).astype(x.dtype) * self.gain[
+            ...
+        ].astype(x.dtype)
 
 
 def rotate(
@@ -142,12 +273,25 @@ def rotate(
     cosine: Float[Array, "length half"],
     sine: Float[Array, "length half"],
 ) -> Float[Array, "length heads size"]:
-    """Rotary embedding, halves convention (Su et al. 2021, arXiv 2104.09864)."""
-    first, second = jnp.split(x, 2, axis=-1)
+    """Rotary embedding in float32, halves convention (Su et al. 2021, arXiv 2104.09864)."""
+    first, second = jnp.split(x.astype(jnp.float32), 2, axis=-1)
     cosine, sine = cosine[:, None], sine[:, None]
     return jnp.concatenate(
         [first * cosine - second * sine, second * cosine + first * sine], axis=-1
-    )
+    ).astype(x.dtype)
+
+
+def rotary_frequencies(config: DecoderConfig) -> Float[Array, " half"]:
+    """Radians that each pair of a head turns from one position to the next."""
+    half = config.head_size // 2
+    frequency = config.rope_theta ** (-jnp.arange(half, dtype=jnp.float32) / half)
+    rope = config.rope_scaling
+    if rope is None:
+        return frequency
+    turns = rope.original_max_positions * frequency / (2 * math.pi)
+    spread = rope.high_frequency_factor - rope.low_frequency_factor
+    kept = jnp.clip((turns - rope.low_frequency_factor) / spread, 0.0, 1.0)
+    return frequency * (kept + (1 - kept) / rope.factor)
 
 
 def attend(
@@ -160,10 +304,31 @@ def attend(
     length, heads, size = query.shape
     kv_heads = key.shape[1]
     grouped = query.reshape(length, kv_heads, heads // kv_heads, size)
-    scores = jnp.einsum("qhgd,khd->hgqk", grouped, key) / math.sqrt(size)
-    scores = jnp.where(visible[None, None], scores.astype(jnp.float32), -1e30)
+    scores = jnp.einsum("qhgd,khd->hgqk", grouped, key, preferred_element_type=jnp.float32)
+    scores = scores / math.sqrt(size)
+    scores = jnp.where(visible[None, None], scores, -1e30)
     weights = jax.nn.softmax(scores, axis=-1).astype(value.dtype)
     return jnp.einsum("hgqk,khd->qhgd", weights, value).reshape(length, heads, size)
+
+
+def attend_fused(
+    query: Float[Array, "length heads size"],
+    key: Float[Array, "length kv_heads size"],
+    value: Float[Array, "length kv_heads size"],
+    visible: Bool[Array, "length length"] | None,
+    implementation: Literal["xla", "cudnn"],
+) -> Float[Array, "length heads size"]:
+    """`attend` by `jax.nn.dot_product_attention`; None for `visible` is the causal mask."""
+    return jax.nn.dot_product_attention(
+        query,
+        key,
+        value,
+        mask=None if visible is None else visible[None],
+        is_causal=visible is None,
+        # Its own default is a NumPy scalar, which strict dtype promotion refuses.
+        scale=1 / math.sqrt(query.shape[-1]),
+        implementation=implementation,
+    )
 
 
 @jax.tree_util.register_dataclass
@@ -175,10 +340,10 @@ class Cache:
     values: Float[Array, "layers capacity kv_heads size"]
 
     @classmethod
-    def empty(cls, config: DecoderConfig, capacity: int) -> Cache:
-        """A cache of zeros for `capacity` tokens."""
+    def empty(cls, config: DecoderConfig, capacity: int, dtype: DTypeLike = jnp.float32) -> Cache:
+        """A cache of zeros for `capacity` tokens, of the type of `config.activation_dtype`."""
         shape = (config.num_layers, capacity, config.num_kv_heads, config.head_size)
-        return cls(jnp.zeros(shape), jnp.zeros(shape))
+        return cls(jnp.zeros(shape, dtype), jnp.zeros(shape, dtype))
 
 
 class Layer(nnx.Module):
@@ -188,19 +353,23 @@ class Layer(nnx.Module):
         width, size, eps = config.hidden_size, config.head_size, config.rms_norm_eps
         # Residual branches start small, so that depth does not change the scale of the stream.
         small = 1 / math.sqrt(2 * config.num_layers)
-        linear = functools.partial(Linear, rngs=rngs)
         queries, keys = config.num_heads * size, config.num_kv_heads * size
+
+        def linear(name: Kernel, inputs: int, outputs: int, scale: float = 1.0, bias: bool = False):
+            lora = config.lora if config.lora and name in config.lora.kernels else None
+            return Linear(inputs, outputs, scale=scale, bias=bias, lora=lora, rngs=rngs)
+
         self.attention_norm = RMSNorm(width, eps=eps)
-        self.query = linear(width, queries, scale=1.0, bias=config.qkv_bias)
-        self.key = linear(width, keys, scale=1.0, bias=config.qkv_bias)
-        self.value = linear(width, keys, scale=1.0, bias=config.qkv_bias)
+        self.query = linear("query", width, queries, bias=config.qkv_bias)
+        self.key = linear("key", width, keys, bias=config.qkv_bias)
+        self.value = linear("value", width, keys, bias=config.qkv_bias)
         self.query_norm = RMSNorm(size, eps=eps) if config.qk_norm else None
         self.key_norm = RMSNorm(size, eps=eps) if config.qk_norm else None
-        self.output = linear(queries, width, scale=small, bias=False)
+        self.output = linear("output", queries, width, small)
         self.mlp_norm = RMSNorm(width, eps=eps)
-        self.gate = linear(width, config.intermediate_size, scale=1.0, bias=False)
-        self.up = linear(width, config.intermediate_size, scale=1.0, bias=False)
-        self.down = linear(config.intermediate_size, width, scale=small, bias=False)
+        self.gate = linear("gate", width, config.intermediate_size)
+        self.up = linear("up", width, config.intermediate_size)
+        self.down = linear("down", config.intermediate_size, width, small)
         self.config = config
 
     def __call__(self, x, cosine, sine, visible, past=None):
@@ -221,8 +390,12 @@ class Layer(nnx.Module):
                 jax.lax.dynamic_update_slice_in_dim(old, new, index, axis=0)
                 for old, new in zip(cached, (key, value), strict=True)
             )
-        attended = attend(query, key, value, visible).reshape(len(x), -1)
-        x = x + jax.vmap(self.output)(attended)
+        attention = self.config.execution.attention if self.config.execution else "plain"
+        if attention == "plain" or past is not None:
+            attended = attend(query, key, value, visible)
+        else:
+            attended = attend_fused(query, key, value, visible, attention)
+        x = x + jax.vmap(self.output)(attended.reshape(len(x), -1))
         return x + jax.vmap(self.mlp)(x), (key, value)
 
     def mlp(self, x: Float[Array, " width"]) -> Float[Array, " width"]:
@@ -239,6 +412,7 @@ class Decoder(nnx.Module):
         self.embedding = nnx.Param(_normal(0.5)(rngs.params(), shape))
         self.layers = nnx.vmap(lambda rngs: Layer(config, rngs=rngs))(rngs.split(config.num_layers))
         self.norm = RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
+        # Used by `head_kernel`.
         self.head = (
             None
             if config.tied_head
@@ -250,31 +424,37 @@ class Decoder(nnx.Module):
         self,
         tokens: Int[Array, " length"],
         positions: Int[Array, " length"],
-        visible: Bool[Array, "length keys"],
+        visible: Bool[Array, "length keys"] | None,
         cache: Cache | None = None,
         index: Int[Array, ""] | None = None,
-    ) -> tuple[Float[Array, "length vocab"], Cache]:
-        half = self.config.head_size // 2
-        frequency = self.config.rope_theta ** (-jnp.arange(half, dtype=jnp.float32) / half)
+    ) -> tuple[Float[Array, "length width"], Cache]:
+        """The stream after the final norm; `head_kernel` makes logits of it."""
+        execution = self.config.execution or Execution()
+        dtype = execution.dtype or self.embedding[...].dtype
+        frequency = rotary_frequencies(self.config)
         angle = jnp.outer(positions.astype(jnp.float32), frequency)
         cosine, sine = jnp.cos(angle), jnp.sin(angle)
         graph, stacked = nnx.split(self.layers)
 
         def step(x, layer):
             parameters, cached = layer
+            if execution.dtype is not None:
+                parameters = jax.tree.map(lambda leaf: leaf.astype(dtype), parameters)
             past = None if cached is None else (*cached, index)
             return nnx.merge(graph, parameters)(x, cosine, sine, visible, past)
 
+        if execution.remat:
+            # A rolled loop keeps the compiler from merging both computations anyway.
+            step = jax.checkpoint(step, prevent_cse=self.config.unroll)
         cached = None if cache is None else (cache.keys, cache.values)
         x, (keys, values) = jax.lax.scan(
             step,
-            self.embedding[...][tokens],
+            self.embedding[...][tokens].astype(dtype),
             (stacked, cached),
             length=self.config.num_layers,
             unroll=self.config.num_layers if self.config.unroll else 1,
         )
-        head = self.embedding[...].T if self.head is None else self.head[...]
-        return jax.vmap(self.norm)(x) @ head, Cache(keys, values)
+        return jax.vmap(self.norm)(x), Cache(keys, values)
 
 
 def initialise(config: DecoderConfig, key: PRNGKeyArray) -> Parameters:
@@ -288,15 +468,59 @@ def _graph(config: DecoderConfig) -> nnx.GraphDef:
     return nnx.graphdef(nnx.eval_shape(lambda: Decoder(config, rngs=nnx.Rngs(0))))
 
 
+def hidden_states(
+    config: DecoderConfig,
+    parameters: Parameters,
+    tokens: Int[Array, " length"],
+    positions: Int[Array, " length"],
+    segments: Int[Array, " length"] | None = None,
+) -> Float[Array, "length width"]:
+    """What the head reads, of one sequence under a causal mask.
+
+    Args:
+      config: shape of the decoder (static).
+      parameters: its weights.
+      tokens, positions: the sequence.
+      segments: where several sequences are packed into this one, the number of each token's own;
+        tokens of different segments do not see each other. Positions start anew in each.
+    """
+    fused = config.execution is not None and config.execution.attention != "plain"
+    if segments is None and fused:
+        visible = None
+    else:
+        visible = jnp.tril(jnp.ones((tokens.size, tokens.size), bool))
+    if segments is not None:
+        visible = visible & (segments[:, None] == segments[None])
+    return nnx.merge(_graph(config), parameters)(tokens, positions, visible)[0]
+
+
+def head_kernel(config: DecoderConfig, parameters: Parameters) -> Float[Array, "width vocab"]:
+    """The output layer: its product with `hidden_states` are the logits."""
+    kernel = parameters["embedding"].T if config.tied_head else parameters["head"]
+    return kernel.astype(config.activation_dtype(parameters))
+
+
+def _project(
+    config: DecoderConfig, parameters: Parameters, hidden: Float[Array, "length width"]
+) -> Float[Array, "length vocab"]:
+    """Logits in float32."""
+    head = head_kernel(config, parameters)
+    return jnp.matmul(hidden, head, preferred_element_type=jnp.float32)
+
+
 def logits(
     config: DecoderConfig,
     parameters: Parameters,
     tokens: Int[Array, " length"],
     positions: Int[Array, " length"],
+    segments: Int[Array, " length"] | None = None,
 ) -> Float[Array, "length vocab"]:
-    """Next-token logits of one sequence under a causal mask."""
-    causal = jnp.tril(jnp.ones((tokens.size, tokens.size), bool))
-    return nnx.merge(_graph(config), parameters)(tokens, positions, causal)[0]
+    """Next-token logits of one sequence under a causal mask, in float32.
+
+    `segments` are those of `hidden_states`.
+    """
+    hidden = hidden_states(config, parameters, tokens, positions, segments)
+    return _project(config, parameters, hidden)
 
 
 def logits_with_cache(
@@ -308,19 +532,25 @@ def logits_with_cache(
     cache: Cache,
     index: Int[Array, ""],
     first: Int[Array, ""],
+    last_only: bool = False,
 ) -> tuple[Float[Array, "length vocab"], Cache]:
     """Logits of the next `length` tokens of a sequence whose past is in the cache.
 
     Args:
+      config: shape of the decoder (static).
+      parameters: its weights.
       tokens, positions: the new tokens; they occupy slots ``index .. index + length - 1``.
       cache: keys and values of the slots before `index`.
       index: slot of the first new token.
       first: slot where the sequence begins; slots before it are left padding.
+      last_only: give the logits of the last token alone, of shape [1, vocab].
     """
     slots = jnp.arange(cache.keys.shape[1])
     new = index + jnp.arange(tokens.size)
     visible = (slots[None] <= new[:, None]) & (slots[None] >= first)
-    return nnx.merge(_graph(config), parameters)(tokens, positions, visible, cache, index)
+    model = nnx.merge(_graph(config), parameters)
+    hidden, cache = model(tokens, positions, visible, cache, index)
+    return _project(config, parameters, hidden[-1:] if last_only else hidden), cache
 
 
 def draw_positions(config: DecoderConfig, key: PRNGKeyArray, length: int) -> Int[Array, " length"]:
