@@ -1,8 +1,9 @@
 """Decoder checkpoints as Hugging Face folders, the toy's and the real ones alike.
 
-A checkpoint is a folder with ``model.safetensors`` (Hugging Face names, matrices [outputs, inputs])
-and ``config.json``, so that `transformers` loads a toy and this module loads a published Qwen2,
-Qwen3 or Llama. What only this study knows stands in ``config.json`` under the key ``sweetspot``.
+A checkpoint is a folder with ``config.json`` and safetensors (Hugging Face names, matrices
+[outputs, inputs]), in one file or in shards with an index, so that `transformers` loads a toy and
+this module loads a published Qwen2, Qwen3 or Llama. Nothing is ever unpickled, and no code of a
+checkpoint runs.
 
 With randomised positions, give `transformers` an ``attention_mask`` of ones beside the
 ``position_ids``: without one it takes a gap for the start of another sequence in the same row.
@@ -10,76 +11,137 @@ With randomised positions, give `transformers` an ``attention_mask`` of ones bes
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import os
+import re
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 from jax.typing import DTypeLike
 from jaxtyping import Float
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
+from experiments.hugging_face import CONFIG, NAMES, family_of, from_hugging_face, to_hugging_face
+from experiments.llm.sharding import parameter_sharding
 from synth.decoder import DecoderConfig, Parameters, initialise
 
 TENSORS = "model.safetensors"
-CONFIG = "config.json"
+INDEX = f"{TENSORS}.index.json"
+SHARD = "model-{:05d}-of-{:05d}.safetensors"
+SHARD_BYTES = 5_000_000_000
+"""Above this a file is split; also what `save` holds in memory beside the parameters."""
 
-NAMES = {
-    "embedding": "model.embed_tokens.weight",
-    "norm/gain": "model.norm.weight",
-    "head": "lm_head.weight",
-    "layers/attention_norm/gain": "model.layers.{}.input_layernorm.weight",
-    "layers/query/kernel": "model.layers.{}.self_attn.q_proj.weight",
-    "layers/query/bias": "model.layers.{}.self_attn.q_proj.bias",
-    "layers/query_norm/gain": "model.layers.{}.self_attn.q_norm.weight",
-    "layers/key/kernel": "model.layers.{}.self_attn.k_proj.weight",
-    "layers/key/bias": "model.layers.{}.self_attn.k_proj.bias",
-    "layers/key_norm/gain": "model.layers.{}.self_attn.k_norm.weight",
-    "layers/value/kernel": "model.layers.{}.self_attn.v_proj.weight",
-    "layers/value/bias": "model.layers.{}.self_attn.v_proj.bias",
-    "layers/output/kernel": "model.layers.{}.self_attn.o_proj.weight",
-    "layers/mlp_norm/gain": "model.layers.{}.post_attention_layernorm.weight",
-    "layers/gate/kernel": "model.layers.{}.mlp.gate_proj.weight",
-    "layers/up/kernel": "model.layers.{}.mlp.up_proj.weight",
-    "layers/down/kernel": "model.layers.{}.mlp.down_proj.weight",
-}
-"""Path in `Parameters` to Hugging Face name, with a gap for the layer; used in both directions."""
+BLOCK_BYTES = 16_000_000
+"""Tensors are read in pieces of at most this size, so that none is held twice."""
 
-FIELDS = {
-    "vocab_size": "vocab_size",
-    "hidden_size": "hidden_size",
-    "intermediate_size": "intermediate_size",
-    "num_layers": "num_hidden_layers",
-    "num_heads": "num_attention_heads",
-    "rms_norm_eps": "rms_norm_eps",
-    "max_positions": "max_position_embeddings",
-}
-"""Fields that both configs have and a file must state."""
+TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "tokenizer.model",
+    "vocab.json",
+    "merges.txt",
+    "added_tokens.json",
+    "special_tokens_map.json",
+    "chat_template.json",
+    "chat_template.jinja",
+    "generation_config.json",
+)
+"""What a folder holds beside its weights for text to go in and out."""
 
-FAMILIES = {
-    "qwen2": "Qwen2ForCausalLM",
-    "qwen3": "Qwen3ForCausalLM",
-    "llama": "LlamaForCausalLM",
-}
-"""Model types that are the decoder under some setting of its switches."""
+STORED_TYPES = {"F32": jnp.float32, "F16": jnp.float16, "BF16": jnp.bfloat16}
 
-STUDY_FIELDS = ("positions", "position_start", "position_gap", "unroll")
+PathLike = str | os.PathLike[str]
+
+
+def folder(path_or_id: PathLike) -> Path:
+    """The local folder of a checkpoint: the path itself, or the copy of a hub repository.
+
+    Args:
+      path_or_id: a folder, or ``OWNER/NAME`` on the Hugging Face hub. The hub is asked only where
+        there is no such folder; with ``HF_HUB_OFFLINE=1`` its local cache is.
+
+    Raises:
+      FileNotFoundError: if it is neither, or the hub cannot be reached.
+    """
+    path = Path(path_or_id)
+    if path.is_dir():
+        return path
+    if not (isinstance(path_or_id, str) and re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", path_or_id)):
+        raise FileNotFoundError(f"checkpoint must be a folder, got {str(path)!r}")
+    try:
+        from huggingface_hub import snapshot_download
+    except ImportError as error:
+        raise FileNotFoundError(
+            f"checkpoint {path_or_id!r} is no folder here, and the Hugging Face hub needs: "
+            f"pip install 'sweetspot[llm]'"
+        ) from error
+    wanted = [CONFIG, "model*.safetensors", INDEX, *TOKENIZER_FILES]
+    try:
+        return Path(snapshot_download(path_or_id, allow_patterns=wanted))
+    # What it raises depends on the version of the hub's client and of its network library.
+    except Exception as error:
+        raise FileNotFoundError(
+            f"checkpoint {path_or_id!r} is no folder here, and the Hugging Face hub did not give "
+            f"it ({type(error).__name__}: {error})"
+        ) from error
+
+
+def load(
+    path_or_id: PathLike, *, mesh: Mesh | None = None, dtype: DTypeLike | None = jnp.float32
+) -> tuple[DecoderConfig, Parameters]:
+    """Read a checkpoint, saved by `save` or published on the Hugging Face hub.
+
+    Beside the parameters themselves, no more is held in memory than one of them (stacked over
+    layers); with a mesh, no more than a process's own slices of it.
+
+    Args:
+      path_or_id: see `folder`; with ``config.json``, and ``model.safetensors`` or shards.
+      mesh: devices to spread the parameters over by the rules of `experiments.llm.sharding`; None
+        puts them on the default device.
+      dtype: type of the parameters in memory; None keeps the stored one.
+
+    Raises:
+      FileNotFoundError: if there is no such folder, or it lacks a file.
+      ValueError: if the model type, rotary type, sliding window, or another switch is not
+        supported, if a config key is missing or unknown to the study, or if a tensor is missing,
+        unexpected or of the wrong shape or type.
+    """
+    path = folder(path_or_id)
+    config = from_hugging_face(_read_json(path, CONFIG))
+    with contextlib.ExitStack() as stack:
+        stored = _open(path, stack)
+        try:
+            _check(config, stored)
+            parameters: Parameters = {}
+            for leaf_path in parameter_shapes(config):
+                *folders, last = leaf_path.split("/")
+                place = parameters
+                for name in folders:
+                    place = place.setdefault(name, {})
+                place[last] = _read_leaf(config, leaf_path, stored, mesh, dtype)
+        except SafetensorError as error:
+            raise ValueError(f"{TENSORS} in {str(path)!r} cannot be read ({error})") from error
+    return config, parameters
 
 
 def save(
-    path: str | os.PathLike[str],
+    path: PathLike,
     config: DecoderConfig,
     parameters: Parameters,
     *,
     dtype: DTypeLike | None = None,
+    like: PathLike | None = None,
+    shard_bytes: int = SHARD_BYTES,
 ) -> None:
     """Write a decoder as a new Hugging Face folder that `transformers` can load.
 
@@ -87,31 +149,47 @@ def save(
 
     Args:
       path: the folder to create.
-      config: shape and switches of the decoder.
+      config: shape and switches of the decoder; `execution` is not saved.
       parameters: its parameters, as `synth.decoder.initialise` lays them out.
       dtype: floating-point type to store; None keeps the parameters' own, which must be one.
+      like: a checkpoint folder whose tokenizer, generation settings and special tokens are copied.
+      shard_bytes: the most bytes of tensors in a file, but for a larger tensor alone.
 
     Raises:
       FileExistsError: if `path` exists.
-      ValueError: if no Hugging Face family has these switches, or the parameters do not fit
-        `config`, or have several types where `dtype` is not given.
+      FileNotFoundError: if `like` is no checkpoint.
+      ValueError: if no Hugging Face family has these switches, if there are adapters, or if the
+        parameters do not fit `config`, or have several types where `dtype` is not given.
     """
     path = Path(path)
-    family = _family(config)
-    tensors = _tensors(config, parameters, dtype)
-    stored = next(iter(tensors.values())).dtype
+    family_of(config)
+    if config.lora is not None:
+        raise ValueError("lora must be merged into the kernels first: experiments.llm.lora.merge")
+    leaves = _leaves(parameters)
+    _refuse(
+        "parameters", {name: leaf.shape for name, leaf in leaves.items()}, parameter_shapes(config)
+    )
+    kind = _stored_type(leaves, dtype)
+    written = to_hugging_face(config, str(kind))
+    if like is not None:
+        theirs = _read_json(Path(like), CONFIG)
+        written |= {
+            key: theirs[key] for key in written if key.endswith("_token_id") and key in theirs
+        }
     if path.exists():
         raise FileExistsError(f"path must be a new folder, but {str(path)!r} exists")
     path.parent.mkdir(parents=True, exist_ok=True)
     # Hidden, and on the same file system: the rename at the end is atomic.
     partial = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
     try:
-        save_file(tensors, partial / TENSORS, metadata={"format": "pt"})
-        text = json.dumps(_to_hugging_face(config, family, str(stored)), indent=2)
-        (partial / CONFIG).write_text(text + "\n", encoding="utf-8")
+        _write_tensors(partial, config, leaves, kind, shard_bytes)
+        _write_json(partial / CONFIG, written)
+        for name in TOKENIZER_FILES if like is not None else ():
+            if (Path(like) / name).is_file():
+                shutil.copyfile(Path(like) / name, partial / name)
         for file in partial.iterdir():
-            with file.open("rb") as written:
-                os.fsync(written.fileno())
+            with file.open("rb") as unsynced:
+                os.fsync(unsynced.fileno())
         # mkdtemp makes a folder for its owner alone.
         partial.chmod(0o755)
         try:
@@ -126,150 +204,41 @@ def save(
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def load(
-    path: str | os.PathLike[str], *, dtype: DTypeLike | None = jnp.float32
-) -> tuple[DecoderConfig, Parameters]:
-    """Read a checkpoint folder, saved by `save` or published on the Hugging Face hub.
-
-    A folder without the study's own fields gets sequential positions and a rolled layer scan. A
-    ``head_dim`` of ``hidden_size / num_heads`` comes back as None, which means the same.
-
-    Args:
-      path: a folder with ``config.json`` and ``model.safetensors``.
-      dtype: type of the parameters in memory; None keeps the stored one.
-
-    Raises:
-      FileNotFoundError: if the folder lacks one of its two files.
-      ValueError: if the model type, rotary type, sliding window, or another switch is not
-        supported, if a config key is missing or unknown to the study, or if a tensor is missing,
-        unexpected or of the wrong shape.
-    """
-    path = Path(path)
-    if (path / f"{TENSORS}.index.json").exists():
-        raise ValueError(f"{str(path)!r} is a sharded checkpoint; only one {TENSORS} is supported")
-    for name in (CONFIG, TENSORS):
-        if not (path / name).is_file():
-            raise FileNotFoundError(f"checkpoint {str(path)!r} has no {name}")
+def _read_json(path: Path, name: str) -> dict[str, Any]:
+    """Contents of a JSON file of a checkpoint."""
+    if not (path / name).is_file():
+        raise FileNotFoundError(f"checkpoint {str(path)!r} has no {name}")
     try:
-        written = json.loads((path / CONFIG).read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{str(path / CONFIG)!r} is not JSON ({error})") from error
-    config = _from_hugging_face(written)
-    try:
-        with safe_open(path / TENSORS, framework="numpy") as file:
-            return config, _parameters(config, file, dtype)
-    except SafetensorError as error:
-        raise ValueError(f"{str(path / TENSORS)!r} cannot be read ({error})") from error
+        found = json.loads((path / name).read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{str(path / name)!r} is not JSON ({error})") from error
+    if not isinstance(found, dict):
+        raise ValueError(f"{str(path / name)!r} must hold an object, got {type(found).__name__}")
+    return found
 
 
-def _family(config: DecoderConfig) -> str:
-    """Model type whose architecture the switches give."""
-    if config.qkv_bias and config.qk_norm:
-        # Qwen3's attention_bias would put a bias on the output projection as well.
-        raise ValueError("qkv_bias and qk_norm are both on: no Hugging Face model type has both")
-    family = "qwen2" if config.qkv_bias else "qwen3" if config.qk_norm else "llama"
-    if family == "llama" and config.hidden_size % config.num_heads:
-        raise ValueError(
-            f"hidden_size must be a multiple of num_heads for Hugging Face's llama, "
-            f"got {config.hidden_size} and {config.num_heads}"
-        )
-    return family
-
-
-def _to_hugging_face(config: DecoderConfig, family: str, dtype: str) -> dict[str, Any]:
-    """Contents of ``config.json``."""
-    written = {
-        "model_type": family,
-        "architectures": [FAMILIES[family]],
-        **{theirs: getattr(config, ours) for ours, theirs in FIELDS.items()},
-        "num_key_value_heads": config.num_kv_heads,
-        "head_dim": config.head_size,
-        "hidden_act": "silu",
-        "tie_word_embeddings": config.tied_head,
-        "rope_parameters": {"rope_type": "default", "rope_theta": config.rope_theta},
-        # transformers before 5 looks here, and takes 10000 in silence where it is missing.
-        "rope_theta": config.rope_theta,
-        "dtype": dtype,
-        # The families' defaults would make a token of ours the end marker.
-        **{f"{marker}_token_id": None for marker in ("bos", "eos", "pad")},
-    }
-    if family in ("qwen3", "llama"):
-        written["attention_bias"] = False
-    if family == "llama":
-        written["mlp_bias"] = False
-    else:
-        written["use_sliding_window"] = False
-    written["sweetspot"] = {field: getattr(config, field) for field in STUDY_FIELDS}
-    return written
-
-
-def _from_hugging_face(written: dict[str, Any]) -> DecoderConfig:
-    """Read ``config.json``, of this study or published, in its old or new form."""
-    family = written.get("model_type")
-    if family not in FAMILIES:
-        raise ValueError(f"model_type must be one of {sorted(FAMILIES)}, got {family!r}")
-    for switch in ("attention_bias", "mlp_bias"):
-        if written.get(switch):
-            raise ValueError(f"{switch} is not supported, got {written[switch]!r}")
-    if written.get("hidden_act", "silu") != "silu":
-        raise ValueError(f"hidden_act must be 'silu', got {written['hidden_act']!r}")
-    if written.get("use_sliding_window") or set(written.get("layer_types") or ()) - {
-        "full_attention"
-    }:
-        raise ValueError(
-            f"sliding windows are not supported, got "
-            f"use_sliding_window={written.get('use_sliding_window')!r} and "
-            f"layer_types={written.get('layer_types')!r}"
-        )
-    missing = [theirs for theirs in FIELDS.values() if theirs not in written]
-    if missing:
-        raise ValueError(f"{CONFIG} must state {missing}")
-    shared = {ours: written[theirs] for ours, theirs in FIELDS.items()}
-    size = written.get("head_dim")
-    if size is None and family == "qwen3":
-        raise ValueError(f"{CONFIG} must state ['head_dim'] for model_type 'qwen3'")
-    study = written.get("sweetspot") or {"positions": "sequential", "unroll": False}
-    if unknown := sorted(set(study) - set(STUDY_FIELDS)):
-        raise ValueError(f"'sweetspot' in {CONFIG} has unknown {unknown}, accepts {STUDY_FIELDS}")
-    return DecoderConfig(
-        **shared,
-        num_kv_heads=written.get("num_key_value_heads") or shared["num_heads"],
-        head_dim=None if size and size * shared["num_heads"] == shared["hidden_size"] else size,
-        rope_theta=_rope_theta(written),
-        qkv_bias=family == "qwen2",
-        qk_norm=family == "qwen3",
-        tied_head=bool(written.get("tie_word_embeddings", False)),
-        **study,
-    )
-
-
-def _rope_theta(written: dict[str, Any]) -> float:
-    """Base of the rotary frequencies; refuses every type but the default one."""
-    rope = written.get("rope_parameters") or written.get("rope_scaling") or {}
-    kind = rope.get("rope_type", rope.get("type", "default"))
-    if kind != "default":
-        raise ValueError(f"rope type must be 'default', got {kind!r}")
-    share = rope.get("partial_rotary_factor", written.get("partial_rotary_factor"))
-    if share not in (None, 1.0):
-        raise ValueError(f"partial_rotary_factor must be 1, got {share!r}")
-    stated = {
-        float(place["rope_theta"])
-        for place in (rope, written)
-        if place.get("rope_theta") is not None
-    }
-    if len(stated) > 1:
-        raise ValueError(f"rope_theta is stated twice and differs: {sorted(stated)}")
-    return stated.pop() if stated else 10_000.0
+def _write_json(path: Path, contents: Mapping[str, Any]) -> None:
+    path.write_text(json.dumps(contents, indent=2) + "\n", encoding="utf-8")
 
 
 @functools.cache
-def _shapes(config: DecoderConfig) -> Mapping[str, tuple[int, ...]]:
+def parameter_shapes(config: DecoderConfig) -> Mapping[str, tuple[int, ...]]:
     """Shape of every parameter of a decoder, by path."""
     shapes = jax.eval_shape(lambda: initialise(config, jax.random.key(0)))
+    return {path: leaf.shape for path, leaf in _leaves(shapes).items()}
+
+
+def _leaves(parameters: Parameters) -> dict[str, Any]:
+    """Leaves of a parameter tree by path."""
     return {
-        jax.tree_util.keystr(keys, simple=True, separator="/"): leaf.shape
-        for keys, leaf in jax.tree_util.tree_leaves_with_path(shapes)
+        jax.tree_util.keystr(keys, simple=True, separator="/"): leaf
+        for keys, leaf in jax.tree_util.tree_leaves_with_path(parameters)
     }
+
+
+def _is_stacked(path: str) -> bool:
+    """Whether a parameter has a leading axis of layers, which Hugging Face stores one by one."""
+    return "{}" in NAMES[path]
 
 
 def _is_transposed(path: str) -> bool:
@@ -280,59 +249,17 @@ def _is_transposed(path: str) -> bool:
 def _names(path: str, num_layers: int) -> list[str]:
     """Hugging Face names of a parameter: one, or one for each layer."""
     name = NAMES[path]
-    return [name.format(layer) for layer in range(num_layers)] if "{}" in name else [name]
+    return [name.format(layer) for layer in range(num_layers)] if _is_stacked(path) else [name]
 
 
-def _tensors(
-    config: DecoderConfig, parameters: Parameters, dtype: DTypeLike | None
-) -> dict[str, Float[np.ndarray, ...]]:
-    """Parameters under their Hugging Face names."""
-    given = {
-        jax.tree_util.keystr(keys, simple=True, separator="/"): np.asarray(leaf)
-        for keys, leaf in jax.tree_util.tree_leaves_with_path(parameters)
-    }
-    _refuse("parameters", {path: leaf.shape for path, leaf in given.items()}, _shapes(config))
-    types = {str(leaf.dtype) for leaf in given.values()}
-    if dtype is None and len(types) > 1:
-        raise ValueError(f"parameters must share one dtype where dtype is None, got {types}")
-    kind = jnp.dtype(next(iter(types)) if dtype is None else dtype)
-    if not jnp.issubdtype(kind, jnp.floating):
-        raise ValueError(f"dtype must be a floating-point type, got {kind}")
-    tensors = {}
-    for path, leaf in given.items():
-        names = _names(path, config.num_layers)
-        for name, tensor in zip(names, leaf if "{}" in NAMES[path] else [leaf], strict=True):
-            tensor = tensor.T if _is_transposed(path) else tensor
-            tensors[name] = np.ascontiguousarray(tensor, kind)
-    return tensors
-
-
-def _parameters(config: DecoderConfig, file: Any, dtype: DTypeLike | None) -> Parameters:
-    """Parameters out of an open safetensors file, layers stacked."""
-    stored = file.keys()
-    shapes = {name: tuple(file.get_slice(name).get_shape()) for name in stored}
+def stored_shapes(config: DecoderConfig) -> dict[str, tuple[int, ...]]:
+    """Shape of every tensor of a checkpoint, by its Hugging Face name."""
     expected = {}
-    for path, shape in _shapes(config).items():
-        shape = shape[1:] if "{}" in NAMES[path] else shape
+    for path, shape in parameter_shapes(config).items():
+        shape = shape[1:] if _is_stacked(path) else shape
         shape = shape[::-1] if _is_transposed(path) else shape
         expected |= dict.fromkeys(_names(path, config.num_layers), shape)
-    head, embedding = NAMES["head"], NAMES["embedding"]
-    if config.tied_head and head in shapes and embedding in shapes:
-        if not np.array_equal(file.get_tensor(head), file.get_tensor(embedding)):
-            raise ValueError(f"{head} differs from {embedding}, but tie_word_embeddings is true")
-        del shapes[head]
-    _refuse(TENSORS, shapes, expected)
-    parameters: Parameters = {}
-    for path in _shapes(config):
-        read = [file.get_tensor(name) for name in _names(path, config.num_layers)]
-        read = [tensor.T for tensor in read] if _is_transposed(path) else read
-        leaf = np.stack(read) if "{}" in NAMES[path] else read[0]
-        *folders, last = path.split("/")
-        place = parameters
-        for folder in folders:
-            place = place.setdefault(folder, {})
-        place[last] = jnp.asarray(leaf if dtype is None else leaf.astype(dtype))
-    return parameters
+    return expected
 
 
 def _refuse(
@@ -351,3 +278,155 @@ def _refuse(
     ]
     if problems:
         raise ValueError(f"{where} do not fit the config: {'; '.join(problems)}")
+
+
+# Reading.
+
+Stored = Mapping[str, Any]
+"""Hugging Face name to a tensor of an open file: shape and type at once, numbers by slices."""
+
+
+def _open(path: Path, stack: contextlib.ExitStack) -> Stored:
+    """The tensors of a folder, one file or many."""
+    if (path / TENSORS).is_file() or not (path / INDEX).is_file():
+        file = _open_file(path, TENSORS, stack)
+        return {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
+    place = _read_json(path, INDEX).get("weight_map")
+    if not isinstance(place, dict) or not all(
+        isinstance(shard, str) and Path(shard).name == shard for shard in place.values()
+    ):
+        raise ValueError(f"{INDEX} in {str(path)!r} has no weight_map from tensors to files")
+    files = {shard: _open_file(path, shard, stack) for shard in sorted(set(place.values()))}
+    names = {shard: set(file.keys()) for shard, file in files.items()}
+    if lost := sorted(name for name, shard in place.items() if name not in names[shard]):
+        raise ValueError(f"{INDEX} in {str(path)!r} names tensors that their shards lack: {lost}")
+    return {name: files[shard].get_slice(name) for name, shard in place.items()}
+
+
+def _open_file(path: Path, name: str, stack: contextlib.ExitStack) -> Any:
+    if not (path / name).is_file():
+        raise FileNotFoundError(f"checkpoint {str(path)!r} has no {name}")
+    try:
+        return stack.enter_context(safe_open(path / name, framework="numpy"))
+    except SafetensorError as error:
+        raise ValueError(f"{str(path / name)!r} cannot be read ({error})") from error
+
+
+def _check(config: DecoderConfig, stored: Stored) -> None:
+    """Refuse tensors that do not fit the config, before any is read."""
+    shapes = {name: tuple(tensor.get_shape()) for name, tensor in stored.items()}
+    head, embedding = NAMES["head"], NAMES["embedding"]
+    if config.tied_head and head in shapes and shapes[head] == shapes.get(embedding):
+        pairs = zip(_blocks(stored[head]), _blocks(stored[embedding]), strict=True)
+        if not all(np.array_equal(ours, theirs) for (_, ours), (_, theirs) in pairs):
+            raise ValueError(f"{head} differs from {embedding}, but tie_word_embeddings is true")
+        del shapes[head]
+    _refuse(TENSORS, shapes, stored_shapes(config))
+    kinds = {name: stored[name].get_dtype() for name in shapes}
+    if others := {name: kind for name, kind in kinds.items() if kind not in STORED_TYPES}:
+        raise ValueError(f"tensors must have types among {sorted(STORED_TYPES)}, got {others}")
+
+
+def _blocks(
+    tensor: Any, index: Sequence[slice] = ()
+) -> Iterator[tuple[slice, Float[np.ndarray, ...]]]:
+    """Pieces of a slice of a stored tensor along its first axis, each with its place there."""
+    rows, *rest = [*index, *[slice(None)] * (len(tensor.get_shape()) - len(index))]
+    start, stop, _ = rows.indices(tensor.get_shape()[0])
+    row_bytes = 4 * int(np.prod(tensor.get_shape()[1:]))
+    step = max(1, BLOCK_BYTES // row_bytes)
+    for begin in range(start, stop, step):
+        end = min(begin + step, stop)
+        yield slice(begin - start, end - start), tensor[(slice(begin, end), *rest)]
+
+
+def _read_leaf(
+    config: DecoderConfig, path: str, stored: Stored, mesh: Mesh | None, dtype: DTypeLike | None
+) -> jax.Array:
+    """One parameter, of all layers."""
+    tensors = [stored[name] for name in _names(path, config.num_layers)]
+    shape = parameter_shapes(config)[path]
+    kinds = {tensor.get_dtype() for tensor in tensors}
+    if dtype is None and len(kinds) > 1:
+        raise ValueError(f"layers of {path} must share one stored type where dtype is None")
+    kind = STORED_TYPES[kinds.pop()] if dtype is None else dtype
+
+    def read(index: Sequence[slice]) -> Float[np.ndarray, ...]:
+        """Only what `index` asks for, straight into its place."""
+        layers, inner = (index[0], index[1:]) if _is_stacked(path) else (slice(None), index)
+        chosen = tensors[layers]
+        sizes = [len(range(*part.indices(size))) for part, size in zip(index, shape, strict=True)]
+        leaf = np.empty(sizes, kind)
+        for tensor, target in zip(chosen, leaf if _is_stacked(path) else [leaf], strict=True):
+            target = target.T if _is_transposed(path) else target
+            for rows, block in _blocks(tensor, inner[::-1] if _is_transposed(path) else inner):
+                target[rows] = block
+        return leaf
+
+    if mesh is None:
+        # Not committed to a device, so that a program may choose its own.
+        return jax.device_put(read([slice(None)] * len(shape))).block_until_ready()
+    sharding = parameter_sharding(path, shape, mesh)
+    return jax.make_array_from_callback(shape, sharding, read, dtype=kind)
+
+
+# Writing.
+
+
+def _stored_type(leaves: Mapping[str, Any], dtype: DTypeLike | None) -> np.dtype:
+    """Type that parameters are stored in."""
+    types = {str(leaf.dtype) for leaf in leaves.values()}
+    if dtype is None and len(types) > 1:
+        raise ValueError(f"parameters must share one dtype where dtype is None, got {types}")
+    kind = jnp.dtype(next(iter(types)) if dtype is None else dtype)
+    if not jnp.issubdtype(kind, jnp.floating):
+        raise ValueError(f"dtype must be a floating-point type, got {kind}")
+    return kind
+
+
+def _write_tensors(
+    path: Path,
+    config: DecoderConfig,
+    leaves: Mapping[str, Any],
+    kind: np.dtype,
+    shard_bytes: int,
+) -> None:
+    """One file, or shards and their index."""
+    sizes = {
+        name: int(np.prod(shape)) * kind.itemsize for name, shape in stored_shapes(config).items()
+    }
+    shards = _grouped(sizes, shard_bytes)
+    files = [SHARD.format(number + 1, len(shards)) for number in range(len(shards))]
+    files = [TENSORS] if len(shards) == 1 else files
+    tensors = _tensors(config, leaves, kind)
+    for file, names in zip(files, shards, strict=True):
+        save_file({name: next(tensors)[1] for name in names}, path / file, {"format": "pt"})
+    if len(shards) > 1:
+        place = {name: file for file, names in zip(files, shards, strict=True) for name in names}
+        total = {"total_size": sum(sizes.values())}
+        _write_json(path / INDEX, {"metadata": total, "weight_map": place})
+
+
+def _grouped(sizes: Mapping[str, int], most: int) -> list[list[str]]:
+    """Names in order, in groups whose sizes add up to at most `most`, one name at least in each."""
+    groups: list[list[str]] = [[]]
+    total = 0
+    for name, size in sizes.items():
+        if groups[-1] and total + size > most:
+            groups.append([])
+            total = 0
+        groups[-1].append(name)
+        total += size
+    return groups
+
+
+def _tensors(
+    config: DecoderConfig, leaves: Mapping[str, Any], kind: np.dtype
+) -> Iterator[tuple[str, Float[np.ndarray, ...]]]:
+    """Parameters under their Hugging Face names, in the order of `stored_shapes`."""
+    for path in parameter_shapes(config):
+        leaf = np.asarray(leaves[path])
+        names = _names(path, config.num_layers)
+        for name, tensor in zip(names, leaf if _is_stacked(path) else [leaf], strict=True):
+            tensor = tensor.T if _is_transposed(path) else tensor
+            yield name, np.ascontiguousarray(tensor, kind)

@@ -16,12 +16,25 @@ def _rms_norm(x, gain, eps):
     return x / math.sqrt(float(np.mean(x * x)) + eps) * gain
 
 
-def _rotate(x, position, theta):
+def _llama3_frequency(frequency, rope):
+    """Leave a fast rotation, slow down a slow one, and go from one to the other in a line."""
+    turns = rope.original_max_positions / (2 * math.pi / frequency)
+    if turns > rope.high_frequency_factor:
+        return frequency
+    if turns < rope.low_frequency_factor:
+        return frequency / rope.factor
+    share = turns - rope.low_frequency_factor
+    share /= rope.high_frequency_factor - rope.low_frequency_factor
+    return (1 - share) * frequency / rope.factor + share * frequency
+
+
+def _rotate(x, position, theta, rope):
     """Turn each pair (i, i + half) of a head's vector by position × theta^(-i / half)."""
     half = len(x) // 2
     turned = np.empty_like(x)
     for i in range(half):
-        angle = position * theta ** (-i / half)
+        frequency = theta ** (-i / half)
+        angle = position * (frequency if rope is None else _llama3_frequency(frequency, rope))
         turned[i] = x[i] * math.cos(angle) - x[i + half] * math.sin(angle)
         turned[i + half] = x[i + half] * math.cos(angle) + x[i] * math.sin(angle)
     return turned
@@ -61,9 +74,9 @@ def decoder_logits(config, parameters, tokens, positions) -> np.ndarray:
                 query = np.stack([_rms_norm(head, gain, eps) for head in query])
                 gain = array("layers", "key_norm", "gain")[layer]
                 key = np.stack([_rms_norm(head, gain, eps) for head in key])
-            theta = config.rope_theta
-            queries.append([_rotate(head, int(position), theta) for head in query])
-            keys.append([_rotate(head, int(position), theta) for head in key])
+            rotation = (int(position), config.rope_theta, config.rope_scaling)
+            queries.append([_rotate(head, *rotation) for head in query])
+            keys.append([_rotate(head, *rotation) for head in key])
             values.append(project(layer, "value", h).reshape(config.num_kv_heads, size))
         for now in range(len(stream)):
             heads = []

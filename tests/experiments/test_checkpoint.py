@@ -248,8 +248,11 @@ def test_load_names_tensors_that_do_not_fit(tensors, message, rewrite):
 
 
 def test_load_says_what_is_not_there(tmp_path, rewrite):
-    with pytest.raises(FileNotFoundError, match=re.escape("has no config.json")):
+    with pytest.raises(FileNotFoundError, match=r"must be a folder, got '.*nowhere'"):
         checkpoint.load(tmp_path / "nowhere")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(FileNotFoundError, match=re.escape("has no config.json")):
+        checkpoint.load(tmp_path / "empty")
     folder = rewrite()
     (folder / "model.safetensors").write_bytes(b"truncated")
     with pytest.raises(ValueError, match=re.escape("model.safetensors' cannot be read")):
@@ -258,7 +261,7 @@ def test_load_says_what_is_not_there(tmp_path, rewrite):
     with pytest.raises(FileNotFoundError, match=re.escape("has no model.safetensors")):
         checkpoint.load(folder)
     (folder / "model.safetensors.index.json").write_text("{}")
-    with pytest.raises(ValueError, match="sharded checkpoint"):
+    with pytest.raises(ValueError, match="has no weight_map from tensors to files"):
         checkpoint.load(folder)
     (folder / "model.safetensors.index.json").unlink()
     (folder / "model.safetensors").touch()

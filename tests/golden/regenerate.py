@@ -14,7 +14,7 @@ import jax
 import numpy as np
 
 from experiments import checkpoint
-from synth.decoder import DecoderConfig, Parameters, initialise
+from synth.decoder import DecoderConfig, Llama3Rope, Parameters, initialise
 
 FILE = Path(__file__).parent / "transformers_logits.npz"
 
@@ -24,6 +24,21 @@ CONFIGS = {
     "qwen2-grouped": DecoderConfig(23, 16, 24, 3, 4, 2, head_dim=6, rope_theta=1e6),
     "qwen3": DecoderConfig(23, 16, 24, 2, 4, 1, head_dim=8, qkv_bias=False, qk_norm=True),
     "llama": DecoderConfig(23, 16, 24, 2, 4, 2, qkv_bias=False, rope_theta=5e5, rms_norm_eps=1e-5),
+    # Pairs that turn every 6, 167, 4443 and 118 thousand tokens: fast, in between, and twice slow.
+    "llama3-rope": DecoderConfig(
+        23,
+        16,
+        24,
+        2,
+        2,
+        1,
+        qkv_bias=False,
+        tied_head=True,
+        rope_theta=5e5,
+        max_positions=1024,
+        rope_scaling=Llama3Rope(8.0, 1.0, 4.0, 256),
+        unroll=False,
+    ),
 }
 
 LENGTH = 12

@@ -219,7 +219,8 @@ def test_switches_decide_which_parameters_there_are():
         name: jax.eval_shape(lambda config=config: initialise(config, jax.random.key(0)))
         for name, config in CONFIGS.items()
     }
-    assert {name for name, tree in shapes.items() if "head" not in tree} == {"qwen2-tied"}
+    tied = {"qwen2-tied", "llama3-rope"}
+    assert {name for name, tree in shapes.items() if "head" not in tree} == tied
     for name, tree in shapes.items():
         layers = tree["layers"]
         assert ("query_norm" in layers) == ("key_norm" in layers) == (name == "qwen3")
