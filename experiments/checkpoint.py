@@ -184,9 +184,8 @@ def save(
     try:
         _write_tensors(partial, config, leaves, kind, shard_bytes)
         _write_json(partial / CONFIG, written)
-        for name in TOKENIZER_FILES if like is not None else ():
-            if (Path(like) / name).is_file():
-                shutil.copyfile(Path(like) / name, partial / name)
+        if like is not None:
+            _copy_tokenizer(Path(like), partial)
         for file in partial.iterdir():
             with file.open("rb") as unsynced:
                 os.fsync(unsynced.fileno())
@@ -202,6 +201,12 @@ def save(
             ) from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def _copy_tokenizer(source: Path, target: Path) -> None:
+    for name in TOKENIZER_FILES:
+        if (source / name).is_file():
+            shutil.copyfile(source / name, target / name)
 
 
 def _read_json(path: Path, name: str) -> dict[str, Any]:
@@ -351,7 +356,7 @@ def _read_leaf(
         raise ValueError(f"layers of {path} must share one stored type where dtype is None")
     kind = STORED_TYPES[kinds.pop()] if dtype is None else dtype
 
-    def read(index: Sequence[slice]) -> Float[np.ndarray, ...]:
+    def read(index: Any) -> Float[np.ndarray, ...]:
         """Only what `index` asks for, straight into its place."""
         layers, inner = (index[0], index[1:]) if _is_stacked(path) else (slice(None), index)
         chosen = tensors[layers]

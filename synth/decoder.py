@@ -240,11 +240,14 @@ class Linear(nnx.Module):
             _normal(scale / math.sqrt(inputs))(rngs.params(), (inputs, outputs))
         )
         self.bias = nnx.Param(jnp.zeros(outputs)) if bias else None
-        self.lora_a = self.lora_b = self.lora_scale = None
-        if lora is not None:
-            narrow = _normal(1 / math.sqrt(inputs))(rngs.params(), (inputs, lora.rank))
-            self.lora_a, self.lora_b = nnx.Param(narrow), nnx.Param(jnp.zeros((lora.rank, outputs)))
-            self.lora_scale = lora.scale
+        # Drawn last, so that the kernel is the same with an adapter as without.
+        self.lora_a = (
+            nnx.Param(_normal(1 / math.sqrt(inputs))(rngs.params(), (inputs, lora.rank)))
+            if lora
+            else None
+        )
+        self.lora_b = nnx.Param(jnp.zeros((lora.rank, outputs))) if lora else None
+        self.lora_scale = lora.scale if lora else 1.0
 
     def __call__(self, x: Float[Array, " inputs"]) -> Float[Array, " outputs"]:
         y = x @ self.kernel[...]
@@ -485,12 +488,12 @@ def hidden_states(
         tokens of different segments do not see each other. Positions start anew in each.
     """
     fused = config.execution is not None and config.execution.attention != "plain"
-    if segments is None and fused:
-        visible = None
-    else:
-        visible = jnp.tril(jnp.ones((tokens.size, tokens.size), bool))
+    visible = jnp.tril(jnp.ones((tokens.size, tokens.size), bool))
     if segments is not None:
         visible = visible & (segments[:, None] == segments[None])
+    elif fused:
+        # The implementation's own causal mask saves the work above the diagonal.
+        visible = None
     return nnx.merge(_graph(config), parameters)(tokens, positions, visible)[0]
 
 

@@ -32,18 +32,17 @@ RULES: tuple[tuple[str, tuple[str | None, ...]], ...] = (
 """End of a parameter's path, and the mesh axis of each of its last dimensions."""
 
 
-def make_mesh(*, fsdp: int, tp: int = 1, devices: Sequence[jax.Device] | None = None) -> Mesh:
-    """A mesh whose shardings the compiler propagates.
+def make_mesh(*, fsdp: int, tp: int = 1) -> Mesh:
+    """A mesh of all devices, of all processes, whose shardings the compiler propagates.
 
     Raises:
       ValueError: if the product is not the number of devices.
     """
-    devices = jax.devices() if devices is None else list(devices)
-    if fsdp < 1 or tp < 1 or fsdp * tp != len(devices):
+    if fsdp < 1 or tp < 1 or fsdp * tp != jax.device_count():
         raise ValueError(
-            f"fsdp × tp must be the number of devices, {len(devices)}; got {fsdp} × {tp}"
+            f"fsdp × tp must be the number of devices, {jax.device_count()}; got {fsdp} × {tp}"
         )
-    return jax.make_mesh((fsdp, tp), AXES, axis_types=(AxisType.Auto,) * 2, devices=devices)
+    return jax.make_mesh((fsdp, tp), AXES, axis_types=(AxisType.Auto,) * 2)
 
 
 def parameter_sharding(path: str, shape: Sequence[int], mesh: Mesh) -> NamedSharding:
