@@ -214,9 +214,19 @@ class DecoderConfig:
         return self.head_dim or self.hidden_size // self.num_heads
 
     def activation_dtype(self, parameters: Parameters) -> jnp.dtype:
-        """Type of activations, and so of a cache."""
-        stated = self.execution.dtype if self.execution else None
-        return jnp.dtype(stated or parameters["embedding"].dtype)
+        """Type of activations, and so of a cache.
+
+        Raises:
+          ValueError: if `execution` states none and parameters have several.
+        """
+        if self.execution and self.execution.dtype:
+            return jnp.dtype(self.execution.dtype)
+        types = sorted({str(leaf.dtype) for leaf in jax.tree.leaves(parameters)})
+        if len(types) > 1:
+            raise ValueError(
+                f"execution must state a dtype where parameters have several, got {types}"
+            )
+        return jnp.dtype(types[0])
 
 
 def _normal(scale: float):
@@ -471,6 +481,12 @@ def _graph(config: DecoderConfig) -> nnx.GraphDef:
     return nnx.graphdef(nnx.eval_shape(lambda: Decoder(config, rngs=nnx.Rngs(0))))
 
 
+def _module(config: DecoderConfig, parameters: Parameters) -> Decoder:
+    """The decoder with its numbers, whose types are checked."""
+    config.activation_dtype(parameters)
+    return nnx.merge(_graph(config), parameters)
+
+
 def hidden_states(
     config: DecoderConfig,
     parameters: Parameters,
@@ -486,6 +502,9 @@ def hidden_states(
       tokens, positions: the sequence.
       segments: where several sequences are packed into this one, the number of each token's own;
         tokens of different segments do not see each other. Positions start anew in each.
+
+    Raises:
+      ValueError: see `DecoderConfig.activation_dtype`.
     """
     fused = config.execution is not None and config.execution.attention != "plain"
     visible = jnp.tril(jnp.ones((tokens.size, tokens.size), bool))
@@ -494,7 +513,7 @@ def hidden_states(
     elif fused:
         # The implementation's own causal mask saves the work above the diagonal.
         visible = None
-    return nnx.merge(_graph(config), parameters)(tokens, positions, visible)[0]
+    return _module(config, parameters)(tokens, positions, visible)[0]
 
 
 def head_kernel(config: DecoderConfig, parameters: Parameters) -> Float[Array, "width vocab"]:
@@ -551,8 +570,7 @@ def logits_with_cache(
     slots = jnp.arange(cache.keys.shape[1])
     new = index + jnp.arange(tokens.size)
     visible = (slots[None] <= new[:, None]) & (slots[None] >= first)
-    model = nnx.merge(_graph(config), parameters)
-    hidden, cache = model(tokens, positions, visible, cache, index)
+    hidden, cache = _module(config, parameters)(tokens, positions, visible, cache, index)
     return _project(config, parameters, hidden[-1:] if last_only else hidden), cache
 
 
