@@ -13,7 +13,7 @@ from types import ModuleType, SimpleNamespace
 import pandas as pd
 import pytest
 
-from experiments import devices, figures
+from experiments import devices, families, figures
 from experiments.recipes import RECIPES
 from experiments.results import read_manifest, read_table
 from tests.experiments.tiny import TINY
@@ -304,9 +304,29 @@ def test_regret_writes_tables_and_figures(sweetspot, tmp_path):
     assert "best in pilot" in text
 
 
+def test_compare_writes_the_table_and_says_what_holds(sweetspot, finished_run, tmp_path):
+    other = Path(shutil.copytree(finished_run, tmp_path / "other"))
+    code, text = sweetspot("compare", "--results", finished_run, other, "--out", tmp_path / "out")
+    assert code == 0, text
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {
+        "families.parquet",
+        "manifest.json",
+        "figures",
+    }
+    assert sorted(path.stem for path in (tmp_path / "out" / "figures").glob("*.png")) == [
+        "families_map",
+        "families_optimum",
+    ]
+    for family in ("tiny", "other"):
+        assert f"{family}: " in text
+    assert families.RULE in text
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        ("compare --results RUN RUN", "results must be runs of different families"),
+        ("compare --results nowhere", "nowhere is not a run"),
         ("recommend --data-size 9", "either results (a run directory) or pilot (a preset)"),
         ("recommend --data-size 9 --results nowhere", "nowhere is not a run"),
         ("recommend --data-size 9 --results RUN", "at least the pilot's largest, 12, got 9"),
@@ -317,7 +337,7 @@ def test_regret_writes_tables_and_figures(sweetspot, tmp_path):
 )
 def test_predictions_that_cannot_be_made(sweetspot, finished_run, tmp_path, arguments, message):
     words = arguments.replace("RUN", str(finished_run)).split()
-    out = ["--out", tmp_path / "out"] if words[0] == "regret" else []
+    out = ["--out", tmp_path / "out"] if words[0] in ("regret", "compare") else []
     code, text = sweetspot(*words, *out)
     assert code == 2
     assert text.startswith("error: ")
