@@ -41,7 +41,7 @@ class Settings:
       max_op: largest op count where none is given.
       max_edge: most edges of the structure graph; None for ``floor(4 op / 3) + 1``, which ties the
         length of a problem to its op count, as the paper does.
-      min_edge: fewest edges; None for the reference's rule, in which it depends on op.
+      min_edge: fewest edges; None for the reference's rule, in which edges and layers grow with op.
       modulus: of all arithmetic.
       shuffle: order of the sentences: 5 random, 0 to 4 at most so many places away from an order
         of computation, 6 that order itself, distractors last.
@@ -254,7 +254,9 @@ def _draw_sizes(settings: Settings, num_ops: int, rng: Random) -> _Sizes:
     if light:
         abstract_ops = max(abstract_ops, rng.randint(1, num_ops))
     least_ops = rng.randint(abstract_ops, num_ops)
-    depth, one, other = rng.choices((2, 3, 4), _size_weights(num_ops, most), k=3)
+    # Where the number of edges does not follow op, neither do the layers that must hold them.
+    followed = num_ops if settings.min_edge is None else most
+    depth, one, other = rng.choices((2, 3, 4), _size_weights(followed, most), k=3)
     narrow, wide = min(one, other), max(one, other)
     if settings.min_edge is not None:
         edges = rng.randint(settings.min_edge, most)

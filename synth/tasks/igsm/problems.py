@@ -16,7 +16,7 @@ from typing import Literal, get_args
 
 import numpy as np
 
-from synth.tasks.igsm.graph import Drawn, Settings, draw
+from synth.tasks.igsm.graph import Drawn, Settings, draw, draw_num_ops
 from synth.tasks.igsm.names import draw_names
 from synth.tasks.igsm.text import Detail, OutOfSymbolsError, Question, Wording
 from synth.tasks.igsm.work import Operand, work
@@ -98,7 +98,7 @@ def template_bin(drawn: Drawn) -> int:
 
 
 def problems(
-    difficulty: int,
+    difficulty: int | None,
     count: int,
     *,
     seed: int,
@@ -107,14 +107,14 @@ def problems(
     split: Split | None = None,
     start: int = 0,
 ) -> Iterator[Problem]:
-    """Draw problems with exactly `difficulty` operations.
+    """Draw problems with exactly `difficulty` operations, or with an op count drawn for each.
 
     Problem ``i`` depends on ``(seed, preset, split, difficulty, i)`` alone: fewer problems are a
     prefix of more, and the number of processes changes nothing. Seeds are hashed, so neighbouring
     seeds share nothing.
 
     Args:
-      difficulty: the op count, at least 1.
+      difficulty: the op count, at least 1; None to draw it by the preset's law, up to its `max_op`.
       count: number of problems, at least 0.
       seed: of the stream, at least 0.
       preset: a name in `PRESETS`.
@@ -131,7 +131,7 @@ def problems(
     if preset not in PRESETS:
         raise ValueError(f"preset must be one of {sorted(PRESETS)}, got {preset!r}")
     for name, number, least in (
-        ("difficulty", difficulty, 1),
+        ("difficulty", 1 if difficulty is None else difficulty, 1),
         ("count", count, 0),
         ("seed", seed, 0),
         ("processes", processes, 1),
@@ -141,8 +141,9 @@ def problems(
             raise ValueError(f"{name} must be at least {least}, got {number}")
     if split is not None and split not in get_args(Split):
         raise ValueError(f"split must be one of {get_args(Split)} or None, got {split!r}")
-    PRESETS[preset].settings.check(difficulty)
-    if split is not None and difficulty <= DEGENERATE:
+    settings = PRESETS[preset].settings
+    settings.check(settings.max_op if difficulty is None else difficulty)
+    if split is not None and difficulty is not None and difficulty <= DEGENERATE:
         warnings.warn(
             f"at difficulty {difficulty} there are so few templates that a split by template "
             f"separates kinds of problems, not problems; use disjoint keys up to {DEGENERATE}",
@@ -153,12 +154,15 @@ def problems(
     return map(one, numbers) if processes == 1 else _parallel(one, numbers, processes)
 
 
-def _problem(seed: int, preset: str, split: Split | None, difficulty: int, index: int) -> Problem:
-    spawn_key = (zlib.crc32(f"{preset} {split}".encode()), difficulty, index)
+def _problem(
+    seed: int, preset: str, split: Split | None, difficulty: int | None, index: int
+) -> Problem:
+    spawn_key = (zlib.crc32(f"{preset} {split} {difficulty}".encode()), index)
     words = np.random.SeedSequence(seed, spawn_key=spawn_key).generate_state(4)
     rng, chosen = Random(int.from_bytes(words.tobytes(), "little")), PRESETS[preset]
+    num_ops = draw_num_ops(chosen.settings, rng) if difficulty is None else difficulty
     while True:
-        drawn = draw(chosen.settings, difficulty, rng)
+        drawn = draw(chosen.settings, num_ops, rng)
         template = template_bin(drawn)
         if split is not None and template not in BINS[split]:
             continue
@@ -167,9 +171,7 @@ def _problem(seed: int, preset: str, split: Split | None, difficulty: int, index
             solution = wording.solution(chosen.detail, rng)
         except OutOfSymbolsError:
             continue
-        return Problem(
-            wording.problem(chosen.question), solution, drawn.answer, difficulty, template
-        )
+        return Problem(wording.problem(chosen.question), solution, drawn.answer, num_ops, template)
 
 
 def _some(one: partial[Problem], numbers: range) -> list[Problem]:
