@@ -264,6 +264,12 @@ def _run_defaults(arguments: list[str]) -> SweepConfig:
     return presets[preset]
 
 
+def _joined(arguments: list[str]) -> list[str]:
+    """The arguments, with the words of a command of two words as one."""
+    is_two = arguments[:1] == ["tasks"] and arguments[1:2] in (["export"], ["gallery"])
+    return [" ".join(arguments[:2]), *arguments[2:]] if is_two else arguments
+
+
 def main() -> None:
     """Entry point of the command ``sweetspot``."""
     arguments = sys.argv[1:]
@@ -280,9 +286,10 @@ def main() -> None:
                 "figures": draw_figures,
                 "report": write_report,
                 "tasks": tasks.list_tasks,
+                "tasks export": tasks.export_task,
             },
             prog="sweetspot",
-            args=arguments,
+            args=_joined(arguments),
         )
     except (ValueError, OSError, ResultsError) as error:
         console.print(f"[bold red]error:[/bold red] {error}", highlight=False)

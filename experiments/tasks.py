@@ -1,11 +1,15 @@
-"""The commands ``sweetspot tasks …``: list them."""
+"""The commands ``sweetspot tasks …``: list tasks, and export one as a data set."""
 
 from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
 
 import jax
 import numpy as np
 import tyro
 
+from experiments.export import DEFAULT_EXPORT, ExportConfig, export_igsm
 from experiments.run import console
 from synth.task import Mixture, pool
 from synth.tasks import TASKS, make_task
@@ -33,3 +37,28 @@ def list_tasks(name: Positional[str | None] = None, difficulty: int = 3, example
         )
         for tokens in np.asarray(drawn.tokens):
             console.print(f"  {task.decode(tokens)}", highlight=False, markup=False)
+
+
+def export_task(
+    family: Positional[Literal["igsm"]],
+    out: Path,
+    processes: int = 1,
+    config: Annotated[ExportConfig, tyro.conf.arg(name="")] = DEFAULT_EXPORT,
+) -> None:
+    """Export a task as chats that `datasets.load_dataset` reads, or carry on with an export.
+
+    Args:
+      family: which task.
+      out: directory of the data set; new, empty, or holding the same export.
+      processes: how many draw and verify; the rows do not depend on it.
+      config: what is exported.
+    """
+    del family
+    manifest = export_igsm(config, out, processes=processes, console=console)
+    rows = sum(entry["rows"] for entry in manifest["files"].values())
+    repeated = sum(entry.get("in_training", 0) for entry in manifest["files"].values())
+    console.print(
+        f"{rows:,} problems in {len(manifest['files'])} files; {repeated} test problems occur in "
+        f"training. Read {out / 'README.md'} for how to load them.",
+        highlight=False,
+    )

@@ -142,6 +142,24 @@ def test_a_task_of_ones_own(sweetspot, own_module):
     assert "a a > a a a a ." in text
 
 
+def test_help_names_every_command(sweetspot):
+    code, text = sweetspot("--help")
+    assert code == 0
+    for name in ("list", "run", "compare", "tasks", "tasks export"):
+        assert f"• {name} " in text
+
+
+def test_tasks_export_writes_a_data_set(sweetspot, tmp_path):
+    sizes = ("--difficulties", "3", "4", "--train-sizes", "6", "--base-difficulties", "2")
+    tests = ("--base-sizes", "4", "--test-difficulties", "2", "5", "--test-examples", "3")
+    out = tmp_path / "data"
+    code, text = sweetspot("tasks", "export", "igsm", "--out", out, *sizes, *tests)
+    assert code == 0, text
+    assert "22 problems in 5 files; 0 test problems occur in training." in text
+    assert f"{out / 'README.md'}" in text
+    assert len((out / "train" / "op04.jsonl").read_text().splitlines()) == 6
+
+
 @pytest.mark.slow
 def test_run_of_a_shrunk_preset(sweetspot, tmp_path):
     """Flags change the preset's fields one by one; what they leave alone is the preset's."""
@@ -234,6 +252,8 @@ def test_figures_go_where_they_are_asked_for(sweetspot, finished_run, tmp_path):
         ("run tradeoff --preset smoke --seeds 0", "seeds must be at least 1, got 0"),
         ("tasks sums", "task must be one of ['chain'"),
         ("tasks chain --difficulty 99", "99"),
+        ("tasks export igsm --out data --preset easy", "preset must be one of ("),
+        ("tasks export igsm --out data --train-sizes 5 6", "train_sizes must be one number, or"),
         ("figures --results no/such/run", "no/such/run/table.parquet does not exist"),
         ("report --results no/such/run", "no/such/run/table.parquet does not exist"),
     ],
@@ -260,6 +280,8 @@ def test_a_mistake_is_one_line_and_exit_code_2(
         ("run tradeoff --preset smoke --losses sfft", "sfft"),
         ("run", "a name that `sweetspot list` shows"),
         ("train", "train"),
+        ("tasks export dyck --out data", "invalid choice 'dyck'"),
+        ("tasks export igsm", "--out"),
     ],
 )
 def test_arguments_that_cannot_be_read(sweetspot, tmp_path, monkeypatch, arguments, message):
