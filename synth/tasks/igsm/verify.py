@@ -230,6 +230,7 @@ class _Judge:
         self.modulus = modulus
         self.bits: dict[str, int] = {}
         self.trials = 0
+        self.dead_ends: set[tuple[int, frozenset[str]]] = set()
 
     @cached_property
     def needed(self) -> list[str]:
@@ -285,6 +286,10 @@ class _Judge:
         if sum(name not in scope.values for name in self.needed) > left:
             detail = "too few definitions are left for what the question needs"
             return _failure(definition, _MistakeError(Reason.UNIDENTIFIED, detail))
+        # Without symbols it does not matter which definition gave which of two equal parameters.
+        place = (definition.index, frozenset(scope.values))
+        if place in self.dead_ends:
+            return furthest
         # What the question needs comes first, because most solutions define nothing else.
         for name in dict.fromkeys([*self.needed, *self.world.names()]):
             if name in scope.values:
@@ -303,6 +308,8 @@ class _Judge:
             if failure is None:
                 return None
             furthest = max(furthest, failure, key=lambda each: each.position)
+        if not self.solution.is_symbolic:
+            self.dead_ends.add(place)
         return furthest
 
     def _read_steps(self, definition: Definition, scope: _Scope) -> _Meaning:
