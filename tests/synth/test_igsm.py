@@ -6,6 +6,7 @@ values by the slow evaluator of `tests.igsm_reference`, which reads the text alo
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import re
 import string
@@ -16,13 +17,13 @@ import numpy as np
 import pytest
 
 from synth.task import Mixture, pool
-from synth.tasks.igsm import IGSM, PRESETS, problems, verify
+from synth.tasks.igsm import IGSM, PRESETS, graph, problems, verify
 from synth.tasks.igsm.graph import Settings, draw, draw_num_ops
 from synth.tasks.igsm.names import CHAINS, draw_names
 from synth.tasks.igsm.problems import BINS, NUM_BINS
 from synth.tasks.igsm.text import Detail, OutOfSymbolsError, Wording
 from synth.tasks.igsm.tokens import LENGTHS
-from synth.tasks.igsm.work import canonical_order, dependencies
+from synth.tasks.igsm.work import canonical_order, dependencies, work
 
 SETTINGS = {
     "paper": Settings(),
@@ -58,6 +59,31 @@ def test_op_count_and_order_of_computation(settings):
         # Everything in the order is needed by what comes later, the question by nobody.
         used = {each for parameter in drawn.order for each in dependencies(drawn, parameter)}
         assert used == set(drawn.order[:-1])
+
+
+@pytest.mark.parametrize(("preset", "num_ops"), [("paper", 20), ("hard", 21), ("paper", 30)])
+def test_what_two_parts_share_is_counted_once(preset, num_ops):
+    # Only hard problems have abstract parameters two of whose parts have a part in common.
+    for index in range(100):
+        drawn = draw(PRESETS[preset].settings, num_ops, Random(index))
+        steps = [max(len(work(drawn, parameter).steps), 1) for parameter in drawn.order]
+        assert sum(steps) == num_ops
+
+
+@pytest.mark.parametrize(("depth", "width", "least"), [(3, 2, 18), (3, 3, 45), (4, 2, 36)])
+def test_sizes_that_are_skipped_have_no_order(depth, width, least):
+    shape = {"depth": depth, "narrow": width, "wide": width, "growth": 0.5}
+    shape["edges"] = edges = (depth - 1) * width**2
+    for ops, hopeless in ((least - 1, False), (least, True), (least + 2, True)):
+        sizes = graph._Sizes(abstract_ops=ops, least_ops=ops, ops=ops, **shape)
+        assert graph._is_hopeless(sizes) is hopeless
+    assert not graph._is_hopeless(dataclasses.replace(sizes, edges=edges - 1))
+    assert not graph._is_hopeless(dataclasses.replace(sizes, wide=width + 1))
+    rng = Random(0)
+    for _ in range(50):
+        structure = graph._draw_structure(sizes, rng)
+        chosen, _ = graph._choose(structure, sizes, rng)
+        assert graph._order(structure, chosen, rng) is None
 
 
 @pytest.mark.parametrize("settings", SETTINGS.values(), ids=SETTINGS)

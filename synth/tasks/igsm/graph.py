@@ -20,10 +20,11 @@ import functools
 import itertools
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from random import Random
-from typing import Literal, get_args
+from typing import Any, Literal, TypeVar, get_args
 
+T = TypeVar("T")
 Style = Literal["light", "heavy"]
 MAX_INPUTS = 4
 """Inputs of one sentence, its constant counted."""
@@ -104,6 +105,9 @@ class Structure:
     place: tuple[int, ...]
     edges: tuple[tuple[int, int], ...]
     children: tuple[tuple[int, ...], ...]
+    _terms: dict[int, list[tuple[int, ...]]] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
 
     @property
     def depth(self) -> int:
@@ -122,10 +126,18 @@ class Structure:
 
     def terms(self, parameter: int) -> list[tuple[int, ...]]:
         """Products whose sum is an abstract parameter: (count,) or (count, count below)."""
-        item, layer = self.owner_and_layer(parameter)
-        if self.layer[item] + 1 == layer:
-            return [(edge,) for edge in self.children[item]]
-        return [(edge, self.abstract(self.edges[edge][1], layer)) for edge in self.children[item]]
+        if parameter not in self._terms:
+            item, layer = self.owner_and_layer(parameter)
+            if self.layer[item] + 1 == layer:
+                terms = [(edge,) for edge in self.children[item]]
+            else:
+                below = len(self.edges) + layer
+                terms = [
+                    (edge, below + self.edges[edge][1] * len(self.widths))
+                    for edge in self.children[item]
+                ]
+            self._terms[parameter] = terms
+        return self._terms[parameter]
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,6 +172,7 @@ class Drawn:
         asked for.
       sentences: all instance parameters, in the order of the text.
       modulus: of all arithmetic.
+      works: what `synth.tasks.igsm.work.work` has found so far.
     """
 
     structure: Structure
@@ -168,6 +181,7 @@ class Drawn:
     order: tuple[int, ...]
     sentences: tuple[int, ...]
     modulus: int
+    works: dict[int, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @property
     def query(self) -> int:
@@ -212,6 +226,8 @@ def draw(settings: Settings, num_ops: int, rng: Random) -> Drawn:
     settings.check(num_ops)
     while True:
         sizes = _draw_sizes(settings, num_ops, rng)
+        if _is_hopeless(sizes):
+            continue
         for _ in range(ATTEMPTS):
             structure = _draw_structure(sizes, rng)
             chosen, least_ops = _choose(structure, sizes, rng)
@@ -234,6 +250,25 @@ def draw_num_ops(settings: Settings, rng: Random) -> int:
         return min(rng.randint(1, settings.max_op), rng.randint(1, settings.max_op))
     first = rng.randint(1, settings.max_op)
     return rng.randint(rng.randint(first, settings.max_op), settings.max_op)
+
+
+# Draws without the checks of `Random`, which cost more than the draws.
+
+
+def _pick(items: list[int], rng: Random) -> int:
+    return items[int(rng.random() * len(items))]
+
+
+def _sample(items: list[T], count: int, rng: Random) -> list[T]:
+    pool, size = items.copy(), len(items)
+    for place in range(count):
+        other = place + int(rng.random() * (size - place))
+        pool[place], pool[other] = pool[other], pool[place]
+    return pool[:count]
+
+
+def _shuffled(items: list[int], rng: Random) -> list[int]:
+    return sorted(items, key=lambda _: rng.random())
 
 
 # Sizes and structure.
@@ -271,6 +306,20 @@ def _draw_sizes(settings: Settings, num_ops: int, rng: Random) -> _Sizes:
     return _Sizes(abstract_ops, least_ops, num_ops, depth, narrow, wide, edges, rng.random())
 
 
+def _is_hopeless(sizes: _Sizes) -> bool:
+    """Whether no attempt can succeed, which is seen faster than tried.
+
+    So it is where all neighbours are connected, in three layers or more, and the budget takes every
+    parameter: only those of the top layer are free to be asked for, all of them abstract, and what
+    each is made of is shared with another one, so that nothing can come before it.
+    """
+    width, gaps = sizes.narrow, sizes.depth - 1
+    if gaps < 2 or width != sizes.wide or sizes.edges < gaps * width**2:
+        return False
+    ops = (width * (width - 1 + (2 * width - 1) * farther) for farther in range(gaps))
+    return sizes.abstract_ops >= sizes.edges + sum(ops)
+
+
 @functools.cache
 def _layout(
     widths: tuple[int, ...],
@@ -297,7 +346,7 @@ def _draw_structure(sizes: _Sizes, rng: Random) -> Structure:
         free = [i for i, width in enumerate(widths) if width < sizes.wide]
         if not free:
             break
-        widths[rng.choice(free)] += 1
+        widths[_pick(free, rng)] += 1
 
     layer, place, _ = _layout(tuple(widths))
     start, present, absent = 0, [], []
@@ -308,7 +357,7 @@ def _draw_structure(sizes: _Sizes, rng: Random) -> Structure:
             present.append((parent, item))
             absent += [(other, item) for other in range(start, below) if other != parent]
         start = below
-    edges = sorted(present + rng.sample(absent, max(0, sizes.edges - len(present))))
+    edges = sorted(present + _sample(absent, max(0, sizes.edges - len(present)), rng))
     children: list[list[int]] = [[] for _ in layer]
     for index, (item, _) in enumerate(edges):
         children[item].append(index)
@@ -318,56 +367,80 @@ def _draw_structure(sizes: _Sizes, rng: Random) -> Structure:
 # The parameters that the question will need.
 
 
-def _cost(structure: Structure, parameter: int, chosen: set[int]) -> tuple[int, list[int]]:
-    """Operations that an abstract parameter adds to the chosen ones, and what comes with it."""
-    terms = structure.terms(parameter)
-    added = [parameter]
-    cost = max(sum(map(len, terms)) - 1, 1)
-    for term in terms:
-        count = term[0]
-        if len(term) == 2 and term[1] not in chosen:
-            below, brought = _cost(structure, term[1], chosen)
-            cost += below
-            added += brought
-        if count not in chosen:
-            cost += 1
-            added.append(count)
-    return cost, added
+class _Costs:
+    """What abstract parameters need and cost; sets of parameters are integers, a bit for each."""
+
+    def __init__(self, structure: Structure):
+        self.structure = structure
+        self._needs: dict[int, int] = {}
+        self._ops: dict[int, int] = {}
+
+    def needs(self, parameter: int) -> int:
+        """The parameter and all that it is made of."""
+        if parameter not in self._needs:
+            structure = self.structure
+            item, layer = structure.owner_and_layer(parameter)
+            needs, edges = 1 << parameter, structure.children[item]
+            for edge in edges:
+                needs |= 1 << edge
+            num_inputs = len(edges)
+            if structure.layer[item] + 1 < layer:
+                num_inputs *= 2
+                for edge in edges:
+                    needs |= self.needs(structure.abstract(structure.edges[edge][1], layer))
+            self._needs[parameter] = needs
+            self._ops[parameter] = max(num_inputs - 1, 1)
+        return self._needs[parameter]
+
+    def ops(self, added: int) -> int:
+        """Operations of a set that `needs` gave, or of a part of it."""
+        num_edges = len(self.structure.edges)
+        abstract = added >> num_edges
+        total = (added & ((1 << num_edges) - 1)).bit_count()
+        while abstract:
+            index = abstract.bit_length() - 1
+            total += self._ops[num_edges + index]
+            abstract ^= 1 << index
+        return total
 
 
-def _choose(structure: Structure, sizes: _Sizes, rng: Random) -> tuple[set[int], int]:
+def _choose(structure: Structure, sizes: _Sizes, rng: Random) -> tuple[list[int], int]:
     """Abstract parameters within their budget, then instances; and the operations they need."""
-    num_edges, chosen = len(structure.edges), set()
+    num_edges, chosen, costs = len(structure.edges), 0, _Costs(structure)
     *_, by_distance = _layout(structure.widths)
     budget = sizes.abstract_ops
     while budget > 0:
         best = None
         # The farthest category that is still affordable, one candidate for each distance.
         for offsets in by_distance:
-            free = [each for offset in offsets if (each := num_edges + offset) not in chosen]
+            free = [each for offset in offsets if not chosen >> (each := num_edges + offset) & 1]
             if not free:
                 continue
-            cost, added = _cost(structure, rng.choice(free), chosen)
+            added = costs.needs(_pick(free, rng)) & ~chosen
+            cost = costs.ops(added)
             if cost > budget:
                 break
             best = cost, added
         if best is None:
             break
         budget -= best[0]
-        chosen.update(best[1])
-    rest = [edge for edge in range(num_edges) if edge not in chosen]
+        chosen |= best[1]
+    rest = [edge for edge in range(num_edges) if not chosen >> edge & 1]
     wanted = sizes.least_ops - sizes.abstract_ops + budget
     taken = min(wanted, len(rest))
-    chosen.update(rng.sample(rest, taken))
-    return chosen, sizes.least_ops - wanted + taken
+    for edge in _sample(rest, taken, rng):
+        chosen |= 1 << edge
+    parameters = [each for each in range(chosen.bit_length()) if chosen >> each & 1]
+    return parameters, sizes.least_ops - wanted + taken
 
 
 def _order(
-    structure: Structure, chosen: set[int], rng: Random
+    structure: Structure, chosen: list[int], rng: Random
 ) -> tuple[list[int], dict[int, list[int]]] | None:
     """Order the chosen parameters backward from a question so that it needs all of them.
 
-    An instance may get one input here, by which it makes another parameter necessary.
+    They are given in ascending order. An instance may get one input here, by which it makes another
+    parameter necessary.
 
     Returns:
       Order of computation, and inputs of each parameter; None where it got stuck.
@@ -375,20 +448,18 @@ def _order(
     quote = rng.random()
     bias = math.exp(abs(rng.gauss(0.0, 1.0)))
     num_edges = len(structure.edges)
-    inputs: dict[int, list[int]] = {}
+    inputs: dict[int, list[int]] = {parameter: [] for parameter in chosen}
     uses = dict.fromkeys(chosen, 0)
-    for parameter in chosen:
-        inputs[parameter] = (
-            [each for term in structure.terms(parameter) for each in term]
-            if parameter >= num_edges
-            else []
-        )
+    for parameter in reversed(chosen):
+        if parameter < num_edges:
+            break
+        inputs[parameter] = [each for term in structure.terms(parameter) for each in term]
         for each in inputs[parameter]:
             uses[each] += 1
-    remaining = sorted(chosen)
+    remaining = list(chosen)
     free = [parameter for parameter in remaining if uses[parameter] == 0]
     pending: set[int] = set()
-    picked, order = rng.choice(free), []
+    picked, order = _pick(free, rng), []
     while True:
         order.append(picked)
         remaining.remove(picked)
@@ -403,21 +474,21 @@ def _order(
             return order, inputs
         if picked >= num_edges:
             pending.update(inputs[picked])
-        else:
-            stuck = not any(each in pending for each in free)
-            if stuck or rng.random() < quote:
-                candidates = free if stuck else remaining
-                weights = [
-                    (bias if each >= num_edges else 1.0) * (1.0 if each in pending else bias)
-                    for each in candidates
-                ]
-                quoted = rng.choices(candidates, weights)[0]
-                inputs[picked].append(quoted)
-                pending.add(quoted)
         ready = [each for each in free if each in pending]
+        if picked < num_edges and (not ready or rng.random() < quote):
+            candidates = remaining if ready else free
+            weights = [
+                (bias if each >= num_edges else 1.0) * (1.0 if each in pending else bias)
+                for each in candidates
+            ]
+            quoted = rng.choices(candidates, weights)[0]
+            inputs[picked].append(quoted)
+            if uses[quoted] == 0 and quoted not in pending:
+                ready.append(quoted)
+            pending.add(quoted)
         if not ready:
             return None
-        picked = rng.choice(ready)
+        picked = _pick(ready, rng)
 
 
 # Inputs of the needed sentences.
@@ -438,7 +509,7 @@ def _spread(
     extra = [0] * len(order)
     open_ = [index for index, space in enumerate(room) if space]
     for _ in range(num_extra):
-        index = rng.choice(open_)
+        index = _pick(open_, rng)
         extra[index] += 1
         if extra[index] == room[index]:
             open_.remove(index)
@@ -465,7 +536,7 @@ def _add_inputs(
             given.append(_CONSTANT)
             del candidates[0]
             missing -= 1
-        given += rng.sample(candidates, missing)
+        given += _sample(candidates, missing, rng)
 
 
 # Distractors, order of the text, values.
@@ -520,7 +591,7 @@ def _draw_distractors(
     needed = set(order)
     stated = [parameter for parameter in order if not structure.is_abstract(parameter)]
     rest = [edge for edge in range(len(structure.edges)) if edge not in needed]
-    rng.shuffle(rest)
+    rest = _shuffled(rest, rng)
     derivable = _Derivable(structure, stated)
     alone: list[int] = []
     for edge in rest:
@@ -530,9 +601,9 @@ def _draw_distractors(
         while wanted < most and rng.random() > 0.5:
             wanted += 1
         if wanted == len(candidates) + 1 or rng.random() < 0.5:
-            inputs[edge] = [_CONSTANT, *rng.sample(candidates, wanted - 1)]
+            inputs[edge] = [_CONSTANT, *_sample(candidates, wanted - 1, rng)]
         else:
-            inputs[edge] = rng.sample(candidates, wanted)
+            inputs[edge] = _sample(candidates, wanted, rng)
         derivable.state(edge)
         if is_alone:
             alone.append(edge)
@@ -544,7 +615,8 @@ def _rule(parameters: list[int], modulus: int, rng: Random) -> Rule:
     constant, times = None, False
     if len(operands) < len(parameters):
         times = bool(operands) and rng.random() < 0.5
-        constant = rng.randrange(1, modulus) if times else rng.randrange(modulus)
+        least = 1 if times else 0
+        constant = least + int(rng.random() * (modulus - least))
     minus = len(operands) == 2 and rng.random() < 0.5
     return Rule(operands, constant, times, minus)
 
@@ -567,7 +639,7 @@ def _computable(
     order: list[int] = []
     while waits:
         ready = [edge for edge in waits if waits[edge].issubset(order)]
-        order.append(rng.choice(ready))
+        order.append(_pick(ready, rng))
         del waits[order[-1]]
     return order
 
@@ -583,18 +655,20 @@ def _evaluate(structure: Structure, rules: list[Rule], modulus: int) -> Callable
     values: dict[int, int] = {}
 
     def value(parameter: int) -> int:
-        if parameter not in values:
-            if structure.is_abstract(parameter):
-                total = sum(
-                    math.prod(value(each) for each in term) for term in structure.terms(parameter)
-                )
-            else:
-                rule = rules[parameter]
-                operands = [value(operand) for operand in rule.operands]
-                total = operands[0] - operands[1] if rule.minus else sum(operands)
-                if rule.constant is not None:
-                    total = rule.constant * total if rule.times else rule.constant + total
-            values[parameter] = total % modulus
+        if parameter in values:
+            return values[parameter]
+        if parameter >= len(structure.edges):
+            total = 0
+            for term in structure.terms(parameter):
+                total += value(term[0]) * (value(term[1]) if len(term) == 2 else 1)
+        else:
+            rule = rules[parameter]
+            total = -2 * value(rule.operands[1]) if rule.minus else 0
+            for operand in rule.operands:
+                total += value(operand)
+            if rule.constant is not None:
+                total = rule.constant * total if rule.times else rule.constant + total
+        values[parameter] = total % modulus
         return values[parameter]
 
     return value
@@ -612,7 +686,7 @@ def _finish(
     rules = [_rule(inputs[edge], settings.modulus, rng) for edge in range(len(structure.edges))]
     sentences = [edge for edge in order if not structure.is_abstract(edge)] + distractors
     if settings.shuffle == 5:
-        rng.shuffle(sentences)
+        sentences = _shuffled(sentences, rng)
     elif settings.shuffle < 5:
         sentences = _computable(structure, rules, sentences, rng)
         sentences = _jittered(sentences, settings.shuffle, rng)

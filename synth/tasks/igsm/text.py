@@ -71,6 +71,7 @@ class Wording:
 
     def __init__(self, drawn: Drawn, names: Names):
         self.drawn, self.names = drawn, names
+        self._parameters: dict[int, str] = {}
 
     def item(self, item: int) -> str:
         structure = self.drawn.structure
@@ -86,8 +87,10 @@ class Wording:
         return self.item(item), self.item(child)
 
     def parameter(self, parameter: int) -> str:
-        owner, owned = self.owner_and_owned(parameter)
-        return f"{owner}'s {owned}"
+        if parameter not in self._parameters:
+            owner, owned = self.owner_and_owned(parameter)
+            self._parameters[parameter] = f"{owner}'s {owned}"
+        return self._parameters[parameter]
 
     def sentence(self, edge: int) -> str:
         """The sentence that states an instance parameter."""

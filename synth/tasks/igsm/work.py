@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
+import operator
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from synth.tasks.igsm.graph import Drawn
 
 Sign = Literal["+", "-", "*"]
+_CALCULATE: dict[Sign, Callable[[int, int], int]] = {
+    "+": operator.add,
+    "-": operator.sub,
+    "*": operator.mul,
+}
 
 
-@dataclass(frozen=True, slots=True)
-class Operand:
+class Operand(NamedTuple):
     """A number, a parameter, or the result of an earlier step of the same work."""
 
     kind: Literal["number", "parameter", "step"]
     index: int
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
+class Step(NamedTuple):
     """One binary operation."""
 
     sign: Sign
@@ -39,9 +44,9 @@ class Work:
         """Result of each step."""
         results: list[int] = []
         for step in self.steps:
-            left, right = (value(operand, drawn, results) for operand in (step.left, step.right))
-            total = {"+": left + right, "-": left - right, "*": left * right}[step.sign]
-            results.append(total % drawn.modulus)
+            left = value(step.left, drawn, results)
+            right = value(step.right, drawn, results)
+            results.append(_CALCULATE[step.sign](left, right) % drawn.modulus)
         return results
 
 
@@ -54,6 +59,12 @@ def value(operand: Operand, drawn: Drawn, results: list[int]) -> int:
 
 def work(drawn: Drawn, parameter: int) -> Work:
     """How a parameter follows from what it depends on: sums from the left, products before them."""
+    if parameter not in drawn.works:
+        drawn.works[parameter] = _work(drawn, parameter)
+    return drawn.works[parameter]
+
+
+def _work(drawn: Drawn, parameter: int) -> Work:
     steps: list[Step] = []
 
     def apply(sign: Sign, left: Operand, right: Operand) -> Operand:
