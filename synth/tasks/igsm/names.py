@@ -78,7 +78,7 @@ Bed
 Border: Cottage, Cutting, Gravel, Hedge, Herbaceous, Shade, Sunny, Summer | Verge, Parterre, Edging, Rockery
 Planter: Barrel, Clay, Concrete, Copper, Lead, Patio, Stone, Trough, Zinc | Urn, Jardiniere, Terrarium
 Plot: Bean, Corn, Flower, Melon, Pepper, Root, Salad, Trial | Patch, Ridge, Furrow, Mound
-Box: Balcony, Cedar, Nursery, Porch, Seed, Sill, Strawberry, Tile, Window | Crate, Tray, Tub
+Box: Balcony, Cedar, Nursery, Porch, Seed, Sill, Strawberry, Tile, Window | Cradle, Tray, Tub
 Pot: Bulb, Ceramic, Glazed, Hanging, Peat, Porcelain, Strawberry, Terracotta, Tiny | Basket, Bucket, Cachepot
 Plant
 Rose: China, Climbing, Dog, Guelder, Moss, Musk, Rock, Tea | Begonia, Camellia, Hydrangea, Peony
