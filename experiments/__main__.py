@@ -287,6 +287,7 @@ def main() -> None:
                 "report": write_report,
                 "tasks": tasks.list_tasks,
                 "tasks export": tasks.export_task,
+                "tasks gallery": tasks.show_gallery,
             },
             prog="sweetspot",
             args=_joined(arguments),

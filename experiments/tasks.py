@@ -1,4 +1,4 @@
-"""The commands ``sweetspot tasks …``: list tasks, and export one as a data set."""
+"""The commands ``sweetspot tasks …``: list tasks, show them, export one as a data set."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import numpy as np
 import tyro
 
 from experiments.export import DEFAULT_EXPORT, ExportConfig, export_igsm
+from experiments.gallery import write_gallery
 from experiments.run import console
 from synth.task import Mixture, pool
 from synth.tasks import TASKS, make_task
@@ -62,3 +63,22 @@ def export_task(
         f"training. Read {out / 'README.md'} for how to load them.",
         highlight=False,
     )
+
+
+def show_gallery(
+    out: Path = Path("gallery.html"),
+    results: tuple[Path, ...] = (),
+    names: tuple[str, ...] = tuple(TASKS),
+) -> None:
+    """Write one self-contained HTML page that shows every task, with examples and accuracies.
+
+    Args:
+      out: the page.
+      results: recorded runs, or tables of `sweetspot compare`, to take accuracies from.
+      names: tasks to show; default all.
+    """
+    with console.status("Drawing examples …") as status:
+        path = write_gallery(
+            out, names, results, report=lambda name: status.update(f"Drawing {name} …")
+        )
+    console.print(str(path))

@@ -145,7 +145,7 @@ def test_a_task_of_ones_own(sweetspot, own_module):
 def test_help_names_every_command(sweetspot):
     code, text = sweetspot("--help")
     assert code == 0
-    for name in ("list", "run", "compare", "tasks", "tasks export"):
+    for name in ("list", "run", "compare", "tasks", "tasks export", "tasks gallery"):
         assert f"• {name} " in text
 
 
@@ -158,6 +158,16 @@ def test_tasks_export_writes_a_data_set(sweetspot, tmp_path):
     assert "22 problems in 5 files; 0 test problems occur in training." in text
     assert f"{out / 'README.md'}" in text
     assert len((out / "train" / "op04.jsonl").read_text().splitlines()) == 6
+
+
+def test_tasks_gallery_writes_the_page(sweetspot, finished_run, tmp_path):
+    out = tmp_path / "page.html"
+    code, text = sweetspot(
+        *("tasks", "gallery", "--out", out, "--names", "chain-running", "--results", finished_run)
+    )
+    assert code == 0, text
+    assert str(out) in text
+    assert "run tiny: trained on 1..d" in out.read_text(encoding="utf-8")
 
 
 @pytest.mark.slow
