@@ -8,7 +8,7 @@ shuffled sentences a decoder of this size does not learn to plan: 37% on op 1 to
 Commands and cost (two CPU cores)::
 
     sweetspot run families --preset smoke           # 30 s: for tests
-    sweetspot run families --preset group-words     # 8 minutes; likewise expressions, dyck
+    sweetspot run families --preset group-words     # 15 minutes; likewise expressions, dyck
     sweetspot run families --preset igsm            # 40 minutes
     sweetspot compare --results runs/families-group-words runs/families-igsm --out runs/compare
 """
@@ -23,7 +23,7 @@ from synth.decoder import DecoderConfig
 
 SWEEP = SweepConfig(
     data_sizes=(16, 64, 256, 1024),
-    compute=400,
+    compute=1000,
     base_seeds=3,
     seeds=1,
     test_examples=64,
@@ -35,7 +35,7 @@ IGSM = {"form": "terse", "modulus": 5, "shuffle": 6, "question": "first", "token
 PRESETS = {
     "smoke": dataclasses.replace(TRADEOFF["smoke"], task="group-words"),
     "group-words": dataclasses.replace(
-        SWEEP, task="group-words", difficulties=(4, 6, 9, 12, 16), test_hardest=24
+        SWEEP, task="group-words", difficulties=(4, 6, 9, 12, 16), seeds=2, test_hardest=24
     ),
     "expressions": dataclasses.replace(
         SWEEP, task="expressions", difficulties=(3, 4, 6, 8, 10), test_hardest=15
@@ -55,7 +55,6 @@ PRESETS = {
         pretrain=PretrainConfig(hardest=2, steps=2500, learning_rate=3e-3, text_examples=40_000),
         difficulties=(2, 3, 4, 6),
         data_sizes=(64, 512, 4096),
-        compute=1000,
         base_seeds=2,
         seeds=2,
         test_hardest=9,
