@@ -454,7 +454,9 @@ def _block(config: ExportConfig, part: Part, numbers: range) -> list[Row]:
     draws = zip(_draw(config, part, numbers), numbers, strict=True)
     rows = [_row(problem, number) for problem, number in draws]
     for row in rows if config.verify else ():
-        verdict = igsm.verify(row["problem"], row["messages"][-1]["content"])
+        verdict = igsm.verify(
+            row["problem"], row["messages"][-1]["content"], categories=igsm.CATEGORIES
+        )
         if not verdict.ok:
             raise ResultsError(
                 f"problem {row['index']} of difficulty {row['difficulty']} fails the verifier: "

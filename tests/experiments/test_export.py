@@ -78,7 +78,7 @@ def test_rows_are_chats_that_the_verifier_accepts(exported):
         assert user == {"role": "user", "content": row["problem"]}
         closing = f" So the final answer is \\boxed{{{row['answer']}}}."
         assert assistant == {"role": "assistant", "content": row["solution"] + closing}
-        assert igsm.verify(row["problem"], row["solution"]).ok
+        assert igsm.verify(row["problem"], row["solution"], categories=igsm.CATEGORIES).ok
 
 
 def test_parquet_holds_the_same_rows(exported, tmp_path):

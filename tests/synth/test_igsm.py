@@ -17,9 +17,11 @@ import numpy as np
 import pytest
 
 from synth.task import Mixture, pool
-from synth.tasks.igsm import IGSM, PRESETS, graph, problems, verify
+from synth.tasks.igsm import CATEGORIES, IGSM, PRESETS, graph, problems, verify
 from synth.tasks.igsm.graph import Settings, draw, draw_num_ops
+from synth.tasks.igsm.layers import worlds
 from synth.tasks.igsm.names import CHAINS, draw_names
+from synth.tasks.igsm.parse import read_problem
 from synth.tasks.igsm.problems import BINS, NUM_BINS
 from synth.tasks.igsm.text import Detail, OutOfSymbolsError, Wording
 from synth.tasks.igsm.tokens import LENGTHS
@@ -141,8 +143,38 @@ def test_every_solution_is_accepted(settings):
         detail = Detail.level(level)
         detail = Detail(detail.definition, detail.hints, detail.calculations, canonical)
         problem, solution = wording.problem(question), wording.solution(detail, rng)
-        verdict = verify(problem, solution, modulus=settings.modulus)
+        verdict = verify(problem, solution, modulus=settings.modulus, categories=CATEGORIES)
         assert verdict.ok, (verdict, problem, solution)
+
+
+MUSEUMS = (
+    "The number of each Canal City's Toy Museum equals 2. "
+    "The number of each Toy Museum's Blue Room equals 5. "
+    "The number of each Blue Room's Delft Vase equals 3. How many Room does Canal City have?"
+)
+AS_MUSEUMS = (
+    "Define Canal City's Toy Museum as a; so a = 2. Define Canal City's Room as b; so b = a = 2."
+)
+AS_ROOMS = (
+    "Define Canal City's Toy Museum as a; so a = 2. Define Toy Museum's Blue Room as b; so b = 5. "
+    "Define Toy Museum's Room as c; so c = b = 5. "
+    "Define Canal City's Room as d; so d = a * c = 2 * 5 = 10."
+)
+
+
+def test_a_misread_category_is_accepted_unless_ours_are_given():
+    for solution, with_ours in ((AS_MUSEUMS, False), (AS_ROOMS, True)):
+        assert verify(MUSEUMS, solution).ok
+        assert verify(MUSEUMS, solution, categories=CATEGORIES).ok == with_ours
+
+
+def test_our_categories_settle_every_problem_of_ours():
+    left_open = 0
+    for one in problems(6, 60, seed=0):
+        stated = read_problem(one.problem)
+        left_open += len(worlds(stated)) > 1
+        assert len(worlds(stated, CATEGORIES)) == 1
+    assert left_open > 5
 
 
 def test_canonical_order_depends_on_the_text_alone_and_holds_what_is_needed():
@@ -208,7 +240,7 @@ def test_records_of_every_preset_are_right(preset):
             assert one.difficulty == difficulty
             assert 0 <= one.answer < 23
             assert one.solution.endswith(f" = {one.answer}.")
-            assert verify(one.problem, one.solution).ok
+            assert verify(one.problem, one.solution, categories=CATEGORIES).ok
             assert 0 <= one.template < NUM_BINS
 
 
@@ -331,7 +363,7 @@ def test_word_form_says_what_the_text_says():
         texts = [
             re.sub(r" ('s|[,.;])", r"\1", part).replace("_", " ") for part in (problem, solution)
         ]
-        assert verify(*texts).ok, texts
+        assert verify(*texts, categories=CATEGORIES).ok, texts
 
 
 def test_symbols_of_the_word_form_come_in_turn():

@@ -6,8 +6,9 @@ of Ye, Xu, Li and Allen-Zhu (2024), Physics of Language Models Part 2.1, arXiv 2
 
 from __future__ import annotations
 
+from synth.tasks.igsm.names import CATEGORIES
 from synth.tasks.igsm.problems import PRESETS, Preset, Problem, problems
 from synth.tasks.igsm.task import IGSM
 from synth.tasks.igsm.verify import Verdict, verify
 
-__all__ = ["IGSM", "PRESETS", "Preset", "Problem", "Verdict", "problems", "verify"]
+__all__ = ["CATEGORIES", "IGSM", "PRESETS", "Preset", "Problem", "Verdict", "problems", "verify"]

@@ -138,6 +138,13 @@ def _chains() -> tuple[tuple[Category, ...], ...]:
 CHAINS = _chains()
 """Four chains of four categories; a problem of depth d uses d neighbouring ones."""
 
+CATEGORIES: dict[str, frozenset[str]] = {
+    category.name: frozenset(itertools.chain(*category.kinds))
+    for chain in CHAINS
+    for category in chain
+}
+"""The items of each category: what a problem does not say and a verifier of our own may know."""
+
 
 @dataclass(frozen=True)
 class Names:

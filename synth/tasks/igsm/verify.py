@@ -130,9 +130,10 @@ def verify(
       mode: ``strict``, or ``compatible`` with the verifier of the reference generator, which
         compares neither constants nor operators with the problem.
       modulus: of all arithmetic, at least 2.
-      categories: names of the items of each category, where the caller knows them. Without, a
-        category whose layer the problem leaves open may name any layer that makes the solution
-        right: in one of eight problems of the reference that would allow several answers.
+      categories: names of the items of each category, where the caller knows them; those of
+        our own problems are `synth.tasks.igsm.CATEGORIES`. Without, a category whose layer the
+        problem leaves open may name any layer that makes the solution right: in one of eight
+        problems of the reference that would allow several answers.
 
     Raises:
       ValueError: if `mode` or `modulus` is out of range. No text raises.
