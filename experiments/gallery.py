@@ -10,9 +10,10 @@ from __future__ import annotations
 import inspect
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -21,12 +22,12 @@ from markupsafe import Markup, escape
 
 from experiments import optimum
 from experiments.report import template
-from experiments.results import ResultsError, read_tables, write_atomically
+from experiments.results import ResultsError, read_manifest, read_tables, write_atomically
 from synth.task import PADDING, Mixture, Task, pool
 from synth.tasks import TASKS, make_task
 
 DRAWS = 64
-"""Examples that a mean length is taken over, at each level."""
+"""Examples at each level: for mean lengths, and for distinct problems where their number is unknown."""
 
 
 @dataclass(frozen=True)
@@ -35,12 +36,15 @@ class Recorded:
 
     Attributes:
       name: of the run, or of the family in a table of several.
+      options: of the task, as the run set them; empty if it was the default.
+      options: fields of the task that the run set, such as " (modulus 7)"; empty if none.
       base: mean accuracy of the bases by level; empty if they were not recorded.
       best: that of the members of the best cell.
       cell: the best cell, in words.
     """
 
     name: str
+    options: str
     base: dict[int, float]
     best: dict[int, float]
     cell: str
@@ -123,7 +127,9 @@ def write_gallery(
     for name, task in tasks.items():
         report(name)
         found = [
-            accuracies(run, table, name) for run, table in tables if name in set(table["task"])
+            accuracies(run, options, table, name)
+            for run, options, table in tables
+            if name in set(table["task"])
         ]
         shown = exhibit(name, task, found)
         module = type(task).__module__
@@ -168,25 +174,40 @@ def number(log_size: float | None) -> Markup:
     return Markup(f"10<sup>{log_size / math.log(10):.1f}</sup>")
 
 
-def recorded_tables(directory: Path) -> list[tuple[str, pd.DataFrame]]:
-    """The result tables in a directory by name: that of a run, or one for each of its families.
+def recorded_tables(directory: Path) -> list[tuple[str, str, pd.DataFrame]]:
+    """The result tables in a directory: that of a run, or one for each of its families.
+
+    Returns:
+      Name, task options in words (see `Recorded`) and rows of each.
 
     Raises:
-      ResultsError: if there is none.
+      ResultsError: if there is none, or no manifest beside it.
     """
     tables = read_tables(Path(directory))
-    found = []
+    parts: dict[str, pd.DataFrame] = {}
+    manifests: dict[str, Any] = {}
     if "table" in tables:
-        found.append((Path(directory).resolve().name, tables["table"]))
-    if "families" in tables:
+        name = Path(directory).resolve().name
+        parts, manifests = {name: tables["table"]}, {name: read_manifest(Path(directory))}
+    elif "families" in tables:
         families = tables["families"].groupby("family", sort=False)
-        found += [(str(family), rows) for family, rows in families]
-    if not found:
+        parts = {str(family): rows for family, rows in families}
+        manifests = read_manifest(Path(directory))["families"]
+    if not parts:
         raise ResultsError(f"{directory} has neither table.parquet nor families.parquet")
-    return found
+    return [
+        (name, _options(manifests[name]["config"].get("task_options", {})), rows)
+        for name, rows in parts.items()
+    ]
 
 
-def accuracies(run: str, table: pd.DataFrame, task: str) -> Recorded:
+def _options(options: Mapping[str, Any]) -> str:
+    """Options of a task in brackets."""
+    words = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in options.items())
+    return f" ({words})" if words else ""
+
+
+def accuracies(run: str, options: str, table: pd.DataFrame, task: str) -> Recorded:
     """Accuracy by test level of a task's bases, and of the cell with the least mean test risk."""
     rows = table.loc[table["task"] == task]
     cells = []
@@ -201,6 +222,7 @@ def accuracies(run: str, table: pd.DataFrame, task: str) -> Recorded:
     is_base = rows["train_mixture"] == optimum.UNTRAINED
     return Recorded(
         run,
+        options,
         _by_slice(rows.loc[is_base]),
         _by_slice(members.loc[is_best]),
         f"{study.title}, d = {difficulty}, n = {data_size:,}",

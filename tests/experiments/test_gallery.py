@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from experiments.results import ResultsError
 from synth.tasks import TASKS, make_task
 from tests.experiments.conftest import MOVING, synthetic_table
 from tests.experiments.test_report import Page
-from tests.experiments.worlds import write_run
+from tests.experiments.worlds import CONFIG, write_run
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +26,8 @@ def table():
 def runs(table, tmp_path_factory) -> tuple[Path, Path]:
     """A run, and a table of several families, one of them of the same task."""
     directory = tmp_path_factory.mktemp("runs")
-    run = write_run(directory / "study", table)
+    config = dataclasses.replace(CONFIG, task_options={"modulus": 7, "num_symbols": 30})
+    run = write_run(directory / "study", table, config)
     other = write_run(directory / "elsewhere", table.assign(task="other"))
     families.write_families([run, other], directory / "both")
     return run, directory / "both"
@@ -60,12 +62,13 @@ def test_page_shows_examples_and_numbers(page_path):
     assert ">75</td>" in text
     assert ">1,125</td>" in text
     assert "accuracy of the bases" in page.text
+    assert page.text.count("run study (modulus 7, num symbols 30)") == 2
     assert "run study: trained on 1..d, d = 10, n = 1,024" in page.text
     assert page.text.count("No recorded run of this task was given.") == 1
 
 
 def test_accuracies_are_those_of_the_table(table):
-    found = gallery.accuracies("study", table, "chain-running")
+    found = gallery.accuracies("study", "", table, "chain-running")
     (study,) = optimum.studies(table)
     for level in (1, 7, 20):
         best = optimum.cube(table, study, "risk", test_slice=level).mean
@@ -76,13 +79,13 @@ def test_accuracies_are_those_of_the_table(table):
 
 
 def test_families_are_found_beside_runs(runs):
-    names = [name for run in runs for name, _ in gallery.recorded_tables(run)]
+    names = [name for run in runs for name, _, _ in gallery.recorded_tables(run)]
     assert names == ["study", "study", "elsewhere"]
 
 
 def test_levels_beyond_the_default_range_are_kept():
     level = Level(1, 3.0, 4, gallery.number(0.0))
-    run = Recorded("run", {1: 1.0, 2: 0.5}, {3: 0.1}, "cell")
+    run = Recorded("run", "", {1: 1.0, 2: 0.5}, {3: 0.1}, "cell")
     shown = gallery.Exhibit("task", 1, 5, [], [level], [run])
     assert shown.rows == [(1, level), (2, None), (3, None)]
 
