@@ -23,11 +23,11 @@ from markupsafe import Markup, escape
 from experiments import optimum
 from experiments.report import template
 from experiments.results import ResultsError, read_manifest, read_tables, write_atomically
-from synth.task import PADDING, Mixture, Task, pool
+from synth.task import PADDING, Mixture, Task, pool, prompt_keys
 from synth.tasks import TASKS, make_task
 
 DRAWS = 64
-"""Examples at each level: for mean lengths, and for distinct problems where their number is unknown."""
+"""Examples at each level: for mean lengths, and distinct problems where their number is unknown."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,6 @@ class Recorded:
 
     Attributes:
       name: of the run, or of the family in a table of several.
-      options: of the task, as the run set them; empty if it was the default.
       options: fields of the task that the run set, such as " (modulus 7)"; empty if none.
       base: mean accuracy of the bases by level; empty if they were not recorded.
       best: that of the members of the best cell.
@@ -150,7 +149,7 @@ def exhibit(name: str, task: Task, recorded: list[Recorded]) -> Exhibit:
     for difficulty in range(1, task.hardest + 1):
         drawn = pool(task, jax.random.key(0), Mixture.exact(difficulty), DRAWS)
         mean = float(np.asarray(drawn.num_tokens).mean())
-        problems = number(task.log_num_problems(difficulty))
+        problems = number(task.log_num_problems(difficulty), len(set(prompt_keys(drawn))))
         levels.append(Level(difficulty, mean, task.max_length(difficulty), problems))
     three = sorted({1, math.ceil(task.hardest / 3), math.ceil(2 * task.hardest / 3)})
     examples = [example(task, difficulty) for difficulty in three]
@@ -165,10 +164,13 @@ def example(task: Task, difficulty: int) -> Shown:
     return Shown(difficulty, problem, task.decode(tokens[is_solution].tolist()))
 
 
-def number(log_size: float | None) -> Markup:
-    """A number given by its natural log: written out up to a million, else as a power of ten."""
+def number(log_size: float | None, distinct: int) -> Markup:
+    """How many problems there are, given its natural log, or how many of the draws are distinct.
+
+    Written out up to a million, beyond that as a power of ten.
+    """
     if log_size is None:
-        return Markup("not known")
+        return Markup("unknown <small>({} in {} draws)</small>").format(distinct, DRAWS)
     if log_size <= math.log(1e6):
         return Markup(f"{math.exp(log_size):,.0f}")
     return Markup(f"10<sup>{log_size / math.log(10):.1f}</sup>")

@@ -61,6 +61,7 @@ def test_page_shows_examples_and_numbers(page_path):
     # Five start values and fifteen pairs of operator and constant.
     assert ">75</td>" in text
     assert ">1,125</td>" in text
+    assert text.count(">unknown <small>(8 in 8 draws)</small></td>") > 8
     assert "accuracy of the bases" in page.text
     assert page.text.count("run study (modulus 7, num symbols 30)") == 2
     assert "run study: trained on 1..d, d = 10, n = 1,024" in page.text
@@ -84,7 +85,7 @@ def test_families_are_found_beside_runs(runs):
 
 
 def test_levels_beyond_the_default_range_are_kept():
-    level = Level(1, 3.0, 4, gallery.number(0.0))
+    level = Level(1, 3.0, 4, gallery.number(0.0, 1))
     run = Recorded("run", "", {1: 1.0, 2: 0.5}, {3: 0.1}, "cell")
     shown = gallery.Exhibit("task", 1, 5, [], [level], [run])
     assert shown.rows == [(1, level), (2, None), (3, None)]
@@ -93,14 +94,14 @@ def test_levels_beyond_the_default_range_are_kept():
 @pytest.mark.parametrize(
     ("size", "text"),
     [
-        (None, "not known"),
+        (None, "unknown <small>(9 in 64 draws)</small>"),
         (math.log(75), "75"),
         (math.log(1e6), "1,000,000"),
         (100.0, "10<sup>43.4</sup>"),
     ],
 )
 def test_number_of_problems(size, text):
-    assert gallery.number(size) == text
+    assert gallery.number(size, 9) == text
 
 
 def test_prose_of_a_docstring():
