@@ -8,9 +8,14 @@ shuffled sentences a decoder of this size does not learn to plan: 37% on op 1 to
 Commands and cost (two CPU cores)::
 
     sweetspot run families --preset smoke           # 30 s: for tests
-    sweetspot run families --preset group-words     # 15 minutes; likewise expressions, dyck
+    sweetspot run families --preset group-words     # 15 minutes
+    sweetspot run families --preset expressions     # 15 minutes
+    sweetspot run families --preset dyck            # 15 minutes
     sweetspot run families --preset igsm            # 40 minutes
     sweetspot compare --results runs/families-group-words runs/families-igsm --out runs/compare
+
+Expect: every base at 50% or more on its own levels, which the gate demands; where the shift holds,
+where not and where the grid cannot tell is what `compare` says. No committed result yet.
 """
 
 from __future__ import annotations
