@@ -1,4 +1,4 @@
-"""The command line: ``sweetspot list | run | bound | recommend | regret | figures | …``."""
+"""The command line: ``sweetspot list | run | bound | compare | tasks | report | …``."""
 
 from __future__ import annotations
 
@@ -11,15 +11,13 @@ from experiments.devices import configure_host_devices
 
 configure_host_devices()
 
-import jax  # noqa: E402  (after the flags above)
-import numpy as np  # noqa: E402
-import pandas as pd  # noqa: E402
+import pandas as pd  # noqa: E402  (after the flags above, like all that may load JAX)
 import tyro  # noqa: E402
 from rich import box  # noqa: E402
 from rich.console import Console  # noqa: E402
 from rich.table import Table  # noqa: E402
 
-from experiments import figures, optimum, report  # noqa: E402
+from experiments import families, figures, optimum, report, tasks  # noqa: E402
 from experiments.average import average_regret  # noqa: E402
 from experiments.certify import DEFAULT_CERTIFICATES, CertifyConfig, certify  # noqa: E402
 from experiments.grid import SweepConfig  # noqa: E402
@@ -29,8 +27,6 @@ from experiments.recommend import Recommendation, recommend  # noqa: E402
 from experiments.regret import write_regret  # noqa: E402
 from experiments.results import ResultsError, read_manifest, read_tables  # noqa: E402
 from experiments.run import run_sweep  # noqa: E402
-from synth.task import Mixture, pool  # noqa: E402
-from synth.tasks import TASKS, make_task  # noqa: E402
 from theory.certificate import Ledger  # noqa: E402
 
 console = Console()
@@ -211,26 +207,27 @@ def write_report(results: Path) -> None:
     console.print(str(path))
 
 
-def list_tasks(name: Positional[str | None] = None, difficulty: int = 3, examples: int = 2) -> None:
-    """List tasks, with examples as text and the number of distinct problems.
+def compare_families(results: list[Path], out: Path = Path("runs/families")) -> None:
+    """Compare task families: does the best difficulty move to harder data in each?
+
+    Writes OUT/families.parquet and OUT/manifest.json, and draws their figures.
 
     Args:
-      name: one task (or module:attribute); default all.
-      difficulty: level of the examples.
-      examples: how many to show.
+      results: a finished run of each family.
+      out: directory of the table.
     """
-    for each in [name] if name else list(TASKS):
-        task = make_task(each)
-        drawn = pool(task, jax.random.key(0), Mixture.exact(difficulty), examples)
-        size = task.log_num_problems(difficulty)
-        problems = "unknown" if size is None else f"10^{size / np.log(10):.1f}"
-        console.print(
-            f"[bold]{each}[/bold]: difficulty 1 to {task.hardest}, {len(task.vocabulary)} token "
-            f"ids; at difficulty {difficulty} up to {task.max_length(difficulty)} tokens, "
-            f"{problems} distinct problems"
-        )
-        for tokens in np.asarray(drawn.tokens):
-            console.print(f"  {task.decode(tokens)}", highlight=False, markup=False)
+    table = families.write_families(results, out)
+    found = families.shown(families.verdicts(table))
+    numbers = found.drop(columns="in words")
+    shown = Table(*numbers.columns, box=box.SIMPLE)
+    for row in numbers.itertuples(index=False):
+        shown.add_row(*row)
+    console.print(shown)
+    for family, sentence in zip(found["family"], found["in words"], strict=True):
+        console.print(f"[bold]{family}[/bold]: {sentence}", highlight=False)
+    console.print(families.RULE, highlight=False)
+    for path in [out / "families.parquet", *figures.draw({"families": table}, out / "figures")]:
+        console.print(str(path))
 
 
 def print_headline(table: pd.DataFrame) -> None:
@@ -270,6 +267,12 @@ def _run_defaults(arguments: list[str]) -> SweepConfig:
     return presets[preset]
 
 
+def _joined(arguments: list[str]) -> list[str]:
+    """The arguments, with the words of a command of two words as one."""
+    is_two = arguments[:1] == ["tasks"] and arguments[1:2] in (["export"], ["gallery"])
+    return [" ".join(arguments[:2]), *arguments[2:]] if is_two else arguments
+
+
 def main() -> None:
     """Entry point of the command ``sweetspot``."""
     arguments = sys.argv[1:]
@@ -282,12 +285,15 @@ def main() -> None:
                 "bound": certify_cells,
                 "recommend": recommend_difficulty,
                 "regret": judge_rules,
+                "compare": compare_families,
                 "figures": draw_figures,
                 "report": write_report,
-                "tasks": list_tasks,
+                "tasks": tasks.list_tasks,
+                "tasks export": tasks.export_task,
+                "tasks gallery": tasks.show_gallery,
             },
             prog="sweetspot",
-            args=arguments,
+            args=_joined(arguments),
         )
     except (ValueError, OSError, ResultsError) as error:
         console.print(f"[bold red]error:[/bold red] {error}", highlight=False)

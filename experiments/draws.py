@@ -6,6 +6,8 @@ member are independent, and a smaller data size is a prefix of a larger one.
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import math
 from typing import get_args
 
@@ -20,6 +22,11 @@ from synth.task import Mixture, Pool, Task, pool, prompt_keys
 STREAMS = ("train", "in_distribution", "test", "validation", "optimise", "certify")
 BUCKET = 6
 """Test slices evaluated together, so that easy ones are not padded to the hardest one's length."""
+
+
+def _cell(member: Member) -> Member:
+    """A member with the fields that its pools do not depend on set to one value."""
+    return dataclasses.replace(member, data_size=0, loss="sft", learning_rate=0.0)
 
 
 class Draws:
@@ -37,6 +44,8 @@ class Draws:
         self.buckets = [levels[i : i + BUCKET] for i in range(0, len(levels), BUCKET)]
         self._slices: dict[tuple[str, int, int], list[Pool]] = {}
         self._means: dict[Mixture, float] = {}
+        # All data sizes of a cell share one pool, and they run close together.
+        self._pool = functools.lru_cache(maxsize=64)(self._draw_pool)
 
     def key(self, purpose: str) -> PRNGKeyArray:
         """Key of one purpose of the whole sweep: ``bases``, ``members`` or ``lengths``."""
@@ -75,15 +84,15 @@ class Draws:
 
     def training_pool(self, member: Member) -> Pool:
         """The pool whose prefix a member trains on."""
-        return self._pool("train", member, self.rows(member))
+        return self._pool("train", _cell(member), self.rows(member))
 
     def in_distribution_pool(self, member: Member) -> Pool:
         """Fresh draws from a member's own training mixture."""
-        return self._pool("in_distribution", member, self.config.risk_examples)
+        return self._pool("in_distribution", _cell(member), self.config.risk_examples)
 
-    def _pool(self, stream: str, member: Member, rows: int) -> Pool:
-        length = self.task.max_length(member.difficulty)
-        key, mixture = self.cell_key(stream, member), self.mixture(member)
+    def _draw_pool(self, stream: str, cell: Member, rows: int) -> Pool:
+        length = self.task.max_length(cell.difficulty)
+        key, mixture = self.cell_key(stream, cell), self.mixture(cell)
         return pool(self.task, key, mixture, rows, length=length)
 
     def slice_pools(self, stream: str, base_seed: int, seed: int) -> list[Pool]:

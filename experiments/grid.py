@@ -45,6 +45,7 @@ class PretrainConfig:
       hardest: bases are trained uniformly on difficulties 1 .. hardest, on fresh draws.
       steps, batch_size, learning_rate, weight_decay: of that training.
       max_risk: a base that errs more often than this on its own levels stops the sweep.
+      text_examples: draws that a text task trains its bases on, which stand in for fresh ones.
     """
 
     hardest: int = 4
@@ -53,6 +54,7 @@ class PretrainConfig:
     learning_rate: float = 4e-3
     weight_decay: float = 0.01
     max_risk: float = 0.5
+    text_examples: int = 40_000
 
 
 @dataclass(frozen=True)

@@ -128,6 +128,18 @@ def _pictures(paths: Sequence[Path]) -> list[dict[str, str]]:
     return pictures
 
 
+def template(name: str) -> jinja2.Template:
+    """A page's template beside this module; a name that it lacks is an error, markup is escaped."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template(name)
+
+
 def write_report(
     directory: Path,
     tables: Mapping[str, pd.DataFrame],
@@ -156,14 +168,7 @@ def write_report(
     trained = members.loc[members["train_mixture"] != optimum.UNTRAINED]
     bounds = tables.get("certificates")
     details = {name: value for name, value in manifest.items() if name != "config"}
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    page = environment.get_template("report.html.jinja").render(
+    page = template("report.html.jinja").render(
         name=manifest.get("recipe", Path(directory).name),
         preset=manifest.get("preset"),
         status=manifest.get("status", "unknown"),

@@ -13,6 +13,7 @@ import dataclasses
 import itertools
 import math
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -138,20 +139,29 @@ class Sweep:
         return [chunk for turn in turns for chunk in turn if chunk is not None]
 
     def mapped(self, function):
-        """`function` over the leading axis of its arguments: sharded, then mapped."""
+        """`function` over the leading axis of its first argument: sharded, then mapped.
+
+        Further arguments are shared by all members; every device holds them whole.
+        """
         mapping = self.config.mapping
         if mapping == "auto":
             mapping = "map" if jax.default_backend() == "cpu" else "vmap"
 
-        def local(arguments):
-            if mapping == "map":
-                return jax.lax.map(function, arguments)
-            return jax.vmap(function)(arguments)
+        def local(arguments, *shared):
+            def one(member):
+                return function(member, *shared)
 
-        spec = PartitionSpec("members")
-        return jax.shard_map(
-            local, mesh=self.mesh, in_specs=(spec,), out_specs=spec, check_vma=False
-        )
+            return jax.lax.map(one, arguments) if mapping == "map" else jax.vmap(one)(arguments)
+
+        members = PartitionSpec("members")
+
+        def sharded(arguments, *shared):
+            specs = (members, *(PartitionSpec() for _ in shared))
+            return jax.shard_map(
+                local, mesh=self.mesh, in_specs=specs, out_specs=members, check_vma=False
+            )(arguments, *shared)
+
+        return sharded
 
     def stack(self, trees: list, *, size: int = 0):
         """Trees stacked along a leading axis, filled up to `size` and a multiple of the devices."""
@@ -165,7 +175,6 @@ class Sweep:
         """Train the bases with the given seeds, all at once."""
         pretraining = self.config.pretrain
         mixture = Mixture.up_to(pretraining.hardest)
-        length = self.task.max_length(pretraining.hardest)
         config = FinetuneConfig(
             steps=pretraining.steps,
             batch_size=pretraining.batch_size,
@@ -174,31 +183,39 @@ class Sweep:
         )
         root = self.draws.key("bases")
         keys = [jax.random.key_data(jax.random.fold_in(root, seed)) for seed in base_seeds]
-        task = self.task
+        sample, shared = self._pretraining_draws(mixture)
+
+        def base(key, *shared):
+            key = jax.random.wrap_key_data(key)
+            return pretrain(self.decoder, lambda key: sample(key, *shared), config, key)[0]
+
+        return unstack(jax.jit(self.mapped(base))(self.stack(keys), *shared), len(keys))
+
+    def _pretraining_draws(self, mixture: Mixture) -> tuple[Callable[..., tuple], tuple]:
+        """A function that draws one example from a key and some arrays, and these arrays."""
+        task, pretraining = self.task, self.config.pretrain
         if isinstance(task, ArrayTask):
+            length = task.max_length(mixture.hardest)
             log_probabilities = mixture.log_probabilities(task.hardest)
 
-            def sample(key):
+            def fresh(key):
                 key_difficulty, key_example = jax.random.split(key)
                 difficulty = 1 + jax.random.categorical(key_difficulty, log_probabilities)
                 example = task.sample(key_example, difficulty)
                 return example.tokens[:length], example.loss_mask[:length]
 
-        else:
-            # Text is drawn on the host: a large pool stands in for fresh draws. Its key follows
-            # those of all bases, whichever of them are trained now.
-            rows = pretraining.steps * pretraining.batch_size
-            key_pool = jax.random.fold_in(root, self.config.base_seeds)
-            drawn = pool(task, key_pool, mixture, rows)
+            return fresh, ()
+        # Text is drawn on the host: a large pool stands in for fresh draws. Its key follows those
+        # of all bases, whichever of them are trained now.
+        rows = min(pretraining.text_examples, pretraining.steps * pretraining.batch_size)
+        key_pool = jax.random.fold_in(self.draws.key("bases"), self.config.base_seeds)
+        drawn = pool(task, key_pool, mixture, rows)
 
-            def sample(key):
-                row = jax.random.randint(key, (), 0, rows)
-                return drawn.tokens[row], drawn.loss_mask[row]
+        def row(key, tokens, loss_mask):
+            index = jax.random.randint(key, (), 0, rows)
+            return tokens[index], loss_mask[index]
 
-        def base(key):
-            return pretrain(self.decoder, sample, config, jax.random.wrap_key_data(key))[0]
-
-        return unstack(jax.jit(self.mapped(base))(self.stack(keys)), len(keys))
+        return row, (drawn.tokens, drawn.loss_mask)
 
     def evaluate_bases(self, bases: list[Parameters]) -> pd.DataFrame:
         """Rows of the untouched bases on the test draws of every base seed and seed.

@@ -239,3 +239,108 @@ def epochs(order: np.ndarray, num_examples: int) -> list[list[int]]:
     """Cut a sequence of drawn rows into epochs of `num_examples` draws; the last may be short."""
     rows = [int(row) for row in np.asarray(order).reshape(-1)]
     return [rows[i : i + num_examples] for i in range(0, len(rows), num_examples)]
+
+
+GROUP_LETTERS: dict[str, dict[str, str]] = {
+    "S3": {"a": "213", "b": "231", "c": "132", "d": "312"},
+    "S5": {"a": "21345", "b": "23451", "c": "12354", "d": "51234"},
+    "A5": {"a": "23145", "b": "23451", "c": "31245", "d": "51234"},
+    "Z60": {"a": "1", "b": "7", "c": "59", "d": "53"},
+}
+"""What the letters of group words stand for: images of 1, 2, 3 …, or numbers modulo 60."""
+
+
+def solve_group_word(problem: str, group: str) -> str:
+    """Solution of a group word: act with one letter after the other on what there is so far."""
+    bar, element, *word, colon = problem.split()
+    if (bar, colon) != ("|", ":"):
+        raise ValueError(f"a problem stands between | and :, got {problem!r}")
+    worked = []
+    for letter in word:
+        by = GROUP_LETTERS[group][letter]
+        if group == "Z60":
+            element = str((int(element) + int(by)) % 60)
+        else:
+            # Where 1 lies now, and 2, and 3; then where the letter takes it.
+            takes = {str(place): image for place, image in enumerate(by, start=1)}
+            element = "".join(takes[place] for place in element)
+        worked += [letter, element]
+    return " ".join([*worked, "."])
+
+
+@dataclass(frozen=True)
+class ExpressionAnswer:
+    """Solution of an expression, its value, and the number of its operators."""
+
+    solution: str
+    value: int
+    num_operators: int
+
+
+def solve_expression(problem: str, modulus: int) -> ExpressionAnswer:
+    """Read a fully parenthesised expression from left to right with a stack, and evaluate it."""
+    bar, *words, colon = problem.split()
+    if (bar, colon) != ("|", ":"):
+        raise ValueError(f"a problem stands between | and :, got {problem!r}")
+    stack: list[str] = []
+    worked: list[str] = []
+    for word in words:
+        if word != ")":
+            stack.append(word)
+            continue
+        opening, left, sign, right = stack[-4:]
+        if opening != "(":
+            raise ValueError(f"no opening parenthesis before {left} {sign} {right}: {problem!r}")
+        value = _calculate(int(left), sign, int(right), modulus)
+        stack[-4:] = [str(value)]
+        worked += [left, sign, right, "=", str(value), ";"]
+    (value,) = stack
+    return ExpressionAnswer(" ".join([*worked, "."]), int(value), len(worked) // 6)
+
+
+@dataclass(frozen=True)
+class DyckAnswer:
+    """Solution of a prefix of a bracket word, its greatest depth and the depth at its end."""
+
+    solution: str
+    greatest_depth: int
+    final_depth: int
+
+
+def solve_dyck(problem: str) -> DyckAnswer:
+    """Follow a prefix with a stack of the closing brackets it waits for, and pop them all."""
+    bar, *letters, colon = problem.split()
+    if (bar, colon) != ("|", ":"):
+        raise ValueError(f"a problem stands between | and :, got {problem!r}")
+    partner = {"(": ")", "[": "]", "{": "}", "<": ">"}
+    waiting: list[str] = []
+    depths = [0]
+    for letter in letters:
+        if letter in partner:
+            waiting.append(partner[letter])
+        elif letter != "-" and waiting.pop() != letter:
+            raise ValueError(f"{letter} closes nothing in {problem!r}")
+        depths.append(len(waiting))
+    return DyckAnswer(" ".join([*reversed(waiting), "."]), max(depths), depths[-1])
+
+
+def dyck_words(length: int, depth: int, kinds: str) -> list[str]:
+    """All words of `length` letters that end at `depth` and go no deeper, by trying everything.
+
+    Args:
+      kinds: opening brackets in use.
+    """
+    closing = {"(": ")", "[": "]", "{": "}", "<": ">"}
+    found = []
+    waiting: list[tuple[list[str], list[str]]] = [([], [])]
+    while waiting:
+        word, stack = waiting.pop()
+        if len(word) == length:
+            found += [" ".join(word)] if len(stack) == depth else []
+            continue
+        waiting.append(([*word, "-"], stack))
+        if stack:
+            waiting.append(([*word, stack[-1]], stack[:-1]))
+        if len(stack) < depth:
+            waiting += [([*word, kind], [*stack, closing[kind]]) for kind in kinds]
+    return found

@@ -7,11 +7,13 @@ Figures 3 and 4 of the paper.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import matplotlib
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -30,56 +32,56 @@ def cell_edges(centres: np.ndarray) -> np.ndarray:
     return np.concatenate([[centres[0] - steps[0] / 2], middles, [centres[-1] + steps[-1] / 2]])
 
 
-@matplotlib.rc_context(style.RC)
-def plot(tables: Mapping[str, pd.DataFrame]) -> Figure:
-    """One heat map per study, all with one colour scale."""
-    table = tables["table"]
-    studies = optimum.studies(table)
-    cubes = [optimum.cube(table, study, "test_risk") for study in studies]
-    accuracies = [1 - metric.mean for metric in cubes]
-    scale = Normalize(min(a.min() for a in accuracies), max(a.max() for a in accuracies))
-    figure, axes = style.panels([study.title for study in studies], width=4.4, height=3.9)
-    for axis, study, metric, accuracy in zip(axes[0], studies, cubes, accuracies, strict=True):
-        sizes, levels = metric.data_sizes, metric.difficulties
-        x_edges, y_edges = 2 ** cell_edges(np.log2(sizes)), cell_edges(levels.astype(float))
-        mesh = axis.pcolormesh(
-            x_edges, y_edges, accuracy, norm=scale, cmap="viridis", edgecolor="white", linewidth=0.5
+def draw_panel(axis: Axes, table: pd.DataFrame, study: optimum.Study, scale: Normalize) -> None:
+    """Draw one study's accuracies, with the ridge of best levels, on axes of its own."""
+    metric = optimum.cube(table, study, "test_risk")
+    accuracy = 1 - metric.mean
+    sizes, levels = metric.data_sizes, metric.difficulties
+    x_edges, y_edges = 2 ** cell_edges(np.log2(sizes)), cell_edges(levels.astype(float))
+    axis.pcolormesh(
+        x_edges, y_edges, accuracy, norm=scale, cmap="viridis", edgecolor="white", linewidth=0.5
+    )
+    for (row, column), value in np.ndenumerate(accuracy):
+        # In the cell's lower right corner, where the ridge through the centres hides little.
+        is_light = scale(value) > 0.55
+        axis.text(
+            float(x_edges[column + 1] * (x_edges[column] / x_edges[column + 1]) ** 0.05),
+            float(y_edges[row] + 0.2 * (y_edges[row + 1] - y_edges[row])),
+            f"{100 * value:.0f}",
+            ha="right",
+            va="center",
+            color="black" if is_light else "white",
+            zorder=3,
         )
-        for (row, column), value in np.ndenumerate(accuracy):
-            # In the cell's lower right corner, where the ridge through the centres hides little.
-            is_light = scale(value) > 0.55
-            axis.text(
-                x_edges[column + 1] * (x_edges[column] / x_edges[column + 1]) ** 0.05,
-                y_edges[row] + 0.2 * (y_edges[row + 1] - y_edges[row]),
-                f"{100 * value:.0f}",
-                ha="right",
-                va="center",
-                color="black" if is_light else "white",
-                zorder=3,
-            )
-        best = optimum.optimum(table, study)
-        line = {"color": "white", "path_effects": style.OUTLINE}
-        axis.plot(best["data_size"], best["best_difficulty"], linewidth=2.2, **line)
-        axis.vlines(best["data_size"], best["low"], best["high"], linewidth=2.2, **line)
-        ends = pd.concat([best["low"], best["high"]])
-        axis.plot([*best["data_size"]] * 2, ends, "_", markersize=9, markeredgewidth=2, **line)
-        for row in best.to_dict("records"):
-            axis.plot(
-                row["data_size"],
-                row["best_difficulty"],
-                marker="o",
-                markersize=10,
-                markerfacecolor="white" if row["censored"] else "black",
-                **style.RING,
-            )
-        style.size_axis(axis, sizes.tolist())
-        axis.yaxis.set_major_locator(FixedLocator(levels.tolist()))
-        axis.grid(visible=False)
-        axis.spines[:].set_visible(False)
-    style.outer_labels(axes, style.SIZE_LABEL, style.DIFFICULTY_LABEL)
-    bar = figure.colorbar(mesh, ax=axes, label=style.ACCURACY_LABEL, pad=0.02, aspect=30)
-    bar.ax.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
-    bar.outline.set_visible(False)  # pyright: ignore[reportCallIssue]
+    best = optimum.optimum(table, study)
+    line = {"color": "white", "path_effects": style.OUTLINE}
+    axis.plot(best["data_size"], best["best_difficulty"], linewidth=2.2, **line)
+    axis.vlines(best["data_size"], best["low"], best["high"], linewidth=2.2, **line)
+    ends = pd.concat([best["low"], best["high"]])
+    axis.plot([*best["data_size"]] * 2, ends, "_", markersize=9, markeredgewidth=2, **line)
+    for row in best.to_dict("records"):
+        axis.plot(
+            row["data_size"],
+            row["best_difficulty"],
+            marker="o",
+            markersize=10,
+            markerfacecolor="white" if row["censored"] else "black",
+            **style.RING,
+        )
+    style.size_axis(axis, sizes.tolist())
+    axis.yaxis.set_major_locator(FixedLocator(levels.tolist()))
+    axis.grid(visible=False)
+    axis.spines[:].set_visible(False)
+
+
+def accuracy_scale(table: pd.DataFrame, studies: Sequence[optimum.Study]) -> Normalize:
+    """A colour scale from the lowest to the highest mean test accuracy of the studies' cells."""
+    accuracies = [1 - optimum.cube(table, study, "test_risk").mean for study in studies]
+    return Normalize(min(a.min() for a in accuracies), max(a.max() for a in accuracies))
+
+
+def legend(figure: Figure, *, columns: int) -> None:
+    """Name the marks of the panels below them."""
     line = {"color": "white", "path_effects": style.OUTLINE}
     ring = {**style.RING, "color": "none", "marker": "o", "markersize": 9}
     handles = [
@@ -87,5 +89,22 @@ def plot(tables: Mapping[str, pd.DataFrame]) -> Figure:
         Line2D([], [], markerfacecolor="white", label="best at the grid's edge (censored)", **ring),
         Line2D([], [], linewidth=2.2, label=f"ridge and {style.BAND_LABEL}", **line),
     ]
-    figure.legend(handles=handles, loc="outside lower center", ncols=min(3, 1 + len(studies)))
+    figure.legend(handles=handles, loc="outside lower center", ncols=columns)
+
+
+@matplotlib.rc_context(style.RC)
+def plot(tables: Mapping[str, pd.DataFrame]) -> Figure:
+    """One heat map per study, all with one colour scale."""
+    table = tables["table"]
+    studies = optimum.studies(table)
+    scale = accuracy_scale(table, studies)
+    figure, axes = style.panels([study.title for study in studies], width=4.4, height=3.9)
+    for axis, study in zip(axes[0], studies, strict=True):
+        draw_panel(axis, table, study, scale)
+    style.outer_labels(axes, style.SIZE_LABEL, style.DIFFICULTY_LABEL)
+    colours = ScalarMappable(scale, "viridis")
+    bar = figure.colorbar(colours, ax=axes, label=style.ACCURACY_LABEL, pad=0.02, aspect=30)
+    bar.ax.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+    bar.outline.set_visible(False)  # pyright: ignore[reportCallIssue]
+    legend(figure, columns=min(3, 1 + len(studies)))
     return figure

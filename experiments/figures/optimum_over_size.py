@@ -13,6 +13,7 @@ from typing import Any
 
 import matplotlib
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
@@ -24,48 +25,46 @@ from experiments.figures import style
 TABLES = ("table",)
 
 
-@matplotlib.rc_context(style.RC)
-def plot(tables: Mapping[str, pd.DataFrame]) -> Figure:
-    """The best level over data size, one panel per study."""
-    table = tables["table"]
-    studies = optimum.studies(table)
-    figure, axes = style.panels([study.title for study in studies])
-    for axis, study in zip(axes[0], studies, strict=True):
-        levels = sorted(optimum.study_rows(table, study)["difficulty"].unique())
-        best = optimum.optimum(table, study)
-        moved = optimum.shift(table, study)
-        axis.set_title(
-            f"{study.title}\nP(harder at n = {moved.largest_size} than at "
-            f"{moved.smallest_size}): {optimum.format_probability(moved.probability_harder)}"
+def draw_panel(axis: Axes, table: pd.DataFrame, study: optimum.Study, title: str) -> None:
+    """Draw one study's best level over data size, on axes of its own."""
+    levels = sorted(optimum.study_rows(table, study)["difficulty"].unique())
+    best = optimum.optimum(table, study)
+    moved = optimum.shift(table, study)
+    axis.set_title(
+        f"{title}\nP(harder at n = {moved.largest_size} than at "
+        f"{moved.smallest_size}): {optimum.format_probability(moved.probability_harder)}"
+    )
+    margin = (levels[-1] - levels[0]) / 6 or 1.0
+    for start, end in ((levels[0], levels[0] - margin), (levels[-1], levels[-1] + margin)):
+        axis.axhspan(start, end, facecolor="#f3f3f3", edgecolor="#c4c4c4", hatch="////", lw=0)
+        axis.axhline(start, color="#8c8c8c", linewidth=1.0, linestyle="--")
+    axis.set_ylim(levels[0] - margin, levels[-1] + margin)
+    axis.plot(best["data_size"], best["best_difficulty"], color=style.colour(1, 4))
+    axis.errorbar(
+        best["data_size"],
+        best["best_difficulty"],
+        yerr=[best["best_difficulty"] - best["low"], best["high"] - best["best_difficulty"]],
+        fmt="none",
+        ecolor=style.INK,
+        elinewidth=1.4,
+        capsize=6,
+    )
+    for row in best.to_dict("records"):
+        axis.plot(
+            row["data_size"],
+            row["best_difficulty"],
+            marker="D",
+            markersize=9,
+            markerfacecolor="white" if row["censored"] else style.colour(1, 4),
+            markeredgecolor=style.INK,
+            zorder=4,
         )
-        margin = (levels[-1] - levels[0]) / 6 or 1.0
-        for start, end in ((levels[0], levels[0] - margin), (levels[-1], levels[-1] + margin)):
-            axis.axhspan(start, end, facecolor="#f3f3f3", edgecolor="#c4c4c4", hatch="////", lw=0)
-            axis.axhline(start, color="#8c8c8c", linewidth=1.0, linestyle="--")
-        axis.set_ylim(levels[0] - margin, levels[-1] + margin)
-        axis.plot(best["data_size"], best["best_difficulty"], color=style.colour(1, 4))
-        axis.errorbar(
-            best["data_size"],
-            best["best_difficulty"],
-            yerr=[best["best_difficulty"] - best["low"], best["high"] - best["best_difficulty"]],
-            fmt="none",
-            ecolor=style.INK,
-            elinewidth=1.4,
-            capsize=6,
-        )
-        for row in best.to_dict("records"):
-            axis.plot(
-                row["data_size"],
-                row["best_difficulty"],
-                marker="D",
-                markersize=9,
-                markerfacecolor="white" if row["censored"] else style.colour(1, 4),
-                markeredgecolor=style.INK,
-                zorder=4,
-            )
-        axis.yaxis.set_major_locator(FixedLocator(levels))
-        style.size_axis(axis, best["data_size"].tolist())
-    style.outer_labels(axes, style.SIZE_LABEL, "best training difficulty d\n(operations)")
+    axis.yaxis.set_major_locator(FixedLocator(levels))
+    style.size_axis(axis, best["data_size"].tolist())
+
+
+def legend(figure: Figure) -> None:
+    """Name the marks of the panels at their right."""
     diamond: dict[str, Any] = {"color": "none", "marker": "D", "markeredgecolor": style.INK}
     upright: dict[str, Any] = {"color": style.INK, "linestyle": "none", "markeredgewidth": 1.4}
     handles = [
@@ -75,4 +74,16 @@ def plot(tables: Mapping[str, pd.DataFrame]) -> Figure:
         Patch(facecolor="#f3f3f3", edgecolor="#c4c4c4", hatch="////", label="not tested"),
     ]
     style.side_legend(figure, handles)
+
+
+@matplotlib.rc_context(style.RC)
+def plot(tables: Mapping[str, pd.DataFrame]) -> Figure:
+    """The best level over data size, one panel per study."""
+    table = tables["table"]
+    studies = optimum.studies(table)
+    figure, axes = style.panels([study.title for study in studies])
+    for axis, study in zip(axes[0], studies, strict=True):
+        draw_panel(axis, table, study, study.title)
+    style.outer_labels(axes, style.SIZE_LABEL, "best training difficulty d\n(operations)")
+    legend(figure)
     return figure

@@ -54,6 +54,7 @@ RING: dict[str, Any] = {
 }
 SIZE_LABEL = "training examples n"
 DIFFICULTY_LABEL = "training difficulty d\n(hardest level, operations)"
+LEVEL_LABEL = "training difficulty d\n(hardest level)"
 ACCURACY_LABEL = "test accuracy (exact match)"
 BAND_LABEL = "90% interval"
 
@@ -81,6 +82,29 @@ def panels(
     figure = Figure(figsize=(width * len(titles) + 2.0, height * rows + 0.4))
     axes = figure.subplots(rows, len(titles), sharex=True, sharey=True, squeeze=False)
     for axis, title in zip(axes[0], titles, strict=True):
+        axis.set_title(title)
+    return figure, axes
+
+
+def panel_grid(
+    titles: Sequence[str], *, columns: int = 3, width: float = 4.2, height: float = 3.6
+) -> tuple[Figure, list[Axes]]:
+    """Make a figure with one titled panel per title in rows, each with axes of its own.
+
+    Args:
+      titles: one per panel.
+      columns: panels in a row, at most.
+      width: of a panel, inches.
+      height: of a panel, inches.
+
+    Returns:
+      The figure and its axes in the order of the titles.
+    """
+    columns = min(columns, len(titles))
+    rows = -(-len(titles) // columns)
+    figure = Figure(figsize=(width * columns + 2.0, height * rows + 0.6))
+    axes = [figure.add_subplot(rows, columns, place) for place in range(1, len(titles) + 1)]
+    for axis, title in zip(axes, titles, strict=True):
         axis.set_title(title)
     return figure, axes
 

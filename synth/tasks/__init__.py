@@ -10,10 +10,20 @@ from typing import Any
 
 from synth.task import Task
 from synth.tasks.chain import Chain
+from synth.tasks.dyck import Dyck
+from synth.tasks.expressions import Expressions
+from synth.tasks.group_words import GroupWords
+from synth.tasks.igsm import IGSM
 
 TASKS: dict[str, Callable[..., Task]] = {
     "chain": Chain,
     "chain-running": partial(Chain, layout="running"),
+    "dyck": Dyck,
+    "expressions": Expressions,
+    "group-words": GroupWords,
+    "group-words-cyclic": partial(GroupWords, group="Z60"),
+    "igsm": IGSM,
+    "igsm-terse": partial(IGSM, form="terse"),
 }
 
 

@@ -13,7 +13,7 @@ from types import ModuleType, SimpleNamespace
 import pandas as pd
 import pytest
 
-from experiments import devices, figures
+from experiments import devices, families, figures
 from experiments.recipes import RECIPES
 from experiments.results import read_manifest, read_table
 from tests.experiments.tiny import TINY
@@ -142,6 +142,34 @@ def test_a_task_of_ones_own(sweetspot, own_module):
     assert "a a > a a a a ." in text
 
 
+def test_help_names_every_command(sweetspot):
+    code, text = sweetspot("--help")
+    assert code == 0
+    for name in ("list", "run", "compare", "tasks", "tasks export", "tasks gallery"):
+        assert f"• {name} " in text
+
+
+def test_tasks_export_writes_a_data_set(sweetspot, tmp_path):
+    sizes = ("--difficulties", "3", "4", "--train-sizes", "6", "--base-difficulties", "2")
+    tests = ("--base-sizes", "4", "--test-difficulties", "2", "5", "--test-examples", "3")
+    out = tmp_path / "data"
+    code, text = sweetspot("tasks", "export", "igsm", "--out", out, *sizes, *tests)
+    assert code == 0, text
+    assert "22 problems in 5 files; 0 test problems occur in training." in text
+    assert f"{out / 'README.md'}" in text
+    assert len((out / "train" / "op04.jsonl").read_text().splitlines()) == 6
+
+
+def test_tasks_gallery_writes_the_page(sweetspot, finished_run, tmp_path):
+    out = tmp_path / "page.html"
+    code, text = sweetspot(
+        *("tasks", "gallery", "--out", out, "--names", "chain-running", "--results", finished_run)
+    )
+    assert code == 0, text
+    assert str(out) in text
+    assert "run tiny: trained on 1..d" in out.read_text(encoding="utf-8")
+
+
 @pytest.mark.slow
 def test_run_of_a_shrunk_preset(sweetspot, tmp_path):
     """Flags change the preset's fields one by one; what they leave alone is the preset's."""
@@ -234,6 +262,8 @@ def test_figures_go_where_they_are_asked_for(sweetspot, finished_run, tmp_path):
         ("run tradeoff --preset smoke --seeds 0", "seeds must be at least 1, got 0"),
         ("tasks sums", "task must be one of ['chain'"),
         ("tasks chain --difficulty 99", "99"),
+        ("tasks export igsm --out data --preset easy", "preset must be one of ("),
+        ("tasks export igsm --out data --train-sizes 5 6", "train_sizes must be one number, or"),
         ("figures --results no/such/run", "no/such/run/table.parquet does not exist"),
         ("report --results no/such/run", "no/such/run/table.parquet does not exist"),
     ],
@@ -260,6 +290,8 @@ def test_a_mistake_is_one_line_and_exit_code_2(
         ("run tradeoff --preset smoke --losses sfft", "sfft"),
         ("run", "a name that `sweetspot list` shows"),
         ("train", "train"),
+        ("tasks export dyck --out data", "invalid choice 'dyck'"),
+        ("tasks export igsm", "--out"),
     ],
 )
 def test_arguments_that_cannot_be_read(sweetspot, tmp_path, monkeypatch, arguments, message):
@@ -304,9 +336,29 @@ def test_regret_writes_tables_and_figures(sweetspot, tmp_path):
     assert "best in pilot" in text
 
 
+def test_compare_writes_the_table_and_says_what_holds(sweetspot, finished_run, tmp_path):
+    other = Path(shutil.copytree(finished_run, tmp_path / "other"))
+    code, text = sweetspot("compare", "--results", finished_run, other, "--out", tmp_path / "out")
+    assert code == 0, text
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {
+        "families.parquet",
+        "manifest.json",
+        "figures",
+    }
+    assert sorted(path.stem for path in (tmp_path / "out" / "figures").glob("*.png")) == [
+        "families_map",
+        "families_optimum",
+    ]
+    for family in ("tiny", "other"):
+        assert f"{family}: " in text
+    assert families.RULE in text
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        ("compare --results RUN RUN", "results must be runs of different families"),
+        ("compare --results nowhere", "nowhere is not a run"),
         ("recommend --data-size 9", "either results (a run directory) or pilot (a preset)"),
         ("recommend --data-size 9 --results nowhere", "nowhere is not a run"),
         ("recommend --data-size 9 --results RUN", "at least the pilot's largest, 12, got 9"),
@@ -317,7 +369,7 @@ def test_regret_writes_tables_and_figures(sweetspot, tmp_path):
 )
 def test_predictions_that_cannot_be_made(sweetspot, finished_run, tmp_path, arguments, message):
     words = arguments.replace("RUN", str(finished_run)).split()
-    out = ["--out", tmp_path / "out"] if words[0] == "regret" else []
+    out = ["--out", tmp_path / "out"] if words[0] in ("regret", "compare") else []
     code, text = sweetspot(*words, *out)
     assert code == 2
     assert text.startswith("error: ")

@@ -1,0 +1,32 @@
+"""The best training difficulty for each number of training examples n, one panel per task family,
+with the 90% bootstrap interval of the best level and the bootstrap probability that it is harder at
+the largest n than at the smallest. Levels of different families are not comparable. Hatched: beyond
+the grid, not tested; a hollow marker at the grid's edge is a limit (censored), not an optimum.
+
+Claim 1 of the paper, beyond its own task.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import matplotlib
+import pandas as pd
+from matplotlib.figure import Figure
+
+from experiments import families
+from experiments.figures import optimum_over_size, style
+
+TABLES = ("families",)
+
+
+@matplotlib.rc_context(style.RC)
+def plot(tables: Mapping[str, pd.DataFrame]) -> Figure:
+    """The best level over data size, one panel per family, each with its own levels."""
+    panels = list(families.family_studies(tables["families"]))
+    figure, axes = style.panel_grid([title for title, _, _ in panels], width=4.0, height=3.4)
+    for axis, (title, rows, study) in zip(axes, panels, strict=True):
+        optimum_over_size.draw_panel(axis, rows, study, title)
+        axis.set_ylabel("best training difficulty d")
+    optimum_over_size.legend(figure)
+    return figure

@@ -1,0 +1,195 @@
+"""Streams of iGSM problems as text: by difficulty, preset and seed, in any number of processes."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import multiprocessing
+import warnings
+import zlib
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, field
+from functools import partial
+from random import Random
+from typing import Literal, get_args
+
+import numpy as np
+
+from synth.tasks.igsm.graph import Drawn, Settings, draw, draw_num_ops
+from synth.tasks.igsm.names import draw_names
+from synth.tasks.igsm.text import Detail, OutOfSymbolsError, Question, Wording
+from synth.tasks.igsm.work import Operand, work
+
+Split = Literal["train", "test"]
+NUM_BINS = 23
+BINS: dict[Split, range] = {"train": range(16), "test": range(16, NUM_BINS)}
+"""Bins of the template hash that each split holds, as in the reference."""
+DEGENERATE = 3
+"""Up to this op count there are too few templates to split them."""
+_CHUNK = 64
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A way of drawing and writing problems, by name.
+
+    Attributes:
+      settings: how problems are drawn.
+      detail: what solutions say.
+      question: stands ``last`` or ``first``.
+    """
+
+    settings: Settings
+    detail: Detail = field(default_factory=Detail)
+    question: Question = "last"
+
+
+PRESETS: dict[str, Preset] = {
+    "med": Preset(Settings("light", max_op=15, max_edge=20)),
+    "hard": Preset(Settings("light", max_op=21, max_edge=28)),
+    "paper": Preset(Settings("heavy")),
+    "length_matched": Preset(Settings("heavy", max_edge=28, min_edge=24)),
+}
+"""``med`` and ``hard`` are those of Ye et al.; ``paper`` is that of Liu et al., arXiv 2605.12906
+(heavy, op fixed, ``max_edge = floor(4 op / 3) + 1``); ``length_matched`` holds the number of edges,
+and so of sentences, to the same range at every op, so that op is not confounded with the length of
+the problem."""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One problem as text.
+
+    Attributes:
+      problem, solution, answer: the text, the steps, and the number asked for.
+      difficulty: operations that the answer needs.
+      template: bin of the solution's sketch, 0 to 22; see `template_bin`.
+    """
+
+    problem: str
+    solution: str
+    answer: int
+    difficulty: int
+    template: int
+
+
+def template_bin(drawn: Drawn) -> int:
+    """SHA-256 of the solution's sketch modulo 23.
+
+    The sketch holds the steps in order, with parameters numbered as they come and every number
+    left out: problems that differ only in names, numbers and symbols share it.
+    """
+    number = {parameter: index for index, parameter in enumerate(drawn.order)}
+
+    def word(operand: Operand) -> str:
+        if operand.kind == "number":
+            return "n"
+        return f"p{number[operand.index]}" if operand.kind == "parameter" else f"s{operand.index}"
+
+    lines = []
+    for parameter in drawn.order:
+        worked = work(drawn, parameter)
+        kind = "abstract" if drawn.structure.is_abstract(parameter) else "instance"
+        steps = [f"{word(step.left)}{step.sign}{word(step.right)}" for step in worked.steps]
+        lines.append(" ".join([kind, *(steps or [word(only) for only in [worked.only] if only])]))
+    digest = hashlib.sha256("\n".join(lines).encode()).digest()
+    return int.from_bytes(digest) % NUM_BINS
+
+
+def problems(
+    difficulty: int | None,
+    count: int,
+    *,
+    seed: int,
+    preset: str = "paper",
+    processes: int = 1,
+    split: Split | None = None,
+    start: int = 0,
+) -> Iterator[Problem]:
+    """Draw problems with exactly `difficulty` operations, or with an op count drawn for each.
+
+    Problem ``i`` depends on ``(seed, preset, split, difficulty, i)`` alone: fewer problems are a
+    prefix of more, and the number of processes changes nothing. Seeds are hashed, so neighbouring
+    seeds share nothing.
+
+    Args:
+      difficulty: the op count, at least 1; None to draw it by the preset's law, up to its `max_op`.
+      count: number of problems, at least 0.
+      seed: of the stream, at least 0.
+      preset: a name in `PRESETS`.
+      processes: worker processes; with one, everything happens here.
+      split: keep only templates of the ``train`` or ``test`` bins; drawn again until one fits.
+      start: number of the first problem.
+
+    Raises:
+      ValueError: if an argument is out of range, before anything is drawn.
+
+    Warns:
+      UserWarning: if `split` is asked for at a difficulty with hardly any templates.
+    """
+    if preset not in PRESETS:
+        raise ValueError(f"preset must be one of {sorted(PRESETS)}, got {preset!r}")
+    for name, number, least in (
+        ("difficulty", 1 if difficulty is None else difficulty, 1),
+        ("count", count, 0),
+        ("seed", seed, 0),
+        ("processes", processes, 1),
+        ("start", start, 0),
+    ):
+        if number < least:
+            raise ValueError(f"{name} must be at least {least}, got {number}")
+    if split is not None and split not in get_args(Split):
+        raise ValueError(f"split must be one of {get_args(Split)} or None, got {split!r}")
+    settings = PRESETS[preset].settings
+    settings.check(settings.max_op if difficulty is None else difficulty)
+    if split is not None and difficulty is not None and difficulty <= DEGENERATE:
+        warnings.warn(
+            f"at difficulty {difficulty} there are so few templates that a split by template "
+            f"separates kinds of problems, not problems; use disjoint keys up to {DEGENERATE}",
+            stacklevel=2,
+        )
+    one = partial(_problem, seed, preset, split, difficulty)
+    numbers = range(start, start + count)
+    return map(one, numbers) if processes == 1 else _parallel(one, numbers, processes)
+
+
+def _problem(
+    seed: int, preset: str, split: Split | None, difficulty: int | None, index: int
+) -> Problem:
+    spawn_key = (zlib.crc32(f"{preset} {split} {difficulty}".encode()), index)
+    words = np.random.SeedSequence(seed, spawn_key=spawn_key).generate_state(4)
+    rng, chosen = Random(int.from_bytes(words.tobytes(), "little")), PRESETS[preset]
+    num_ops = draw_num_ops(chosen.settings, rng) if difficulty is None else difficulty
+    while True:
+        drawn = draw(chosen.settings, num_ops, rng)
+        template = template_bin(drawn)
+        if split is not None and template not in BINS[split]:
+            continue
+        wording = Wording(drawn, draw_names(drawn.structure.widths, rng))
+        try:
+            solution = wording.solution(chosen.detail, rng)
+        except OutOfSymbolsError:
+            continue
+        return Problem(wording.problem(chosen.question), solution, drawn.answer, num_ops, template)
+
+
+def _some(one: partial[Problem], numbers: range) -> list[Problem]:
+    return [one(number) for number in numbers]
+
+
+def _parallel(one: partial[Problem], numbers: range, processes: int) -> Iterator[Problem]:
+    # Not forked: the parent may run JAX's threads.
+    context = multiprocessing.get_context("spawn")
+    parts = [numbers[i : i + _CHUNK] for i in range(0, len(numbers), _CHUNK)]
+    with ProcessPoolExecutor(processes, mp_context=context) as executor:
+        # A few parts ahead: what is drawn and not yet asked for stays small.
+        waiting = [executor.submit(_some, one, part) for part in parts[: 2 * processes]]
+        rest = iter(parts[2 * processes :])
+        try:
+            while waiting:
+                yield from waiting.pop(0).result()
+                waiting += [executor.submit(_some, one, part) for part in itertools.islice(rest, 1)]
+        finally:
+            for future in waiting:
+                future.cancel()

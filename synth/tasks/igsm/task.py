@@ -1,0 +1,108 @@
+"""iGSM in a closed vocabulary, for the small decoder. Knob: op count; length grows with it.
+
+The same problems as the text (`synth.tasks.igsm.problems`), each with one solution: in the order
+that the text determines. Two forms (see `synth.tasks.igsm.tokens`): ``words`` is the text with
+names and set phrases as single tokens (348 tokens on average at difficulty 12, at most 472);
+``terse`` has one token for each parameter (180 on average, at most 246).
+
+Worked example (``terse``, modulus 5, difficulty 2; A, B, C, D are the layers)::
+
+    | A1>B1 = 2 ; A1>B2 = 4 * A1>B1 ; ? A1>B2 : A1>B1 : 2 ; A1>B2 : 4 * A1>B1 = 4 * 2 = 3 ; .
+
+What is known: a problem needs planning, since the sentences are shuffled and the answer hangs on
+some of them only; decoders of 100 million parameters learn it and go beyond the op counts they were
+trained on (Ye et al. 2024, arXiv 2407.20311). At toy size the order of the sentences decides:
+``shuffle=6`` gives them in an order of computation.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from random import Random
+from typing import ClassVar, get_args
+
+import numpy as np
+
+from synth.task import TextExample, TextTask, check_difficulty
+from synth.tasks.igsm.graph import Settings, Style, draw
+from synth.tasks.igsm.text import Question
+from synth.tasks.igsm.tokens import LENGTHS, Form, ids, vocabulary, write
+
+
+@dataclass(frozen=True)
+class IGSM(TextTask):
+    """iGSM problems as tokens; difficulty is the op count.
+
+    Attributes:
+      hardest: largest difficulty.
+      modulus: of all arithmetic: 23, or less for small models.
+      form: ``words`` or ``terse``.
+      style, max_edge, min_edge, shuffle: see `synth.tasks.igsm.graph.Settings`.
+      question: stands ``last`` or ``first``.
+      tokens_fixed, tokens_per_op: `max_length` is the first plus the second times the difficulty; 0
+        for the form's own values, which fit all but about 1 in 1000. A problem that does not fit
+        is drawn again, so lower values also keep to shorter problems.
+
+    Raises:
+      ValueError: if a field is out of range.
+    """
+
+    name: ClassVar[str] = "igsm"
+
+    hardest: int = 12
+    modulus: int = 23
+    form: Form = "words"
+    style: Style = "heavy"
+    max_edge: int | None = None
+    min_edge: int | None = None
+    shuffle: int = 5
+    question: Question = "last"
+    tokens_fixed: int = 0
+    tokens_per_op: int = 0
+
+    def __post_init__(self) -> None:
+        if self.hardest < 1:
+            raise ValueError(f"hardest must be at least 1, got {self.hardest}")
+        for name, kind in {"form": Form, "question": Question}.items():
+            if getattr(self, name) not in get_args(kind):
+                raise ValueError(
+                    f"{name} must be one of {get_args(kind)}, got {getattr(self, name)!r}"
+                )
+        for name in ("tokens_fixed", "tokens_per_op"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} must be at least 0, got {getattr(self, name)}")
+        self._settings.check(self.hardest)
+
+    @property
+    def _settings(self) -> Settings:
+        return Settings(
+            style=self.style,
+            max_edge=self.max_edge,
+            min_edge=self.min_edge,
+            modulus=self.modulus,
+            shuffle=self.shuffle,
+        )
+
+    @property
+    def vocabulary(self) -> tuple[str, ...]:
+        return vocabulary(self.form, self.modulus)
+
+    def max_length(self, difficulty: int) -> int:
+        """Most tokens of a problem with its solution; what needs more is drawn again."""
+        check_difficulty(difficulty, self.hardest)
+        fixed, per_op = LENGTHS[self.form]
+        return (self.tokens_fixed or fixed) + (self.tokens_per_op or per_op) * difficulty
+
+    def sample(self, generator: np.random.Generator, difficulty: int) -> TextExample:
+        """Draw one problem with `difficulty` operations, as words joined by spaces."""
+        rng, length = Random(int(generator.integers(2**63))), self.max_length(difficulty)
+        while True:
+            drawn = draw(self._settings, difficulty, rng)
+            problem, solution = write(drawn, self.form, self.question, rng)
+            if len(problem.split()) + len(solution.split()) <= length:
+                return TextExample(problem, solution)
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids of words joined by spaces."""
+        known = ids(self.form, self.modulus)
+        return [known[word] for word in text.split()]

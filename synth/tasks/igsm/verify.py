@@ -1,0 +1,513 @@
+r"""Judge a solution of an iGSM problem, both as text.
+
+A solution is a row of definitions (see `synth.tasks.igsm.parse` for the grammar). ``strict`` asks
+of every one that
+
+- the parameter exists, is defined once, and after everything that it is computed from;
+- exactly the parameters are used that the problem names, with its constants and operators: the
+  definition, steps put together, must be the stated expression as a polynomial in its parameters,
+  so that operands of + and * may be swapped and sums taken in any order;
+- a number in place of a symbol is the symbol's value, and both sides of every "=" agree modulo
+  `modulus`, where every number is written reduced;
+
+and that the last definition is the one asked for, and the closing answer, if there is one, its
+value. Definitions that the question does not need are allowed if they are right. ``compatible``
+is what the verifier of the reference generator checks: the same but for constants and operators
+(only the *set* of parameters used is compared), and the answer must be right.
+
+Solutions may leave out parts of the text, and with them what can be checked:
+
+- *Names* ("Define x"): the solution is right if there is some way to give each symbol a parameter
+  under which everything checks. Which parameter was meant cannot be known.
+- *The symbolic part* ("so x = 3 + 8 = 11", "so x = 11"), left out everywhere: which parameters
+  were used cannot be known. In ``strict`` they must be defined before, the numbers must be their
+  values, in the stated expression; without numbers either, just the value is compared. An
+  intermediate value must be that of some part of the expression. In ``compatible`` nothing would
+  be left to check, so such a solution is refused, unless it consists of constants.
+- *The numeric part*: nothing is lost.
+
+What belongs to a category is not stated in a problem either: see `synth.tasks.igsm.layers`.
+
+References:
+  Ye, Xu, Li and Allen-Zhu (2024), Physics of Language Models Part 2.1, arXiv 2407.20311.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from functools import cached_property
+from hashlib import blake2b
+from typing import Literal, NamedTuple, get_args
+
+from synth.tasks.igsm.layers import Formula, InconsistentError, World, worlds
+from synth.tasks.igsm.parse import (
+    Definition,
+    Expression,
+    Place,
+    SolutionText,
+    Step,
+    UnreadableError,
+    is_number,
+    read_problem,
+    read_solution,
+)
+
+Mode = Literal["strict", "compatible"]
+
+_PRIME = 2**61 - 1
+"""Fingerprints are taken modulo this number."""
+_TRIALS = 2000
+"""Most comparisons of nameless definitions with parameters, and most readings of a number chain."""
+_MOST_TERMS = 8
+"""Most operands of an expression whose intermediate values are given without a calculation."""
+
+
+class Reason(StrEnum):
+    """Why a solution is not accepted."""
+
+    RIGHT = "right"
+    UNREADABLE = "a sentence is outside the grammar"
+    INCONSISTENT = "the problem has no consistent structure"
+    UNKNOWN = "the problem has no such parameter"
+    TWICE = "a parameter or a symbol is defined twice"
+    TARGET = "the last step is not the one for the parameter defined"
+    UNDEFINED = "something is used before it is defined"
+    DEPENDENCIES = "uses other parameters than the problem says"
+    EXPRESSION = "constants or operators are not those of the problem"
+    NUMBER = "a number is not the value of what it stands for"
+    UNREDUCED = "a number is not reduced"
+    ARITHMETIC = "two sides of an equation differ"
+    VALUE = "the value is wrong"
+    UNIDENTIFIED = "the definition fits no parameter of the problem"
+    QUERY = "the last definition is not the one asked for"
+    ANSWER = "the answer is wrong"
+    UNVERIFIABLE = "the text leaves too much out to be verified"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Outcome of a verification; true in a condition if the solution was accepted.
+
+    Attributes:
+      ok: whether the solution was accepted.
+      reason: what is wrong, one of a short list; `Reason.RIGHT` if nothing is.
+      sentence: the first sentence found wrong; None if none is or no single one is to blame.
+      place: whether `sentence` (or what is missing) belongs to the problem or the solution.
+      index: number of `sentence` in its text, from 0.
+      detail: what exactly was found.
+    """
+
+    ok: bool
+    reason: str
+    sentence: str | None = None
+    place: Place | None = None
+    index: int | None = None
+    detail: str = ""
+
+    def __bool__(self) -> bool:
+        return self.ok
+
+
+def verify(
+    problem: str,
+    solution: str,
+    *,
+    mode: Mode = "strict",
+    modulus: int = 23,
+    categories: Mapping[str, Collection[str]] | None = None,
+) -> Verdict:
+    r"""Judge a solution of an iGSM problem.
+
+    Args:
+      problem: its sentences with the question first, last or anywhere; other text may precede
+        or follow.
+      solution: its sentences, with or without a closing "So the final answer is \boxed{a}.";
+        without one the last value is the answer. Any white space between words.
+      mode: ``strict``, or ``compatible`` with the verifier of the reference generator, which
+        compares neither constants nor operators with the problem.
+      modulus: of all arithmetic, at least 2.
+      categories: names of the items of each category, where the caller knows them; those of
+        our own problems are `synth.tasks.igsm.CATEGORIES`. Without, a category whose layer the
+        problem leaves open may name any layer that makes the solution right: in one of eight
+        problems of the reference that would allow several answers.
+
+    Raises:
+      ValueError: if `mode` or `modulus` is out of range. No text raises.
+
+    Example:
+      >>> problem = "The number of each Zoo's Owl equals 4. How many Owl does Zoo have?"
+      >>> verify(problem, "Define Zoo's Owl as x; so x = 4.").ok
+      True
+      >>> print(verify(problem, "Define Zoo's Owl as x; so x = 5.").reason)
+      the value is wrong
+    """
+    if mode not in get_args(Mode):
+        raise ValueError(f"mode must be one of {get_args(Mode)}, got {mode!r}")
+    if modulus < 2:
+        raise ValueError(f"modulus must be at least 2, got {modulus}")
+    try:
+        stated = read_problem(problem)
+        claimed = read_solution(solution)
+    except UnreadableError as error:
+        return Verdict(
+            False, Reason.UNREADABLE, error.sentence, error.place, error.index, str(error)
+        )
+    for statement in stated.statements.values():
+        if statement.constant is not None and statement.constant >= modulus:
+            detail = f"{statement.constant} is not below {modulus}"
+            place = "problem"
+            return Verdict(
+                False, Reason.UNREDUCED, statement.sentence, place, statement.index, detail
+            )
+    try:
+        possible = worlds(stated, categories)
+    except InconsistentError as error:
+        return Verdict(False, Reason.INCONSISTENT, None, "problem", None, str(error))
+    failures = []
+    for world in possible:
+        failure = _Judge(world, claimed, mode, modulus).failure()
+        if failure is None:
+            return Verdict(True, Reason.RIGHT)
+        failures.append(failure)
+    return max(failures, key=lambda failure: failure.position).verdict
+
+
+class _Failure(NamedTuple):
+    position: int
+    verdict: Verdict
+
+
+class _MistakeError(Exception):
+    """Raised where something does not check, and turned into a verdict by `_Judge.failure`."""
+
+    def __init__(self, reason: Reason, detail: str) -> None:
+        super().__init__(detail)
+        self.reason = reason
+
+
+class _Meaning(NamedTuple):
+    """What a symbol or a number stands for.
+
+    Attributes:
+      value: modulo the modulus.
+      fingerprint: value of the polynomial in parameters, at the point where every parameter has
+        the number `_point` of its name. Two polynomials over the integers that agree there are
+        the same, up to a chance of 1e-17: comparing one number compares expressions.
+      parameters: a bit for each parameter used.
+    """
+
+    value: int
+    fingerprint: int
+    parameters: int
+
+
+@dataclass(frozen=True)
+class _Scope:
+    """What is defined so far.
+
+    Attributes:
+      meanings: of symbols and of names.
+      values: of the parameters defined, by name.
+    """
+
+    meanings: dict[str, _Meaning] = field(default_factory=dict)
+    values: dict[str, int] = field(default_factory=dict)
+
+    def copy(self) -> _Scope:
+        return _Scope(dict(self.meanings), dict(self.values))
+
+
+class _Judge:
+    """Checks one solution in one world."""
+
+    def __init__(self, world: World, solution: SolutionText, mode: Mode, modulus: int) -> None:
+        self.world = world
+        self.solution = solution
+        self.is_strict = mode == "strict"
+        self.modulus = modulus
+        self.bits: dict[str, int] = {}
+        self.trials = 0
+        self.dead_ends: set[tuple[int, frozenset[str]]] = set()
+
+    @cached_property
+    def needed(self) -> list[str]:
+        """Parameters that the question needs."""
+        return self.world.needed(self.world.problem.query) or []
+
+    def failure(self) -> _Failure | None:
+        """The first thing wrong, or None."""
+        formula = self.world.formula(self.world.problem.query)
+        if not self.is_strict and not self.solution.is_symbolic and formula and formula.inputs:
+            return _failure(self.solution.definitions[-1], _left_out())
+        failure = self._check_from(0, _Scope())
+        if failure:
+            return failure
+        query, last = self.world.problem.query, self.solution.definitions[-1]
+        value = last.steps[-1].result
+        answer = value if self.solution.answer is None else self.solution.answer
+        sentence, index = self.solution.closing, len(self.solution.definitions)
+        if sentence is None:
+            sentence, index = last.sentence, last.index
+        expected = value if self.is_strict else self.world.value(query, self.modulus)
+        if answer == value == expected:
+            return None
+        detail = f"{answer} is given, {value} computed"
+        if value != expected:
+            detail += f", {expected} right"
+        verdict = Verdict(False, Reason.ANSWER, sentence, "solution", index, detail)
+        return _Failure(index, verdict)
+
+    def _check_from(self, start: int, scope: _Scope) -> _Failure | None:
+        """Check all definitions from number `start` on; `scope` is added to."""
+        definitions = self.solution.definitions
+        for index in range(start, len(definitions)):
+            definition = definitions[index]
+            try:
+                meaning = self._read_steps(definition, scope)
+                if definition.name is not None:
+                    self._match(definition.name, definition, meaning, scope)
+                    self._define(definition.name, definition, meaning, scope)
+                else:
+                    return self._identify(definition, meaning, scope)
+            except _MistakeError as wrong:
+                return _failure(definition, wrong)
+        return None
+
+    def _identify(
+        self, definition: Definition, meaning: _Meaning, scope: _Scope
+    ) -> _Failure | None:
+        """Find a parameter for a nameless definition under which all that follows checks."""
+        detail = "no parameter that can be computed here is computed like this"
+        furthest = _failure(definition, _MistakeError(Reason.UNIDENTIFIED, detail))
+        left = len(self.solution.definitions) - definition.index
+        if sum(name not in scope.values for name in self.needed) > left:
+            detail = "too few definitions are left for what the question needs"
+            return _failure(definition, _MistakeError(Reason.UNIDENTIFIED, detail))
+        # Without symbols it does not matter which definition gave which of two equal parameters.
+        place = (definition.index, frozenset(scope.values))
+        if place in self.dead_ends:
+            return furthest
+        # What the question needs comes first, because most solutions define nothing else.
+        for name in dict.fromkeys([*self.needed, *self.world.names()]):
+            if name in scope.values:
+                continue
+            self.trials += 1
+            if self.trials > _TRIALS:
+                detail = f"more than {_TRIALS} ways to give the symbols their parameters"
+                return _failure(definition, _MistakeError(Reason.UNVERIFIABLE, detail))
+            branch = scope.copy()
+            try:
+                self._match(name, definition, meaning, branch)
+                self._define(name, definition, meaning, branch)
+            except _MistakeError:
+                continue
+            failure = self._check_from(definition.index + 1, branch)
+            if failure is None:
+                return None
+            furthest = max(furthest, failure, key=lambda each: each.position)
+        if not self.solution.is_symbolic:
+            self.dead_ends.add(place)
+        return furthest
+
+    def _read_steps(self, definition: Definition, scope: _Scope) -> _Meaning:
+        """Check references, numbers and arithmetic of one sentence, and put its steps together."""
+        own = definition.symbol or definition.name
+        *intermediates, last = definition.steps
+        if last.target != own:
+            raise _MistakeError(Reason.TARGET, f"{last.target!r} stands where {own!r} should")
+        taken = {own, *scope.meanings}
+        if own in scope.meanings:
+            raise _MistakeError(Reason.TWICE, f"{own!r} stands for something already")
+        parameters = 0
+        for step in intermediates:
+            if step.target in taken:
+                raise _MistakeError(Reason.TWICE, f"{step.target!r} stands for something already")
+            meaning = scope.meanings[step.target] = self._read_step(step, scope)
+            taken.add(step.target)
+            parameters |= meaning.parameters
+        meaning = self._read_step(last, scope)
+        # A parameter in a step that leads nowhere is used as well.
+        return meaning._replace(parameters=meaning.parameters | parameters)
+
+    def _read_step(self, step: Step, scope: _Scope) -> _Meaning:
+        if step.result >= self.modulus:
+            raise _MistakeError(Reason.UNREDUCED, f"{step.result} is not below {self.modulus}")
+        expression = step.symbolic or step.numeric
+        if expression is None:
+            return _Meaning(step.result, step.result, 0)
+        operands = [self._look_up(operand, scope) for operand in expression.operands]
+        value = _combine([each.value for each in operands], expression.signs)
+        self._compare(value, step.result)
+        if step.symbolic and step.numeric:
+            self._compare_numbers(operands, step.symbolic.signs, step.numeric)
+        parameters = 0
+        for each in operands:
+            parameters |= each.parameters
+        fingerprint = _combine([each.fingerprint for each in operands], expression.signs)
+        return _Meaning(step.result, fingerprint % _PRIME, parameters)
+
+    def _look_up(self, operand: str, scope: _Scope) -> _Meaning:
+        if is_number(operand):
+            number = int(operand)
+            if number >= self.modulus:
+                raise _MistakeError(Reason.UNREDUCED, f"{number} is not below {self.modulus}")
+            return _Meaning(number, number, 0)
+        meaning = scope.meanings.get(operand.removeprefix("each "))
+        if meaning is None:
+            raise _MistakeError(Reason.UNDEFINED, f"{operand!r} is not defined yet")
+        return meaning
+
+    def _compare(self, value: int, result: int) -> None:
+        if (value - result) % self.modulus:
+            detail = f"{result} is given, {value % self.modulus} right"
+            raise _MistakeError(Reason.ARITHMETIC, detail)
+
+    def _compare_numbers(
+        self, operands: list[_Meaning], signs: tuple[str, ...], numeric: Expression
+    ) -> None:
+        numbers = [int(operand) for operand in numeric.operands]
+        values = [each.value for each in operands]
+        if numbers != values or numeric.signs != signs:
+            raise _MistakeError(Reason.NUMBER, f"{numbers} stand where {values} should")
+
+    def _match(self, name: str, definition: Definition, meaning: _Meaning, scope: _Scope) -> None:
+        """Compare a definition with what the problem says of a parameter."""
+        if name in scope.values:
+            raise _MistakeError(Reason.TWICE, f"{name!r} is defined already")
+        formula = self.world.formula(name)
+        if formula is None:
+            raise _MistakeError(
+                Reason.UNKNOWN, f"{name!r} is neither stated nor a count of a category"
+            )
+        is_last = definition is self.solution.definitions[-1]
+        if is_last and name != self.world.problem.query:
+            raise _MistakeError(
+                Reason.QUERY, f"{self.world.problem.query!r} is asked for, not {name!r}"
+            )
+        if not self.solution.is_symbolic:
+            self._match_numbers(formula, definition, scope)
+            return
+        expected = 0
+        for each in formula.inputs:
+            expected |= self._bit(each)
+        if meaning.parameters != expected:
+            raise _MistakeError(Reason.DEPENDENCIES, f"it should be {sorted(formula.inputs)}")
+        if self.is_strict and meaning.fingerprint != formula.evaluate(_point, _PRIME):
+            raise _MistakeError(Reason.EXPRESSION, f"of {name!r}")
+
+    def _match_numbers(self, formula: Formula, definition: Definition, scope: _Scope) -> None:
+        """The same where no step says what its numbers stand for."""
+        if formula.inputs and not self.is_strict:
+            raise _left_out()
+        missing = sorted(formula.inputs - set(scope.values))
+        if missing:
+            raise _MistakeError(Reason.UNDEFINED, f"{missing} are not defined yet")
+        if self.is_strict:
+            _explain(formula, definition, scope.values, self.modulus)
+
+    def _define(self, name: str, definition: Definition, meaning: _Meaning, scope: _Scope) -> None:
+        scope.values[name] = meaning.value
+        parameter = _Meaning(meaning.value, _point(name), self._bit(name))
+        scope.meanings[name] = parameter
+        if definition.symbol:
+            scope.meanings[definition.symbol] = parameter
+
+    def _bit(self, name: str) -> int:
+        if name not in self.bits:
+            self.bits[name] = 1 << len(self.bits)
+        return self.bits[name]
+
+
+def _left_out() -> _MistakeError:
+    detail = "without symbols only constants and operators could be compared"
+    return _MistakeError(Reason.UNVERIFIABLE, detail)
+
+
+def _failure(definition: Definition, wrong: _MistakeError) -> _Failure:
+    verdict = Verdict(
+        False, wrong.reason, definition.sentence, "solution", definition.index, str(wrong)
+    )
+    return _Failure(definition.index, verdict)
+
+
+def _point(name: str) -> int:
+    """The number that a parameter has in fingerprints."""
+    return int.from_bytes(blake2b(name.encode(), digest_size=7).digest(), "little")
+
+
+def _combine(operands: list[int], signs: tuple[str, ...]) -> int:
+    """Value of a chain of operations, products first."""
+    total, product, sign = 0, operands[0], 1
+    for operation, operand in zip(signs, operands[1:], strict=True):
+        if operation == "*":
+            product *= operand
+        else:
+            total += sign * product
+            product, sign = operand, 1 if operation == "+" else -1
+    return total + sign * product
+
+
+def _explain(
+    formula: Formula, definition: Definition, values: Mapping[str, int], modulus: int
+) -> None:
+    """Check a definition that has only numbers.
+
+    A number may stand for the constant, for a parameter of that value, or for an earlier result of
+    the sentence, which is some part of the expression. The definition is right if it is the stated
+    expression in one of these readings.
+
+    Raises:
+      _MistakeError: if it is not.
+    """
+    readings: dict[int, set[int]] = {}
+
+    def add(value: int, fingerprint: int) -> None:
+        readings.setdefault(value, set()).add(fingerprint)
+
+    if formula.constant is not None:
+        add(formula.constant, formula.constant)
+    for name in formula.inputs:
+        add(values[name], _point(name))
+    *intermediates, last = definition.steps
+    parts = _parts(formula, values, modulus) if intermediates else {}
+    for step in intermediates:
+        fingerprints = [each for each, value in parts.items() if value == step.result]
+        if not fingerprints:
+            raise _MistakeError(Reason.VALUE, f"no part of the expression is {step.result}")
+        if step.numeric:
+            possible = _fingerprints(step.numeric, readings)
+            fingerprints = [each for each in fingerprints if each in possible]
+        for fingerprint in fingerprints:
+            add(step.result, fingerprint)
+    if last.numeric:
+        if formula.evaluate(_point, _PRIME) not in _fingerprints(last.numeric, readings):
+            raise _MistakeError(Reason.EXPRESSION, "the numbers are not in the stated expression")
+    elif last.result != (right := formula.evaluate(values.__getitem__, modulus)):
+        raise _MistakeError(Reason.VALUE, f"{last.result} is given, {right} right")
+
+
+def _fingerprints(expression: Expression, readings: Mapping[int, set[int]]) -> set[int]:
+    """What an expression of numbers may be."""
+    choices = [readings.get(int(operand), set()) for operand in expression.operands]
+    if math.prod(len(each) for each in choices) > _TRIALS:
+        raise _MistakeError(Reason.UNVERIFIABLE, f"more than {_TRIALS} readings of the numbers")
+    return {_combine(list(each), expression.signs) % _PRIME for each in itertools.product(*choices)}
+
+
+def _parts(formula: Formula, values: Mapping[str, int], modulus: int) -> dict[int, int]:
+    """Values of the parts of an expression that a step may compute, by their fingerprints."""
+    found: dict[int, int] = {}
+    if len(formula.terms) > _MOST_TERMS:
+        raise _MistakeError(Reason.UNVERIFIABLE, f"more than {_MOST_TERMS} operands")
+    sizes = [2] if formula.is_difference else range(1, len(formula.terms) + 1)
+    for size in sizes:
+        for terms in itertools.combinations(formula.terms, size):
+            for constant, sign in {(None, None), (formula.constant, formula.sign)}:
+                part = replace(formula, terms=terms, constant=constant, sign=sign)
+                value = part.evaluate(values.__getitem__, modulus)
+                found[part.evaluate(_point, _PRIME)] = value
+    return found
