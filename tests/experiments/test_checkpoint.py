@@ -3,6 +3,8 @@
 import dataclasses
 import json
 import re
+import sys
+from types import ModuleType
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +13,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from experiments import checkpoint
-from synth.decoder import DecoderConfig, draw_positions, initialise, logits
+from synth.decoder import DecoderConfig, Execution, Llama3Rope, draw_positions, initialise, logits
 from tests.golden import regenerate as golden
 
 TOY = DecoderConfig(
@@ -212,6 +214,11 @@ def test_save_refuses_parameters_that_do_not_fit(tmp_path, saved):
         ({"layer_types": ["full_attention", "sliding_attention"]}, "sliding windows are not"),
         ({"attention_bias": True}, "attention_bias is not supported, got True"),
         ({"mlp_bias": True}, "mlp_bias is not supported, got True"),
+        ({"use_sliding_window": True, "max_window_layers": 1}, "sliding windows are not"),
+        (
+            {"rope_parameters": {"rope_type": "llama3", "rope_theta": 12_345.6, "factor": 8.0}},
+            "rope type 'llama3' must state ['low_freq_factor', 'high_freq_factor', 'original_max_",
+        ),
         ({"hidden_act": "gelu"}, "hidden_act must be 'silu', got 'gelu'"),
         ({"vocab_size": None}, "config.json must state ['vocab_size']"),
         ({"model_type": "qwen3", "head_dim": None}, "must state ['head_dim']"),
@@ -222,6 +229,18 @@ def test_save_refuses_parameters_that_do_not_fit(tmp_path, saved):
 def test_load_refuses_configs_by_name(keys, message, rewrite):
     with pytest.raises(ValueError, match=re.escape(message)):
         checkpoint.load(rewrite(keys))
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        {"use_sliding_window": True, "max_window_layers": 2, "sliding_window": 8},
+        {"use_sliding_window": True, "layer_types": ["full_attention"] * 2},
+        {"use_sliding_window": False, "max_window_layers": 1, "sliding_window": 8},
+    ],
+)
+def test_sliding_windows_that_no_layer_uses_are_no_reason_to_refuse(keys, rewrite):
+    assert checkpoint.load(rewrite(keys))[0] == TOY
 
 
 @pytest.mark.parametrize(
@@ -239,6 +258,14 @@ def test_load_refuses_configs_by_name(keys, message, rewrite):
         (
             {"model.layers.0.mlp.up_proj.weight": np.ones((16, 24), np.float32)},
             "model.layers.0.mlp.up_proj.weight has shape (16, 24), expected (24, 16)",
+        ),
+        (
+            {"model.layers.0.self_attn.o_proj.bias": np.ones(16, np.float32)},
+            "unexpected ['model.layers.0.self_attn.o_proj.bias']",
+        ),
+        (
+            {"model.norm.weight": np.ones(16, np.int8)},
+            "types among ['BF16', 'F16', 'F32'], got {'model.norm.weight': 'I8'}",
         ),
     ],
 )
@@ -268,6 +295,159 @@ def test_load_says_what_is_not_there(tmp_path, rewrite):
     (folder / "config.json").write_text("{")
     with pytest.raises(ValueError, match=re.escape("config.json' is not JSON")):
         checkpoint.load(folder)
+
+
+# Shards.
+
+
+@pytest.fixture
+def sharded(saved, tmp_path):
+    """The toy in several files, ready to be damaged: folder, and its index."""
+    checkpoint.save(tmp_path / "sharded", TOY, saved[1], shard_bytes=5000)
+    index = tmp_path / "sharded" / "model.safetensors.index.json"
+    return tmp_path / "sharded", json.loads(index.read_text())
+
+
+def test_shards_hold_at_most_what_is_asked_and_load_the_same(sharded, saved):
+    folder, index = sharded
+    files = sorted(file.name for file in folder.glob("*.safetensors"))
+    assert files == [
+        f"model-{n + 1:05d}-of-{len(files):05d}.safetensors" for n in range(len(files))
+    ]
+    assert len(files) > 3
+    stored = {file: load_file(folder / file) for file in files}
+    assert index["weight_map"] == {
+        name: file for file, tensors in stored.items() for name in tensors
+    }
+    sizes = [sum(leaf.nbytes for leaf in tensors.values()) for tensors in stored.values()]
+    assert max(sizes) <= 5000
+    assert index["metadata"]["total_size"] == sum(sizes)
+    found_config, found = checkpoint.load(folder)
+    assert found_config == TOY
+    assert_same(found, saved[1])
+
+
+def test_a_tensor_larger_than_a_shard_is_alone_in_it(saved, tmp_path):
+    checkpoint.save(tmp_path / "ones", TOY, saved[1], shard_bytes=1)
+    files = list((tmp_path / "ones").glob("*.safetensors"))
+    assert len(files) == 3 + 12 * TOY.num_layers
+    assert_same(checkpoint.load(tmp_path / "ones")[1], saved[1])
+
+
+def test_missing_shard_is_named(sharded):
+    (sharded[0] / next(iter(sharded[1]["weight_map"].values()))).unlink()
+    with pytest.raises(FileNotFoundError, match=r"has no model-00001-of-0000\d\.safetensors"):
+        checkpoint.load(sharded[0])
+
+
+def test_index_that_does_not_fit_its_shards_is_refused(sharded):
+    folder, index = sharded
+    path = folder / "model.safetensors.index.json"
+
+    def write(**weight_map):
+        path.write_text(json.dumps({"weight_map": index["weight_map"] | weight_map}))
+
+    write(extra=index["weight_map"]["model.norm.weight"])
+    with pytest.raises(
+        ValueError, match=re.escape("names tensors that their shards lack: ['extra")
+    ):
+        checkpoint.load(folder)
+    for elsewhere in ("../other.safetensors", 3):
+        write(extra=elsewhere)
+        with pytest.raises(ValueError, match="has no weight_map from tensors to files"):
+            checkpoint.load(folder)
+    del index["weight_map"]["model.norm.weight"]
+    write()
+    with pytest.raises(ValueError, match=re.escape("missing ['model.norm.weight']")):
+        checkpoint.load(folder)
+    path.write_text("[]")
+    with pytest.raises(ValueError, match="must hold an object, got list"):
+        checkpoint.load(folder)
+
+
+def test_reading_in_small_pieces_gives_the_same(saved, monkeypatch):
+    monkeypatch.setattr(checkpoint, "BLOCK_BYTES", 100)
+    assert_same(checkpoint.load(saved[0])[1], saved[1])
+
+
+# Other folders.
+
+
+def test_execution_is_not_saved(saved, tmp_path):
+    config = dataclasses.replace(TOY, execution=Execution(remat=True))
+    checkpoint.save(tmp_path / "toy", config, saved[1])
+    assert checkpoint.load(tmp_path / "toy")[0] == TOY
+
+
+def test_tokenizer_and_special_tokens_of_another_folder_are_kept(rewrite, saved, tmp_path):
+    base = rewrite({"eos_token_id": [5, 7], "bos_token_id": 3})
+    (base / "tokenizer.json").write_text("{}")
+    (base / "generation_config.json").write_text('{"temperature": 0.7}')
+    (base / "pytorch_model.bin").write_bytes(b"pickle")
+    checkpoint.save(tmp_path / "tuned", TOY, saved[1], like=base)
+    assert {file.name for file in (tmp_path / "tuned").iterdir()} == {
+        "config.json",
+        "model.safetensors",
+        "tokenizer.json",
+        "generation_config.json",
+    }
+    written = json.loads((tmp_path / "tuned" / "config.json").read_text())
+    found = [written[f"{marker}_token_id"] for marker in ("bos", "eos", "pad")]
+    assert found == [3, [5, 7], None]
+    with pytest.raises(FileNotFoundError, match="has no config"):
+        checkpoint.save(tmp_path / "other", TOY, saved[1], like=tmp_path)
+    assert not (tmp_path / "other").exists()
+
+
+@pytest.fixture
+def hub(monkeypatch):
+    """A stand-in for the hub's client that gives the folder it is told to, or raises."""
+    client, asked = ModuleType("huggingface_hub"), []
+
+    def give(answer):
+        def snapshot_download(repository, allow_patterns):
+            asked.append((repository, allow_patterns))
+            if isinstance(answer, Exception):
+                raise answer
+            return str(answer)
+
+        vars(client)["snapshot_download"] = snapshot_download
+        monkeypatch.setitem(sys.modules, "huggingface_hub", client)
+        return asked
+
+    return give
+
+
+def test_hub_is_asked_where_there_is_no_folder(hub, saved, tmp_path, monkeypatch):
+    asked = hub(saved[0])
+    assert_same(checkpoint.load("someone/model-1.5B")[1], saved[1])
+    ((repository, patterns),) = asked
+    assert repository == "someone/model-1.5B"
+    # No pickles and no code.
+    assert {"config.json", "model*.safetensors", "tokenizer.json"} <= set(patterns)
+    assert not [pattern for pattern in patterns if pattern.endswith((".bin", ".pt", ".py", "*"))]
+    monkeypatch.chdir(tmp_path)
+    checkpoint.save("someone/model-1.5B", TOY, saved[1])
+    checkpoint.load("someone/model-1.5B")
+    assert len(asked) == 1
+
+
+def test_hub_that_does_not_answer_is_one_error(hub, monkeypatch):
+    hub(ConnectionError("no network"))
+    message = r"'someone/model' is no folder here, .* \(ConnectionError: no network\)"
+    with pytest.raises(FileNotFoundError, match=message):
+        checkpoint.load("someone/model")
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    with pytest.raises(FileNotFoundError, match=re.escape("pip install 'sweetspot[llm]'")):
+        checkpoint.load("someone/model")
+
+
+@pytest.mark.parametrize("path", ["nowhere", "/a/b", "../a/b", "a/b/c", "./a"])
+def test_what_cannot_be_on_the_hub_is_not_asked_for(path, hub):
+    asked = hub(OSError())
+    with pytest.raises(FileNotFoundError, match="checkpoint must be a folder, got"):
+        checkpoint.load(path)
+    assert asked == []
 
 
 PUBLISHED = {
@@ -307,6 +487,34 @@ def test_both_published_config_formats_are_read(keys, theta, rewrite, saved):
         unroll=False,
     )
     assert_same(parameters, saved[1])
+
+
+LLAMA3 = {
+    "rope_type": "llama3",
+    "factor": 8.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 8192,
+}
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        {"rope_parameters": LLAMA3 | {"rope_theta": 5e5}, "rope_theta": None},
+        {"rope_parameters": None, "rope_theta": 5e5, "rope_scaling": LLAMA3},
+    ],
+    ids=["new", "old"],
+)
+def test_llama3_rope_of_both_config_formats_is_read(keys, rewrite):
+    config, _ = checkpoint.load(rewrite(keys))
+    assert config.rope_theta == 5e5
+    assert config.rope_scaling == Llama3Rope(
+        factor=8.0,
+        low_frequency_factor=1.0,
+        high_frequency_factor=4.0,
+        original_max_positions=8192,
+    )
 
 
 def test_missing_key_value_heads_mean_one_for_each_query_head(rewrite):

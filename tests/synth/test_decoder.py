@@ -13,7 +13,11 @@ import pytest
 from synth.decoder import (
     Cache,
     DecoderConfig,
+    Execution,
+    Llama3Rope,
     draw_positions,
+    head_kernel,
+    hidden_states,
     initialise,
     logits,
     logits_with_cache,
@@ -174,6 +178,89 @@ def test_batch_by_vmap_equals_one_by_one():
         np.testing.assert_allclose(ours, alone, rtol=0, atol=1e-5)
 
 
+# Ways to compute the same.
+
+
+def test_hidden_states_times_head_are_the_logits(case):
+    hidden = hidden_states(case.config, case.parameters, case.tokens, case.positions)
+    assert hidden.shape == (golden.LENGTH, case.config.hidden_size)
+    found = hidden @ head_kernel(case.config, case.parameters)
+    np.testing.assert_allclose(found, case.found, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["qwen2-grouped", "qwen3"])
+def test_attention_of_jax_equals_ours(name):
+    config = CONFIGS[name]
+    parameters, (tokens, positions) = golden.weights(config), golden.inputs(config)
+    fused = dataclasses.replace(config, execution=Execution(attention="xla"))
+    for segments in (None, np.arange(golden.LENGTH) // 5):
+        np.testing.assert_allclose(
+            compiled_logits(fused, parameters, tokens, positions, segments),
+            compiled_logits(config, parameters, tokens, positions, segments),
+            rtol=0,
+            atol=1e-5,
+        )
+
+
+@pytest.mark.parametrize("name", ["qwen2", "llama3-rope"])
+def test_bfloat16_differs_by_its_rounding_alone(name):
+    config = CONFIGS[name]
+    parameters, (tokens, positions) = golden.weights(config), golden.inputs(config)
+    half = dataclasses.replace(config, execution=Execution(dtype="bfloat16"))
+    exact = compiled_logits(config, parameters, tokens, positions)
+    found = compiled_logits(half, parameters, tokens, positions)
+    assert found.dtype == jnp.float32
+    error = np.linalg.norm(np.asarray(found - exact)) / np.linalg.norm(np.asarray(exact))
+    assert 1e-4 < error < 0.05
+    # Parameters that are bfloat16 already need no more to be said.
+    stored = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.bfloat16), parameters)
+    np.testing.assert_array_equal(compiled_logits(config, stored, tokens, positions), found)
+
+
+def test_cache_is_of_the_type_of_activations():
+    config = dataclasses.replace(CONFIGS["qwen2"], execution=Execution(dtype="bfloat16"))
+    parameters, (tokens, positions) = golden.weights(config), golden.inputs(config)
+    empty = Cache.empty(config, golden.LENGTH, config.activation_dtype(parameters))
+    found, cache = logits_with_cache(
+        config,
+        parameters,
+        jnp.asarray(tokens),
+        jnp.asarray(positions),
+        cache=empty,
+        index=jnp.array(0),
+        first=jnp.array(0),
+        last_only=True,
+    )
+    assert cache.keys.dtype == jnp.bfloat16
+    expected = compiled_logits(config, parameters, tokens, positions)[-1:]
+    np.testing.assert_allclose(found, expected, rtol=0, atol=0.1)
+
+
+def test_parameters_of_two_types_need_a_stated_one():
+    config = CONFIGS["qwen2"]
+    parameters = golden.weights(config)
+    parameters = parameters | {"embedding": jnp.asarray(parameters["embedding"], jnp.bfloat16)}
+    with pytest.raises(ValueError, match=re.escape("got ['bfloat16', 'float32']")):
+        compiled_logits(config, parameters, *golden.inputs(config))
+
+
+def test_rematerialisation_changes_memory_and_not_the_gradient():
+    config = dataclasses.replace(CONFIGS["qwen2"], num_layers=8, unroll=False)
+    parameters = golden.weights(config)
+
+    def lowered(remat, length):
+        changed = dataclasses.replace(config, execution=Execution(remat=remat))
+        tokens = np.arange(length, dtype=np.int32) % 23
+        gradient = jax.grad(lambda p: jnp.sin(logits(changed, p, tokens, tokens)).sum())
+        return jax.jit(gradient).lower(parameters).compile()
+
+    kept, remade = (lowered(remat, 8)(parameters) for remat in (False, True))
+    for ours, theirs in zip(jax.tree.leaves(remade), jax.tree.leaves(kept), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5)
+    memory = [lowered(remat, 128).memory_analysis().temp_size_in_bytes for remat in (False, True)]
+    assert memory[1] < 0.5 * memory[0]
+
+
 # Initial parameters.
 
 
@@ -303,6 +390,30 @@ def test_sequences_beyond_max_positions_are_refused(positions):
 def test_config_refuses(changes, message):
     with pytest.raises(ValueError, match=re.escape(message)):
         dataclasses.replace(STUDY, **changes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"factor": 0.5}, "must be at least 1, got 0.5 and 128"),
+        ({"low_frequency_factor": 4.0}, "below high_frequency_factor, got 4.0 and 4.0"),
+    ],
+)
+def test_llama3_rope_refuses(changes, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        dataclasses.replace(Llama3Rope(8.0, 1.0, 4.0, 128), **changes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"dtype": "float64"}, "dtype must be None or one of ('float32', 'bfloat16'), got 'float6"),
+        ({"attention": "flash"}, "one of ('plain', 'xla', 'cudnn'), got 'flash'"),
+    ],
+)
+def test_execution_refuses(changes, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        Execution(**changes)
 
 
 def test_head_size():
