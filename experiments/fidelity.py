@@ -186,8 +186,8 @@ def compare(reference: pd.DataFrame, ours: pd.DataFrame) -> pd.DataFrame:
     Raises:
       ValueError: if the two do not have the same difficulties.
     """
-    levels = sorted(reference["difficulty"].unique())
-    if levels != (found := sorted(ours["difficulty"].unique())):
+    levels, found = (sorted(set(each["difficulty"].tolist())) for each in (reference, ours))
+    if levels != found:
         raise ValueError(f"ours must have the difficulties {levels} of reference, got {found}")
     rows = []
     for name in STATISTICS:
@@ -245,6 +245,12 @@ def pooled(table: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame.from_dict(rows, orient="index")
 
 
+def _beside(table: pd.DataFrame, statistic: str, level: int) -> float:
+    """Mean of the reference at the op counts next to one: what tells chance in its sample."""
+    is_beside = (table["difficulty"] - level).abs() == 1
+    return float(table.loc[is_beside & (table["statistic"] == statistic), "reference"].mean())
+
+
 def summary(table: pd.DataFrame) -> str:
     """What was found, in sentences.
 
@@ -257,9 +263,12 @@ def summary(table: pd.DataFrame) -> str:
     largest = str(over_all["z"].abs().idxmax())
     said = ", ".join(
         f"{STATISTICS[row['statistic']]} at op {row['difficulty']} ({row['ours']:.4g} against "
-        f"[{row['low']:.4g}, {row['high']:.4g}])"
+        f"[{row['low']:.4g}, {row['high']:.4g}]; the op counts beside it: "
+        f"{_beside(table, row['statistic'], row['difficulty']):.4g})"
         for row in outside.to_dict(orient="records")
     )
+    zero = table[table["statistic"] == "answer_zero"]
+    chosen = zero[zero["difficulty"].isin(POOLED)]
     return (
         f"Against {table['num_reference'].min()} problems of the reference generator at each op "
         f"count from {table['difficulty'].min()} to {table['difficulty'].max()}, "
@@ -271,7 +280,10 @@ def summary(table: pd.DataFrame) -> str:
         f"two-sample tests {significant or 'none'} shows a difference at {SIGNIFICANT:.0%} after "
         f"Holm's correction (least corrected p: {table['p_corrected'].min():.2g}). Pooled over all "
         f"op counts, the largest difference is in {STATISTICS[largest]} "
-        f"(z = {over_all.loc[largest, 'z']:+.1f})."
+        f"(z = {over_all.loc[largest, 'z']:+.1f}). Always answering 0 is right in "
+        f"{zero['ours'].min():.0%} to {zero['ours'].max():.0%} of our problems by op count, "
+        f"{chosen['ours'].mean():.1%} over op {POOLED[0]} to {POOLED[-1]} (reference: "
+        f"{chosen['reference'].mean():.1%}; a uniform answer: {1 / 23:.1%})."
     )
 
 

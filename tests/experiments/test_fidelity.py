@@ -18,6 +18,7 @@ from experiments import fidelity, figures
 from experiments.fidelity import CORPUS, POOLED, STATISTICS
 from experiments.figures.fidelity import PANELS
 from experiments.results import read_parquet
+from synth.tasks.igsm import problems
 
 PROBLEM = (
     "The number of each Sam's Club's Canned Peas equals 3. "
@@ -143,8 +144,23 @@ def test_a_large_difference_is_found_and_said():
     )
 
 
+def test_the_summary_says_what_stands_beside_a_mean_outside_and_how_often_0_is_right():
+    levels = (9, 10, 11)
+    reference = made(levels=levels)
+    ours = made(levels=levels, number=300, seed=1)
+    ours.loc[ours["difficulty"] == 10, "depth"] += 50.0
+    table = fidelity.compare(reference, ours)
+    means = reference.groupby("difficulty")["depth"].mean()
+    said = fidelity.summary(table)
+    assert f"the op counts beside it: {(means[9] + means[11]) / 2:.4g})" in said
+    shares = ours.groupby("difficulty")["answer_zero"].mean()
+    assert f"right in {shares.min():.0%} to {shares.max():.0%} of our problems" in said
+    assert f"{shares.mean():.1%} over op 6 to 20" in said
+
+
 def test_levels_must_be_the_same():
-    with pytest.raises(ValueError, match="ours must have the difficulties"):
+    message = r"ours must have the difficulties \[2, 7, 12\] of reference, got \[2, 7\]"
+    with pytest.raises(ValueError, match=message):
         fidelity.compare(made(), made(levels=(2, 7)))
 
 
@@ -165,6 +181,19 @@ def test_our_problems_are_like_the_references():
     levels = sorted(set(corpus["difficulty"]))
     table = fidelity.compare(corpus, fidelity.draw_ours(levels, 150, seed=3))
     assert is_within_the_bars(table)
+
+
+@pytest.mark.parametrize("preset", ["hard", "length_matched"])
+def test_problems_drawn_in_another_way_are_told_apart(preset):
+    levels = (6, 10, 14)
+    corpus = fidelity.read_corpus()
+    other = pd.DataFrame(
+        {"difficulty": level} | fidelity.measure_text(each.problem, each.solution, each.answer)
+        for level in levels
+        for each in problems(level, 60, seed=3, preset=preset)
+    )
+    table = fidelity.compare(corpus[corpus["difficulty"].isin(levels)], other)
+    assert not is_within_the_bars(table)
 
 
 @pytest.mark.slow
