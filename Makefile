@@ -31,6 +31,7 @@ bench: $(VENV)/.all  ## measure against plain JAX and PyTorch and record the tab
 	$(BIN)/python -m experiments.benchmarks.grid --record
 	$(BIN)/python -m experiments.benchmarks.generation --record
 	$(BIN)/python -m experiments.benchmarks.bounds --record
+	$(BIN)/python -m experiments.benchmarks.igsm --record
 	$(BIN)/python -m experiments.readme
 
 figures: $(VENV)/.base  ## redraw every picture and table of the README from the tracked results
@@ -38,6 +39,8 @@ figures: $(VENV)/.base  ## redraw every picture and table of the README from the
 	$(SWEETSPOT) figures --results $(RESULTS)/certificates \
 		--names certificates certified_gaps complexity tightness
 	$(SWEETSPOT) figures --results $(RESULTS)/prediction
+	[ ! -e $(RESULTS)/families ] || $(SWEETSPOT) figures --results $(RESULTS)/families
+	$(SWEETSPOT) figures --results $(RESULTS)/igsm
 	$(BIN)/python -m experiments.readme
 
 $(VENV)/bin/python:

@@ -165,11 +165,10 @@ def judge(moved: Shift) -> tuple[str, str]:
         how = "does not move" if to == from_ else f"moves to {'harder' if to > from_ else 'easier'}"
         how += "" if to == from_ else " data in the mean, but mostly not when resampled"
         return "no", f"The best level {how}: {at}{limit}."
-    return "undecided", (
-        f"{at[0].upper()}{at[1:]}{limit}, but resampling does not settle it."
-        if to != from_
-        else f"{at[0].upper()}{at[1:]}, but resampling often finds a harder one at n = {large}."
-    )
+    why = "resampling does not settle it"
+    if to == from_:
+        why = f"resampling often finds a harder one at n = {large}"
+    return "undecided", f"Not settled: {at}{limit}, but {why}."
 
 
 def shown(found: pd.DataFrame) -> pd.DataFrame:

@@ -6,6 +6,7 @@ A part stands between ``<!-- begin:NAME -->`` and ``<!-- end:NAME -->``. Run
 
 from __future__ import annotations
 
+import inspect
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -13,18 +14,22 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from experiments import optimum, premise
+from experiments import families, fidelity, optimum, premise
 from experiments.average import average_regret
-from experiments.benchmarks import bounds, generation, grid, read_record
+from experiments.benchmarks import RESULTS, bounds, generation, grid, read_record
+from experiments.benchmarks import igsm as igsm_speed
 from experiments.figures.style import ledger_line
 from experiments.optimum import Interval
 from experiments.report import verdict
 from experiments.results import read_manifest, read_parquet, read_table
+from synth.task import Task
+from synth.tasks import TASKS, make_task
 
 ROOT = Path(__file__).parents[1]
 TRADEOFF = ROOT / "experiments" / "results" / "tradeoff"
 PREDICTION = ROOT / "experiments" / "results" / "prediction"
 CERTIFICATES = ROOT / "experiments" / "results" / "certificates"
+FAMILIES = ROOT / "experiments" / "results" / "families"
 
 
 def markdown_table(frame: pd.DataFrame) -> str:
@@ -151,11 +156,83 @@ def regret() -> str:
     )
 
 
+def igsm() -> str:
+    """How near our iGSM is to the reference generator, and how fast, where that was recorded."""
+    parts = [fidelity.summary(read_parquet(fidelity.RESULTS / "fidelity.parquet"))]
+    if (RESULTS / "igsm.json").exists():
+        parts.append(igsm_speed.markdown(*read_record("igsm")))
+    return "\n\n".join(parts)
+
+
+def tasks() -> str:
+    """Every task by module: its knob and what moves with it, as its docstring says, and lengths."""
+    modules: dict[str, dict[str, Task]] = {}
+    for name in TASKS:
+        task = make_task(name)
+        modules.setdefault(type(task).__module__, {})[name] = task
+    return markdown_table(pd.DataFrame([_family(named) for named in modules.values()]))
+
+
+def _family(named: dict[str, Task]) -> dict[str, str]:
+    """One row of the table of tasks: those of one module.
+
+    Raises:
+      ValueError: if the module's docstring does not say what the knob is, and of the length.
+    """
+    module = inspect.getmodule(type(next(iter(named.values()))))
+    text = inspect.getdoc(module) or ""
+    paragraph = re.search(r"Knob: (.+?)(?:\n\n|$)", text, re.DOTALL)
+    said = " ".join(paragraph[1].split()).rstrip(".") if paragraph else ""
+    # "the number of hops. Length is fixed", or with a semicolon between the two.
+    knob, *rest = re.split(r"[.;]\s+", said, maxsplit=1)
+    lengths = [part for part in re.split(r"\.\s+", "".join(rest)) if "length" in part.lower()]
+    if not lengths:
+        raise ValueError(
+            f"the docstring of {type(next(iter(named.values()))).__module__} must say "
+            f"'Knob: what it is. Length …', got {text[:80]!r}"
+        )
+    most = [(task.max_length(1), task.max_length(task.hardest)) for task in named.values()]
+    return {
+        "task": ", ".join(f"`{name}`" for name in named),
+        "what it is": re.split(r"\.(?:\s|$)", text, maxsplit=1)[0],
+        "difficulty": knob.removeprefix("`difficulty`, "),
+        "length": lengths[0][0].lower() + lengths[0][1:],
+        "tokens": ", ".join(f"{low}–{high}" if low < high else f"{low}" for low, high in most),
+    }
+
+
+def family_verdicts() -> str:
+    """Whether the shift holds in each family, with pictures; nothing until that is recorded."""
+    if not (FAMILIES / "families.parquet").exists():
+        return ""
+    found = families.shown(families.verdicts(read_parquet(FAMILIES / "families.parquet")))
+    said = [
+        f"- **{family}**: {sentence}"
+        for family, sentence in zip(found["family"], found["in words"], strict=True)
+    ]
+    pictures = FAMILIES.relative_to(ROOT) / "figures"
+    parts = [
+        "## In other task families",
+        "The same question in each family, on its own grid of difficulties and with bases that "
+        "know its easy levels alone (`experiments/recipes/families.py`):",
+        markdown_table(found.drop(columns="in words")),
+        "\n".join(said),
+        families.RULE,
+        f"![Best difficulty over data size, by family]({pictures / 'families_optimum.png'})",
+        f"![Test accuracy over data size and difficulty, by family]"
+        f"({pictures / 'families_map.png'})",
+    ]
+    return "\n\n".join(parts)
+
+
 PARTS: dict[str, Callable[[], str]] = {
     "headline": headline,
     "certificates": certificates,
     "premise": premise_verdict,
     "regret": regret,
+    "families": family_verdicts,
+    "tasks": tasks,
+    "igsm": igsm,
     "performance": lambda: grid.markdown(*read_record("grid")),
     "bounds": lambda: bounds.markdown(*read_record("bounds")),
     "generation": lambda: generation.markdown(*read_record("generation")),

@@ -344,3 +344,83 @@ def dyck_words(length: int, depth: int, kinds: str) -> list[str]:
         if len(stack) < depth:
             waiting += [([*word, kind], [*stack, closing[kind]]) for kind in kinds]
     return found
+
+
+def solve_parity(problem: str, scratchpad: bool) -> str:
+    """Solution of a string of bits: count the ones."""
+    bar, *bits, colon = problem.split()
+    if (bar, colon) != ("|", ":"):
+        raise ValueError(f"a problem stands between | and :, got {problem!r}")
+    odd = ["01"[bits[:end].count("1") % 2] for end in range(1, len(bits) + 1)]
+    if not scratchpad:
+        return f"{odd[-1]} ."
+    return " ".join([word for pair in zip(bits, odd, strict=True) for word in pair] + ["."])
+
+
+@dataclass(frozen=True)
+class AdditionAnswer:
+    """Solution of a sum, and the number of digits of each number."""
+
+    solution: str
+    num_digits: int
+
+
+def solve_addition(problem: str, base: int, scratchpad: bool) -> AdditionAnswer:
+    """Read two numbers, side by side or with a plus sign in between, and add them as integers."""
+    bar, *words, colon = problem.split()
+    if (bar, colon) != ("|", ":"):
+        raise ValueError(f"a problem stands between | and :, got {problem!r}")
+    if "+" in words:
+        sign = words.index("+")
+        left, right = words[:sign], words[sign + 1 :]
+    else:
+        left, right = words[::2], words[1::2]
+
+    def value(digits: list[str]) -> int:
+        return sum(int(digit) * base**place for place, digit in enumerate(digits))
+
+    def digit(number: int, place: int) -> str:
+        return str(number // base**place % base)
+
+    worked = []
+    for place, pair in enumerate(zip(left, right, strict=True)):
+        # The sum of the lower digits alone says what is carried on.
+        lower = value(left[: place + 1]) + value(right[: place + 1])
+        worked += [*pair, digit(lower, place), digit(lower, place + 1)]
+    if not scratchpad:
+        total = value(left) + value(right)
+        worked = [digit(total, place) for place in range(len(left) + 1)]
+    return AdditionAnswer(" ".join([*worked, "."]), len(left))
+
+
+@dataclass(frozen=True)
+class PointerAnswer:
+    """Solution of a pointer problem, the number of hops, and the nodes on the start's cycle."""
+
+    solution: str
+    num_hops: int
+    cycle_size: int
+
+
+def solve_pointer(problem: str, chain_of_thought: bool) -> PointerAnswer:
+    """Read the arrows into a dictionary and follow them.
+
+    Raises:
+      ValueError: if the text is not a problem over a permutation.
+    """
+    *arrows, question = problem.removeprefix("| ").split(" ; ")
+    *register, start, colon = question.split()
+    hops = register.count("+")
+    if colon != ":" or register != ["+"] * hops + ["-"] * (len(register) - hops):
+        raise ValueError(f"not a question: {question!r}")
+    leads = dict(arrow.split() for arrow in arrows)
+    if len(leads) != len(arrows) or set(leads.values()) != set(leads):
+        raise ValueError(f"not a permutation: {problem!r}")
+    path = [start]
+    while len(path) <= hops:
+        path.append(leads[path[-1]])
+    cycle = [leads[start]]
+    while cycle[-1] != start:
+        cycle.append(leads[cycle[-1]])
+    worked = [*path, *register[hops:]] if chain_of_thought else [path[-1]]
+    return PointerAnswer(" ".join([*worked, "."]), hops, len(cycle))

@@ -1,6 +1,7 @@
 """The README as a new user reads it: its code runs, its generated parts are up to date."""
 
 import doctest
+import inspect
 import os
 import re
 import subprocess
@@ -13,9 +14,12 @@ import numpy as np
 import pytest
 
 from experiments import readme
+from experiments.families import write_families
 from experiments.results import read_table
 from synth.task import Mixture, pool
 from synth.tasks import make_task
+from tests.experiments.conftest import MOVING, synthetic_table
+from tests.experiments.worlds import write_run
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -37,8 +41,9 @@ def own_task(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     sys.modules.pop("my_task", None)
 
 
-def test_python_session() -> None:
-    session = block("pycon", "make_task")
+@pytest.mark.parametrize("containing", ["make_task", "CATEGORIES"])
+def test_python_session(containing: str) -> None:
+    session = block("pycon", containing)
     parsed = doctest.DocTestParser().get_doctest(session, {}, "README", "README.md", 0)
     runner = doctest.DocTestRunner()
     runner.run(parsed)
@@ -48,6 +53,25 @@ def test_python_session() -> None:
 
 def test_generated_parts_are_up_to_date() -> None:
     assert readme.filled(README) == README
+
+
+def test_task_without_a_word_on_its_length_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    chain = inspect.getmodule(make_task("chain").__class__)
+    monkeypatch.setattr(chain, "__doc__", "A chain.\n\nKnob: operations. It grows.\n")
+    with pytest.raises(ValueError, match=r"synth\.tasks\.chain must say 'Knob: what it is"):
+        readme.tasks()
+
+
+def test_families_wait_for_their_table(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(readme, "ROOT", tmp_path)
+    monkeypatch.setattr(readme, "FAMILIES", tmp_path / "families")
+    assert readme.family_verdicts() == ""
+    run = write_run(tmp_path / "ours", synthetic_table(MOVING, num_bases=2, num_seeds=2))
+    write_families([run], tmp_path / "families")
+    text = readme.family_verdicts()
+    assert "| ours | " in text
+    assert "- **ours**: The best level moves to harder data: " in text
+    assert "](families/figures/families_map.png)" in text
 
 
 def test_missing_part_is_named() -> None:

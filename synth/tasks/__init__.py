@@ -9,13 +9,17 @@ from functools import partial
 from typing import Any
 
 from synth.task import Task
+from synth.tasks.addition import Addition
 from synth.tasks.chain import Chain
 from synth.tasks.dyck import Dyck
 from synth.tasks.expressions import Expressions
 from synth.tasks.group_words import GroupWords
 from synth.tasks.igsm import IGSM
+from synth.tasks.parity import Parity
+from synth.tasks.pointer import Pointer
 
 TASKS: dict[str, Callable[..., Task]] = {
+    "addition": Addition,
     "chain": Chain,
     "chain-running": partial(Chain, layout="running"),
     "dyck": Dyck,
@@ -24,6 +28,9 @@ TASKS: dict[str, Callable[..., Task]] = {
     "group-words-cyclic": partial(GroupWords, group="Z60"),
     "igsm": IGSM,
     "igsm-terse": partial(IGSM, form="terse"),
+    "parity": Parity,
+    "parity-scratchpad": partial(Parity, scratchpad=True),
+    "pointer": Pointer,
 }
 
 

@@ -7,6 +7,7 @@ import math
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -15,9 +16,10 @@ import pandas as pd
 import pytest
 from jax.extend.core import jaxprs_in_params
 
-from experiments.benchmarks import Verdict, bounds, generation, grid, write_record
+from experiments.benchmarks import Verdict, bounds, generation, grid, igsm, write_record
 from synth.decoder import DecoderConfig, initialise, num_parameters
 from synth.finetune import FinetuneConfig, TrainingData, batch_loss, epoch_order, finetune
+from synth.tasks.igsm import problems
 from theory import BOUNDS
 
 ROOT = Path(__file__).parents[2]
@@ -195,6 +197,55 @@ def test_markdown_of_bounds():
     assert "ms for 10 cells" in text
 
 
+def igsm_table() -> pd.DataFrame:
+    """1,000 problems a second at op 2, 500 at op 10; the second round is half as fast."""
+    rows = [
+        {"work": work, "difficulty": level, "processes": 1, "repeat": repeat}
+        | {"seconds": seconds * (1 + repeat), "problems": 100}
+        for repeat in range(2)
+        for level, rate in ((2, 1000), (10, 500))
+        for work, seconds in (("draw", 100 / rate), ("verify", 0.05))
+    ]
+    for processes, seconds in ((1, 3.0), (2, 2.0)):
+        row = {"work": "scale", "difficulty": 10, "processes": processes, "problems": 4000}
+        rows += [row | {"repeat": repeat, "seconds": seconds} for repeat in range(2)]
+    return pd.DataFrame(rows)
+
+
+def test_markdown_of_igsm():
+    table = igsm_table()
+    verdicts = igsm.verdicts(table)
+    assert [verdict.value for verdict in verdicts] == pytest.approx([375, 375, 0.5])
+    assert [verdict.passed for verdict in verdicts] == [False, False, True]
+    manifest = MANIFEST | {
+        "reference": {"10": 85},
+        "verdicts": [dataclasses.asdict(verdict) for verdict in verdicts],
+    }
+    text = igsm.markdown(table, manifest)
+    assert "| 2 | 750 (500–1,000) | – | 0.75 (0.50–1.00) |" in text
+    assert "| 10 | 375 (250–500) | 85 | 0.75 (0.50–1.00) |" in text
+    assert "| slowest op count / fastest, op 2–10 | 0.33 | 0.50 (0.50–0.50) | pass |" in text
+    assert "2 processes are 1.50 (1.50–1.50) times as fast as one" in text
+
+
+def test_igsm_refuses_problems_that_the_verifier_finds_wrong(monkeypatch):
+    monkeypatch.setattr(igsm, "PROCESSES", (1,))
+    table, _ = igsm.measure(2, 3, 2, levels=(10,))
+    assert table["work"].value_counts().to_dict() == {"draw": 2, "verify": 2, "scale": 2}
+    monkeypatch.setattr(igsm, "verify", lambda *_: SimpleNamespace(ok=False))
+    with pytest.raises(RuntimeError, match="a solution at op 10 is found wrong"):
+        igsm.measure(2, 3, 1, levels=(10,))
+
+
+def test_igsm_refuses_problems_that_depend_on_the_number_of_processes(monkeypatch):
+    def other(level, count, *, seed, processes=1, **rest):
+        return problems(level, count, seed=seed + processes, **rest)
+
+    monkeypatch.setattr(igsm, "problems", other)
+    with pytest.raises(RuntimeError, match="the number of processes changes the problems"):
+        igsm.measure(2, 3, 1, levels=(10,))
+
+
 def test_record_replaces_an_earlier_one(recorded, tmp_path):
     table, manifest = recorded
     for _ in range(2):
@@ -204,7 +255,7 @@ def test_record_replaces_an_earlier_one(recorded, tmp_path):
     assert grid.markdown(*found) == grid.markdown(table, manifest)
 
 
-@pytest.mark.parametrize("module", [grid, generation, bounds])
+@pytest.mark.parametrize("module", [grid, generation, bounds, igsm])
 def test_quick_runs_are_not_recorded(module):
     with pytest.raises(ValueError, match="record needs the full plan"):
         module.run(quick=True, record=True)
@@ -295,7 +346,7 @@ def test_pytorch_loop_learns_and_draws_positions_by_the_rule(torch_loop):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["grid", "generation", "bounds"])
+@pytest.mark.parametrize("name", ["grid", "generation", "bounds", "igsm"])
 def test_quick_run_end_to_end(name):
     done = subprocess.run(
         [sys.executable, "-m", f"experiments.benchmarks.{name}", "--quick"],

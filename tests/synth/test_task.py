@@ -313,12 +313,16 @@ def test_make_task_refuses(name, options, message):
 # The contract, over every task in `TASKS`.
 
 SMALL = {
+    "addition": {"hardest": 2, "base": 2},
     "chain": {"hardest": 2, "num_symbols": 3, "num_distractors": 0, "modulus": 2, "operators": "+"},
     "chain-running": {"hardest": 2},
     "dyck": {"hardest": 2, "length": 5},
     "expressions": {"hardest": 2, "modulus": 2, "operators": "+"},
     "group-words": {"hardest": 2, "group": "S3"},
     "group-words-cyclic": {"hardest": 2, "start": "identity"},
+    "parity": {"hardest": 4},
+    "parity-scratchpad": {"hardest": 4},
+    "pointer": {"hardest": 2, "num_nodes": 3},
 }
 """Options with so few problems that draws repeat; a task that is not here is tested as it is."""
 

@@ -14,9 +14,12 @@ import pytest
 import scipy.stats
 
 from synth.task import ArrayTask, Mixture, pool
+from synth.tasks.addition import Addition
 from synth.tasks.dyck import Dyck
 from synth.tasks.expressions import Expressions
 from synth.tasks.group_words import GroupWords
+from synth.tasks.parity import Parity
+from synth.tasks.pointer import Pointer
 from tests import reference
 
 NUM_EXAMPLES = 150
@@ -38,6 +41,16 @@ def solve(task: Any, problem: str) -> tuple[str, int]:
     if isinstance(task, Expressions):
         answer = reference.solve_expression(problem, task.modulus)
         return answer.solution, answer.num_operators
+    if isinstance(task, Parity):
+        return reference.solve_parity(problem, task.scratchpad), len(problem.split()) - 2
+    if isinstance(task, Addition):
+        answer = reference.solve_addition(problem, task.base, task.scratchpad)
+        return answer.solution, answer.num_digits
+    if isinstance(task, Pointer):
+        answer = reference.solve_pointer(problem, task.chain_of_thought)
+        # No shorter walk ends at the same node.
+        assert answer.cycle_size > task.hardest
+        return answer.solution, answer.num_hops
     assert isinstance(task, Dyck)
     answer = reference.solve_dyck(problem)
     assert answer.greatest_depth == answer.final_depth
@@ -55,6 +68,15 @@ TASKS: dict[str, ArrayTask] = {
     "dyck": Dyck(hardest=6),
     "dyck-one-kind": Dyck(hardest=3, num_kinds=1, length=8),
     "dyck-four-kinds": Dyck(hardest=5, num_kinds=4, length=40),
+    "parity": Parity(hardest=9),
+    "parity-scratchpad": Parity(hardest=9, scratchpad=True),
+    "addition": Addition(hardest=5),
+    "addition-interleaved": Addition(hardest=5, base=16, interleaved=True),
+    "addition-at-once": Addition(hardest=4, base=2, scratchpad=False),
+    "addition-at-once-interleaved": Addition(hardest=3, scratchpad=False, interleaved=True),
+    "pointer": Pointer(hardest=7),
+    "pointer-one-cycle": Pointer(hardest=5, num_nodes=6),
+    "pointer-at-once": Pointer(hardest=4, num_nodes=9, chain_of_thought=False),
 }
 
 
@@ -100,6 +122,16 @@ TINY: dict[str, tuple[ArrayTask, int, int]] = {
         2,
         len(reference.dyck_words(5, 2, "([{")),
     ),
+    "parity": (Parity(hardest=6), 5, 2**5),
+    "addition": (Addition(hardest=3, base=3), 2, 3**4),
+    "addition-interleaved": (
+        Addition(hardest=2, base=5, interleaved=True, scratchpad=False),
+        1,
+        25,
+    ),
+    # 3 starts, 6 orders of the pairs; 2 permutations have the start on a cycle of 2 or of 3.
+    "pointer": (Pointer(hardest=1, num_nodes=3), 1, 3 * 6 * (2 + 2)),
+    "pointer-one-cycle": (Pointer(hardest=2, num_nodes=3, chain_of_thought=False), 2, 3 * 6 * 2),
 }
 
 
@@ -126,6 +158,13 @@ DOCUMENTED: dict[tuple[str, str], ArrayTask] = {
     ("group_words", "Z60"): GroupWords(group="Z60"),
     ("expressions", ""): Expressions(),
     ("dyck", ""): Dyck(hardest=2, length=8),
+    ("parity", "at once"): Parity(),
+    ("parity", "scratchpad"): Parity(scratchpad=True),
+    ("addition", "apart"): Addition(),
+    ("addition", "interleaved"): Addition(interleaved=True),
+    ("addition", "without scratchpad"): Addition(scratchpad=False),
+    ("pointer", "path"): Pointer(hardest=3, num_nodes=5),
+    ("pointer", "answer"): Pointer(hardest=3, num_nodes=5, chain_of_thought=False),
 }
 
 
@@ -160,6 +199,14 @@ def test_documented_example_is_true(module, label):
         (Dyck, {"length": 34}, "length must be at least 35 for 2 kinds and hardest = 12, so that"),
         (Dyck, {"length": 34}, "no level has fewer problems than the one before; got 34"),
         (Dyck, {"num_kinds": 1}, "length must be at least 90 for 1 kinds and hardest = 12, so"),
+        (Parity, {"hardest": 0}, "hardest must be at least 1, got 0"),
+        (Addition, {"hardest": 0}, "hardest must be at least 1, got 0"),
+        (Addition, {"base": 1}, "base must be at least 2, got 1"),
+        (Pointer, {"hardest": 0}, "hardest must be at least 1, got 0"),
+        (Pointer, {"num_nodes": 12}, "num_nodes must be between 13 and 52 for hardest = 12, got"),
+        (Pointer, {"num_nodes": 53}, "between 13 and 52 for hardest = 12, got 53"),
+        (Pointer, {"hardest": 49}, "between 50 and 52 for hardest = 49, got 53"),
+        (Pointer, {"hardest": 52}, "hardest must be at most 51, got 52"),
     ],
 )
 def test_fields_are_validated(build: Callable[..., ArrayTask], options, message):

@@ -1,0 +1,190 @@
+"""iGSM text: problems a second on one core at each op count, verification, and more processes.
+
+The preset ``paper``, text and solution included. Speed on one core is timed in seconds of that
+core; one and two processes, by the clock once they have started, draw the same problems in turns,
+and it is checked that they are the same.
+
+Commands and cost (two CPU cores)::
+
+    python -m experiments.benchmarks.igsm --quick    # seconds: checks that it works
+    python -m experiments.benchmarks.igsm --record   # four minutes: the table in the README
+
+Expect: more than 2,000 problems a second at op 10, a third of the fastest at the slowest op count.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import tyro
+
+from experiments.benchmarks import (
+    Verdict,
+    caption,
+    environment,
+    spread,
+    table_lines,
+    verdict_lines,
+    write_record,
+)
+from experiments.devices import configure_host_devices
+from synth.tasks.igsm import problems, verify
+
+LEVELS = tuple(range(2, 21))
+SHOWN = (2, 4, 6, 8, 10, 12, 14, 16, 18, 20)
+PROCESSES = (1, 2)
+LEVEL = 10
+"""Op count of the bar on speed, and of the scaling over processes."""
+BAR, GOAL = 400, 1000
+FLAT = 3.0
+"""How many times as fast as the slowest op count the fastest may be."""
+REFERENCE = {6: 59, 8: 70, 10: 85, 12: 64, 14: 48}
+"""Problems a second of the public generator, heavy style: measured once on one core of a two-core
+AMD EPYC, not in the same run as ours."""
+
+
+def measure(
+    per_level: int, scaling: int, repeats: int, *, levels: tuple[int, ...] = LEVELS
+) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """Run the benchmark.
+
+    Args:
+      per_level: problems drawn at each op count, and verified, in a repeat.
+      scaling: problems of op 10 that each number of processes draws in a repeat.
+      repeats: rounds; op counts and numbers of processes take turns in each.
+      levels: op counts.
+
+    Returns:
+      The tidy table, one row per work (`draw`, `verify`, `scale`), op count, number of processes
+      and repeat: ``seconds`` for ``problems``; and the manifest.
+
+    Raises:
+      RuntimeError: if the number of processes changes a problem, or a solution is found wrong.
+    """
+    measured = []
+
+    def add(work: str, level: int, processes: int, repeat: int, seconds: float, done: int) -> None:
+        row = {"work": work, "difficulty": level, "processes": processes, "repeat": repeat}
+        measured.append(row | {"seconds": seconds, "problems": done})
+
+    for level in levels:
+        list(problems(level, 3, seed=1))
+    for repeat in range(repeats):
+        for level in levels:
+            start = time.process_time()
+            drawn = list(problems(level, per_level, seed=0, start=repeat * per_level))
+            add("draw", level, 1, repeat, time.process_time() - start, per_level)
+            start = time.process_time()
+            right = [verify(each.problem, each.solution).ok for each in drawn]
+            add("verify", level, 1, repeat, time.process_time() - start, per_level)
+            if not all(right):
+                raise RuntimeError(f"a solution at op {level} is found wrong")
+        streams = []
+        for processes in PROCESSES:
+            stream = problems(LEVEL, scaling, seed=2, processes=processes)
+            # The first problem comes when the processes have started. Each has drawn some more by
+            # then, which are too few to count.
+            first, start = next(stream), time.perf_counter()
+            streams.append([first, *stream])
+            add("scale", LEVEL, processes, repeat, time.perf_counter() - start, scaling)
+        if any(stream != streams[0] for stream in streams):
+            raise RuntimeError("the number of processes changes the problems")
+    table = pd.DataFrame(measured)
+    manifest = environment() | {
+        "repeats": repeats,
+        "reference": {str(level): rate for level, rate in REFERENCE.items()},
+        "verdicts": [dataclasses.asdict(verdict) for verdict in verdicts(table)],
+    }
+    return table, manifest
+
+
+def rates(table: pd.DataFrame, work: str) -> pd.DataFrame:
+    """Problems a second [repeat, op count] in one process."""
+    rows = table[(table["work"] == work) & (table["processes"] == 1)]
+    rows = rows.assign(rate=rows["problems"] / rows["seconds"])
+    return rows.pivot(index="repeat", columns="difficulty", values="rate")
+
+
+def speedup(table: pd.DataFrame) -> np.ndarray:
+    """How many times as fast as one process the most processes are, by repeat."""
+    rows = table[table["work"] == "scale"]
+    seconds = rows.pivot(index="repeat", columns="processes", values="seconds").to_numpy()
+    return seconds[:, 0] / seconds[:, -1]
+
+
+def verdicts(table: pd.DataFrame) -> list[Verdict]:
+    """The project's bars: speed at op 10, and the slowest op count against the fastest."""
+    drawn = rates(table, "draw")
+    at_bar = drawn[LEVEL].tolist()
+    # Of medians: within one repeat the extremes of many op counts are those of the noise.
+    typical = drawn.median()
+    flat = [float(typical.min() / typical.max())]
+    levels = f"op {min(drawn.columns)}–{max(drawn.columns)}"
+    return [
+        Verdict.of(f"problems per second and core at op {LEVEL}", BAR, at_bar),
+        Verdict.of("the same: goal", GOAL, at_bar),
+        Verdict.of(f"slowest op count / fastest, {levels}", round(1 / FLAT, 3), flat),
+    ]
+
+
+def markdown(table: pd.DataFrame, manifest: Mapping[str, Any]) -> str:
+    """A table of op counts, the bars, and where it was measured.
+
+    Args:
+      table, manifest: as `measure` returns them or `experiments/results/benchmarks` holds them.
+    """
+    drawn, verified = rates(table, "draw"), rates(table, "verify")
+    reference = {int(level): rate for level, rate in manifest["reference"].items()}
+    rows = [
+        (
+            str(level),
+            spread(drawn[level], 0),
+            str(reference.get(level, "–")),
+            spread(1000 / verified[level], 2),
+        )
+        for level in SHOWN
+        if level in drawn.columns
+    ]
+    lines = table_lines(("op", "problems/s", "reference's", "verification, ms a problem"), rows)
+    lines += ["", *verdict_lines(manifest, 2), ""]
+    lines.append(
+        f"{caption(manifest)} One process, in seconds of its core; {max(PROCESSES)} processes are "
+        f"{spread(speedup(table), 2)} times as fast as one, their start apart, and draw the same "
+        f"problems. The "
+        f"reference generator's speed is from one core of another two-core AMD EPYC."
+    )
+    return "\n".join(lines) + "\n"
+
+
+def run(quick: bool = False, record: bool = False) -> None:
+    """Measure, and print the table and the bars.
+
+    Args:
+      quick: only check that everything works; the numbers mean nothing.
+      record: keep table and manifest under experiments/results/benchmarks.
+
+    Raises:
+      ValueError: if a quick run is to be recorded.
+    """
+    if quick and record:
+        raise ValueError("record needs the full plan, got quick as well")
+    table, manifest = measure(*((5, 200, 2) if quick else (1000, 20_000, 7)))
+    print(markdown(table, manifest))
+    if record:
+        for path in write_record("igsm", table, manifest):
+            print(path)
+
+
+def main() -> None:
+    """Entry point of ``python -m experiments.benchmarks.igsm``."""
+    configure_host_devices()
+    tyro.cli(run)
+
+
+if __name__ == "__main__":
+    main()
