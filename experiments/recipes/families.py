@@ -40,7 +40,7 @@ IGSM = {"form": "terse", "modulus": 5, "shuffle": 6, "question": "first", "token
 PRESETS = {
     "smoke": dataclasses.replace(TRADEOFF["smoke"], task="group-words"),
     "group-words": dataclasses.replace(
-        SWEEP, task="group-words", difficulties=(4, 6, 9, 12, 16), seeds=2, test_hardest=24
+        SWEEP, task="group-words", difficulties=(4, 6, 9, 12, 16), test_hardest=24
     ),
     "expressions": dataclasses.replace(
         SWEEP, task="expressions", difficulties=(3, 4, 6, 8, 10), test_hardest=15

@@ -247,7 +247,7 @@ def test_figures_go_where_they_are_asked_for(sweetspot, finished_run, tmp_path):
         ("run nothing", "recipe must be one of ["),
         ("run tradeoff --preset huge", "preset of tradeoff must be one of ["),
         ("run tradeoff --preset=huge", "got 'huge'"),
-        ("run tradeoff --preset smoke --task sums", "task must be one of ['chain'"),
+        ("run tradeoff --preset smoke --task sums", "task must be one of ['addition', 'chain'"),
         ("run tradeoff --preset smoke --task no_such_module:Task", "cannot be imported as module"),
         (
             "run tradeoff --preset smoke --task synth.task:pool",
@@ -260,7 +260,7 @@ def test_figures_go_where_they_are_asked_for(sweetspot, finished_run, tmp_path):
         ("run tradeoff --preset smoke --task-options modulus 1", "modulus must be at least 2"),
         ("run tradeoff --preset smoke --test-hardest 5", "test_hardest must be at least 1.5"),
         ("run tradeoff --preset smoke --seeds 0", "seeds must be at least 1, got 0"),
-        ("tasks sums", "task must be one of ['chain'"),
+        ("tasks sums", "task must be one of ['addition', 'chain'"),
         ("tasks chain --difficulty 99", "99"),
         ("tasks export igsm --out data --preset easy", "preset must be one of ("),
         ("tasks export igsm --out data --train-sizes 5 6", "train_sizes must be one number, or"),

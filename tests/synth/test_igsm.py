@@ -261,6 +261,8 @@ def test_splits_by_template():
     assert len({one.template for one in problems(8, 200, seed=0)}) > 20
     with pytest.warns(UserWarning, match="at difficulty 3 there are so few templates"):
         next(problems(3, 1, seed=0, split="test"))
+    with pytest.raises(ValueError, match="split 'test' holds no template of difficulty 1, whose"):
+        problems(1, 1, seed=0, split="test")
     # One operation is a constant, or a category that is empty: two templates.
     counts = [len({one.template for one in problems(op, 300, seed=0)}) for op in (1, 2, 6)]
     assert counts[0] == 2

@@ -296,7 +296,7 @@ def test_make_task_builds_by_name_and_by_import_path():
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
-        ("chian", {}, "task must be one of ['chain', 'chain-running'"),
+        ("chian", {}, "task must be one of ['addition', 'chain', 'chain-running'"),
         ("chian", {}, "or a 'module:attribute', got 'chian'"),
         ("chain", {"modulos": 7}, "task 'chain' has no field ['modulos']; it accepts ['hardest',"),
         ("chain", {"modulus": 1}, "modulus must be at least 2, got 1"),

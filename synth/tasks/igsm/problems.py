@@ -144,14 +144,26 @@ def problems(
     settings = PRESETS[preset].settings
     settings.check(settings.max_op if difficulty is None else difficulty)
     if split is not None and difficulty is not None and difficulty <= DEGENERATE:
-        warnings.warn(
-            f"at difficulty {difficulty} there are so few templates that a split by template "
-            f"separates kinds of problems, not problems; use disjoint keys up to {DEGENERATE}",
-            stacklevel=2,
-        )
+        _check_split(settings, difficulty, split)
     one = partial(_problem, seed, preset, split, difficulty)
     numbers = range(start, start + count)
     return map(one, numbers) if processes == 1 else _parallel(one, numbers, processes)
+
+
+def _check_split(settings: Settings, difficulty: int, split: Split) -> None:
+    """Warn that there are few templates; raise ValueError if the split holds none of them."""
+    rng = Random(0)
+    found = {template_bin(draw(settings, difficulty, rng)) for _ in range(300)}
+    if not found.intersection(BINS[split]):
+        raise ValueError(
+            f"split {split!r} holds no template of difficulty {difficulty}, whose templates fall "
+            f"in bins {sorted(found)}; use disjoint keys up to difficulty {DEGENERATE}"
+        )
+    warnings.warn(
+        f"at difficulty {difficulty} there are so few templates that a split by template "
+        f"separates kinds of problems, not problems; use disjoint keys up to {DEGENERATE}",
+        stacklevel=3,
+    )
 
 
 def _problem(
