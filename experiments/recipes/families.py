@@ -7,11 +7,12 @@ shuffled sentences a decoder of this size does not learn to plan: 37% on op 1 to
 
 Commands and cost (two CPU cores)::
 
-    sweetspot run families --preset smoke           # 30 s: for tests
-    sweetspot run families --preset group-words     # 15 minutes
-    sweetspot run families --preset expressions     # 15 minutes
-    sweetspot run families --preset dyck            # 15 minutes
-    sweetspot run families --preset igsm            # 40 minutes
+    sweetspot run families --preset smoke               # 30 s: for tests
+    sweetspot run families --preset group-words         # 8 minutes
+    sweetspot run families --preset parity-scratchpad   # 8 minutes
+    sweetspot run families --preset expressions         # 15 minutes
+    sweetspot run families --preset dyck                # 20 minutes; not recorded yet
+    sweetspot run families --preset igsm                # 45 minutes
     sweetspot compare --results runs/families-group-words runs/families-igsm --out runs/compare
 
 Expect: every base at 50% or more on its own levels, which the gate demands; where the shift holds,
@@ -43,7 +44,14 @@ PRESETS = {
         SWEEP, task="group-words", difficulties=(4, 6, 9, 12, 16), test_hardest=24
     ),
     "expressions": dataclasses.replace(
-        SWEEP, task="expressions", difficulties=(3, 4, 6, 8, 10), test_hardest=15
+        SWEEP,
+        task="expressions",
+        difficulties=(3, 4, 6, 8),
+        data_sizes=(16, 128, 1024),
+        test_hardest=12,
+    ),
+    "parity-scratchpad": dataclasses.replace(
+        SWEEP, task="parity-scratchpad", difficulties=(4, 6, 9, 12, 16), test_hardest=24
     ),
     "dyck": dataclasses.replace(
         SWEEP,
