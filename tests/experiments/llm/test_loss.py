@@ -38,7 +38,7 @@ def sequence(seed=0):
     [(CONFIG, "sft"), (CONFIG, "dft"), (TIED, "sft")],
     ids=["sft", "dft", "tied"],
 )
-@pytest.mark.parametrize("chunk_tokens", [5, 512])
+@pytest.mark.parametrize("chunk_tokens", [5, pytest.param(512, marks=pytest.mark.slow)])
 def test_chunked_equals_unchunked(config, loss, chunk_tokens):
     tokens, positions, mask = sequence()
     parameters = weights(config)
