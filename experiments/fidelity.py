@@ -267,8 +267,8 @@ def summary(table: pd.DataFrame) -> str:
         f"{_beside(table, row['statistic'], row['difficulty']):.4g})"
         for row in outside.to_dict(orient="records")
     )
-    zero = table[table["statistic"] == "answer_zero"]
-    chosen = zero[zero["difficulty"].isin(POOLED)]
+    zero = table.query("statistic == 'answer_zero'")
+    chosen = zero.query("difficulty in @POOLED")
     return (
         f"Against {table['num_reference'].min()} problems of the reference generator at each op "
         f"count from {table['difficulty'].min()} to {table['difficulty'].max()}, "

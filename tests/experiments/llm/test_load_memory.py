@@ -72,12 +72,13 @@ def peak_of_load(path: Path, place: str) -> int:
         text=True,
     ) as child:
         assert child.stdin is not None
-        assert child.stdout is not None
-        assert child.stdout.readline() == "ready\n"
+        output = child.stdout
+        assert output is not None
+        assert output.readline() == "ready\n"
         before = peak = anonymous_bytes(child.pid)
         print("go", file=child.stdin, flush=True)
         lines: list[str] = []
-        waiting = threading.Thread(target=lambda: lines.append(child.stdout.readline()))
+        waiting = threading.Thread(target=lambda: lines.append(output.readline()))
         waiting.start()
         while waiting.is_alive():
             peak = max(peak, anonymous_bytes(child.pid))

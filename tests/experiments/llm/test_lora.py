@@ -94,7 +94,9 @@ def test_split_and_join_are_inverse(base, trained):
 @functools.partial(jax.jit, static_argnums=0)
 def gradient_of_adapters(config, frozen, adapters):
     def total(adapters):
-        found = logits(config, lora.join(frozen, adapters), *golden.inputs(CONFIG))
+        found = logits(
+            config, lora.join(frozen, adapters), *map(jnp.asarray, golden.inputs(CONFIG))
+        )
         return jnp.sin(found).sum()
 
     return jax.grad(total)(adapters)
@@ -160,9 +162,10 @@ def test_settings_are_refused(changes, message):
 
 
 def test_misuse_is_refused(base, attached, tmp_path):
+    config, parameters = attached
     with pytest.raises(ValueError, match="config must have no adapters yet"):
-        lora.attach(*attached, SETTINGS, jax.random.key(0))
+        lora.attach(config, parameters, SETTINGS, jax.random.key(0))
     with pytest.raises(ValueError, match="config must have adapters to merge"):
         lora.merge(CONFIG, base)
     with pytest.raises(ValueError, match="lora must be merged into the kernels first"):
-        checkpoint.save(tmp_path / "new", *attached)
+        checkpoint.save(tmp_path / "new", config, parameters)

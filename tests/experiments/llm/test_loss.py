@@ -168,7 +168,9 @@ def test_logits_of_one_chunk_at_a_time_are_in_memory():
         lowered = gradient_of_sums.lower(
             config, shapes, row, row, mask, "sft", chunk_tokens=chunk_tokens
         )
-        return lowered.compile().memory_analysis().temp_size_in_bytes
+        analysis = lowered.compile().memory_analysis()
+        assert analysis is not None
+        return analysis.temp_size_in_bytes
 
     # The row's logits are 16 MB, of which other temporaries take some of the place.
     assert temporary(1024) - temporary(64) > 0.4 * 1024 * 4096 * 4
