@@ -39,7 +39,7 @@ figures: $(VENV)/.base  ## redraw every picture and table of the README from the
 	$(SWEETSPOT) figures --results $(RESULTS)/certificates \
 		--names certificates certified_gaps complexity tightness
 	$(SWEETSPOT) figures --results $(RESULTS)/prediction
-	[ ! -e $(RESULTS)/families ] || $(SWEETSPOT) figures --results $(RESULTS)/families
+	$(SWEETSPOT) figures --results $(RESULTS)/families
 	$(SWEETSPOT) figures --results $(RESULTS)/igsm
 	$(BIN)/python -m experiments.readme
 
