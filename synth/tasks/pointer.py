@@ -15,7 +15,9 @@ Worked examples (5 nodes, hardest 3, difficulty 2)::
     answer  | c a ; a d ; d b ; e c ; b e ; + + - a : b .
 
 What is known: without a chain of thought, transformers need depth of order log k for k hops, and
-that suffices (Sanford et al. 2024, arXiv 2402.09268).
+that suffices (Sanford et al. 2024, arXiv 2402.09268). With the path, 8
+nodes and ``sequential`` positions, two layers of width 32 learn 1 to 4 hops in 2500 steps; with
+randomised positions they are right on 14% of single hops (one base each).
 """
 
 from __future__ import annotations
