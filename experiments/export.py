@@ -51,6 +51,7 @@ from rich.progress import (
 from experiments import provenance
 from experiments.results import ResultsError, Run, open_run, read_manifest, write_atomically
 from synth.tasks import igsm
+from synth.tasks.igsm.problems import DEGENERATE
 
 Format = Literal["jsonl", "parquet"]
 Split = Literal["keys", "deduplicated", "template"]
@@ -73,8 +74,6 @@ BLOCK = 64
 """Rows that a process draws and verifies at a time."""
 MOST_DRAWN = 20
 """Give up on a test file whose problems are new less often than once in so many draws."""
-DEGENERATE = 3
-"""Up to this difficulty there are too few templates to split them."""
 TEXT = pa.string()
 SCHEMA = pa.schema(
     {

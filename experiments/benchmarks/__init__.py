@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import platform
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -120,6 +120,35 @@ def write_record(
 
     write_atomically(manifest_path, write_manifest)
     return [parquet, manifest_path]
+
+
+def report(
+    name: str,
+    measured: Callable[[], tuple[pd.DataFrame, dict[str, Any]]],
+    markdown: Callable[[pd.DataFrame, Mapping[str, Any]], str],
+    *,
+    quick: bool,
+    record: bool,
+) -> None:
+    """Measure, print the tables and bars, and keep them where that is asked for.
+
+    Args:
+      name: of the record.
+      measured: gives table and manifest.
+      markdown: makes text of them.
+      quick: whether the plan only checks that everything works.
+      record: keep table and manifest under experiments/results/benchmarks.
+
+    Raises:
+      ValueError: if a quick run is to be recorded, before anything is measured.
+    """
+    if quick and record:
+        raise ValueError("record needs the full plan, got quick as well")
+    table, manifest = measured()
+    print(markdown(table, manifest))
+    if record:
+        for path in write_record(name, table, manifest):
+            print(path)
 
 
 def read_record(name: str, directory: Path = RESULTS) -> tuple[pd.DataFrame, dict[str, Any]]:

@@ -26,10 +26,10 @@ from experiments.benchmarks import (
     Verdict,
     caption,
     environment,
+    report,
     spread,
     table_lines,
     verdict_lines,
-    write_record,
 )
 from experiments.devices import configure_host_devices
 from synth.task import Mixture, pool
@@ -139,13 +139,13 @@ def run(quick: bool = False, record: bool = False) -> None:
     Raises:
       ValueError: if a quick run is to be recorded.
     """
-    if quick and record:
-        raise ValueError("record needs the full plan, got quick as well")
-    table, manifest = measure(*((64, 2) if quick else (100_000, 9)))
-    print(markdown(table, manifest))
-    if record:
-        for path in write_record("generation", table, manifest):
-            print(path)
+    report(
+        "generation",
+        lambda: measure(*((64, 2) if quick else (100_000, 9))),
+        markdown,
+        quick=quick,
+        record=record,
+    )
 
 
 def main() -> None:

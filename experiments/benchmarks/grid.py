@@ -40,10 +40,10 @@ from experiments.benchmarks import (
     Verdict,
     caption,
     environment,
+    report,
     spread,
     table_lines,
     verdict_lines,
-    write_record,
 )
 from experiments.devices import configure_host_devices, num_cores
 from synth.decoder import DecoderConfig, Parameters, initialise, num_parameters
@@ -592,13 +592,9 @@ def run(quick: bool = False, record: bool = False) -> None:
     Raises:
       ValueError: if a quick run is to be recorded.
     """
-    if quick and record:
-        raise ValueError("record needs the full plan, got quick as well")
-    table, manifest = measure("quick" if quick else "full")
-    print(markdown(table, manifest))
-    if record:
-        for path in write_record("grid", table, manifest):
-            print(path)
+    report(
+        "grid", lambda: measure("quick" if quick else "full"), markdown, quick=quick, record=record
+    )
 
 
 def main() -> None:

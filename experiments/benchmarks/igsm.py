@@ -27,10 +27,10 @@ from experiments.benchmarks import (
     Verdict,
     caption,
     environment,
+    report,
     spread,
     table_lines,
     verdict_lines,
-    write_record,
 )
 from experiments.devices import configure_host_devices
 from synth.tasks.igsm import problems, verify
@@ -171,13 +171,13 @@ def run(quick: bool = False, record: bool = False) -> None:
     Raises:
       ValueError: if a quick run is to be recorded.
     """
-    if quick and record:
-        raise ValueError("record needs the full plan, got quick as well")
-    table, manifest = measure(*((5, 200, 2) if quick else (1000, 20_000, 7)))
-    print(markdown(table, manifest))
-    if record:
-        for path in write_record("igsm", table, manifest):
-            print(path)
+    report(
+        "igsm",
+        lambda: measure(*((5, 200, 2) if quick else (1000, 20_000, 7))),
+        markdown,
+        quick=quick,
+        record=record,
+    )
 
 
 def main() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import itertools
 import multiprocessing
@@ -150,10 +151,16 @@ def problems(
     return map(one, numbers) if processes == 1 else _parallel(one, numbers, processes)
 
 
+@functools.cache
+def _template_bins(settings: Settings, difficulty: int) -> frozenset[int]:
+    """Bins of the templates that turn up in 300 problems: nearly all, where there are few."""
+    rng = Random(0)
+    return frozenset(template_bin(draw(settings, difficulty, rng)) for _ in range(300))
+
+
 def _check_split(settings: Settings, difficulty: int, split: Split) -> None:
     """Warn that there are few templates; raise ValueError if the split holds none of them."""
-    rng = Random(0)
-    found = {template_bin(draw(settings, difficulty, rng)) for _ in range(300)}
+    found = _template_bins(settings, difficulty)
     if not found.intersection(BINS[split]):
         raise ValueError(
             f"split {split!r} holds no template of difficulty {difficulty}, whose templates fall "
