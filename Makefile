@@ -51,11 +51,11 @@ $(VENV)/.base: $(VENV)/bin/python pyproject.toml constraints.txt
 	touch $@
 
 $(VENV)/.dev: $(VENV)/.base
-	$(PIP) --editable ".[dev]"
+	$(PIP) --editable ".[dev,llm]"
 	touch $@
 
 $(VENV)/.all: $(VENV)/.dev
-	$(PIP) --editable ".[dev,bench,browser,llm]"
+	$(PIP) --editable ".[dev,llm,bench,browser]"
 	touch $@
 
 clean:

@@ -152,16 +152,35 @@ def epoch_order(
     return rows[(draw % num_examples)[shuffled]]
 
 
-def _optimiser(config: FinetuneConfig) -> optax.GradientTransformation:
-    warmup = math.ceil(config.warmup * config.steps)
-    rest = max(1, config.steps - warmup)
+def scheduled_rate(
+    step: ArrayLike, peak: ArrayLike, *, steps: int, warmup: float, schedule: Schedule
+) -> Array:
+    """Learning rate of a step: a linear warm-up, then the schedule.
 
+    Args:
+      step: number of the step, from 0.
+      peak: the rate after the warm-up.
+      steps: number of steps.
+      warmup: share of them with a warm-up.
+      schedule: ``cosine`` falls to zero, ``constant`` stays.
+    """
+    rising = math.ceil(warmup * steps)
+    step = jnp.asarray(step, jnp.float32)
+    rise = jnp.minimum(1.0, (step + 1.0) / (rising + 1.0))
+    progress = jnp.clip((step - rising) / max(1, steps - rising), 0.0, 1.0)
+    fall = 0.5 * (1 + jnp.cos(jnp.pi * progress)) if schedule == "cosine" else 1.0
+    return peak * rise * fall
+
+
+def _optimiser(config: FinetuneConfig) -> optax.GradientTransformation:
     def rate(step: ArrayLike) -> Array:
-        step = jnp.asarray(step, jnp.float32)
-        rise = jnp.minimum(1.0, (step + 1.0) / (warmup + 1.0))
-        progress = jnp.clip((step - warmup) / rest, 0.0, 1.0)
-        fall = 0.5 * (1 + jnp.cos(jnp.pi * progress)) if config.schedule == "cosine" else 1.0
-        return config.learning_rate * rise * fall
+        return scheduled_rate(
+            step,
+            config.learning_rate,
+            steps=config.steps,
+            warmup=config.warmup,
+            schedule=config.schedule,
+        )
 
     return optax.chain(
         optax.clip_by_global_norm(config.clip),
