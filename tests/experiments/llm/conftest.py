@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+from tests.experiments.llm.tiny import write_tiny_folder
+
 SIZES = {
     "vocab_size": 97,
     "hidden_size": 32,
@@ -56,6 +58,13 @@ CASES: dict[str, dict[str, Any]] = {
     "llama3-rope-published": {"family": "llama", "rope_parameters": LLAMA3, "published": True},
 }
 """What is special about each checkpoint; ``published`` writes config.json in the old form."""
+
+
+@pytest.fixture(scope="session")
+def tiny_folder(tmp_path_factory) -> Path:
+    """A complete tiny checkpoint, made without torch; see `tests.experiments.llm.tiny`."""
+    pytest.importorskip("transformers", reason="pip install 'sweetspot[llm]'")
+    return write_tiny_folder(tmp_path_factory.mktemp("tiny") / "tiny")
 
 
 @pytest.fixture(scope="session")

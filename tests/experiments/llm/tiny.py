@@ -1,0 +1,48 @@
+"""A complete tiny checkpoint folder: decoder with random weights, tokenizer, chat template."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from experiments import checkpoint
+from experiments.llm.tokenizer import save, train_tokenizer
+from synth.decoder import DecoderConfig, Parameters
+from synth.tasks.igsm import problems
+
+VOCAB_SIZE = 320
+MAX_POSITIONS = 1024
+
+
+def write_tiny_folder(path: Path, *, seed: int = 0) -> Path:
+    """Write a Qwen2 of 40 thousand random parameters, in float32, that reads iGSM text."""
+    drawn = [problem for level in (1, 2, 3) for problem in problems(level, 10, seed=0)]
+    tokenizer = train_tokenizer((f"{one.problem} {one.solution}" for one in drawn), VOCAB_SIZE)
+    decoder = DecoderConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        intermediate_size=64,
+        num_layers=2,
+        num_heads=4,
+        num_kv_heads=2,
+        positions="sequential",
+        max_positions=MAX_POSITIONS,
+    )
+    checkpoint.save(path, decoder, random_parameters(decoder, seed))
+    save(tokenizer, path)
+    return path
+
+
+def random_parameters(decoder: DecoderConfig, seed: int) -> Parameters:
+    """Parameters drawn by NumPy: `synth.decoder.initialise` takes seconds to compile."""
+    generator = np.random.default_rng(seed)
+    parameters: Parameters = {}
+    for path, shape in checkpoint.parameter_shapes(decoder).items():
+        *folders, last = path.split("/")
+        place = parameters
+        for name in folders:
+            place = place.setdefault(name, {})
+        centre = 1.0 if last == "gain" else 0.0
+        place[last] = (centre + 0.1 * generator.standard_normal(shape)).astype(np.float32)
+    return parameters
