@@ -2,7 +2,8 @@
 
 Each is a function of the centre (the parameters at which the prior stands), so that it can be
 called inside a program in which the centre is traced. A random matrix that a block uses is drawn
-from a fixed key: it is part of the prior, and knows nothing of the data.
+from a fixed key: it is part of the prior, and knows nothing of the data. What is moved is in
+float32, also where the centre is not.
 """
 
 from __future__ import annotations
@@ -36,23 +37,28 @@ def selection(centre: Parameters, names: tuple[str, ...]) -> Block:
     def apply(vector: Float[Array, " size"]) -> Parameters:
         moved = list(leaves)
         for index, start, end in zip(chosen, splits, splits[1:], strict=False):
-            moved[index] = leaves[index] + vector[start:end].reshape(leaves[index].shape)
+            leaf = leaves[index]
+            moved[index] = leaf.astype(vector.dtype) + vector[start:end].reshape(leaf.shape)
         return jax.tree.unflatten(structure, moved)
 
     return Block(splits[-1], apply)
 
 
-def subspace(centre: Parameters, size: int) -> Block:
-    """A random subspace of all parameters, spanned by columns of length 1 in expectation."""
-    full = selection(centre, ())
-    columns = jax.random.normal(jax.random.key(PRIOR_SEED), (full.size, size)) / math.sqrt(
-        full.size
+def within(block: Block, size: int) -> Block:
+    """A random subspace of a block, spanned by columns of length 1 in expectation."""
+    columns = jax.random.normal(jax.random.key(PRIOR_SEED), (block.size, size)) / math.sqrt(
+        block.size
     )
 
     def apply(vector: Float[Array, " size"]) -> Parameters:
-        return full.apply(columns @ vector)
+        return block.apply(columns @ vector)
 
     return Block(size, apply)
+
+
+def subspace(centre: Parameters, size: int) -> Block:
+    """A random subspace of all parameters."""
+    return within(selection(centre, ()), size)
 
 
 def lora(centre: Parameters, rank: int, names: tuple[str, ...]) -> Block:
@@ -61,6 +67,24 @@ def lora(centre: Parameters, rank: int, names: tuple[str, ...]) -> Block:
     Reference:
       Hu et al. (2021), arXiv 2106.09685. With A frozen the update is linear in B, and the zero
       vector is the centre.
+    """
+    pairs = adapters(centre, rank, names)
+
+    def apply(vector: Float[Array, " size"]) -> Parameters:
+        layers = dict(pairs.apply(vector)["layers"])
+        for name in names:
+            update = jnp.matmul(layers[name]["lora_a"], layers[name]["lora_b"])
+            kernel = centre["layers"][name]["kernel"].astype(vector.dtype)
+            layers[name] = centre["layers"][name] | {"kernel": kernel + update}
+        return centre | {"layers": layers}
+
+    return Block(pairs.size, apply)
+
+
+def adapters(centre: Parameters, rank: int, names: tuple[str, ...]) -> Block:
+    """`lora` with both factors beside the kernels, for a decoder with ``Lora(rank, rank, names)``.
+
+    The kernels stay as they are, so that many vectors at a time need one copy of them.
     """
     layers, first, shapes = centre["layers"], {}, {}
     for number, name in enumerate(names):
@@ -73,8 +97,8 @@ def lora(centre: Parameters, rank: int, names: tuple[str, ...]) -> Block:
         adapted, start = dict(layers), 0
         for name, shape in shapes.items():
             end = start + math.prod(shape)
-            update = jnp.matmul(first[name], vector[start:end].reshape(shape))
-            adapted[name] = layers[name] | {"kernel": layers[name]["kernel"] + update}
+            second = vector[start:end].reshape(shape)
+            adapted[name] = layers[name] | {"lora_a": first[name], "lora_b": second}
             start = end
         return centre | {"layers": adapted}
 

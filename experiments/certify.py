@@ -39,6 +39,7 @@ from rich.console import Console
 
 from experiments import checkpoint, provenance
 from experiments.blocks import BLOCKS
+from experiments.certificates import certify_gaussian, halved, on_the_test, path_to
 from experiments.grid import Member, MixtureKind, SweepConfig, sweep_config
 from experiments.results import (
     ResultsError,
@@ -55,9 +56,9 @@ from synth.finetune import TrainingData, finetune, token_losses
 from synth.gaps import correct_examples, is_correct
 from theory import shift
 from theory.bounds.gibbs_weights import gibbs_posterior
-from theory.certificate import BOUND, MONTE_CARLO, Certificate, Ledger
+from theory.certificate import BOUND, Certificate, Ledger
 from theory.certificate import certify as make_certificate
-from theory.divergence import gaussian_kl, log_xi
+from theory.divergence import log_xi
 from theory.posterior import PosteriorConfig, fit_posterior, gibbs_errors
 
 DEVELOPMENT_SEED = 7919
@@ -492,8 +493,7 @@ class _Certification:
         (block_name,) = unit.methods
         trained, make_block = TRAINED[block_name], BLOCKS[block_name]
         sweep, config = self.sweep, self.config
-        ledger = self.ledger.spend(MONTE_CARLO, self.ledger.left / 2)
-        ledger = ledger.spend(BOUND, ledger.left)
+        ledger = halved(self.ledger)
         shares = {entry.name: entry.each for entry in ledger.entries}
 
         def example_loss(parameters, example, key):
@@ -524,21 +524,15 @@ class _Certification:
                     num_draws=num_draws,
                 )
 
-            def on_the_way(share):
-                way = dataclasses.replace(
-                    posterior,
-                    shift=share * posterior.shift,
-                    log_ratio=share * posterior.log_ratio,
-                )
-                wrong = errors(
+            def on_the_way(way):
+                return errors(
                     way, arguments["data"], keys[4], arguments["num_examples"], PATH_DRAWS
                 )
-                return way.kl, wrong.mean()
 
             fresh = arguments["fresh"]
             return {
                 "posterior": posterior,
-                "path": jax.lax.map(on_the_way, jnp.linspace(0.0, 1.0, PATH_STEPS)),
+                "path": path_to(posterior, on_the_way, PATH_STEPS),
                 "sample": errors(
                     posterior,
                     arguments["data"],
@@ -578,19 +572,12 @@ class _Certification:
             )
         rows, paths = [], []
         for member, result in zip(unit.members, self._map(measure, arguments), strict=True):
-            used = config.num_draws // member.data_size * member.data_size
-            moved = np.asarray(result["posterior"].shift, np.float64)
-            log_ratio = np.asarray(result["posterior"].log_ratio, np.float64)
-            certificate = make_certificate(
-                "pac_bayes_kl",
-                empirical_risk=result["sample"][:used].mean(),
-                num_draws=used,
-                kl=float(gaussian_kl(moved, log_ratio)),
+            certificate = certify_gaussian(
+                result["posterior"],
+                result["sample"],
                 num_examples=member.data_size,
                 ledger=ledger,
-                prior=f"N(base, {trained.prior_scale:g}² I) on {block_name}, "
-                f"{moved.size} coordinates",
-                posterior="diagonal Gaussian trained on the whole sample",
+                prior=f"N(base, {trained.prior_scale:g}² I) on {block_name}",
                 seed=sweep.config.master_seed,
                 method=block_name,
             )
@@ -633,10 +620,7 @@ class _Certification:
             mixture, and their number (four of the weights for each example, if drawn).
           base_risk: the untouched base's risk there (missing for trained blocks).
           plain_risk: the in-distribution risk of the sweep's own member, trained on all of S.
-          test_risk: the certified predictor's risk, averaged over the test slices.
-          test_bound_unconditional, test_bound_monotone: what `theory.shift` makes of the
-            certificate, without an assumption and if the risk rises with difficulty.
-          is_monotone: False where the measured slice risks contradict that assumption.
+          test_risk and others: see `experiments.certificates.on_the_test`.
           test_bound_probe, num_probes: for the test-set predictor, the bound from labelled
             examples at each level, and their number.
         """
@@ -644,27 +628,21 @@ class _Certification:
         levels = len(sweep.test_levels)
         train = np.exp(self.sweep.draws.mixture(member).log_probabilities(levels))
         train = train.astype(np.float64) / train.sum(dtype=np.float64)
-        test = np.full(levels, 1.0 / levels)
         examples = np.full(levels, sweep.test_examples)
-        errors = np.rint(slice_risks * sweep.test_examples).astype(int)
-        interval = shift.slice_intervals(errors, examples, delta=config.delta)
         row = {
             **self._cell(member),
             **certificate.to_row(),
             **measured,
             "plain_risk": self.plain_risks[member],
-            "test_risk": float(slice_risks @ test),
-            "test_bound_unconditional": float(
-                shift.unconditional(certificate.risk_bound, test, train).values
+            **on_the_test(
+                certificate.risk_bound, slice_risks, examples, train=train, delta=config.delta
             ),
-            "test_bound_monotone": float(
-                shift.monotone(certificate.risk_bound, test, train).values
-            ),
-            "is_monotone": shift.is_monotone(*interval),
             "test_bound_probe": np.nan,
             "num_probes": 0,
         }
         if certificate.method == "test-set":
+            errors = np.rint(slice_risks * sweep.test_examples).astype(int)
+            test = np.full(levels, 1.0 / levels)
             probed = shift.probe(errors, examples, test, delta=certificate.delta)
             row |= {"test_bound_probe": float(probed.values), "num_probes": probed.num_labelled}
         return row
