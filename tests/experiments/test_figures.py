@@ -36,12 +36,13 @@ def test_all_six_figures_of_a_sweep_are_found():
     ]
 
 
-def test_all_nine_figures_of_other_tables_are_found():
+def test_all_ten_figures_of_other_tables_are_found():
     tables = {name: figures.FIGURES[name].TABLES for name in figures.FIGURES if name not in NAMES}
     assert tables == {
         "certificates": ("certificates",),
         "certified_gaps": ("certificates",),
         "complexity": ("certificates", "complexity"),
+        "difficulty_measures": ("measures",),
         "families_map": ("families",),
         "families_optimum": ("families",),
         "fidelity": ("fidelity",),

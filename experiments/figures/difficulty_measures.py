@@ -1,0 +1,119 @@
+"""How often the base solves a problem, over each measure of its difficulty: a curve that falls from
+left to right calls hard what the base fails at. Points are means of equal numbers of problems (of
+each level, where few values are taken), bars their 90% intervals; bands are the standard deviation
+between problems, narrow where the measure says nearly all.
+
+The paper's figure 1 is the panel of the solution's length. Titles give Spearman's rank correlation
+over single problems, with its 90% interval.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import matplotlib
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
+
+from experiments.figures import style
+from experiments.llm.agreement import pass_rate_over, present, rank_correlations
+from experiments.llm.buckets import MEASURES, Measure
+
+TABLES = ("measures",)
+TITLES: dict[Measure, str] = {
+    "cot_tokens": "Length of the solution",
+    "perplexity": "Perplexity of the solution",
+    "op": "Stated difficulty",
+}
+"""Title of each panel, in their order: the paper's measure first."""
+COLOUR = style.colour(0, 3)
+SHADE = 0.13
+HANDLES = [
+    Line2D([], [], color=COLOUR, marker="o", label="mean of a bin\nof problems"),
+    Line2D(
+        [],
+        [],
+        color=COLOUR,
+        marker="|",
+        markersize=14,
+        markeredgewidth=1.6,
+        linestyle="none",
+        label="its 90% interval",
+    ),
+    Patch(color=COLOUR, alpha=SHADE, label="± standard deviation\nbetween problems"),
+]
+LOGARITHMIC = 4.0
+"""Ratio of the last bin's centre to the first's from which the axis is logarithmic."""
+
+
+def _value_axis(axis: Axes, centres: list[float], *, is_whole: bool) -> None:
+    """Plain numbers, few of them; logarithmic where the measure spans octaves."""
+    if not is_whole and centres[0] > 0 and centres[-1] / centres[0] >= LOGARITHMIC:
+        axis.set_xscale("log", base=2)
+        axis.xaxis.set_major_locator(LogLocator(base=2, numticks=7))
+        axis.xaxis.set_minor_locator(NullLocator())
+        axis.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    else:
+        axis.xaxis.set_major_locator(MaxNLocator(6, integer=is_whole))
+
+
+@matplotlib.rc_context(style.RC)
+def plot(tables: Mapping[str, pd.DataFrame]) -> Figure:
+    """One panel per measure that is there.
+
+    Raises:
+      ValueError: if the table has no pass rates that differ, or nothing to set against them.
+    """
+    table = tables["measures"]
+    there = present(table)
+    names: list[Measure] = [name for name in TITLES if name in there]
+    if "pass_rate" not in there or not names:
+        raise ValueError(
+            f"table measures: the figure needs the measure pass_rate and one of {list(TITLES)}, "
+            f"each with more than one value; those are {there}"
+        )
+    figure, axes = style.panel_grid([TITLES[name] for name in names], width=3.7)
+    for axis, name in zip(axes, names, strict=True):
+        bins = pass_rate_over(table, name)
+        axis.fill_between(
+            bins["centre"],
+            (bins["mean"] - bins["deviation"]).clip(lower=0.0),
+            (bins["mean"] + bins["deviation"]).clip(upper=1.0),
+            color=COLOUR,
+            alpha=SHADE,
+            linewidth=0,
+        )
+        axis.errorbar(
+            bins["centre"],
+            bins["mean"],
+            yerr=[bins["mean"] - bins["low"], bins["high"] - bins["mean"]],
+            color=COLOUR,
+            marker="o",
+            elinewidth=1.6,
+            capsize=4,
+        )
+        both = rank_correlations(table.loc[:, [name, "pass_rate"]]).set_index("statistic")
+        value, low, high = both.loc["spearman", ["value", "low", "high"]]
+        # The minus sign of the type, which is as wide as the plus.
+        text = f"Spearman {value:+.2f} [{low:+.2f}, {high:+.2f}]".replace("-", "−")
+        axis.set_title(f"{TITLES[name]}\n{text}")
+        axis.set_xlabel(f"{MEASURES[name].label}  harder →")
+        axis.set_ylim(-0.03, 1.03)
+        style.accuracy_axis(axis)
+        _value_axis(axis, bins["centre"].tolist(), is_whole=name == "op")
+    axes[0].set_ylabel("pass rate of the base\n(share of samples)")
+    style.side_legend(figure, HANDLES)
+    rates = table.loc[table["pass_rate"].notna(), "samples"]
+    figure.suptitle(
+        f"{len(rates):,} problems, {_range(rates)} samples of the base each", fontsize=10
+    )
+    return figure
+
+
+def _range(samples: pd.Series) -> str:
+    fewest, most = int(samples.min()), int(samples.max())
+    return str(most) if fewest == most else f"{fewest} to {most}"
