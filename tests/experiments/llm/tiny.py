@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from experiments import checkpoint
-from experiments.llm.tokenizer import save, train_tokenizer
+from experiments.llm.tokenizer import save_tokenizer, train_tokenizer
 from synth.decoder import DecoderConfig, Parameters
 from synth.tasks.igsm import problems
 
@@ -30,7 +30,7 @@ def write_tiny_folder(path: Path, *, seed: int = 0) -> Path:
         max_positions=MAX_POSITIONS,
     )
     checkpoint.save(path, decoder, random_parameters(decoder, seed))
-    save(tokenizer, path)
+    save_tokenizer(tokenizer, path)
     return path
 
 
