@@ -96,6 +96,21 @@ def folder(path_or_id: PathLike) -> Path:
         ) from error
 
 
+def read_config(path_or_id: PathLike) -> DecoderConfig:
+    """Shape and switches of a checkpoint, without its parameters.
+
+    Raises:
+      FileNotFoundError, ValueError: as `load`, of ``config.json``.
+    """
+    return from_hugging_face(_read_json(folder(path_or_id), CONFIG))
+
+
+def stored_dtype(path_or_id: PathLike) -> str | None:
+    """Floating-point type that a checkpoint says it is stored in; None if it does not."""
+    written = _read_json(folder(path_or_id), CONFIG)
+    return written.get("dtype") or written.get("torch_dtype")
+
+
 def load(
     path_or_id: PathLike, *, mesh: Mesh | None = None, dtype: DTypeLike | None = jnp.float32
 ) -> tuple[DecoderConfig, Parameters]:

@@ -195,7 +195,13 @@ class SweepConfig:
         return range(1, self.test_hardest + 1)
 
     def mixture(self, kind: MixtureKind, difficulty: int) -> Mixture:
-        """Training mixture of a cell."""
+        """Training mixture of a cell.
+
+        Raises:
+          ValueError: if the kind is unknown.
+        """
+        if kind not in get_args(MixtureKind):
+            raise ValueError(f"mixture must be one of {get_args(MixtureKind)}, got {kind!r}")
         if kind == "window":
             return Mixture.window(difficulty, width=self.window_width)
         return Mixture.exact(difficulty) if kind == "exact" else Mixture.up_to(difficulty)

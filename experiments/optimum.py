@@ -36,7 +36,11 @@ class Study:
     @property
     def title(self) -> str:
         """Words for a panel's title, such as "trained on 1..d"."""
-        mixtures = {"range": "trained on 1..d", "exact": "trained on exactly d"}
+        mixtures = {
+            "range": "trained on 1..d",
+            "exact": "trained on exactly d",
+            "above": "trained on d and harder",
+        }
         mixture = mixtures.get(self.train_mixture, f"trained on {self.train_mixture} up to d")
         loss = None if self.loss == "sft" else self.loss.upper()
         words = (mixture, loss, self.compute, self.data_unit, self.task)

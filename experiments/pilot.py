@@ -2,18 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast, get_args
+from typing import Any, Protocol
 
 import numpy as np
 import pandas as pd
 
-from experiments.grid import MixtureKind, SweepConfig, sweep_config
+from experiments.grid import SweepConfig, sweep_config
+from experiments.llm.selection import Levels
 from experiments.optimum import Cube, Study, cube, study_rows
 from experiments.results import ResultsError, read_manifest, read_table
+from synth.task import Mixture
 from theory.predictor import Pilot
+
+
+class Mixtures(Protocol):
+    """What was tested, and what each cell was trained on."""
+
+    @property
+    def test_levels(self) -> Sequence[int]:
+        """Level of each test slice, increasing."""
+        ...
+
+    def mixture(self, kind: Any, difficulty: int) -> Mixture:
+        """Training mixture of a cell; ValueError for a kind that is unknown."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -48,56 +63,75 @@ class Measured:
 
 
 def read_pilot(directory: Path) -> tuple[pd.DataFrame, SweepConfig]:
-    """Result table and configuration of a finished run.
+    """Result table and configuration of a finished sweep.
 
     Raises:
-      ResultsError: if there is no run, or it is not finished.
+      ResultsError: if there is no run, it is not finished, or it is a scan of real checkpoints.
       ValueError: if its configuration cannot be read.
     """
+    manifest = _finished(directory)
+    if manifest.get("kind") == "llm":
+        raise ResultsError(
+            f"{directory} is a scan of a real checkpoint: see sweetspot llm recommend"
+        )
+    return read_table(directory), sweep_config(manifest["config"])
+
+
+def read_scan(directory: Path) -> tuple[pd.DataFrame, Levels]:
+    """Result table and levels of a finished scan of a real checkpoint.
+
+    Raises:
+      ResultsError: if there is no scan, or it is not finished.
+    """
+    manifest = _finished(directory)
+    if manifest.get("kind") != "llm":
+        raise ResultsError(f"{directory} is no scan of a real checkpoint: see sweetspot recommend")
+    return read_table(directory), Levels.of(manifest)
+
+
+def _finished(directory: Path) -> dict[str, Any]:
     manifest = read_manifest(directory)
     if (status := manifest.get("status")) != "complete":
         raise ResultsError(
             f"{directory} is not finished (status {status!r}): repeat its command to carry on"
         )
-    return read_table(directory), sweep_config(manifest["config"])
+    return manifest
 
 
-def measured(table: pd.DataFrame, study: Study, config: SweepConfig) -> Measured:
+def measured(table: pd.DataFrame, study: Study, mixtures: Mixtures) -> Measured:
     """Arrange the measured risks of a study.
 
     Args:
       table: the tidy result table.
       study: which cells.
-      config: the sweep's configuration, which says what the mixtures of difficulties are.
+      mixtures: what was tested, and what the study's cells were trained on.
 
     Raises:
-      ValueError: if the table's slices are not the levels that `config` tests, the study's mixture
-        is unknown, or a cell has no member with status "ok".
+      ValueError: if the table's slices are not the levels that `mixtures` tests, the study's
+        mixture is unknown or has a level that is not tested, or a cell has no member with status
+        "ok".
     """
     rows = study_rows(table, study)
-    levels = list(config.test_levels)
+    levels = list(mixtures.test_levels)
     slices = dict(list(rows.loc[rows["metric"] == "risk"].groupby("slice")))
     if sorted(slices) != levels:
         raise ValueError(
-            f"table: test slices must be those of config, {levels}, got {sorted(slices)}"
-        )
-    if study.train_mixture not in get_args(MixtureKind):
-        raise ValueError(
-            f"study: train_mixture must be one of {get_args(MixtureKind)}, "
-            f"got {study.train_mixture!r}"
+            f"table: test slices must be those of the run, {levels}, got {sorted(slices)}"
         )
     aggregated = rows.loc[rows["slice"].isna()]
     test_risk = cube(aggregated, study, "test_risk")
-    kind = cast(MixtureKind, study.train_mixture)
     train_mixture = np.zeros((len(test_risk.difficulties), len(levels)))
     for row, difficulty in zip(train_mixture, test_risk.difficulties, strict=True):
-        mixture = config.mixture(kind, int(difficulty))
-        row[np.array(mixture.levels) - 1] = mixture.probabilities
+        mixture = mixtures.mixture(study.train_mixture, int(difficulty))
+        if unseen := sorted(set(mixture.levels) - set(levels)):
+            raise ValueError(f"table: levels {unseen} are trained on, but the test has {levels}")
+        row[[levels.index(level) for level in mixture.levels]] = mixture.probabilities
+    sizes = np.array([slices[level]["num_examples"].mean() for level in levels])
     return Measured(
         test_risk=test_risk,
         train_risk=cube(aggregated, study, "train_risk"),
         in_distribution_risk=cube(aggregated, study, "in_distribution_risk"),
         slice_risks=tuple(cube(slices[level], study, "risk", test_slice=level) for level in levels),
         train_mixture=train_mixture,
-        test_mixture=np.full(len(levels), 1 / len(levels)),
+        test_mixture=sizes / sizes.sum(),
     )

@@ -15,9 +15,8 @@ import pandas as pd
 from scipy import stats
 
 from experiments import optimum
-from experiments.grid import SweepConfig
 from experiments.optimum import Interval, Study
-from experiments.pilot import measured
+from experiments.pilot import Mixtures, measured
 from theory.predictor import PREDICTOR, RULES, choose
 
 VALIDATED_FACTOR = 16
@@ -78,7 +77,7 @@ class Recommendation:
 def recommend(
     table: pd.DataFrame,
     study: Study,
-    config: SweepConfig,
+    config: Mixtures,
     data_size: int,
     *,
     fitted_up_to: int | None = None,
@@ -96,7 +95,7 @@ def recommend(
     Args:
       table: the tidy result table of the pilot.
       study: which cells of it.
-      config: the sweep's configuration (see `experiments.grid.sweep_config`).
+      config: of the sweep, or the levels of a scan (see `experiments.pilot`).
       data_size: the budget, at least the largest data size that is fitted.
       fitted_up_to: leave out the table's larger data sizes, as if they had not been run.
       replicates, seed: of the bootstrap.

@@ -125,7 +125,7 @@ def test_same_seed_same_answer():
     [
         ({"fitted_up_to": 16}, r"at least two data sizes, got \[16\] of \[16, 64, 256, 1024\]"),
         ({"fitted_up_to": None}, "data_size must be at least the pilot's largest, 1024, got 256"),
-        ({"config": TINY}, r"test slices must be those of config, \[1, 2, 3, 4\]"),
+        ({"config": TINY}, r"test slices must be those of the run, \[1, 2, 3, 4\]"),
     ],
 )
 def test_errors_name_what_is_accepted(options, message):
@@ -149,7 +149,7 @@ def test_mixtures_are_those_of_the_sweep():
         assert (np.flatnonzero(members.train_mixture[1]) + 1).tolist() == levels
         np.testing.assert_allclose(members.test_mixture, 1 / 18)
     unknown = TABLE.assign(train_mixture="odd")
-    with pytest.raises(ValueError, match=r"train_mixture must be one of .* got 'odd'"):
+    with pytest.raises(ValueError, match=r"mixture must be one of .* got 'odd'"):
         measured(unknown, Study("odd", "sft"), CONFIG)
 
 

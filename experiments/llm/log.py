@@ -1,0 +1,88 @@
+"""Where the numbers of a fine-tuning go as it runs, beside its own file: nowhere, or a tracker."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+Tracker = Literal["none", "tensorboard", "wandb"]
+
+
+class Log(Protocol):
+    """Takes numbers by step, and is closed at the end."""
+
+    def write(self, step: int, numbers: Mapping[str, float]) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class _Nowhere:
+    def write(self, step: int, numbers: Mapping[str, float]) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
+class _TensorBoard:
+    def __init__(self, directory: Path, settings: Mapping[str, Any]):
+        from tensorboardX import SummaryWriter
+
+        self._writer = SummaryWriter(str(directory / "tensorboard"))
+        self._writer.add_text("config", "\n".join(f"- {k}: {v}" for k, v in settings.items()))
+
+    def write(self, step: int, numbers: Mapping[str, float]) -> None:
+        for name, value in numbers.items():
+            self._writer.add_scalar(name, value, step)
+
+    def close(self) -> None:
+        self._writer.close()
+
+
+class _WeightsAndBiases:
+    def __init__(self, directory: Path, settings: Mapping[str, Any]):
+        import wandb
+
+        # The id keeps a run that was interrupted in one piece.
+        self._run = wandb.init(
+            dir=directory,
+            name=directory.name,
+            id=str(settings["id"]),
+            resume="allow",
+            config=dict(settings),
+        )
+
+    def write(self, step: int, numbers: Mapping[str, float]) -> None:
+        self._run.log(dict(numbers), step=step)
+
+    def close(self) -> None:
+        self._run.finish()
+
+
+TRACKERS: dict[Tracker, Callable[[Path, Mapping[str, Any]], Log]] = {
+    "none": lambda directory, settings: _Nowhere(),
+    "tensorboard": _TensorBoard,
+    "wandb": _WeightsAndBiases,
+}
+
+
+def open_log(tracker: Tracker, directory: Path, settings: Mapping[str, Any]) -> Log:
+    """Begin to log, or carry on.
+
+    Args:
+      tracker: a name in `TRACKERS`; the last two need ``pip install 'sweetspot[logging]'``.
+      directory: of the run.
+      settings: what to show beside the curves; ``id`` names the run.
+
+    Raises:
+      ValueError: if the tracker is unknown, or its package is not installed.
+    """
+    if tracker not in TRACKERS:
+        raise ValueError(f"tracker must be one of {tuple(TRACKERS)}, got {tracker!r}")
+    try:
+        return TRACKERS[tracker](directory, settings)
+    except ImportError as error:
+        raise ValueError(
+            f"tracker {tracker!r} needs: pip install 'sweetspot[logging]' ({error})"
+        ) from error

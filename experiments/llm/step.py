@@ -1,0 +1,225 @@
+"""One optimiser step on a real checkpoint, as a compiled program.
+
+Micro-batches add up: gradients of summed losses over the sum of the weights, so that a token counts
+the same in whichever micro-batch it is, however long the solutions beside it are.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Array, Bool, Float, Int
+
+from experiments.llm.lora import join, split
+from experiments.llm.loss import batch_loss_sums
+from experiments.llm.sharding import AXES, parameter_shardings
+from synth.decoder import DecoderConfig, Parameters
+from synth.finetune import Loss
+
+
+@dataclass(frozen=True)
+class StepConfig:
+    """What the program of a step depends on.
+
+    Attributes:
+      loss: ``sft`` or ``dft``, see `synth.finetune.FinetuneConfig`.
+      weight_decay: AdamW's decoupled decay, of matrices alone.
+      b2: decay of AdamW's second moment.
+      clip: global norm to which gradients are clipped.
+      packed: whether a row may hold several examples.
+      chunk_tokens: tokens of a row whose logits are held at once.
+    """
+
+    loss: Loss = "sft"
+    weight_decay: float = 0.0
+    b2: float = 0.999
+    clip: float = 1.0
+    packed: bool = False
+    chunk_tokens: int = 512
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Tokens:
+    """The examples of a step; every array [micro-batches, rows, length].
+
+    Attributes:
+      tokens, positions, loss_mask: see `experiments.llm.loss.loss_sums`.
+      segments: number of each token's example within its row, negative on padding.
+    """
+
+    tokens: Int[Array, "micro rows length"]
+    positions: Int[Array, "micro rows length"]
+    segments: Int[Array, "micro rows length"]
+    loss_mask: Bool[Array, "micro rows length"]
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class State:
+    """What a step changes.
+
+    Attributes:
+      trained: the parameters that are trained, in float32: all, or the adapters alone.
+      moments: state of the optimiser.
+    """
+
+    trained: Parameters
+    moments: Any
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Measured:
+    """What a step tells.
+
+    Attributes:
+      loss: mean over the solution tokens of the step, in nats; before the update.
+      gradient_norm: global norm, before it is clipped.
+    """
+
+    loss: Float[Array, ""]
+    gradient_norm: Float[Array, ""]
+
+
+Step = Callable[[Parameters, State, Tokens, Float[Array, ""]], tuple[State, Measured]]
+"""``(frozen, state, tokens, learning_rate) -> (state, measured)``; the state is given away."""
+
+
+def _is_matrix(parameters: Parameters) -> Any:
+    """True where weight decay applies: not on gains and biases."""
+    return jax.tree_util.tree_map_with_path(
+        lambda path, _: path[-1].key not in ("gain", "bias"), parameters
+    )
+
+
+def _optimiser(config: StepConfig) -> optax.GradientTransformation:
+    """AdamW but for the learning rate, which the step multiplies by."""
+    return optax.chain(
+        optax.clip_by_global_norm(config.clip),
+        optax.scale_by_adam(b2=config.b2),
+        optax.add_decayed_weights(config.weight_decay, mask=_is_matrix),
+    )
+
+
+def start(
+    decoder: DecoderConfig, parameters: Parameters, config: StepConfig, *, mesh: Mesh | None = None
+) -> tuple[Parameters, State]:
+    """What stays frozen, and the state before the first step.
+
+    Args:
+      decoder: with adapters, these alone are trained.
+      parameters: its weights; those that are trained are taken over, not copied.
+      config: of the steps.
+      mesh: where the parameters are.
+    """
+    frozen, trained = split(parameters) if decoder.lora else ({}, parameters)
+    init = _optimiser(config).init
+    with jax.numpy_dtype_promotion("standard"):
+        shapes = jax.eval_shape(init, trained)
+        moments = jax.jit(init, out_shardings=_shardings(shapes, mesh))(trained)
+    return frozen, State(trained, moments)
+
+
+def _shardings(tree: Any, mesh: Mesh | None) -> Any:
+    """Where parameters and what has their names and shapes live; scalars are everywhere."""
+    if mesh is None:
+        return None
+    everywhere = NamedSharding(mesh, PartitionSpec())
+    leaves, structure = jax.tree_util.tree_flatten_with_path(tree)
+    places = []
+    for path, leaf in leaves:
+        # Moments repeat the parameters' tree below fields of their own.
+        names = [key.key for key in path if isinstance(key, jax.tree_util.DictKey)]
+        named = functools.reduce(lambda inner, name: {name: inner}, reversed(names), leaf)
+        place = jax.tree.leaves(parameter_shardings(named, mesh)) if names else [everywhere]
+        places += place
+    return jax.tree.unflatten(structure, places)
+
+
+@functools.cache
+def make_step(decoder: DecoderConfig, config: StepConfig, mesh: Mesh | None = None) -> Step:
+    """The program of a step, compiled for each shape of `Tokens`.
+
+    Args:
+      decoder: shape of the model, and how it computes.
+      config: of the step.
+      mesh: where the parameters are; the rows of a micro-batch are spread over its axis ``fsdp``.
+    """
+    optimiser = _optimiser(config)
+
+    def sums(trained, frozen, micro):
+        parameters = join(frozen, trained) if decoder.lora else trained
+        return batch_loss_sums(
+            decoder,
+            parameters,
+            micro.tokens,
+            micro.positions,
+            micro.loss_mask,
+            config.loss,
+            segments=micro.segments if config.packed else None,
+            chunk_tokens=config.chunk_tokens,
+        )
+
+    def gradients(trained, frozen, tokens):
+        """Sums over micro-batches of gradients, losses and weights."""
+
+        def one(micro):
+            (loss, weight), gradient = jax.value_and_grad(sums, has_aux=True)(
+                trained, frozen, micro
+            )
+            return gradient, loss, weight
+
+        first = one(jax.tree.map(lambda leaf: leaf[0], tokens))
+        if len(tokens.tokens) == 1:
+            return first
+
+        def add(total, micro):
+            return jax.tree.map(jnp.add, total, one(micro)), None
+
+        rest = jax.tree.map(lambda leaf: leaf[1:], tokens)
+        return jax.lax.scan(add, first, rest)[0]
+
+    def step(frozen, state, tokens, learning_rate):
+        gradient, loss, weight = gradients(state.trained, frozen, tokens)
+        gradient = jax.tree.map(lambda leaf: leaf / weight, gradient)
+        # optax mixes Python and array scalars of other types.
+        with jax.numpy_dtype_promotion("standard"):
+            norm = optax.global_norm(gradient)
+            update, moments = optimiser.update(gradient, state.moments, state.trained)
+        trained = jax.tree.map(lambda old, new: old - learning_rate * new, state.trained, update)
+        after = State(trained, moments)
+        if mesh is not None:
+            # Fixed, or the second step would find its state elsewhere and compile anew.
+            after = jax.lax.with_sharding_constraint(after, _shardings(after, mesh))
+        return after, Measured(loss / weight, norm)
+
+    return jax.jit(step, donate_argnums=1)
+
+
+def place(tokens: Any, mesh: Mesh | None) -> Tokens:
+    """A batch of the loader on the devices: each reads its own rows of it.
+
+    Args:
+      tokens: an object with the fields of `Tokens`, whole in every process.
+      mesh: spreads rows over ``fsdp``; None for the default device.
+    """
+    fields = [getattr(tokens, name) for name in Tokens.__dataclass_fields__]
+    if mesh is None:
+        return Tokens(*map(jnp.asarray, fields))
+    sharding = NamedSharding(mesh, PartitionSpec(None, AXES[0]))
+    return Tokens(
+        *(
+            jax.make_array_from_callback(
+                field.shape, sharding, lambda index, field=field: field[index]
+            )
+            for field in fields
+        )
+    )
