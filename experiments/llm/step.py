@@ -20,7 +20,7 @@ from jaxtyping import Array, Bool, Float, Int
 from experiments.llm.lora import join, split
 from experiments.llm.loss import batch_loss_sums
 from experiments.llm.sharding import AXES, parameter_shardings
-from synth.decoder import DecoderConfig, Parameters
+from synth.decoder import DecoderConfig, Parameters, initialise
 from synth.finetune import Loss
 
 
@@ -144,6 +144,16 @@ def _shardings(tree: Any, mesh: Mesh | None) -> Any:
     return jax.tree.unflatten(structure, places)
 
 
+def _state_shardings(decoder: DecoderConfig, config: StepConfig, mesh: Mesh) -> Any:
+    def state():
+        parameters = initialise(decoder, jax.random.key(0))
+        trained = split(parameters)[1] if decoder.lora else parameters
+        with jax.numpy_dtype_promotion("standard"):
+            return State(trained, _optimiser(config).init(trained))
+
+    return _shardings(jax.eval_shape(state), mesh)
+
+
 @functools.cache
 def make_step(decoder: DecoderConfig, config: StepConfig, mesh: Mesh | None = None) -> Step:
     """The program of a step, compiled for each shape of `Tokens`.
@@ -192,16 +202,14 @@ def make_step(decoder: DecoderConfig, config: StepConfig, mesh: Mesh | None = No
         gradient = jax.tree.map(lambda leaf: leaf / weight, gradient)
         # optax mixes Python and array scalars of other types.
         with jax.numpy_dtype_promotion("standard"):
-            norm = optax.global_norm(gradient)
+            norm = optax.tree.norm(gradient)
             update, moments = optimiser.update(gradient, state.moments, state.trained)
         trained = jax.tree.map(lambda old, new: old - learning_rate * new, state.trained, update)
-        after = State(trained, moments)
-        if mesh is not None:
-            # Fixed, or the second step would find its state elsewhere and compile anew.
-            after = jax.lax.with_sharding_constraint(after, _shardings(after, mesh))
-        return after, Measured(loss / weight, norm)
+        return State(trained, moments), Measured(loss / weight, norm)
 
-    return jax.jit(step, donate_argnums=1)
+    # Fixed, or the second step would find its state elsewhere and compile anew.
+    places = None if mesh is None else (_state_shardings(decoder, config, mesh), None)
+    return jax.jit(step, donate_argnums=1, out_shardings=places)
 
 
 def place(tokens: Any, mesh: Mesh | None) -> Tokens:
