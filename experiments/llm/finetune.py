@@ -1,0 +1,486 @@
+"""Fine-tune a real checkpoint on encoded examples: all parameters, or adapters.
+
+A run is a directory::
+
+    manifest.json   configuration, base, digest of the data, versions, device, time
+    log.jsonl       one line a step: loss, gradient norm, learning rate, tokens, tokens per second
+    checkpoints/    parameters and optimiser, by step; removed when the run is complete
+    model/          the fine-tuned checkpoint as a Hugging Face folder, adapters merged
+
+A run that was killed carries on from its last checkpoint and ends with the same numbers, bit for
+bit: batches are a function of the step, and nothing else is random. On a GPU this needs
+``XLA_FLAGS=--xla_gpu_deterministic_ops=true``; and for float32 to agree with another device or
+number of devices, ``JAX_DEFAULT_MATMUL_PRECISION=highest``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+import math
+import shutil
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import orbax.checkpoint as ocp
+from jax.sharding import Mesh
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from experiments import checkpoint, provenance
+from experiments.llm import lora
+from experiments.llm.cost import peak_flops, training_flops
+from experiments.llm.data import Encoded
+from experiments.llm.distributed import gathered, is_first
+from experiments.llm.loader import Batch, Loader, num_steps
+from experiments.llm.log import Log, Tracker, open_log
+from experiments.llm.sharding import AXES
+from experiments.llm.step import Measured, State, StepConfig, make_step, place, start
+from experiments.results import Run, open_run
+from synth.decoder import Attention, DecoderConfig, Dtype, Execution, Lora, Parameters
+from synth.finetune import FinetuneConfig, Loss, Schedule, scheduled_rate
+
+ComputeUnit = Literal["epochs", "steps", "tokens"]
+PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "transformers", "numpy")
+
+
+class DivergedError(RuntimeError):
+    """The loss is not finite any more."""
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """How to fine-tune. The defaults are the paper's (arXiv 2605.12906).
+
+    Attributes:
+      loss: ``sft`` or ``dft``.
+      compute: amount of training, in `compute_unit`.
+      compute_unit: ``epochs`` over the data, optimiser ``steps``, or ``tokens`` processed.
+      batch_size: examples in an optimiser step, over all devices and micro-batches.
+      accumulation: micro-batches that a step is made of.
+      learning_rate: peak.
+      schedule, warmup: after a warm-up over this share of the steps, ``cosine`` or ``constant``.
+      weight_decay, b2, clip: of AdamW.
+      packed: put the examples of a step into as few rows as possible; the loss is the same.
+      lora: adapters to train in place of all parameters.
+      dtype: type of activations and matrix products; what is trained stays in float32.
+      remat: compute activations again in the backward pass instead of keeping them.
+      attention: see `synth.decoder.Execution`.
+      chunk_tokens: tokens of a row whose logits are held at once.
+      seed: of the order of examples and of new adapters.
+      checkpoint_every: steps between checkpoints; 0 for none.
+
+    Raises:
+      ValueError: if a field is out of range.
+    """
+
+    loss: Loss = "sft"
+    compute: float = 3.0
+    compute_unit: ComputeUnit = "epochs"
+    batch_size: int = 16
+    accumulation: int = 1
+    learning_rate: float = 5e-5
+    schedule: Schedule = "cosine"
+    warmup: float = 0.03
+    weight_decay: float = 0.0
+    b2: float = 0.999
+    clip: float = 1.0
+    packed: bool = False
+    lora: Lora | None = None
+    dtype: Dtype = "bfloat16"
+    remat: bool = True
+    attention: Attention = "plain"
+    chunk_tokens: int = 512
+    seed: int = 0
+    checkpoint_every: int = 200
+
+    def __post_init__(self) -> None:
+        # The fields that both have are checked by the simulator's.
+        shared = ("batch_size", "learning_rate", "schedule", "warmup", "weight_decay", "b2")
+        FinetuneConfig(
+            steps=1,
+            loss=self.loss,
+            clip=self.clip,
+            **{name: getattr(self, name) for name in shared},
+        )
+        Execution(self.dtype, self.remat, self.attention)
+        if self.compute <= 0:
+            raise ValueError(f"compute must be positive, got {self.compute}")
+        if self.compute_unit not in get_args(ComputeUnit):
+            raise ValueError(
+                f"compute_unit must be one of {get_args(ComputeUnit)}, got {self.compute_unit!r}"
+            )
+        for name, least in (("accumulation", 1), ("chunk_tokens", 1), ("checkpoint_every", 0)):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
+        if self.attention == "cudnn" and self.dtype == "float32":
+            raise ValueError("attention 'cudnn' needs dtype 'bfloat16', got 'float32'")
+
+    @property
+    def step(self) -> StepConfig:
+        """The part that a step's program depends on."""
+        return StepConfig(
+            self.loss, self.weight_decay, self.b2, self.clip, self.packed, self.chunk_tokens
+        )
+
+    def steps(self, encoded: Encoded) -> int:
+        """Optimiser steps that the compute buys, at least 1."""
+        if self.compute_unit == "steps":
+            return math.ceil(self.compute)
+        if self.compute_unit == "epochs":
+            return num_steps(len(encoded), self.compute, self.batch_size)
+        mean = float(np.mean([len(tokens) for tokens in encoded.tokens]))
+        return max(1, math.ceil(self.compute / (mean * self.batch_size)))
+
+    def rates(self, steps: int) -> np.ndarray:
+        """Learning rate of each step."""
+        return np.asarray(
+            jax.vmap(
+                lambda step: scheduled_rate(
+                    step,
+                    self.learning_rate,
+                    steps=steps,
+                    warmup=self.warmup,
+                    schedule=self.schedule,
+                )
+            )(jnp.arange(steps)),
+            np.float32,
+        )
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A fine-tuned decoder, adapters beside their kernels.
+
+    Attributes:
+      decoder, parameters: the model.
+      losses: mean loss in nats per solution token before each step of this process.
+    """
+
+    decoder: DecoderConfig
+    parameters: Parameters
+    losses: np.ndarray
+
+
+def load_base(
+    path_or_id: checkpoint.PathLike, config: TrainingConfig, *, mesh: Mesh | None = None
+) -> tuple[DecoderConfig, Parameters]:
+    """A checkpoint as the fine-tuning wants it: what is trained in float32, new adapters attached.
+
+    Raises:
+      FileNotFoundError, ValueError: see `experiments.checkpoint.load`.
+    """
+    kept = config.dtype if config.lora else "float32"
+    decoder, parameters = checkpoint.load(path_or_id, mesh=mesh, dtype=kept)
+    execution = Execution(config.dtype, config.remat, config.attention)
+    decoder = dataclasses.replace(decoder, execution=execution)
+    if config.lora is None:
+        return decoder, parameters
+    return lora.attach(decoder, parameters, config.lora, jax.random.key(config.seed), mesh=mesh)
+
+
+def make_loader(encoded: Encoded, config: TrainingConfig, *, mesh: Mesh | None = None) -> Loader:
+    """The batches of a fine-tuning, step by step.
+
+    Raises:
+      ValueError: if there are no examples.
+    """
+    num_examples = None
+    if config.compute_unit == "epochs":
+        # The last step holds what is left of the last epoch.
+        num_examples = max(1, math.ceil(round(config.compute * len(encoded), 6)))
+    return Loader(
+        encoded,
+        batch_size=config.batch_size,
+        steps=config.steps(encoded),
+        seed=config.seed,
+        accumulation=config.accumulation,
+        packed=config.packed,
+        row_multiple=mesh.shape[AXES[0]] if mesh is not None else 1,
+        num_examples=num_examples,
+    )
+
+
+def train(
+    decoder: DecoderConfig,
+    parameters: Parameters,
+    loader: Loader,
+    config: TrainingConfig,
+    *,
+    mesh: Mesh | None = None,
+    directory: Path | None = None,
+    log: Log | None = None,
+) -> Trained:
+    """Fine-tune parameters that are in memory, which are given away.
+
+    Args:
+      decoder, parameters: see `load_base`.
+      loader: the batches.
+      config: how to train.
+      mesh: where the parameters are.
+      directory: keeps ``checkpoints/`` and ``log.jsonl``, and carries on with what is there; None
+        for neither.
+      log: takes the numbers as well.
+
+    Raises:
+      DivergedError: if the loss is not finite.
+    """
+    step_program = make_step(decoder, config.step, mesh)
+    frozen, state = start(decoder, parameters, config.step, mesh=mesh)
+    with (
+        _Checkpoints(directory, config.checkpoint_every, loader.steps) as checkpoints,
+        contextlib.closing(_Meter(decoder, loader, config, directory, log)) as meter,
+    ):
+        begin, state = checkpoints.latest(state)
+        meter.begin(begin)
+        for number, batch in zip(range(begin, loader.steps), loader.iterate(begin), strict=True):
+            rate = jnp.float32(meter.rates[number])
+            state, measured = step_program(frozen, state, place(batch, mesh), rate)
+            meter.add(number, batch, measured)
+            if checkpoints.is_due(number + 1):
+                meter.flush()
+                checkpoints.save(number + 1, state)
+        meter.flush()
+    trained = lora.join(frozen, state.trained) if decoder.lora else state.trained
+    return Trained(decoder, trained, np.array(meter.losses))
+
+
+class _Meter:
+    """Keeps a line for each step, shows how far and how fast they go."""
+
+    def __init__(
+        self,
+        decoder: DecoderConfig,
+        loader: Loader,
+        config: TrainingConfig,
+        directory: Path | None,
+        log: Log | None,
+    ):
+        self.rates, self.losses = config.rates(loader.steps), []
+        self._decoder, self._loader, self._log = decoder, loader, log
+        self._path = directory / "log.jsonl" if directory is not None and is_first() else None
+        self._peak = peak_flops()
+        self._seconds = self._tokens = 0.0
+        self._last: float | None = None
+        self._waiting: tuple[int, Batch, Measured] | None = None
+        self._bar = Progress(
+            TextColumn("steps"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.description}"),
+            disable=not is_first(),
+            transient=True,
+        )
+        self._task = self._bar.add_task("compiling", total=loader.steps)
+
+    def begin(self, steps_done: int) -> None:
+        """Start to show; drop the lines of steps that will be done again."""
+        self._bar.start()
+        self._bar.update(self._task, completed=steps_done)
+        if self._path is not None:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            self._path.touch()
+            kept = self._path.read_text().splitlines(keepends=True)[:steps_done]
+            self._path.write_text("".join(kept))
+
+    def close(self) -> None:
+        self._bar.stop()
+
+    def add(self, step: int, batch: Batch, measured: Measured) -> None:
+        """Take a step that may still be running, and write the one before."""
+        self.flush()
+        self._waiting = step, batch, measured
+
+    def flush(self) -> None:
+        """Wait for the step that was added last, and write it.
+
+        Raises:
+          DivergedError: if its loss is not finite.
+        """
+        if self._waiting is None:
+            return
+        (step, batch, measured), self._waiting = self._waiting, None
+        loss, norm = float(measured.loss), float(measured.gradient_norm)
+        numbers = {
+            "loss": loss,
+            "gradient_norm": norm,
+            "learning_rate": float(self.rates[step]),
+        } | self._speed(int((batch.segments >= 0).sum()))
+        self.losses.append(loss)
+        if self._path is not None:
+            with self._path.open("a") as file:
+                file.write(json.dumps({"step": step} | numbers) + "\n")
+        if self._log is not None:
+            self._log.write(step, numbers)
+        words = [f"loss {loss:.3f}"]
+        if "tokens_per_second" in numbers:
+            words.append(f"{numbers['tokens_per_second']:,.0f} tokens/s")
+        if "mfu" in numbers:
+            words.append(f"MFU {numbers['mfu']:.0%}")
+        self._bar.update(self._task, advance=1, description=", ".join(words))
+        if not math.isfinite(loss):
+            raise DivergedError(f"the loss of step {step} is {loss}: lower the learning rate")
+
+    def _speed(self, tokens: int) -> dict[str, float]:
+        """Tokens of a step; those a second, and MFU, over all steps but the first (it compiles)."""
+        now = time.monotonic()
+        found: dict[str, float] = {"tokens": tokens}
+        if self._last is not None:
+            self._seconds += now - self._last
+            self._tokens += tokens
+            found["tokens_per_second"] = self._tokens / self._seconds
+            if self._peak is not None:
+                done = training_flops(self._decoder, self._tokens, self._loader.length)
+                found["mfu"] = done / self._seconds / self._peak / jax.device_count()
+        self._last = now
+        return found
+
+
+class _Checkpoints:
+    """States by the number of steps behind them; without a directory it keeps none."""
+
+    def __init__(self, directory: Path | None, every: int, steps: int):
+        self._every, self._steps, self._manager = every, steps, None
+        if directory is not None and every:
+            options = ocp.CheckpointManagerOptions(
+                max_to_keep=1,
+                cleanup_tmp_directories=True,
+                # On a CPU the next step would write over what is being saved.
+                enable_async_checkpointing=False,
+            )
+            self._manager = ocp.CheckpointManager(
+                (directory / "checkpoints").absolute(), options=options
+            )
+
+    def __enter__(self) -> _Checkpoints:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._manager is not None:
+            self._manager.close()
+
+    def latest(self, state: State) -> tuple[int, State]:
+        """Steps done and the state after them; none and `state` where nothing was kept."""
+        if self._manager is None or (step := self._manager.latest_step()) is None:
+            return 0, state
+        like = jax.tree.map(ocp.utils.to_shape_dtype_struct, vars(state))
+        found = self._manager.restore(step, args=ocp.args.StandardRestore(like))
+        return step, State(**found)
+
+    def is_due(self, steps_done: int) -> bool:
+        """Whether the state after so many steps is to be kept; that after the last one is."""
+        if self._manager is None:
+            return False
+        return steps_done % self._every == 0 or steps_done == self._steps
+
+    def save(self, steps_done: int, state: State) -> None:
+        """Keep a state in place of the one before."""
+        if self._manager is not None:
+            self._manager.save(steps_done, args=ocp.args.StandardSave(vars(state)))
+
+
+def digest(encoded: Encoded) -> str:
+    """Fingerprint of the tokens that are trained on."""
+    found = hashlib.sha256(np.asarray(encoded.prompt_lengths, np.int64).tobytes())
+    for tokens in encoded.tokens:
+        found.update(np.int64(len(tokens)).tobytes() + tokens.astype(np.int64).tobytes())
+    return found.hexdigest()[:16]
+
+
+def finetune(
+    base: checkpoint.PathLike,
+    encoded: Encoded,
+    config: TrainingConfig,
+    out: Path,
+    *,
+    mesh: Mesh | None = None,
+    tracker: Tracker = "none",
+    about: Mapping[str, Any] | None = None,
+) -> Path:
+    """Fine-tune a checkpoint in `out`, or carry on with the run that is there.
+
+    With `jax.distributed` every process calls it with the same arguments, and `out` on a file
+    system that all of them share.
+
+    Args:
+      base: a checkpoint's folder or hub id, see `experiments.checkpoint.folder`.
+      encoded: the examples.
+      config: how to train.
+      out: the run's directory; new, or holding the same run.
+      mesh: devices to spread over; None for the default device.
+      tracker: where the numbers go beside ``log.jsonl``.
+      about: more for the manifest, such as where the examples are from.
+
+    Returns:
+      The fine-tuned checkpoint's folder.
+
+    Raises:
+      FileNotFoundError, ValueError: if the base or an example cannot be used, before any training.
+      ResultsError: if `out` holds something else.
+      DivergedError: if the loss is not finite.
+    """
+    folder = checkpoint.folder(base)
+    _check_lengths(checkpoint.read_config(folder), encoded)
+    identity = {
+        "base": str(base),
+        "config": dataclasses.asdict(config),
+        "num_examples": len(encoded),
+        "data": digest(encoded),
+        **(about or {}),
+    }
+    with contextlib.ExitStack() as stack:
+        run = stack.enter_context(open_run(out, identity)) if is_first() else None
+        if (out / "model").exists():
+            return out / "model"
+        log = open_log(tracker if is_first() else "none", out, {"id": identity["data"]} | identity)
+        stack.callback(log.close)
+        began = time.monotonic()
+        decoder, parameters = load_base(folder, config, mesh=mesh)
+        loader = make_loader(encoded, config, mesh=mesh)
+        trained = train(decoder, parameters, loader, config, mesh=mesh, directory=out, log=log)
+        save_trained(trained, out / "model", like=folder)
+        if run is not None:
+            _close(run, began)
+    return out / "model"
+
+
+def save_trained(trained: Trained, path: Path, *, like: Path) -> None:
+    """Write a Hugging Face folder, adapters merged, in the base's type and with its tokenizer."""
+    decoder, parameters = trained.decoder, trained.parameters
+    if decoder.lora is not None:
+        decoder, parameters = lora.merge(decoder, parameters)
+    parameters = gathered(parameters)
+    if is_first():
+        checkpoint.save(path, decoder, parameters, dtype=checkpoint.stored_dtype(like), like=like)
+
+
+def _check_lengths(decoder: DecoderConfig, encoded: Encoded) -> None:
+    longest = max((len(tokens) for tokens in encoded.tokens), default=0)
+    if not longest:
+        raise ValueError("encoded must hold examples, got none")
+    if longest > decoder.max_positions:
+        raise ValueError(
+            f"examples must fit into the context of the checkpoint, {decoder.max_positions} "
+            f"tokens, got one of {longest}"
+        )
+
+
+def _close(run: Run, began: float) -> None:
+    """Say what ran where, and drop what only a resume needs."""
+    run.update_manifest(
+        status="complete",
+        wall_time_seconds=round(time.monotonic() - began, 1),
+        commit=provenance.commit(),
+        device=provenance.device_name(),
+        num_devices=jax.device_count(),
+        versions=provenance.versions(PACKAGES),
+    )
+    shutil.rmtree(run.directory / "checkpoints", ignore_errors=True)

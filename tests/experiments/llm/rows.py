@@ -1,0 +1,24 @@
+"""Small iGSM problems as lines of a file."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from experiments.export import chat
+from synth.tasks.igsm import problems
+
+
+def write_rows(path: Path, number: int, *, levels: tuple[int, ...] = (1, 2), seed: int = 0) -> Path:
+    """Write `number` problems of these levels in turn, as chats with op and answer."""
+    streams = [problems(level, number, seed=seed) for level in levels]
+    with path.open("w") as file:
+        for index in range(number):
+            one = next(streams[index % len(streams)])
+            row = {
+                "messages": chat(one.problem, one.solution, one.answer),
+                "answer": one.answer,
+                "difficulty": one.difficulty,
+            }
+            file.write(json.dumps(row) + "\n")
+    return path
