@@ -166,6 +166,11 @@ class ExportConfig:
             )
 
     @property
+    def modulus(self) -> int:
+        """The preset's modulus of all arithmetic."""
+        return igsm.PRESETS[self.preset].settings.modulus
+
+    @property
     def parts(self) -> list[Part]:
         """Every file of the export, training before test."""
         grid: list[tuple[Stream, tuple[int, ...], list[int]]] = [
@@ -397,8 +402,8 @@ def card(config: ExportConfig, counts: dict[str, dict[str, Any]]) -> str:
             "# iGSM",
             "",
             "Grade-school-like problems whose difficulty is the number of arithmetic operations",
-            f"(modulo 23) that the answer needs. Generator preset `{config.preset}`, seed "
-            f"{config.seed}, made by sweetspot",
+            f"(modulo {config.modulus}) that the answer needs. Generator preset "
+            f"`{config.preset}`, seed {config.seed}, made by sweetspot",
             f"(`sweetspot tasks export igsm`). Every row {checked}.",
             "",
             "```python",
@@ -454,7 +459,10 @@ def _block(config: ExportConfig, part: Part, numbers: range) -> list[Row]:
     rows = [_row(problem, number) for problem, number in draws]
     for row in rows if config.verify else ():
         verdict = igsm.verify(
-            row["problem"], row["messages"][-1]["content"], categories=igsm.CATEGORIES
+            row["problem"],
+            row["messages"][-1]["content"],
+            modulus=config.modulus,
+            categories=igsm.CATEGORIES,
         )
         if not verdict.ok:
             raise ResultsError(

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from synth.task import Mixture, pool
-from synth.tasks.igsm import CATEGORIES, IGSM, PRESETS, graph, problems, verify
+from synth.tasks.igsm import CATEGORIES, IGSM, PRESETS, Preset, graph, problems, verify
 from synth.tasks.igsm.graph import Settings, draw, draw_num_ops
 from synth.tasks.igsm.layers import worlds
 from synth.tasks.igsm.names import CHAINS, draw_names
@@ -235,12 +235,13 @@ def test_processes_change_nothing(processes):
 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_records_of_every_preset_are_right(preset):
+    modulus = PRESETS[preset].settings.modulus
     for difficulty in (1, 2, 5, 10, 20):
         for one in problems(difficulty, 10, seed=0, preset=preset):
             assert one.difficulty == difficulty
-            assert 0 <= one.answer < 23
+            assert 0 <= one.answer < modulus
             assert one.solution.endswith(f" = {one.answer}.")
-            assert verify(one.problem, one.solution, categories=CATEGORIES).ok
+            assert verify(one.problem, one.solution, modulus=modulus, categories=CATEGORIES).ok
             assert 0 <= one.template < NUM_BINS
 
 
@@ -252,6 +253,26 @@ def test_length_matched_problems_have_one_length_at_every_op():
     ]
     assert max(sentences[:3]) - min(sentences[:3]) < 3
     assert sentences[5] > 2 * sentences[3]
+
+
+def test_tiny_problems_are_short_and_from_few_names():
+    items, distractors = set(), set()
+    for one in problems(3, 200, seed=0, preset="tiny"):
+        read = read_problem(one.problem)
+        assert one.problem.startswith("How many ")
+        stated = set(read.statements)
+        used = {step.partition(" as ")[0] for step in one.solution.split("Define ")[1:]}
+        distractors.add(len(stated - used))
+        items |= {part for name in stated for part in name.split("'s ")}
+    assert distractors == {0, 1, 2}
+    assert len(items) == 16
+    # Modulo another number than the preset's, the same text is wrong.
+    assert any(
+        not verify(one.problem, one.solution, categories=CATEGORIES).ok
+        for one in problems(3, 20, seed=0, preset="tiny")
+    )
+    with pytest.raises(ValueError, match="max_distractors must be at least 0, or None, got -1"):
+        Preset(Settings(), max_distractors=-1)
 
 
 def test_splits_by_template():
@@ -272,7 +293,7 @@ def test_splits_by_template():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"preset": "papr"}, "preset must be one of ['hard', 'length_matched', 'med', 'paper'], g"),
+        ({"preset": "papr"}, "preset must be one of ['hard', 'length_matched', 'med', 'paper', 't"),
         ({"difficulty": 0}, "difficulty must be at least 1, got 0"),
         ({"difficulty": 99, "preset": "med"}, "num_ops must be at most 2 * max_edge = 40 for the"),
         ({"count": -1}, "count must be at least 0, got -1"),

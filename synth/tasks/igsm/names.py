@@ -159,9 +159,11 @@ class Names:
     items: tuple[tuple[str, ...], ...]
 
 
-def draw_names(widths: tuple[int, ...], rng: Random) -> Names:
+def draw_names(
+    widths: tuple[int, ...], rng: Random, chains: tuple[tuple[Category, ...], ...] = CHAINS
+) -> Names:
     """Draw a stretch of a chain, in it a kind for each layer, and its items without replacement."""
-    chain = rng.choice(CHAINS)
+    chain = rng.choice(chains)
     start = rng.randrange(len(chain) - len(widths) + 1)
     layers = chain[start : start + len(widths)]
     items = (

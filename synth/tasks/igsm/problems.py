@@ -18,7 +18,7 @@ from typing import Literal, get_args
 import numpy as np
 
 from synth.tasks.igsm.graph import Drawn, Settings, draw, draw_num_ops
-from synth.tasks.igsm.names import draw_names
+from synth.tasks.igsm.names import CHAINS, Category, draw_names
 from synth.tasks.igsm.text import Detail, OutOfSymbolsError, Question, Wording
 from synth.tasks.igsm.work import Operand, work
 
@@ -39,11 +39,33 @@ class Preset:
       settings: how problems are drawn.
       detail: what solutions say.
       question: stands ``last`` or ``first``.
+      chains: what things may be called.
+      max_distractors: most sentences that the question does not need; with more of them a problem
+        is drawn again. None for any number.
+
+    Raises:
+      ValueError: if `max_distractors` is negative.
     """
 
     settings: Settings
     detail: Detail = field(default_factory=Detail)
     question: Question = "last"
+    chains: tuple[tuple[Category, ...], ...] = CHAINS
+    max_distractors: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.max_distractors is not None and self.max_distractors < 0:
+            raise ValueError(
+                f"max_distractors must be at least 0, or None, got {self.max_distractors}"
+            )
+
+    def accepts(self, drawn: Drawn) -> bool:
+        """Whether a draw has few enough distractors."""
+        return self.max_distractors is None or drawn.num_distractors <= self.max_distractors
+
+
+FEW_NAMES = tuple(Category(category.name, (category.kinds[0][:4],)) for category in CHAINS[0])
+"""One chain with as many items in each category as the widest layer has."""
 
 
 PRESETS: dict[str, Preset] = {
@@ -51,11 +73,20 @@ PRESETS: dict[str, Preset] = {
     "hard": Preset(Settings("light", max_op=21, max_edge=28)),
     "paper": Preset(Settings("heavy")),
     "length_matched": Preset(Settings("heavy", max_edge=28, min_edge=24)),
+    "tiny": Preset(
+        Settings("heavy", modulus=5, shuffle=6),
+        Detail(canonical=True),
+        question="first",
+        chains=(FEW_NAMES,),
+        max_distractors=2,
+    ),
 }
 """``med`` and ``hard`` are those of Ye et al.; ``paper`` is that of Liu et al., arXiv 2605.12906
 (heavy, op fixed, ``max_edge = floor(4 op / 3) + 1``); ``length_matched`` holds the number of edges,
 and so of sentences, to the same range at every op, so that op is not confounded with the length of
-the problem."""
+the problem. ``tiny`` is for models of some hundred thousand parameters, trained in minutes on two
+processor cores: modulo 5, the question first and the sentences in an order of computation, at most
+two of them distractors, one solution for a problem, and 16 names of items."""
 
 
 @dataclass(frozen=True)
@@ -182,10 +213,12 @@ def _problem(
     num_ops = draw_num_ops(chosen.settings, rng) if difficulty is None else difficulty
     while True:
         drawn = draw(chosen.settings, num_ops, rng)
+        if not chosen.accepts(drawn):
+            continue
         template = template_bin(drawn)
         if split is not None and template not in BINS[split]:
             continue
-        wording = Wording(drawn, draw_names(drawn.structure.widths, rng))
+        wording = Wording(drawn, draw_names(drawn.structure.widths, rng, chosen.chains))
         try:
             solution = wording.solution(chosen.detail, rng)
         except OutOfSymbolsError:
