@@ -267,6 +267,14 @@ def test_a_row_that_fails_the_verifier_stops_the_export(tmp_path, monkeypatch):
     assert "was **not** checked by the verifier" in text
 
 
+def test_the_modulus_is_the_presets(tmp_path):
+    config = dataclasses.replace(SMALL, preset="tiny")
+    export_igsm(config, tmp_path / "data")
+    assert "(modulo 5) that the answer needs" in (tmp_path / "data" / "README.md").read_text()
+    rows = read_rows(tmp_path / "data" / "train" / "op04.jsonl")
+    assert {row["answer"] for row in rows} <= set(range(5))
+
+
 def test_directories_that_are_refused(exported, tmp_path):
     with pytest.raises(ResultsError, match=r"holds another run; it differs in settings.seed"):
         export_igsm(dataclasses.replace(SMALL, seed=5), exported)

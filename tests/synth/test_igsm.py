@@ -261,7 +261,7 @@ def test_tiny_problems_are_short_and_from_few_names():
         read = read_problem(one.problem)
         assert one.problem.startswith("How many ")
         stated = set(read.statements)
-        used = {step.partition(" as ")[0] for step in one.solution.split("Define ")[1:]}
+        used = {step.partition(";")[0] for step in one.solution.split(". ")}
         distractors.add(len(stated - used))
         items |= {part for name in stated for part in name.split("'s ")}
     assert distractors == {0, 1, 2}
