@@ -1,8 +1,9 @@
 """Certified risk bounds (filled markers) over the measured risk of the same predictor (hollow) and
 the risk of the plainly fine-tuned member (black), on fresh draws of the training mixture. Upper
-row: half of the sample is held out, so that every certificate is close to the test-set bound. Lower
-row: the prior stands at the base and all of the sample trains the posterior. All bounds hold at
-once with the probability in the title; means over bases and seeds, bars from lowest to highest.
+row: half of the sample is held out (all of it, for a checkpoint that was made from other data), so
+that every certificate is close to the test-set bound. Lower row: the prior stands at the base and
+all of the sample trains the posterior. All bounds hold at once with the probability in the title;
+means over bases and seeds, bars from lowest to highest.
 
 The bounds come from `sweetspot bound`; how delta was split is in the title and in the table.
 """
@@ -37,8 +38,11 @@ def plot(tables: Mapping[str, pd.DataFrame]) -> Figure:
     levels = sorted(certificates["difficulty"].unique())
     sizes = sorted(certificates["data_size"].unique())
     rows = [row for row in methods(certificates) if row]
-    titles = [f"trained on 1..{level}" for level in levels]
+    titles = style.level_titles(certificates, levels)
     figure, axes = style.panels(titles, rows=len(rows), width=2.4, height=2.9)
+    # A checkpoint that was made from other data leaves all of the sample to test it.
+    is_whole = (certificates["num_examples"] == certificates["data_size"]).all()
+    held_out = "all n held out" if is_whole else "n / 2 held out"
     names = [method for row in rows for method in row]
     handles = {}
     for row, shown in enumerate(rows):
@@ -82,7 +86,7 @@ def plot(tables: Mapping[str, pd.DataFrame]) -> Figure:
             axis.set_ylim(-0.03, 1.03)
             axis.set_xlabel("")
         of_half = set(shown) <= set(ROWS[0])
-        said = "n / 2 held out" if of_half else "all n train;\nprior at the base"
+        said = held_out if of_half else "all n train;\nprior at the base"
         axes[row, 0].annotate(
             said,
             (0.97, 0.97),

@@ -45,7 +45,8 @@ def plot(tables: Mapping[str, pd.DataFrame]) -> Figure:
     """Stacked bars over difficulty: rows for the smallest and largest n, columns for predictors."""
     certificates = tables["certificates"]
     found = list(certificates["method"].unique())
-    blocks = [name for name in found if name not in ("base", "test-set", "held-out", "candidates")]
+    points = ("base", "checkpoint", "test-set", "held-out", "candidates")
+    blocks = [name for name in found if name not in points]
     shown = [name for name in ("candidates", "test-set") if name in found][:1] + blocks[:1]
     shown = shown or found[:1]
     levels = sorted(certificates["difficulty"].unique())

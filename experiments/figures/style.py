@@ -109,6 +109,13 @@ def panel_grid(
     return figure, axes
 
 
+def level_titles(certificates: pd.DataFrame, levels: Sequence[int]) -> list[str]:
+    """What each level's certificates are about: their training mixture."""
+    kinds = set(certificates.get("train_mixture", ["range"]))
+    words = "difficulty {}" if kinds == {"exact"} else "trained on 1..{}"
+    return [words.format(level) for level in levels]
+
+
 def size_axis(axis: Axes, sizes: Sequence[int]) -> None:
     """Make x the data size: logarithmic, with the sizes themselves as ticks."""
     axis.set_xscale("log", base=2)

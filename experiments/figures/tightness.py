@@ -28,7 +28,7 @@ def plot(tables: Mapping[str, pd.DataFrame]) -> Figure:
     certificates = tables["certificates"]
     names = list(certificates["method"].unique())
     levels = sorted(certificates["difficulty"].unique())
-    figure, axes = style.panels([f"trained on 1..{level}" for level in levels], width=2.4)
+    figure, axes = style.panels(style.level_titles(certificates, levels), width=2.4)
     lines = {}
     for axis, level in zip(axes[0], levels, strict=True):
         cells = certificates.loc[certificates["difficulty"] == level]

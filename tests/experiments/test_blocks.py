@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments.blocks import BLOCKS, KERNELS, lora, selection, subspace
-from synth.decoder import DecoderConfig, Parameters, initialise, num_parameters
+from experiments.blocks import BLOCKS, KERNELS, adapters, lora, selection, subspace, within
+from synth.decoder import DecoderConfig, Lora, Parameters, initialise, logits, num_parameters
 
 DECODER = DecoderConfig(
     vocab_size=5,
@@ -173,6 +173,54 @@ def test_a_subspace_is_linear_and_has_its_dimension(origin):
     assert (columns != 0).all()
     coordinates = np.array([0.5, -2.0, 3.0, 1.0], np.float32)
     np.testing.assert_allclose(flat(jnp.asarray(coordinates)), columns @ coordinates, atol=1e-6)
+
+
+def test_adapters_compute_what_lora_does(centre):
+    rank, names = 2, ("query", "down")
+    beside, inside = adapters(centre, rank, names), lora(centre, rank, names)
+    assert beside.size == inside.size
+    coordinates = 0.3 * jax.random.normal(jax.random.key(1), (beside.size,))
+    adapted = dataclasses.replace(DECODER, lora=Lora(rank, rank, ("query", "down")))
+    moved = beside.apply(coordinates)
+    read = jax.jit(logits, static_argnums=0)
+    inputs = (jnp.array([0, 3, 1, 4, 2]), jnp.arange(5))
+    found = read(adapted, moved, *inputs)
+    expected = read(DECODER, inside.apply(coordinates), *inputs)
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+    assert np.abs(expected - read(DECODER, centre, *inputs)).max() > 0.1
+    for name in names:
+        assert moved["layers"][name]["kernel"] is centre["layers"][name]["kernel"]
+
+
+def test_a_subspace_within_a_block_moves_it_along_few_columns(origin):
+    outer = selection(origin, ("bias",))
+    inner = within(outer, 3)
+    assert inner.size == 3
+
+    def flat(coordinates: jax.Array) -> np.ndarray:
+        moved = leaves(inner.apply(coordinates))
+        assert all((leaf == 0).all() for path, leaf in moved.items() if not path.endswith("bias"))
+        own = [leaf.reshape(-1) for path, leaf in moved.items() if path.endswith("bias")]
+        return np.concatenate(own)
+
+    columns = np.stack([flat(row) for row in jnp.eye(3)], axis=1)
+    assert columns.shape == (outer.size, 3)
+    assert np.linalg.matrix_rank(columns) == 3
+    np.testing.assert_allclose(np.linalg.norm(columns, axis=0), 1.0, rtol=0.3)
+    np.testing.assert_allclose(
+        flat(jnp.array([1.0, -2.0, 0.5])), columns @ np.array([1.0, -2.0, 0.5]), atol=1e-6
+    )
+
+
+@pytest.mark.parametrize(("name", "end"), [("gains", "gain"), ("lora", "kernel")])
+def test_small_moves_are_not_lost_on_a_bfloat16_centre(name, end, centre):
+    half = jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), centre)
+    block = BLOCKS[name](half)
+    moved = leaves(block.apply(jnp.full(block.size, 1e-5)))
+    for path, leaf in leaves(half).items():
+        step = np.abs(moved[path].astype(np.float32) - leaf.astype(np.float32))
+        assert ((step > 0).mean() > 0.9) == path.endswith(end)
+        assert step.max() < 1e-4
 
 
 def test_blocks_can_be_built_around_a_traced_centre(centre):
