@@ -106,8 +106,13 @@ class Problems:
     def take(self, rows: Iterable[int]) -> Problems:
         """Those with these numbers, in this order."""
         chosen = [int(row) for row in rows]
-        columns = (self.prompts, self.solutions, self.answers, self.ops)
-        return Problems(*([column[row] for row in chosen] for column in columns), name=self.name)
+        return Problems(
+            [self.prompts[row] for row in chosen],
+            [self.solutions[row] for row in chosen],
+            [self.answers[row] for row in chosen],
+            [self.ops[row] for row in chosen],
+            self.name,
+        )
 
 
 def read(
@@ -121,7 +126,7 @@ def read(
 
     Args:
       source, split, configuration: see `experiments.llm.sources.load_rows`. A folder made by
-        ``sweetspot tasks export`` has the configurations ``base``, ``train-op06`` and so on, and
+        ``sweetspot tasks export`` has the configurations ``base``, ``train-op6`` and so on, and
         ``test``.
       columns: names of the columns.
 
@@ -138,38 +143,67 @@ def read(
         raise ValueError(f"{name}: {error}") from error
 
 
+@dataclass(frozen=True)
+class Source:
+    """Where problems are, as one argument.
+
+    Attributes:
+      source, split, configuration: see `experiments.llm.sources.load_rows`.
+      columns: names of the columns, where they are not the usual ones.
+    """
+
+    source: str
+    split: str | None = None
+    configuration: str | None = None
+    columns: Columns = DEFAULT_COLUMNS
+
+    def read(self) -> Problems:
+        """The problems; errors as `read`."""
+        return read(
+            self.source, split=self.split, configuration=self.configuration, columns=self.columns
+        )
+
+
 def _problems(rows: Any, columns: Columns, name: str) -> Problems:
     """Rows of a data set as problems."""
     is_pair = columns.problem is not None or columns.solution is not None
-    place = {
-        part: _find(rows.column_names, part, getattr(columns, part))
-        for part in USUAL
-        if not (is_pair and part == "messages")
-    }
-    values = {part: rows[column][:] for part, column in place.items() if column is not None}
-    answers = [_text(value) for value in values.get("answer", [None] * len(rows))]
+    values: dict[str, list[Any]] = {}
+    for part in USUAL:
+        if is_pair and part == "messages":
+            continue
+        if (column := _find(rows.column_names, part, getattr(columns, part))) is not None:
+            values[part] = rows[column][:]
     if "messages" in values:
         pairs = [_parts(chat, row) for row, chat in enumerate(values["messages"])]
-        prompts, solutions = ([pair[side] for pair in pairs] for side in (0, 1))
+        prompts, solutions = [prompt for prompt, _ in pairs], [solution for _, solution in pairs]
+        answers = _texts(values.get("answer", [None] * len(rows)))
     else:
-        for part in ("problem", "solution"):
-            if part not in values and not (part == "solution" and "answer" in values):
-                raise ValueError(f"there is no column of {part}s among {rows.column_names}")
-        problems = [_text(value) for value in values["problem"]]
-        if "choices" in values:
-            problems = [*map(_with_choices, problems, values["choices"])]
-            answers = [*map(_letter, values.get("answer", answers))]
-        solutions = [_text(value) for value in values.get("solution", answers)]
-        if "solution" not in values:
-            answers = [answer.rpartition("####")[2].strip() for answer in answers]
+        if "problem" not in values:
+            raise ValueError(f"there is no column of problems among {rows.column_names}")
+        if "solution" not in values and "answer" not in values:
+            raise ValueError(f"there is no column of solutions among {rows.column_names}")
+        texts, solutions, answers = _columns(values)
         system = [{"role": "system", "content": columns.system}] if columns.system else []
-        prompts = [[*system, {"role": "user", "content": problem}] for problem in problems]
+        prompts = [[*system, {"role": "user", "content": text}] for text in texts]
     for row, (prompt, solution) in enumerate(zip(prompts, solutions, strict=True)):
         if not prompt[-1]["content"].strip():
             raise ValueError(f"row {row} has an empty problem")
         if not solution.strip():
             raise ValueError(f"row {row} has an empty solution")
     return Problems(prompts, solutions, answers, _levels(values, columns, len(rows)), name)
+
+
+def _columns(values: Mapping[str, list[Any]]) -> tuple[list[str], list[str], list[str]]:
+    """Problems, solutions and answers of a data set that has them in columns."""
+    problems = _texts(values["problem"])
+    answers = values.get("answer", [None] * len(problems))
+    if "choices" in values:
+        problems = [*map(_with_choices, problems, values["choices"])]
+        answers = [*map(_letter, answers)]
+    answers = _texts(answers)
+    if "solution" in values:
+        return problems, _texts(values["solution"]), answers
+    return problems, answers, [answer.rpartition("####")[2].strip() for answer in answers]
 
 
 def _find(names: Sequence[str], part: str, named: str | None) -> str | None:
@@ -192,9 +226,15 @@ def _text(value: Any) -> str:
     return "" if value is None else str(value)
 
 
+def _texts(column: Iterable[Any]) -> list[str]:
+    return [_text(value) for value in column]
+
+
 def _parts(chat: Any, row: int) -> tuple[list[Message], str]:
     """A chat as prompt and solution."""
-    turns = [{"role": turn.get("role"), "content": turn.get("content")} for turn in chat or []]
+    turns: list[Message] = [
+        {"role": turn.get("role"), "content": turn.get("content")} for turn in chat or []
+    ]
     if [turn["role"] for turn in turns[-2:]] != ["user", "assistant"]:
         roles = [turn["role"] for turn in turns]
         raise ValueError(f"row {row}: messages must end with user and assistant, got roles {roles}")

@@ -171,13 +171,14 @@ class Loader:
     def __len__(self) -> int:
         return self.steps
 
-    def __getitem__(self, step: int) -> Batch:
-        if not 0 <= step < self.steps:
-            raise IndexError(f"step must be from 0 to {self.steps - 1}, got {step}")
+    def __getitem__(self, index: int) -> Batch:
+        """The batch of a step."""
+        if not 0 <= index < self.steps:
+            raise IndexError(f"step must be from 0 to {self.steps - 1}, got {index}")
         shape = (self._accumulation * self.rows, self.length)
         tokens, positions = np.zeros(shape, np.int32), np.zeros(shape, np.int32)
         segments, loss_mask = np.full(shape, PADDING, np.int32), np.zeros(shape, bool)
-        for row, examples in enumerate(self._packing(step)):
+        for row, examples in enumerate(self._packing(index)):
             start = 0
             for segment, example in enumerate(examples):
                 stop = start + self._lengths[example]

@@ -117,14 +117,17 @@ def _quiet(datasets: Any) -> Iterator[None]:
 
 def _explained(source: PathLike, error: Exception, is_local: bool) -> Exception:
     """The error that says what is wrong with a source."""
-    if is_local:
+    from datasets.exceptions import DatasetGenerationError
+
+    # An empty file stops the iteration; other errors come before any file is opened.
+    if is_local and isinstance(error, DatasetGenerationError | StopIteration):
         path = Path(source)
         files = sorted(path.rglob("*.json*")) if path.is_dir() else _files(str(source))
         if fault := next(filter(None, map(_broken_line, files)), None):
             return ValueError(fault)
         if files and not any(file.stat().st_size for file in files):
             return ValueError(f"{str(source)!r} holds no rows")
-    elif isinstance(error, OSError):
+    if not is_local and isinstance(error, OSError):
         return FileNotFoundError(
             f"{source!r} is no file or folder here, and the Hugging Face hub did not give it "
             f"({type(error).__name__}: {error})"
@@ -138,21 +141,21 @@ def _broken_line(path: Path) -> str | None:
     if FORMATS.get(path.suffix) != "json":
         return None
     contents = path.read_bytes()
-    if path.suffix == ".json" and contents.lstrip()[:1] == b"[":
+    if path.suffix == ".json":
         try:
+            # One document, such as an array of rows.
             json.loads(contents)
-        except json.JSONDecodeError as error:
-            return f"line {error.lineno} of {str(path)!r} is not JSON: {_fault(error)}"
+            return None
         except ValueError as error:
-            return f"{str(path)!r} is not JSON: {error}"
-        return None
+            if contents.lstrip()[:1] == b"[":
+                return f"line {getattr(error, 'lineno', 1)} of {str(path)!r} is {_fault(error)}"
     for number, line in enumerate(contents.split(b"\n"), start=1):
         if not line.strip():
             continue
         try:
             row = json.loads(line.decode("utf-8"))
         except ValueError as error:
-            return f"line {number} of {str(path)!r} is not JSON: {_fault(error)}"
+            return f"line {number} of {str(path)!r} is {_fault(error)}"
         if not isinstance(row, dict):
             return f"line {number} of {str(path)!r} must hold an object, got {type(row).__name__}"
     return None
@@ -161,5 +164,5 @@ def _broken_line(path: Path) -> str | None:
 def _fault(error: ValueError) -> str:
     """What is wrong, without a number of lines that counts from elsewhere."""
     if isinstance(error, json.JSONDecodeError):
-        return f"{error.msg} (column {error.colno})"
-    return str(error)
+        return f"not JSON: {error.msg} (column {error.colno})"
+    return f"not JSON: {error}"

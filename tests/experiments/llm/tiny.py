@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import jax.numpy as jnp
 import numpy as np
 
 from experiments import checkpoint
@@ -44,5 +45,5 @@ def random_parameters(decoder: DecoderConfig, seed: int) -> Parameters:
         for name in folders:
             place = place.setdefault(name, {})
         centre = 1.0 if last == "gain" else 0.0
-        place[last] = (centre + 0.1 * generator.standard_normal(shape)).astype(np.float32)
+        place[last] = jnp.asarray(centre + 0.1 * generator.standard_normal(shape), jnp.float32)
     return parameters
