@@ -21,7 +21,9 @@ from experiments import families, figures, optimum, report, tasks  # noqa: E402
 from experiments.average import average_regret  # noqa: E402
 from experiments.certify import DEFAULT_CERTIFICATES, CertifyConfig, certify  # noqa: E402
 from experiments.grid import SweepConfig  # noqa: E402
-from experiments.pilot import read_pilot  # noqa: E402
+from experiments.llm import commands  # noqa: E402
+from experiments.llm.recipes import RECIPES as LLM_RECIPES  # noqa: E402
+from experiments.pilot import Mixtures, read_pilot, read_scan  # noqa: E402
 from experiments.recipes import RECIPES  # noqa: E402
 from experiments.recommend import Recommendation, recommend  # noqa: E402
 from experiments.regret import write_regret  # noqa: E402
@@ -35,18 +37,21 @@ Positional = tyro.conf.Positional
 
 def list_recipes() -> None:
     """List recipes and their presets."""
-    table = Table("recipe", "preset", "members", "difficulties", "data sizes", "what it shows")
-    for name, recipe in RECIPES.items():
-        for preset, config in recipe.PRESETS.items():
-            table.add_row(
-                name,
-                preset,
-                str(config.num_members),
-                " ".join(map(str, config.difficulties)),
-                " ".join(map(str, config.data_sizes)),
-                (recipe.__doc__ or "").splitlines()[0],
-            )
-    console.print(table)
+    for command, recipes in (("run", RECIPES), ("llm scan", LLM_RECIPES)):
+        columns = ("preset", "members", "difficulties", "data sizes", "what it shows")
+        table = Table("recipe", *columns, title=f"sweetspot {command}", title_justify="left")
+        for name, recipe in recipes.items():
+            first = next(iter(recipe.PRESETS))
+            for preset, config in recipe.PRESETS.items():
+                table.add_row(
+                    name,
+                    preset,
+                    str(config.num_members),
+                    " ".join(map(str, config.difficulties)),
+                    " ".join(map(str, config.data_sizes)),
+                    (recipe.__doc__ or "").splitlines()[0] if preset == first else "",
+                )
+        console.print(table)
 
 
 def run_command(defaults: SweepConfig) -> Callable[..., None]:
@@ -135,9 +140,23 @@ def recommend_difficulty(
         results = out or Path("runs") / f"{recipe}-{pilot}"
         config = _run_defaults([recipe, f"--preset={pilot}"])
         run_sweep(config, results, recipe=recipe, preset=str(pilot))
-    table, config = read_pilot(results)
+    print_recommendations(*read_pilot(results), data_size)
+
+
+def recommend_for_checkpoint(results: Path, data_size: int) -> None:
+    """Predict the best training difficulty for a data budget from a scan of a checkpoint.
+
+    Args:
+      results: directory of a finished scan.
+      data_size: the budget, at least the largest data size of the scan and in its unit.
+    """
+    print_recommendations(*read_scan(results), data_size)
+
+
+def print_recommendations(table: pd.DataFrame, mixtures: Mixtures, data_size: int) -> None:
+    """The answer for each study of a run."""
     for study in optimum.studies(table):
-        print_recommendation(recommend(table, study, config, data_size))
+        print_recommendation(recommend(table, study, mixtures, data_size))
     console.print(
         "Predictions with 90% bootstrap intervals; no certificate, and none would certify "
         "which difficulty is best."
@@ -269,7 +288,10 @@ def _run_defaults(arguments: list[str]) -> SweepConfig:
 
 def _joined(arguments: list[str]) -> list[str]:
     """The arguments, with the words of a command of two words as one."""
-    is_two = arguments[:1] == ["tasks"] and arguments[1:2] in (["export"], ["gallery"])
+    is_two = arguments[:1] == ["llm"] or arguments[:2] in (
+        ["tasks", "export"],
+        ["tasks", "gallery"],
+    )
     return [" ".join(arguments[:2]), *arguments[2:]] if is_two else arguments
 
 
@@ -278,6 +300,7 @@ def main() -> None:
     arguments = sys.argv[1:]
     try:
         asked = arguments[1:] if arguments[:1] == ["run"] else []
+        scanned = arguments[2:] if arguments[:2] == ["llm", "scan"] else ["custom"]
         tyro.extras.subcommand_cli_from_dict(
             {
                 "list": list_recipes,
@@ -291,6 +314,14 @@ def main() -> None:
                 "tasks": tasks.list_tasks,
                 "tasks export": tasks.export_task,
                 "tasks gallery": tasks.show_gallery,
+                "llm prepare": commands.prepare,
+                "llm difficulty": commands.measure_difficulty,
+                "llm finetune": commands.finetune_checkpoint,
+                "llm evaluate": commands.evaluate_checkpoint,
+                "llm scan": commands.scan_command(
+                    commands.scan_defaults(scanned), print_headline
+                ),
+                "llm recommend": recommend_for_checkpoint,
             },
             prog="sweetspot",
             args=_joined(arguments),

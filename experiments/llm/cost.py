@@ -85,3 +85,15 @@ def device_hours(training: float, decoding: float, *, device: str) -> float:
         raise ValueError(f"device must be one of {sorted(PEAKS)}, got {device!r}")
     seconds = training / TRAINING_UTILISATION + decoding / DECODING_UTILISATION
     return seconds / PEAKS[device] / 3600
+
+
+def finetuning_flops(
+    decoder: DecoderConfig, num_examples: float, epochs: float, example_tokens: float
+) -> float:
+    """Operations of a fine-tuning over examples of this mean length, one in a row."""
+    return training_flops(decoder, epochs * num_examples * example_tokens, example_tokens)
+
+
+def answering_flops(decoder: DecoderConfig, num_problems: float, example_tokens: float) -> float:
+    """Operations of answering problems, prompts read and responses written."""
+    return decoding_flops(decoder, num_problems * example_tokens, example_tokens)

@@ -1,0 +1,393 @@
+"""The commands ``sweetspot llm …``: the study on real checkpoints."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import jax
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import tyro
+from pyarrow import parquet
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from experiments import figures
+from experiments.llm import agreement, buckets, difficulty
+from experiments.llm.buckets import Buckets, Measure
+from experiments.llm.data import OnLong, Problems, Source, encode
+from experiments.llm.distributed import Processes, is_first
+from experiments.llm.evaluate import DecodingConfig, Model, evaluate
+from experiments.llm.finetune import TrainingConfig, finetune
+from experiments.llm.grade import GraderConfig
+from experiments.llm.grid import ScanConfig
+from experiments.llm.loader import nested
+from experiments.llm.log import Tracker
+from experiments.llm.recipes import RECIPES
+from experiments.llm.scan import run_scan
+from experiments.llm.sharding import make_mesh
+from experiments.llm.tokenizer import load_tokenizer
+from experiments.results import write_atomically
+from synth.decoder import Dtype
+
+console = Console()
+Positional = tyro.conf.Positional
+
+
+@dataclasses.dataclass(frozen=True)
+class Devices:
+    """Devices that a checkpoint is spread over.
+
+    Attributes:
+      fsdp, tp: sizes of the mesh's axes; their product is the number of devices.
+    """
+
+    fsdp: int = 1
+    tp: int = 1
+
+    def mesh(self) -> jax.sharding.Mesh | None:
+        """The mesh; None for one device."""
+        return make_mesh(fsdp=self.fsdp, tp=self.tp) if self.fsdp * self.tp > 1 else None
+
+
+def prepare(
+    model: str,
+    data: Annotated[Source, tyro.conf.arg(name="")],
+    out: Path,
+    max_length: int = 2048,
+    on_long: OnLong = "error",
+) -> None:
+    """Check a data set against a checkpoint's tokenizer, say what is in it, and write it anew.
+
+    Writes OUT/problems.parquet, which the other commands read, and OUT/report.json.
+
+    Args:
+      model: folder or hub id of the checkpoint.
+      data: the problems.
+      out: directory of the result.
+      max_length: tokens of an example at most.
+      on_long: what becomes of longer ones: an error, or drop, or truncate (when trained on).
+    """
+    tokenizer, problems = load_tokenizer(model), data.read()
+    encoded = encode(problems, tokenizer, max_length=max_length, on_long=on_long)
+    kept = problems.take(encoded.rows)
+    columns = {
+        "cot_tokens": encoded.solution_lengths.tolist(),
+        "prompt_tokens": encoded.prompt_lengths.tolist(),
+    }
+    write_problems(kept, out / "problems.parquet", columns)
+    report = {
+        "model": model,
+        "data": dataclasses.asdict(data),
+        **dataclasses.asdict(encoded.report),
+        "tokens": int(encoded.lengths.sum()),
+        "solution_tokens": _spread(encoded.solution_lengths),
+        "prompt_tokens": _spread(encoded.prompt_lengths),
+    }
+    write_atomically(
+        out / "report.json", lambda path: path.write_text(json.dumps(report, indent=1) + "\n")
+    )
+    console.print(str(encoded.report), highlight=False)
+    shown = Table("tokens", "least", "median", "mean", "most", box=box.SIMPLE)
+    for name in ("prompt_tokens", "solution_tokens"):
+        shown.add_row(name.split("_")[0], *(f"{value:g}" for value in report[name].values()))
+    console.print(shown)
+    console.print(f"Problems: {out / 'problems.parquet'}")
+
+
+def _spread(values: np.ndarray) -> dict[str, float]:
+    return {
+        "least": float(values.min()),
+        "median": float(np.median(values)),
+        "mean": round(float(values.mean()), 1),
+        "most": float(values.max()),
+    }
+
+
+def write_problems(problems: Problems, path: Path, columns: dict[str, list[Any]]) -> None:
+    """Write problems, with more columns, as Parquet that `experiments.llm.data.read` reads."""
+    chats = [
+        [*prompt, {"role": "assistant", "content": solution}]
+        for prompt, solution in zip(problems.prompts, problems.solutions, strict=True)
+    ]
+    table = {"messages": chats, "answer": list(problems.answers)}
+    if any(op is not None for op in problems.ops):
+        table["difficulty"] = list(problems.ops)
+    written = pa.table(table | columns)
+    write_atomically(path, lambda temporary: parquet.write_table(written, temporary))
+
+
+def measure_difficulty(
+    model: str,
+    data: Annotated[Source, tyro.conf.arg(name="")],
+    out: Path,
+    measures: tuple[Measure, ...] = ("cot_tokens", "pass_rate", "perplexity"),
+    samples: int = 8,
+    temperature: float = 0.7,
+    bucket_by: Measure | None = None,
+    number: int = 3,
+    edges: tuple[float, ...] = (),
+    drop_easiest: float = 0.0,
+    drop_hardest: float = 0.0,
+    grader: GraderConfig = GraderConfig(),  # noqa: B008 (frozen)
+    decoding: DecodingConfig = DecodingConfig(),  # noqa: B008
+    devices: Annotated[Devices, tyro.conf.arg(name="")] = Devices(),
+    dtype: Dtype = "bfloat16",
+) -> None:
+    """Measure how difficult problems are for a checkpoint, and cut them into buckets.
+
+    Writes OUT/measures.parquet, OUT/correlations.parquet and their figure; with `bucket_by` also
+    OUT/problems.parquet, whose difficulty is the bucket, 1 the easiest.
+
+    Args:
+      model: folder or hub id of the base.
+      data: the problems.
+      out: directory of the result.
+      measures: what is measured; the last two ask the model.
+      samples: responses behind a pass rate.
+      temperature: at which they are drawn.
+      bucket_by: the measure that is cut into buckets.
+      number: of buckets of equal size; unused with `edges`.
+      edges: inner edges of the buckets.
+      drop_easiest, drop_hardest: shares of the problems, by `bucket_by`, to leave out.
+      grader: how responses are graded.
+      decoding: how they are made.
+      devices: of the mesh.
+      dtype: type of the parameters in memory.
+    """
+    if bucket_by is not None and bucket_by not in (*measures, "op"):
+        raise ValueError(f"bucket_by must be one of measures {measures}, got {bucket_by!r}")
+    if bucket_by is None and (edges or drop_easiest or drop_hardest):
+        raise ValueError("bucket_by must be given with edges, drop_easiest or drop_hardest")
+    problems = data.read()
+    needs_model = set(measures) & set(difficulty.OF_MODEL)
+    asked = (
+        Model.load(model, mesh=devices.mesh(), dtype=dtype)
+        if needs_model
+        else load_tokenizer(model)
+    )
+    table = difficulty.measure(
+        asked,
+        problems,
+        measures=measures,
+        samples=samples,
+        temperature=temperature,
+        grader=grader,
+        decoding=decoding,
+        console=console,
+    )
+    tables = {"measures": table}
+    compared = [name for name in buckets.MEASURES if name in table]
+    if len(compared) > 1:
+        tables["correlations"] = agreement.rank_correlations(table)
+    for name, written in tables.items():
+        write_atomically(
+            out / f"{name}.parquet",
+            lambda path, written=written: written.to_parquet(path, index=False),
+        )
+    if "correlations" in tables:
+        _print(tables["correlations"])
+    if bucket_by is not None:
+        _write_buckets(problems, table, bucket_by, number, edges, (drop_easiest, drop_hardest), out)
+    drawable = {"measures": table} if "pass_rate" in table and len(compared) > 1 else {}
+    for path in figures.draw(drawable, out / "figures") if drawable else []:
+        console.print(str(path))
+    console.print(f"Table: {out / 'measures.parquet'}")
+
+
+def _write_buckets(
+    problems: Problems,
+    table: pd.DataFrame,
+    measure: Measure,
+    number: int,
+    edges: Sequence[float],
+    dropped: tuple[float, float],
+    out: Path,
+) -> None:
+    """Write the problems of a window with their bucket as difficulty."""
+    easiest, hardest = dropped
+    kept = buckets.window(measure, table[measure], drop_easiest=easiest, drop_hardest=hardest)
+    table = table.loc[kept]
+    if measure == "op":
+        found, words = buckets.levels(table), []
+    else:
+        cut = (
+            Buckets.fixed(measure, edges)
+            if edges
+            else Buckets.quantiles(measure, table[measure], number)
+        )
+        found, words = cut.assign(table[measure]), cut.describe()
+    rows = np.flatnonzero(kept)
+    chosen = dataclasses.replace(problems.take(rows), ops=found.tolist())
+    write_problems(
+        chosen,
+        out / "problems.parquet",
+        {measure: table[measure].tolist()} if measure != "op" else {},
+    )
+    shown = Table("difficulty", measure, "problems", box=box.SIMPLE)
+    for level, count in zip(*np.unique(found, return_counts=True), strict=True):
+        shown.add_row(str(level), words[level - 1] if words else str(level), str(count))
+    console.print(shown)
+    console.print(f"Problems: {out / 'problems.parquet'}")
+
+
+def finetune_checkpoint(
+    model: str,
+    data: Annotated[Source, tyro.conf.arg(name="")],
+    out: Path,
+    difficulty: int | None = None,
+    data_size: int | None = None,
+    max_length: int = 2048,
+    on_long: OnLong = "error",
+    config: Annotated[TrainingConfig, tyro.conf.arg(name=""), tyro.conf.AvoidSubcommands] = (
+        TrainingConfig()  # noqa: B008 (frozen)
+    ),
+    devices: Annotated[Devices, tyro.conf.arg(name="")] = Devices(),
+    processes: Annotated[Processes, tyro.conf.arg(name="")] = Processes(),  # noqa: B008
+    tracker: Tracker = "none",
+) -> None:
+    """Fine-tune a checkpoint, or carry on with an interrupted fine-tuning.
+
+    Writes OUT/model, a Hugging Face folder, and OUT/log.jsonl.
+
+    Args:
+      model: folder or hub id of the base.
+      data: the problems.
+      out: directory of the run.
+      difficulty: train on this stated difficulty alone; default all.
+      data_size: examples to train on, the first in a shuffled order; default all.
+      max_length: tokens of an example at most.
+      on_long: what becomes of longer ones.
+      config: how to train.
+      devices: of the mesh.
+      processes: where several train together.
+      tracker: where the numbers go beside OUT/log.jsonl.
+    """
+    processes.join()
+    problems = data.read()
+    if difficulty is not None:
+        rows = [row for row, op in enumerate(problems.ops) if op == difficulty]
+        if not rows:
+            stated = sorted({op for op in problems.ops if op is not None})
+            raise ValueError(f"difficulty must be one of those stated, {stated}, got {difficulty}")
+        problems = problems.take(rows)
+    if data_size is not None:
+        stream = f"exact {difficulty}"
+        chosen = nested(np.arange(len(problems)), data_size, seed=config.seed, stream=stream)
+        problems = problems.take(chosen)
+    encoded = encode(problems, load_tokenizer(model), max_length=max_length, on_long=on_long)
+    about = {"source": dataclasses.asdict(data), "difficulty": difficulty}
+    path = finetune(model, encoded, config, out, mesh=devices.mesh(), tracker=tracker, about=about)
+    if is_first():
+        console.print(f"Checkpoint: {path}")
+
+
+def evaluate_checkpoint(
+    model: str,
+    data: Annotated[Source, tyro.conf.arg(name="")],
+    out: Path,
+    grader: GraderConfig = GraderConfig(),  # noqa: B008 (frozen)
+    decoding: DecodingConfig = DecodingConfig(),  # noqa: B008
+    devices: Annotated[Devices, tyro.conf.arg(name="")] = Devices(),
+    dtype: Dtype = "bfloat16",
+) -> None:
+    """Ask a checkpoint problems, and say how often it is right, by stated difficulty.
+
+    Writes OUT/slices.parquet and OUT/responses.parquet.
+
+    Args:
+      model: folder or hub id.
+      data: the problems.
+      out: directory of the result.
+      grader: how responses are graded.
+      decoding: how they are made.
+      devices: of the mesh.
+      dtype: type of the parameters in memory.
+    """
+    problems = data.read()
+    stated = all(op is not None for op in problems.ops)
+    asked = Model.load(model, mesh=devices.mesh(), dtype=dtype)
+    with console.status(f"Asking {len(problems)} problems …"):
+        found = evaluate(
+            asked,
+            problems,
+            decoding=decoding,
+            grader=grader,
+            slices=[int(op) for op in problems.ops if op is not None] if stated else None,
+        )
+    for name, table in (("slices", found.table), ("responses", found.responses)):
+        write_atomically(
+            out / f"{name}.parquet", lambda path, table=table: table.to_parquet(path, index=False)
+        )
+    _print(found.table)
+    console.print("pass_at_1 with 90% intervals of its value on the problems' distribution.")
+    console.print(f"Tables: {out / 'slices.parquet'}, {out / 'responses.parquet'}")
+
+
+def _print(table: pd.DataFrame) -> None:
+    """A small frame as a table in the terminal."""
+    shown = Table(*map(str, table.columns), box=box.SIMPLE)
+    for row in table.itertuples(index=False):
+        shown.add_row(*(f"{v:.3g}" if isinstance(v, float) else str(v) for v in row))
+    console.print(shown)
+
+
+def scan_command(
+    defaults: ScanConfig, headline: Callable[[pd.DataFrame], None]
+) -> Callable[..., None]:
+    """The command ``llm scan``, whose flags change `defaults`; `headline` shows the result."""
+
+    def scan(
+        recipe: Positional[str],
+        preset: str = "",
+        out: Path | None = None,
+        config: Annotated[
+            ScanConfig, tyro.conf.arg(name=""), tyro.conf.AvoidSubcommands
+        ] = defaults,
+    ) -> None:
+        """Run a scan over difficulty and data size, or carry on with an interrupted one.
+
+        Args:
+          recipe: a name that `sweetspot list` shows, or "custom" with the fields given as flags.
+          preset: size of the scan; default the recipe's first.
+          out: run directory; default runs/RECIPE-PRESET.
+          config: fields to change.
+        """
+        preset = preset or _first_preset(recipe)
+        out = out or Path("runs") / f"{recipe}-{preset}"
+        table = run_scan(config, out, recipe=recipe, preset=preset)
+        headline(table)
+        console.print(f"Table: {out / 'table.parquet'}")
+
+    return scan
+
+
+def _first_preset(recipe: str) -> str:
+    return next(iter(RECIPES[recipe].PRESETS)) if recipe in RECIPES else "custom"
+
+
+def scan_defaults(arguments: list[str]) -> ScanConfig:
+    """Configuration that the flags of ``llm scan`` change.
+
+    Raises:
+      ValueError: if recipe or preset are unknown.
+    """
+    recipe = next((text for text in arguments if not text.startswith("-")), "custom")
+    if recipe == "custom":
+        return ScanConfig()
+    if recipe not in RECIPES:
+        raise ValueError(f"recipe must be 'custom' or one of {sorted(RECIPES)}, got {recipe!r}")
+    preset = _first_preset(recipe)
+    for flag, value in zip(arguments, [*arguments[1:], ""], strict=True):
+        if flag.startswith("--preset"):
+            preset = flag.partition("=")[2] or value
+    presets = RECIPES[recipe].PRESETS
+    if preset not in presets:
+        raise ValueError(f"preset of {recipe} must be one of {sorted(presets)}, got {preset!r}")
+    return presets[preset]

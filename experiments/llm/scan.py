@@ -1,0 +1,430 @@
+"""Run a scan in a directory: data, base, gate, then one fine-tuning after the other.
+
+A scan's directory is a run's (see `experiments.results`), so that every figure draws from it::
+
+    manifest.json, table.parquet, parts/   as in a sweep; a part is a member, or the base
+    data/       exported problems, where the scan makes its own
+    scratch/    new checkpoint, where the base is made from nothing
+    base/       fine-tuning of the base, where there is one
+    work/       the member under way, with its checkpoints
+    members/    fine-tuned checkpoints, on request
+    responses/  what every member answered to the test
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import platform
+import shutil
+import time
+import warnings
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import pandas as pd
+from rich.console import Console
+
+from experiments import checkpoint, provenance
+from experiments.devices import num_cores
+from experiments.export import Stream, export_igsm
+from experiments.llm.buckets import Buckets, levels
+from experiments.llm.data import Encoded, Problems, encode, read
+from experiments.llm.difficulty import measure
+from experiments.llm.evaluate import Evaluation, Model, evaluate
+from experiments.llm.finetune import (
+    PACKAGES,
+    DivergedError,
+    Trained,
+    TrainingConfig,
+    finetune,
+    load_base,
+    make_loader,
+    save_trained,
+    train,
+)
+from experiments.llm.grid import Member, ScanConfig
+from experiments.llm.loader import nested
+from experiments.llm.scratch import new_checkpoint
+from experiments.llm.selection import selected
+from experiments.llm.sharding import make_mesh
+from experiments.llm.tokenizer import load_tokenizer
+from experiments.results import Run, open_run, read_table, tidy, write_atomically
+
+console = Console()
+
+Rows = list[dict[str, Any]]
+UNTRAINED = {
+    "train_mixture": "none",
+    "loss": "none",
+    "difficulty": 0,
+    "data_size": 0,
+    "compute": "0 steps",
+    "learning_rate": 0.0,
+    "status": "ok",
+}
+"""Columns of the base's rows."""
+
+
+def run_scan(
+    config: ScanConfig, out: Path, *, recipe: str = "custom", preset: str = "custom"
+) -> pd.DataFrame:
+    """Run a scan in `out`, or carry on with the one that is there.
+
+    Args:
+      config: the scan.
+      out: run directory; new, or holding the same scan.
+      recipe, preset: names kept in the manifest.
+
+    Returns:
+      The result table.
+
+    Raises:
+      FileNotFoundError, ImportError, ValueError: if data, checkpoint or configuration cannot be
+        used, before any training; ValueError too if the base does not know its own levels.
+      ResultsError: if the directory cannot be used.
+    """
+    config.check_sources()
+    identity = {
+        "kind": "llm",
+        "recipe": recipe,
+        "preset": preset,
+        "config": dataclasses.asdict(config),
+        "chunks": [{"name": member.name} for member in config.members],
+    }
+    with open_run(Path(out), identity) as run:
+        if run.manifest["status"] == "complete" and (run.directory / "table.parquet").exists():
+            console.print(f"{run.directory} is complete: nothing left to run.")
+            return read_table(run.directory)
+        session = _Session(run)
+        scan = _Scan(config, run)
+        session.keep()
+        for number, member in enumerate(config.members, start=1):
+            if run.has_part(member.name):
+                continue
+            console.print(f"{number} of {config.num_members}: {_words(member)}", highlight=False)
+            run.write_part(member.name, tidy(scan.run_member(member)))
+            _write_table(run, config)
+            session.keep()
+        _write_table(run, config)
+        run.update_manifest(status="complete")
+        return read_table(run.directory)
+
+
+def _words(member: Member) -> str:
+    return (
+        f"{member.selection} d = {member.difficulty}, n = {member.data_size}, "
+        f"{member.loss.upper()}, seed {member.seed}"
+    )
+
+
+def _write_table(run: Run, config: ScanConfig) -> None:
+    """Put the table together from the finished members, in the order of the grid."""
+    names = [member.name for member in config.members]
+    finished = [name for name in names if run.part_path(name).exists()]
+    run.write_table(run.read_parts(["base", *finished]))
+
+
+class _Session:
+    """What ran where, and for how long: one entry of the manifest, kept up to date."""
+
+    def __init__(self, run: Run):
+        self._run, self._began = run, time.monotonic()
+        self._earlier = run.manifest.get("sessions", [])
+        self._entry = {
+            "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            "versions": provenance.versions(PACKAGES),
+            "python": platform.python_version(),
+            "commit": provenance.commit(),
+            "platform": jax.default_backend(),
+            "device": provenance.device_name(),
+            "num_devices": jax.local_device_count(),
+        }
+
+    def keep(self) -> None:
+        """Write the entry as it stands."""
+        self._entry["wall_time_seconds"] = round(time.monotonic() - self._began, 1)
+        self._run.update_manifest(sessions=[*self._earlier, self._entry])
+
+
+class _Scan:
+    """What members share: the base, encoded problems and their levels, the test."""
+
+    def __init__(self, config: ScanConfig, run: Run):
+        self.config, self.run = config, run
+        devices = config.fsdp * config.tp
+        self.mesh = make_mesh(fsdp=config.fsdp, tp=config.tp) if devices > 1 else None
+        if config.export is not None:
+            data = run.directory / "data"
+            export_igsm(config.export, data, processes=num_cores(), console=console)
+        base_problems = self._read("base") if config.base.training else None
+        start = self._start(base_problems)
+        self.tokenizer = load_tokenizer(start)
+        self.test = self._read("test")
+        problems = self._read("train")
+        self.encoded = self._encoded(problems)
+        self.problems = problems.take(self.encoded.rows)
+        self.base = checkpoint.folder(start)
+        if base_problems is not None and config.base.training is not None:
+            encoded = self._encoded(base_problems)
+            console.print("The base", highlight=False)
+            self.base = finetune(
+                start, encoded, config.base.training, run.directory / "base", mesh=self.mesh
+            )
+        model = Model.load(self.base, mesh=self.mesh, dtype=config.training.dtype)
+        self.stop = model.stop
+        self.levels, self.test_levels = self._levels(model)
+        self.tests = self._tests()
+        self._check_pools()
+        if not run.has_part("base"):
+            run.write_part("base", tidy(self._base_rows(model)))
+
+    # What everything starts from.
+
+    def _read(self, part: Stream) -> Problems:
+        """The problems of one part: exported ones, or those that are given."""
+        config, data = self.config, self.run.directory / "data"
+        if config.export is not None:
+            return read(data / part / f"*.{config.export.format}")
+        source = {"train": config.train, "test": config.test, "base": config.base_data}[part]
+        assert source is not None  # checked before
+        return source.read()
+
+    def _start(self, base_problems: Problems | None) -> str:
+        """The checkpoint that is given, or a new one."""
+        scratch, path = self.config.base.scratch, self.run.directory / "scratch"
+        if scratch is None:
+            return self.config.checkpoint
+        if not path.exists():
+            assert base_problems is not None  # checked with the configuration
+            new_checkpoint(scratch, base_problems, path)
+        return str(path)
+
+    def _encoded(self, problems: Problems) -> Encoded:
+        with warnings.catch_warnings():
+            # What it warns of is said in the next line, whatever it is.
+            warnings.simplefilter("ignore", UserWarning)
+            encoded = encode(
+                problems, self.tokenizer, max_length=self.config.max_length, on_long="drop"
+            )
+        console.print(f"{problems.name}: {encoded.report}", highlight=False)
+        return encoded
+
+    def _levels(self, model: Model) -> tuple[np.ndarray, np.ndarray]:
+        """Level of every encoded training problem, and of every test problem."""
+        config = self.config
+        train, test = (
+            measure(
+                model,
+                part,
+                measures=(config.measure,),
+                grader=config.grader,
+                decoding=config.decoding,
+                console=console,
+            )
+            for part in (self.problems, self.test)
+        )
+        buckets = None
+        if config.measure != "op":
+            name = config.measure
+            buckets = (
+                Buckets.fixed(name, config.edges)
+                if config.edges
+                else Buckets.quantiles(name, train[name], config.buckets)
+            )
+            self.run.update_manifest(
+                buckets=dataclasses.asdict(buckets), buckets_in_words=buckets.describe()
+            )
+        # A benchmark need not have problems of every level.
+        return levels(train, buckets), levels(test, buckets, least=0)
+
+    def _tests(self) -> np.ndarray:
+        """Test problems in use: the first of each level."""
+        most, found = self.config.test_examples, []
+        for level in np.unique(self.test_levels):
+            rows = np.flatnonzero(self.test_levels == level)
+            found.append(rows[:most] if most else rows)
+        return np.concatenate(found)
+
+    # What a cell trains on.
+
+    def _order(self, member: Member) -> np.ndarray:
+        """Problems of a cell in its order: trained on from the front, held out at the end."""
+        chosen = selected(member.selection, member.difficulty, np.unique(self.levels).tolist())
+        rows = np.flatnonzero(np.isin(self.levels, chosen))
+        if not len(rows):
+            raise ValueError(
+                f"level {member.difficulty} ({member.selection}) has no training problems; levels "
+                f"are {np.unique(self.levels).tolist()}"
+            )
+        stream = f"{member.selection} {member.difficulty}"
+        return nested(rows, len(rows), seed=member.seed, stream=stream)
+
+    def _rows(self, member: Member) -> tuple[np.ndarray, np.ndarray]:
+        """Problems that a member trains on, and those held out from its cell.
+
+        Raises:
+          ValueError: if there are too few.
+        """
+        held_out = self.config.risk_examples
+        order, unit = self._order(member), self.config.data_unit
+        pool, fresh = order[: max(0, len(order) - held_out)], order[-held_out:]
+        amounts = np.ones(len(pool), int) if unit == "examples" else self.encoded.lengths[pool]
+        if amounts.sum() < member.data_size:
+            raise ValueError(
+                f"level {member.difficulty} ({member.selection}) must have {member.data_size} "
+                f"{unit} to train on and {held_out} problems to hold out, got {amounts.sum()} "
+                f"{unit} beside those held out"
+            )
+        affordable = int(np.searchsorted(amounts.cumsum(), member.data_size, side="right"))
+        return pool[: max(1, affordable)], fresh
+
+    def _check_pools(self) -> None:
+        """Refuse levels with too few problems before anything is trained; say what there is."""
+        for member in self.config.members:
+            self._rows(member)
+        counts = {
+            name: dict(zip(map(str, values.tolist()), number.tolist(), strict=True))
+            for name, found in (("train", self.levels), ("test", self.test_levels[self.tests]))
+            for values, number in [np.unique(found, return_counts=True)]
+        }
+        report = dataclasses.asdict(self.encoded.report)
+        self.run.update_manifest(levels=counts, report=report)
+
+    # What is measured.
+
+    def _evaluate(self, model: Model, problems: Problems, name: str, slices=None) -> Evaluation:
+        with console.status(f"Asking {len(problems)} problems: {name} …"):
+            return evaluate(
+                model,
+                problems,
+                decoding=self.config.decoding,
+                grader=self.config.grader,
+                slices=slices,
+            )
+
+    def _test_rows(self, model: Model, name: str) -> Rows:
+        """Metric, slice, value and number of examples of the test: risk by slice and in all."""
+        problems = self.test.take(self.tests)
+        found = self._evaluate(model, problems, "test", self.test_levels[self.tests])
+        write_atomically(
+            self.run.directory / "responses" / f"{name}.parquet",
+            lambda path: found.responses.to_parquet(path, index=False),
+        )
+        rows = [
+            _metric("risk", 1 - row["pass_at_1"], row["num_examples"], int(row["slice"]))
+            for row in found.table.to_dict("records")
+        ]
+        return [*rows, _metric("test_risk", _risk(found), len(problems))]
+
+    def _base_rows(self, model: Model) -> Rows:
+        """Rows of the untouched base, once for each seed.
+
+        Raises:
+          ValueError: if it gets too few of its own levels right.
+        """
+        rows, config = self._test_rows(model, "base"), self.config.base
+        own = [row for row in rows if row["slice"] in config.levels]
+        if config.levels:
+            accuracy = 1 - float(np.mean([row["value"] for row in own])) if own else 0.0
+            words = f"{accuracy:.0%} of its own levels {list(config.levels)}"
+            if accuracy < config.least_accuracy:
+                raise ValueError(
+                    f"the base gets {words} right, less than base.least_accuracy = "
+                    f"{config.least_accuracy:.0%}: train it longer (base.training) or allow it"
+                )
+            console.print(f"The base gets {words} right.", highlight=False)
+        return [
+            self._columns(seed) | UNTRAINED | row
+            for seed in range(self.config.seeds)
+            for row in rows
+        ]
+
+    def _columns(self, seed: int) -> dict[str, Any]:
+        config = self.config
+        return {
+            "task": "igsm" if config.export else self.problems.name,
+            "base": "scratch" if config.base.scratch else config.checkpoint,
+            "base_seed": 0,
+            "seed": seed,
+            "data_unit": config.data_unit,
+        }
+
+    def run_member(self, member: Member) -> Rows:
+        """Fine-tune and measure one member; its rows of the table."""
+        config, work = self.config, self.run.directory / "work" / member.name
+        training = dataclasses.replace(
+            config.training, loss=member.loss, learning_rate=member.learning_rate, seed=member.seed
+        )
+        rows, fresh = self._rows(member)
+        trained = self._trained(training, rows, work)
+        columns = self._columns(member.seed) | {
+            "train_mixture": member.selection,
+            "loss": member.loss,
+            "difficulty": member.difficulty,
+            "data_size": member.data_size,
+            "compute": config.compute_name,
+            "learning_rate": member.learning_rate,
+            "status": "diverged" if trained is None else "ok",
+        }
+        if trained is None:
+            return [columns | row for row in self._lost_rows()]
+        model = Model(trained.decoder, trained.parameters, self.tokenizer, self.stop, self.mesh)
+        found = self._measured(model, member, rows, fresh)
+        tenth = max(1, len(trained.losses) // 10)
+        if len(trained.losses):
+            found.append(_metric("final_loss", trained.losses[-tenth:].mean(), len(rows)))
+        if config.save_members:
+            path = self.run.directory / "members" / member.name
+            if not path.exists():
+                save_trained(trained, path, like=self.base)
+        shutil.rmtree(work, ignore_errors=True)
+        return [columns | row for row in found]
+
+    def _trained(self, training: TrainingConfig, rows: np.ndarray, work: Path) -> Trained | None:
+        """A fine-tuned checkpoint; None if its loss was not finite."""
+        decoder, parameters = load_base(self.base, training, mesh=self.mesh)
+        loader = make_loader(self.encoded.take(rows), training, mesh=self.mesh)
+        try:
+            return train(decoder, parameters, loader, training, mesh=self.mesh, directory=work)
+        except DivergedError as error:
+            console.print(f"[yellow]{error}[/yellow]", highlight=False)
+            shutil.rmtree(work, ignore_errors=True)
+            return None
+
+    def _measured(self, model: Model, member: Member, rows: np.ndarray, fresh: np.ndarray) -> Rows:
+        seen = self.problems.take(rows[: self.config.risk_examples])
+        held_out = self.problems.take(fresh)
+        train_risk = _risk(self._evaluate(model, seen, "training"))
+        fresh_risk = _risk(self._evaluate(model, held_out, "held out"))
+        *slices, test = self._test_rows(model, member.name)
+        generalization, extrapolation = fresh_risk - train_risk, test["value"] - fresh_risk
+        return [
+            _metric("train_risk", train_risk, len(seen)),
+            _metric("in_distribution_risk", fresh_risk, len(held_out)),
+            test,
+            _metric("generalization_gap", generalization, len(held_out)),
+            _metric("extrapolation_gap", extrapolation, test["num_examples"]),
+            *slices,
+        ]
+
+    def _lost_rows(self) -> Rows:
+        """Rows of a member that diverged: flagged, and without values."""
+        levels = np.unique(self.test_levels[self.tests]).tolist()
+        names = ("train_risk", "in_distribution_risk", "test_risk")
+        return [
+            *(_metric(name, math.nan, 0) for name in (*names, "generalization_gap")),
+            _metric("extrapolation_gap", math.nan, 0),
+            *(_metric("risk", math.nan, 0, level) for level in levels),
+        ]
+
+
+def _metric(name: str, value: float, num_examples: int, level: int | None = None) -> dict[str, Any]:
+    return {"slice": level, "metric": name, "value": float(value), "num_examples": num_examples}
+
+
+def _risk(found: Evaluation) -> float:
+    """Share of wrong responses, all problems alike."""
+    return float(1 - found.responses["correct"].to_numpy(float).mean())
