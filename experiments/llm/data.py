@@ -356,7 +356,8 @@ def encode(
     """Tokens of problems and solutions, for training.
 
     The prompt is tokenized by itself, as it is when a model is asked; what the chat template writes
-    after it, up to the end marker, is the solution's part.
+    after it, up to the end marker, is the solution's part. (A tokenizer that puts a space before
+    every text, as Llama 2's, puts one before that part too.)
 
     Args:
       problems: what to encode.
@@ -377,24 +378,14 @@ def encode(
         raise ValueError(f"max_length must be at least 2, got {max_length}")
     if on_long not in get_args(OnLong):
         raise ValueError(f"on_long must be one of {get_args(OnLong)}, got {on_long!r}")
-    end = closing(tokenizer)
-    pairs = []
-    for start in range(0, len(problems), BLOCK):
-        numbers = range(start, min(start + BLOCK, len(problems)))
-        texts = [_rendered(problems, number, tokenizer, end) for number in numbers]
-        flat = encode_texts(tokenizer, [text for pair in texts for text in pair])
-        pairs += zip(flat[::2], flat[1::2], strict=True)
-    for number, (_, solution) in enumerate(pairs):
-        if (solution[:-1] == solution[-1]).any():
-            raise ValueError(f"the solution of problem {number} contains {end.marker!r}, its end")
-    prompt_lengths = np.array([len(prompt) for prompt, _ in pairs], np.int64)
-    lengths = prompt_lengths + np.array([len(solution) for _, solution in pairs], np.int64)
+    whole, prompt_lengths = _tokens(problems, tokenizer)
+    lengths = np.array([len(tokens) for tokens in whole], np.int64)
     is_long = lengths > max_length
     if on_long == "error" and is_long.any():
         first = int(is_long.argmax())
         raise ValueError(
             f"examples must have at most max_length {max_length} tokens, but {is_long.sum()} of "
-            f"{len(pairs)} have more (the first, problem {first}, has {lengths[first]}); on_long "
+            f"{len(whole)} have more (the first, problem {first}, has {lengths[first]}); on_long "
             f"'drop' leaves them out, 'truncate' cuts their solutions"
         )
     reason = f"more than {max_length:,} tokens"
@@ -404,7 +395,7 @@ def encode(
         is_dropped = prompt_lengths >= max_length
     kept = np.flatnonzero(~is_dropped)
     report = Report(
-        read=len(pairs),
+        read=len(whole),
         dropped={reason: int(is_dropped.sum())} if is_dropped.any() else {},
         truncated=int((is_long & ~is_dropped).sum()),
         max_length=max_length,
@@ -415,12 +406,32 @@ def encode(
     if report.dropped or report.truncated:
         warnings.warn(f"{problems.name or 'problems'}: {report}", stacklevel=2)
     return Encoded(
-        tuple(np.concatenate(pairs[number])[:max_length] for number in kept),
+        tuple(whole[number][:max_length] for number in kept),
         prompt_lengths[kept],
         kept,
         report,
         np.maximum(lengths[kept] - max_length, 0),
     )
+
+
+def _tokens(
+    problems: Problems, tokenizer: PreTrainedTokenizerFast
+) -> tuple[list[Int[np.ndarray, " tokens"]], Int[np.ndarray, " examples"]]:
+    """Tokens of every whole example, and how many of them are the prompt's."""
+    end = closing(tokenizer)
+    found, prompt_lengths = [], []
+    for start in range(0, len(problems), BLOCK):
+        numbers = range(start, min(start + BLOCK, len(problems)))
+        texts = [_rendered(problems, number, tokenizer, end) for number in numbers]
+        flat = encode_texts(tokenizer, [text for pair in texts for text in pair])
+        for number, prompt, solution in zip(numbers, flat[::2], flat[1::2], strict=True):
+            if (solution[:-1] == solution[-1]).any():
+                raise ValueError(
+                    f"the solution of problem {number} contains {end.marker!r}, its end"
+                )
+            found.append(np.concatenate([prompt, solution]))
+            prompt_lengths.append(len(prompt))
+    return found, np.array(prompt_lengths, np.int64)
 
 
 def _rendered(

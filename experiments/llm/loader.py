@@ -47,8 +47,9 @@ def nested(
 
 def num_steps(num_examples: int, epochs: float, batch_size: int) -> int:
     """Optimiser steps that show every example `epochs` times, at least 1."""
-    # Rounded, or 0.1 · 30 / 3 would need a second step.
-    return max(1, math.ceil(round(num_examples * epochs / batch_size, 6)))
+    # Rounded, or 0.1 · 30 would be more than 3.
+    shown = max(1, math.ceil(round(num_examples * epochs, 6)))
+    return -(-shown // batch_size)
 
 
 def first_fit(lengths: Sequence[int], capacity: int) -> list[list[int]]:
