@@ -109,6 +109,7 @@ def run_scan(
             _write_table(run, config)
             session.keep()
         _write_table(run, config)
+        shutil.rmtree(run.directory / "work", ignore_errors=True)
         run.update_manifest(status="complete")
         return read_table(run.directory)
 
