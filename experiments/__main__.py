@@ -322,6 +322,7 @@ def main() -> None:
                     commands.scan_defaults(scanned), print_headline
                 ),
                 "llm recommend": recommend_for_checkpoint,
+                "llm bound": commands.certify_problems,
             },
             prog="sweetspot",
             args=_joined(arguments),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -21,7 +22,8 @@ from rich.table import Table
 from experiments import figures
 from experiments.llm import agreement, buckets, difficulty
 from experiments.llm.buckets import Buckets, Measure
-from experiments.llm.data import OnLong, Problems, Source, encode
+from experiments.llm.certify import CertifyConfig, certify_checkpoint
+from experiments.llm.data import Encoded, OnLong, Problems, Source, encode
 from experiments.llm.distributed import Processes, is_first
 from experiments.llm.evaluate import DecodingConfig, Model, evaluate
 from experiments.llm.finetune import TrainingConfig, finetune
@@ -33,7 +35,7 @@ from experiments.llm.recipes import RECIPES
 from experiments.llm.scan import run_scan
 from experiments.llm.sharding import make_mesh
 from experiments.llm.tokenizer import load_tokenizer
-from experiments.results import write_atomically
+from experiments.results import read_manifest, read_tables, write_atomically
 from synth.decoder import Dtype
 
 console = Console()
@@ -74,8 +76,8 @@ def prepare(
       max_length: tokens of an example at most.
       on_long: what becomes of longer ones: an error, or drop, or truncate (when trained on).
     """
-    tokenizer, problems = load_tokenizer(model), data.read()
-    encoded = encode(problems, tokenizer, max_length=max_length, on_long=on_long)
+    problems = data.read()
+    encoded = _encoded(problems, model, max_length, on_long)
     kept = problems.take(encoded.rows)
     columns = {
         "cot_tokens": encoded.solution_lengths.tolist(),
@@ -93,7 +95,6 @@ def prepare(
     write_atomically(
         out / "report.json", lambda path: path.write_text(json.dumps(report, indent=1) + "\n")
     )
-    console.print(str(encoded.report), highlight=False)
     shown = Table("tokens", "least", "median", "mean", "most", box=box.SIMPLE)
     for name in ("prompt_tokens", "solution_tokens"):
         shown.add_row(name.split("_")[0], *(f"{value:g}" for value in report[name].values()))
@@ -182,22 +183,17 @@ def measure_difficulty(
         decoding=decoding,
         console=console,
     )
-    tables = {"measures": table}
-    compared = [name for name in buckets.MEASURES if name in table]
-    if len(compared) > 1:
-        tables["correlations"] = agreement.rank_correlations(table)
-    for name, written in tables.items():
-        write_atomically(
-            out / f"{name}.parquet",
-            lambda path, written=written: written.to_parquet(path, index=False),
-        )
-    if "correlations" in tables:
-        _print(tables["correlations"])
+    _write(table, out / "measures.parquet")
     if bucket_by is not None:
         _write_buckets(problems, table, bucket_by, number, edges, (drop_easiest, drop_hardest), out)
-    drawable = {"measures": table} if "pass_rate" in table and len(compared) > 1 else {}
-    for path in figures.draw(drawable, out / "figures") if drawable else []:
-        console.print(str(path))
+    compared = agreement.present(table)
+    if len(compared) > 1:
+        correlations = agreement.rank_correlations(table)
+        _write(correlations, out / "correlations.parquet")
+        _print(correlations)
+        if "pass_rate" in compared:
+            for path in figures.draw({"measures": table}, out / "figures"):
+                console.print(str(path))
     console.print(f"Table: {out / 'measures.parquet'}")
 
 
@@ -271,18 +267,20 @@ def finetune_checkpoint(
     """
     processes.join()
     problems = data.read()
+    rows = np.arange(len(problems))
     if difficulty is not None:
-        rows = [row for row, op in enumerate(problems.ops) if op == difficulty]
-        if not rows:
+        rows = np.array([row for row, op in enumerate(problems.ops) if op == difficulty], int)
+        if not len(rows):
             stated = sorted({op for op in problems.ops if op is not None})
             raise ValueError(f"difficulty must be one of those stated, {stated}, got {difficulty}")
-        problems = problems.take(rows)
     if data_size is not None:
-        stream = f"exact {difficulty}"
-        chosen = nested(np.arange(len(problems)), data_size, seed=config.seed, stream=stream)
-        problems = problems.take(chosen)
-    encoded = encode(problems, load_tokenizer(model), max_length=max_length, on_long=on_long)
-    about = {"source": dataclasses.asdict(data), "difficulty": difficulty}
+        rows = nested(rows, data_size, seed=config.seed, stream=f"exact {difficulty}")
+    encoded = _encoded(problems.take(rows), model, max_length, on_long)
+    about = {
+        "source": dataclasses.asdict(data),
+        "difficulty": difficulty,
+        "rows": rows[encoded.rows].tolist(),
+    }
     path = finetune(model, encoded, config, out, mesh=devices.mesh(), tracker=tracker, about=about)
     if is_first():
         console.print(f"Checkpoint: {path}")
@@ -321,13 +319,81 @@ def evaluate_checkpoint(
             grader=grader,
             slices=[int(op) for op in problems.ops if op is not None] if stated else None,
         )
-    for name, table in (("slices", found.table), ("responses", found.responses)):
-        write_atomically(
-            out / f"{name}.parquet", lambda path, table=table: table.to_parquet(path, index=False)
-        )
+    _write(found.table, out / "slices.parquet")
+    _write(found.responses, out / "responses.parquet")
     _print(found.table)
     console.print("pass_at_1 with 90% intervals of its value on the problems' distribution.")
     console.print(f"Tables: {out / 'slices.parquet'}, {out / 'responses.parquet'}")
+
+
+def certify_problems(
+    model: str,
+    data: Annotated[Source, tyro.conf.arg(name="")],
+    out: Path,
+    trained_by: Path | None = None,
+    max_length: int = 2048,
+    config: Annotated[CertifyConfig, tyro.conf.arg(name="")] = CertifyConfig(),  # noqa: B008
+    devices: Annotated[Devices, tyro.conf.arg(name="")] = Devices(),
+) -> None:
+    """Certify a checkpoint, and posteriors over blocks of its weights, on problems it never saw.
+
+    Writes OUT/certificates.parquet and OUT/complexity.parquet, and draws their figures. Each stated
+    difficulty is a cell of its own.
+
+    Args:
+      model: folder or hub id.
+      data: the problems.
+      out: directory of the run.
+      trained_by: directory of the ``sweetspot llm finetune`` that made the checkpoint from these
+        problems; what it trained on is left out.
+      max_length: tokens of an example at most; longer ones are left out.
+      config: what to certify.
+      devices: of the mesh.
+    """
+    problems = data.read()
+    rows_trained_on: list[int] = []
+    if trained_by is not None:
+        manifest = read_manifest(trained_by)
+        if manifest.get("source") != json.loads(json.dumps(dataclasses.asdict(data))):
+            raise ValueError(
+                f"trained_by must be a fine-tuning on the same problems, {data}, got one on "
+                f"{manifest.get('source')}"
+            )
+        rows_trained_on = manifest["rows"]
+    rows = np.setdiff1d(np.arange(len(problems)), rows_trained_on)
+    encoded = _encoded(problems.take(rows), model, max_length, "drop")
+    encoded = dataclasses.replace(encoded, rows=rows[encoded.rows])
+    levels = np.array([problems.ops[row] or 0 for row in encoded.rows])
+    samples = {
+        int(level): encoded.take(np.flatnonzero(levels == level)) for level in np.unique(levels)
+    }
+    certificates = certify_checkpoint(
+        model,
+        samples,
+        out,
+        config,
+        rows_trained_on=rows_trained_on,
+        task=problems.name,
+        mesh=devices.mesh(),
+    )
+    _print(certificates.loc[:, ["difficulty", "data_size", "method", "risk_bound", "gibbs_risk"]])
+    for path in figures.draw(read_tables(out), out / "figures"):
+        console.print(str(path))
+    console.print(f"Table: {out / 'certificates.parquet'}")
+
+
+def _encoded(problems: Problems, model: str, max_length: int, on_long: OnLong) -> Encoded:
+    """Tokens of problems; what was dropped or truncated is said."""
+    with warnings.catch_warnings():
+        # What it warns of is said in the next line, whatever it is.
+        warnings.simplefilter("ignore", UserWarning)
+        encoded = encode(problems, load_tokenizer(model), max_length=max_length, on_long=on_long)
+    console.print(f"{problems.name}: {encoded.report}", highlight=False)
+    return encoded
+
+
+def _write(table: pd.DataFrame, path: Path) -> None:
+    write_atomically(path, lambda temporary: table.to_parquet(temporary, index=False))
 
 
 def _print(table: pd.DataFrame) -> None:

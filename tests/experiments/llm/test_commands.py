@@ -1,0 +1,145 @@
+"""The commands ``sweetspot llm …`` on a tiny checkpoint: what they write and say."""
+
+from __future__ import annotations
+
+import json
+
+import pandas as pd
+import pytest
+
+from experiments.llm import commands
+from experiments.llm.data import Source, read
+from experiments.llm.evaluate import DecodingConfig
+from experiments.llm.finetune import TrainingConfig
+from experiments.llm.recipes import RECIPES
+from tests.experiments.llm.rows import write_rows
+
+QUICK = DecodingConfig(max_new_tokens=4, batch_size=8, prompt_multiple=512)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory) -> Source:
+    return Source(str(write_rows(tmp_path_factory.mktemp("rows") / "rows.jsonl", 12)))
+
+
+def test_prepare_says_what_there_is_and_others_read_it(tiny_folder, data, tmp_path, capsys):
+    commands.prepare(str(tiny_folder), data, tmp_path, max_length=1024)
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert (report["read"], report["dropped"], report["truncated"]) == (12, {}, 0)
+    assert report["solution_tokens"]["least"] > 5
+    assert "12 of 12 examples kept" in capsys.readouterr().out
+    again = read(tmp_path / "problems.parquet")
+    first = data.read()
+    assert (again.prompts, again.solutions) == (first.prompts, first.solutions)
+    assert list(again.ops) == list(first.ops)
+    table = pd.read_parquet(tmp_path / "problems.parquet")
+    assert table["cot_tokens"].max() == report["solution_tokens"]["most"]
+
+
+def test_prepare_refuses_or_drops_what_is_too_long(tiny_folder, data, tmp_path, capsys):
+    with pytest.raises(ValueError, match="at most max_length 300 tokens, but"):
+        commands.prepare(str(tiny_folder), data, tmp_path, max_length=300)
+    assert not (tmp_path / "problems.parquet").exists()
+    commands.prepare(str(tiny_folder), data, tmp_path, max_length=600, on_long="drop")
+    assert "dropped" in capsys.readouterr().out
+    report = json.loads((tmp_path / "report.json").read_text())
+    (dropped,) = report["dropped"].values()
+    assert len(read(tmp_path / "problems.parquet")) == 12 - dropped < 12
+
+
+def test_difficulty_measures_and_cuts_into_buckets(tiny_folder, data, tmp_path, capsys):
+    commands.measure_difficulty(
+        str(tiny_folder),
+        data,
+        tmp_path,
+        measures=("cot_tokens",),
+        bucket_by="cot_tokens",
+        number=3,
+        drop_hardest=0.25,
+    )
+    measures = pd.read_parquet(tmp_path / "measures.parquet")
+    assert len(measures) == 12
+    assert set(pd.read_parquet(tmp_path / "correlations.parquet").columns) >= {"first", "second"}
+    cut = read(tmp_path / "problems.parquet")
+    assert sorted(op or 0 for op in cut.ops) == [1] * 3 + [2] * 3 + [3] * 3
+    kept = pd.read_parquet(tmp_path / "problems.parquet")["cot_tokens"].tolist()
+    assert sorted(kept) == sorted(measures["cot_tokens"].tolist())[:9]
+    assert "cot_tokens ≤" in capsys.readouterr().out
+
+
+def test_a_base_that_solves_nothing_still_leaves_its_measures(tiny_folder, data, tmp_path, capsys):
+    commands.measure_difficulty(
+        str(tiny_folder),
+        data,
+        tmp_path,
+        measures=("cot_tokens", "pass_rate"),
+        samples=2,
+        decoding=QUICK,
+        dtype="float32",
+    )
+    measures = pd.read_parquet(tmp_path / "measures.parquet")
+    assert measures["pass_rate"].tolist() == [0.0] * 12
+    # What does not vary cannot be compared, nor drawn.
+    pairs = pd.read_parquet(tmp_path / "correlations.parquet")
+    assert set(pairs["first"]) | set(pairs["second"]) == {"op", "cot_tokens"}
+    assert not (tmp_path / "figures").exists()
+    assert "100% of the samples reached max_new_tokens 4" in capsys.readouterr().out
+
+
+def test_difficulty_refuses_what_does_not_fit(tiny_folder, data, tmp_path):
+    with pytest.raises(ValueError, match="bucket_by must be given with edges"):
+        commands.measure_difficulty(str(tiny_folder), data, tmp_path, edges=(3.0,))
+    with pytest.raises(ValueError, match=r"bucket_by must be one of .* got 'perplexity'"):
+        commands.measure_difficulty(
+            str(tiny_folder), data, tmp_path, measures=("cot_tokens",), bucket_by="perplexity"
+        )
+
+
+def test_finetune_then_evaluate(tiny_folder, data, tmp_path, capsys):
+    config = TrainingConfig(
+        compute=1, compute_unit="steps", batch_size=4, dtype="float32", checkpoint_every=0
+    )
+    options = {"difficulty": 1, "data_size": 4, "max_length": 1024, "config": config}
+    commands.finetune_checkpoint(str(tiny_folder), data, tmp_path / "run", **options)
+    assert f"Checkpoint: {tmp_path / 'run' / 'model'}" in capsys.readouterr().out.replace("\n", "")
+    assert json.loads((tmp_path / "run" / "manifest.json").read_text())["num_examples"] == 4
+    commands.evaluate_checkpoint(
+        str(tmp_path / "run" / "model"), data, tmp_path / "test", decoding=QUICK, dtype="float32"
+    )
+    slices = pd.read_parquet(tmp_path / "test" / "slices.parquet")
+    assert slices["slice"].tolist() == [1, 2]
+    assert len(pd.read_parquet(tmp_path / "test" / "responses.parquet")) == 12
+    with pytest.raises(
+        ValueError, match=r"difficulty must be one of those stated, \[1, 2\], got 9"
+    ):
+        commands.finetune_checkpoint(str(tiny_folder), data, tmp_path / "other", difficulty=9)
+
+
+def test_recipes_state_command_device_cost_and_numbers():
+    for name, recipe in RECIPES.items():
+        text = recipe.__doc__ or ""
+        assert f"sweetspot llm scan {name}" in text
+        assert "Expect" in text
+        assert recipe.DEVICE
+        for preset, config in recipe.PRESETS.items():
+            assert config.num_members > 0
+            stated = f"{recipe.hours(config):.1f} hours"
+            assert stated in text, f"{name} {preset}: {stated}"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nothing"], r"recipe must be 'custom' or one of \['paper-igsm', .*got 'nothing'"),
+        (["paper-igsm", "--preset", "huge"], r"preset of paper-igsm must be one of .* got 'huge'"),
+    ],
+)
+def test_unknown_recipes_and_presets_are_told(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        commands.scan_defaults(arguments)
+
+
+def test_a_recipe_gives_the_defaults_of_its_flags():
+    assert commands.scan_defaults(["paper-igsm"]) == RECIPES["paper-igsm"].PRESETS["paper"]
+    asked = ["paper-igsm", "--preset=500", "--seeds", "3"]
+    assert commands.scan_defaults(asked) == RECIPES["paper-igsm"].PRESETS["500"]
