@@ -8,9 +8,15 @@ A run is a directory::
     model/          the fine-tuned checkpoint as a Hugging Face folder, adapters merged
 
 A run that was killed carries on from its last checkpoint and ends with the same numbers, bit for
-bit: batches are a function of the step, and nothing else is random. On a GPU this needs
-``XLA_FLAGS=--xla_gpu_deterministic_ops=true``; and for float32 to agree with another device or
-number of devices, ``JAX_DEFAULT_MATMUL_PRECISION=highest``.
+bit: batches are a function of the step, and nothing else is random. This holds on the same number
+and kind of devices; on others, float32 agrees up to rounding. A GPU needs more for both:
+
+- ``XLA_FLAGS=--xla_gpu_deterministic_ops=true``: kernels that add in a fixed order, and no
+  autotuning, which could choose other kernels after the restart. Faster is
+  ``--xla_gpu_exclude_nondeterministic_ops=true`` alone, with ``JAX_COMPILATION_CACHE_DIR`` set to
+  a lasting folder, from which the restart takes the tuned program (https://openxla.org/xla/determinism).
+- ``JAX_DEFAULT_MATMUL_PRECISION=highest`` for float32 to agree with another device or number of
+  devices: by default its matrix products are rounded to TF32.
 """
 
 from __future__ import annotations
@@ -22,6 +28,7 @@ import json
 import math
 import shutil
 import time
+import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,12 +45,12 @@ from experiments import checkpoint, provenance
 from experiments.llm import lora
 from experiments.llm.cost import peak_flops, training_flops
 from experiments.llm.data import Encoded
-from experiments.llm.distributed import gathered, is_first
+from experiments.llm.distributed import first_decides, gathered, is_first
 from experiments.llm.loader import Batch, Loader, num_steps
 from experiments.llm.log import Log, Tracker, open_log
 from experiments.llm.sharding import AXES
 from experiments.llm.step import Measured, State, StepConfig, make_step, place, start
-from experiments.results import Run, open_run
+from experiments.results import Run, open_run, write_atomically
 from synth.decoder import Attention, DecoderConfig, Dtype, Execution, Lora, Parameters
 from synth.finetune import FinetuneConfig, Loss, Schedule, scheduled_rate
 
@@ -69,7 +76,8 @@ class TrainingConfig:
       schedule, warmup: after a warm-up over this share of the steps, ``cosine`` or ``constant``.
       weight_decay, b2, clip: of AdamW.
       packed: put the examples of a step into as few rows as possible; the loss is the same.
-      lora: adapters to train in place of all parameters.
+      lora_rank, lora_alpha: adapters on all kernels to train in place of all parameters, see
+        `synth.decoder.Lora`; rank 0 for none.
       dtype: type of activations and matrix products; what is trained stays in float32.
       remat: compute activations again in the backward pass instead of keeping them.
       attention: see `synth.decoder.Execution`.
@@ -93,7 +101,8 @@ class TrainingConfig:
     b2: float = 0.999
     clip: float = 1.0
     packed: bool = False
-    lora: Lora | None = None
+    lora_rank: int = 0
+    lora_alpha: float = 32.0
     dtype: Dtype = "bfloat16"
     remat: bool = True
     attention: Attention = "plain"
@@ -111,6 +120,11 @@ class TrainingConfig:
             **{name: getattr(self, name) for name in shared},
         )
         Execution(self.dtype, self.remat, self.attention)
+        if self.lora_rank < 0 or not self.lora_alpha > 0:
+            raise ValueError(
+                f"lora_rank must be at least 0 and lora_alpha positive, got {self.lora_rank} and "
+                f"{self.lora_alpha}"
+            )
         if self.compute <= 0:
             raise ValueError(f"compute must be positive, got {self.compute}")
         if self.compute_unit not in get_args(ComputeUnit):
@@ -122,6 +136,11 @@ class TrainingConfig:
                 raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
         if self.attention == "cudnn" and self.dtype == "float32":
             raise ValueError("attention 'cudnn' needs dtype 'bfloat16', got 'float32'")
+
+    @property
+    def lora(self) -> Lora | None:
+        """The adapters; None where all parameters are trained."""
+        return Lora(self.lora_rank, self.lora_alpha) if self.lora_rank else None
 
     @property
     def step(self) -> StepConfig:
@@ -161,7 +180,7 @@ class Trained:
 
     Attributes:
       decoder, parameters: the model.
-      losses: mean loss in nats per solution token before each step of this process.
+      losses: mean loss in nats per solution token before each step, of a resumed run too.
     """
 
     decoder: DecoderConfig
@@ -265,7 +284,7 @@ class _Meter:
     ):
         self.rates, self.losses = config.rates(loader.steps), []
         self._decoder, self._loader, self._log = decoder, loader, log
-        self._path = directory / "log.jsonl" if directory is not None and is_first() else None
+        self._path = directory / "log.jsonl" if directory is not None else None
         self._peak = peak_flops()
         self._seconds = self._tokens = 0.0
         self._last: float | None = None
@@ -285,11 +304,14 @@ class _Meter:
         """Start to show; drop the lines of steps that will be done again."""
         self._bar.start()
         self._bar.update(self._task, completed=steps_done)
-        if self._path is not None:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            self._path.touch()
-            kept = self._path.read_text().splitlines(keepends=True)[:steps_done]
-            self._path.write_text("".join(kept))
+        if self._path is None:
+            return
+        written = self._path.read_text() if self._path.exists() else ""
+        kept = written.splitlines(keepends=True)[:steps_done]
+        self.losses = [json.loads(line)["loss"] for line in kept]
+        if is_first():
+            # In one go: a kill here must not lose lines that the checkpoint is ahead of.
+            write_atomically(self._path, lambda path: path.write_text("".join(kept)))
 
     def close(self) -> None:
         self._bar.stop()
@@ -315,7 +337,7 @@ class _Meter:
             "learning_rate": float(self.rates[step]),
         } | self._speed(int((batch.segments >= 0).sum()))
         self.losses.append(loss)
-        if self._path is not None:
+        if self._path is not None and is_first():
             with self._path.open("a") as file:
                 file.write(json.dumps({"step": step} | numbers) + "\n")
         if self._log is not None:
@@ -436,20 +458,28 @@ def finetune(
         "data": digest(encoded),
         **(about or {}),
     }
+    model, began = out / "model", time.monotonic()
     with contextlib.ExitStack() as stack:
-        run = stack.enter_context(open_run(out, identity)) if is_first() else None
-        if (out / "model").exists():
-            return out / "model"
-        log = open_log(tracker if is_first() else "none", out, {"id": identity["data"]} | identity)
-        stack.callback(log.close)
-        began = time.monotonic()
-        decoder, parameters = load_base(folder, config, mesh=mesh)
-        loader = make_loader(encoded, config, mesh=mesh)
-        trained = train(decoder, parameters, loader, config, mesh=mesh, directory=out, log=log)
-        save_trained(trained, out / "model", like=folder)
-        if run is not None:
+        runs: list[Run] = []
+        log = open_log("none", out, {})
+
+        def is_trained() -> bool:
+            nonlocal log
+            runs.append(stack.enter_context(open_run(out, identity)))
+            if not model.exists():
+                log = open_log(tracker, out, identity | _tracker_id(runs[0]))
+                stack.callback(log.close)
+            return model.exists()
+
+        # The first process alone holds the run and logs; all go by what it finds there.
+        if not first_decides(is_trained):
+            decoder, parameters = load_base(folder, config, mesh=mesh)
+            loader = make_loader(encoded, config, mesh=mesh)
+            trained = train(decoder, parameters, loader, config, mesh=mesh, directory=out, log=log)
+            save_trained(trained, model, like=folder)
+        for run in runs:
             _close(run, began)
-    return out / "model"
+    return model
 
 
 def save_trained(trained: Trained, path: Path, *, like: Path) -> None:
@@ -457,9 +487,13 @@ def save_trained(trained: Trained, path: Path, *, like: Path) -> None:
     decoder, parameters = trained.decoder, trained.parameters
     if decoder.lora is not None:
         decoder, parameters = lora.merge(decoder, parameters)
-    parameters = gathered(parameters)
-    if is_first():
-        checkpoint.save(path, decoder, parameters, dtype=checkpoint.stored_dtype(like), like=like)
+    parameters, dtype = gathered(parameters), checkpoint.stored_dtype(like)
+
+    def save() -> bool:
+        checkpoint.save(path, decoder, parameters, dtype=dtype, like=like)
+        return True
+
+    first_decides(save)
 
 
 def _check_lengths(decoder: DecoderConfig, encoded: Encoded) -> None:
@@ -473,14 +507,27 @@ def _check_lengths(decoder: DecoderConfig, encoded: Encoded) -> None:
         )
 
 
+def _tracker_id(run: Run) -> dict[str, str]:
+    """The run's name for a tracker, drawn once: a resumed run goes on under it."""
+    if "id" not in run.manifest:
+        run.update_manifest(id=uuid.uuid4().hex[:16])
+    return {"id": run.manifest["id"]}
+
+
 def _close(run: Run, began: float) -> None:
-    """Say what ran where, and drop what only a resume needs."""
-    run.update_manifest(
-        status="complete",
-        wall_time_seconds=round(time.monotonic() - began, 1),
-        commit=provenance.commit(),
-        device=provenance.device_name(),
-        num_devices=jax.device_count(),
-        versions=provenance.versions(PACKAGES),
-    )
+    """Say what ran where, if it is not said yet, and drop what only a resume needs.
+
+    Args:
+      run: with its model.
+      began: when this process did; the time of those before it, which were killed, is not known.
+    """
+    if run.manifest["status"] != "complete":
+        run.update_manifest(
+            status="complete",
+            wall_time_seconds=round(time.monotonic() - began, 1),
+            commit=provenance.commit(),
+            device=provenance.device_name(),
+            num_devices=jax.device_count(),
+            versions=provenance.versions(PACKAGES),
+        )
     shutil.rmtree(run.directory / "checkpoints", ignore_errors=True)

@@ -4,11 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +15,6 @@ from experiments.llm.data import encode, read
 from experiments.llm.finetune import TrainingConfig, finetune, load_base, make_loader, train
 from experiments.llm.tokenizer import load_tokenizer
 from experiments.results import ResultsError
-from synth.decoder import Lora
 from tests.experiments.llm.rows import write_rows
 
 TINY = TrainingConfig(
@@ -55,7 +49,7 @@ def test_a_run_leaves_a_checkpoint_that_has_learnt(tiny_folder, encoded, tmp_pat
     assert manifest["status"] == "complete"
     assert manifest["num_examples"] == 12
     assert not (tmp_path / "run" / "checkpoints").exists()
-    config, parameters = checkpoint.load(model)
+    config, _ = checkpoint.load(model)
     assert config == checkpoint.load(tiny_folder)[0]
     assert load_tokenizer(model).chat_template
     # The saved weights are those that were trained: the loss goes on where it stopped.
@@ -78,7 +72,7 @@ def test_another_configuration_or_other_data_are_refused(tiny_folder, encoded, t
 
 
 def test_adapters_are_merged_on_saving(tiny_folder, encoded, tmp_path):
-    config = dataclasses.replace(TINY, lora=Lora(rank=4, alpha=16.0))
+    config = dataclasses.replace(TINY, lora_rank=4, lora_alpha=16.0)
     model = finetune(tiny_folder, encoded, config, tmp_path / "run")
     old, new = (load_file(folder / "model.safetensors") for folder in (tiny_folder, model))
     assert old.keys() == new.keys()

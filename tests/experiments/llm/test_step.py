@@ -26,6 +26,7 @@ DECODER = DecoderConfig(
     unroll=False,
 )
 ROWS, LENGTH = 8, 12
+PLAIN = StepConfig()
 
 
 def batch(micro: int = 1, seed: int = 0) -> Tokens:
@@ -40,7 +41,7 @@ def batch(micro: int = 1, seed: int = 0) -> Tokens:
     return Tokens(*(field.reshape(micro, ROWS // micro, LENGTH) for field in fields))
 
 
-def run(tokens, config=StepConfig(), decoder=DECODER, parameters=None, mesh=None, steps=3):
+def run(tokens, config=PLAIN, decoder=DECODER, parameters=None, mesh=None, steps=3):
     parameters = initialise(decoder, jax.random.key(0)) if parameters is None else parameters
     parameters = jax.tree.map(jnp.copy, parameters)
     if mesh is not None:
