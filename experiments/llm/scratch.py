@@ -11,7 +11,7 @@ import jax
 
 from experiments import checkpoint
 from experiments.llm.data import Problems
-from experiments.llm.tokenizer import save_tokenizer, train_tokenizer
+from experiments.llm.tokenizer import Pieces, save_tokenizer, train_tokenizer
 from synth.decoder import DecoderConfig, initialise
 
 
@@ -21,6 +21,7 @@ class ScratchConfig:
 
     Attributes:
       vocab_size: tokens of the tokenizer, at most.
+      pieces: see `experiments.llm.tokenizer.train_tokenizer`.
       decoder: shape of the model, at sequential positions; its `vocab_size` comes from the
         tokenizer.
       seed: of the weights.
@@ -31,6 +32,7 @@ class ScratchConfig:
 
     vocab_size: int
     decoder: DecoderConfig
+    pieces: Pieces = "words"
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -55,7 +57,9 @@ def new_checkpoint(config: ScratchConfig, problems: Problems, path: Path) -> Non
       FileExistsError: if it exists.
     """
     turns = [turn["content"] for prompt in problems.prompts for turn in prompt]
-    tokenizer = train_tokenizer([*turns, *problems.solutions], config.vocab_size)
+    tokenizer = train_tokenizer(
+        [*turns, *problems.solutions], config.vocab_size, pieces=config.pieces
+    )
     decoder = dataclasses.replace(config.decoder, vocab_size=len(tokenizer))
     parameters = initialise(decoder, jax.random.key(config.seed))
     partial = path.with_name(f".{path.name}.partial")

@@ -15,7 +15,7 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from jaxtyping import Int
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 Message = Mapping[str, str]
 """One turn of a chat: ``role`` (system, user or assistant) and ``content``."""
 
+Pieces = Literal["words", "phrases"]
 GENERATION_CONFIG = "generation_config.json"
 TEMPLATE_SETTINGS: dict[str, Any] = {
     # Solutions stand in the open: a template that can leave room for thoughts leaves none.
@@ -51,6 +52,15 @@ WORDS = (
     r"|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
 """Qwen2's: no token crosses the border of these; every digit is a token of its own."""
+
+PHRASES = (
+    r" ?(?:The|So|How|Please|Define)(?: [a-z]{2,})*| ?[A-Z][a-z]+(?: [A-Z][a-z]+)*(?:'s)?"
+    r"| ?[a-z]{2,}(?: [a-z]{2,})*| ?\d| ?[a-z]| ?[^\s\w]+|\s"
+)
+"""Set phrases ("The number of each") and names of several words in one piece: short sequences for
+small models on text of few forms, such as iGSM's."""
+
+PIECES: dict[Pieces, str] = {"words": WORDS, "phrases": PHRASES}
 
 PROBE: list[Message] = [
     {"role": "user", "content": "probed problem"},
@@ -106,7 +116,9 @@ def load_tokenizer(path_or_id: checkpoint.PathLike) -> PreTrainedTokenizerFast:
     return tokenizer
 
 
-def train_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenizerFast:
+def train_tokenizer(
+    texts: Iterable[str], vocab_size: int, *, pieces: Pieces = "words"
+) -> PreTrainedTokenizerFast:
     """Train a byte-level BPE tokenizer with a ChatML template.
 
     Any text can be encoded, and decodes to itself. Give a decoder ``len(tokenizer)`` token ids:
@@ -115,15 +127,19 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenize
     Args:
       texts: what it is trained on.
       vocab_size: most token ids; fewer if the texts are too few to fill them.
+      pieces: what no token crosses the border of, a name in `PIECES`.
 
     Raises:
       ImportError: if `transformers` is not installed.
-      ValueError: if `vocab_size` has no room for the bytes and the special tokens.
+      ValueError: if `vocab_size` has no room for the bytes and the special tokens, or `pieces` is
+        unknown.
     """
     backend = _tokenizer_class()
     from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
     special = [END_OF_TEXT, TURN_START, TURN_END]
+    if pieces not in PIECES:
+        raise ValueError(f"pieces must be one of {tuple(PIECES)}, got {pieces!r}")
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     if vocab_size < len(special) + len(alphabet):
         raise ValueError(
@@ -134,7 +150,7 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenize
     tokenizer.normalizer = normalizers.NFC()
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
-            pre_tokenizers.Split(Regex(WORDS), behavior="isolated"),
+            pre_tokenizers.Split(Regex(PIECES[pieces]), behavior="isolated"),
             pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
         ]
     )

@@ -88,6 +88,17 @@ def test_a_size_without_room_for_the_bytes_is_refused():
         train_tokenizer(TEXTS, 100)
 
 
+def test_set_phrases_can_be_single_tokens():
+    phrase = "The number of each Research Ship's Brass Trunk equals 2 more than each Cable Ship."
+    tokenizer = train_tokenizer([phrase] * 3, 500, pieces="phrases")
+    tokens = [tokenizer.decode([token]) for token in tokenizer.encode(phrase)]
+    assert tokens[:4] == ["The number of each", " Research Ship's", " Brass Trunk", " equals"]
+    for text in (phrase, "héllo  Wörld\n\tx=3, A_b – 漢字"):
+        assert tokenizer.decode(tokenizer.encode(text)) == text
+    with pytest.raises(ValueError, match=r"pieces must be one of \('words', 'phrases'\), got 'x'"):
+        train_tokenizer([phrase], 500, pieces="x")
+
+
 def test_a_saved_tokenizer_is_read_back(tmp_path):
     trained = train_tokenizer(TEXTS, 270)
     save_tokenizer(trained, tmp_path)
