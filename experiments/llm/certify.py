@@ -15,7 +15,8 @@ problems of that difficulty:
 - ``gains``, ``lora``, ``subspace``: a Gaussian over norm gains, over the second factor of adapters,
   or over a random subspace of that factor's coordinates (SubLoRA: Lotfi et al. 2024, arXiv
   2312.17173), its prior at the checkpoint, trained on all n by the bound itself. It is about draws
-  of these weights, not about any one fine-tuned checkpoint.
+  of these weights, not about any one fine-tuned checkpoint. For each prior scale, training reads
+  ``steps × batch_size`` problems forward and backward, and the bound `num_draws` forward.
 
 **Valid when** everything but the posterior was fixed before the problems were looked at: the
 checkpoint (no training on them, no choice among checkpoints by them), the edges of the difficulty
@@ -44,30 +45,22 @@ import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 from jax.sharding import Mesh
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Bool, Float
 from rich.console import Console
 
 from experiments import checkpoint, provenance
 from experiments.blocks import BLOCKS, adapters, within
 from experiments.certificates import certify_gaussian, halved, on_the_test, path_to
 from experiments.llm.data import Encoded
-from experiments.llm.loss import loss_sums
+from experiments.llm.exact_match import example_loss
+from experiments.llm.untouched import Level, arrange, check_rows
 from experiments.results import Run, open_run, write_atomically
 from experiments.run import PACKAGES
-from synth.decoder import (
-    DecoderConfig,
-    Dtype,
-    Execution,
-    Kernel,
-    Lora,
-    Parameters,
-    head_kernel,
-    hidden_states,
-)
+from synth.decoder import DecoderConfig, Dtype, Execution, Kernel, Lora, Parameters
 from theory.certificate import BOUND, Certificate, Ledger
 from theory.certificate import certify as make_certificate
 from theory.divergence import log_xi
-from theory.posterior import Block, ExampleLoss, PosteriorConfig, fit_posterior, gibbs_errors
+from theory.posterior import Block, PosteriorConfig, fit_posterior, gibbs_errors
 
 POINTS = ("checkpoint", "held-out")
 TRAINED = ("gains", "lora", "subspace")
@@ -191,9 +184,15 @@ def certify_checkpoint(
       ResultsError: if `out` holds something else.
     """
     start = time.monotonic()
-    _check_rows(samples, rows_trained_on)
+    check_rows(samples, rows_trained_on)
     decoder = checkpoint.read_config(path_or_id)
-    levels = _levels(samples, config, decoder)
+    levels = arrange(
+        samples,
+        decoder,
+        largest=max(config.data_sizes),
+        num_fresh=config.num_fresh,
+        seed=config.seed,
+    )
     certification = _Certification(config, levels, task, Path(path_or_id).name)
     identity = {
         "checkpoint": {"name": str(path_or_id), "sha256": _digest(checkpoint.folder(path_or_id))},
@@ -244,180 +243,6 @@ def _digest(folder: Path) -> str:
     return total.hexdigest()
 
 
-# The problems.
-
-
-def _check_rows(samples: Mapping[int, Encoded], rows_trained_on: Iterable[int]) -> None:
-    if not samples:
-        raise ValueError("samples must hold problems of at least one difficulty, got none")
-    rows = np.concatenate([np.asarray(each.rows) for each in samples.values()])
-    found, counts = np.unique(rows, return_counts=True)
-    if (counts > 1).any():
-        raise ValueError(
-            f"rows of samples must be distinct, over all difficulties, but {(counts > 1).sum()} "
-            f"occur more than once, the first is {found[counts > 1][0]}"
-        )
-    both = np.intersect1d(found, np.fromiter(rows_trained_on, np.int64))
-    if both.size:
-        raise ValueError(
-            f"samples must hold no row that the checkpoint was trained on: its risk there says "
-            f"nothing about further problems. {both.size} of {rows.size} rows are in "
-            f"rows_trained_on, the first is {both[0]}"
-        )
-
-
-@dataclass(frozen=True)
-class _Level:
-    """Problems of one difficulty: the largest sample, then fresh ones.
-
-    Attributes:
-      tokens: padded on the right.
-      loss_mask: true on solution tokens.
-      num_fresh: how many of the last rows are fresh.
-    """
-
-    tokens: Int[np.ndarray, "rows length"]
-    loss_mask: Bool[np.ndarray, "rows length"]
-    num_fresh: int
-
-    @property
-    def sample(self) -> tuple[np.ndarray, np.ndarray]:
-        return self.tokens[: -self.num_fresh], self.loss_mask[: -self.num_fresh]
-
-    @property
-    def fresh(self) -> tuple[np.ndarray, np.ndarray]:
-        return self.tokens[-self.num_fresh :], self.loss_mask[-self.num_fresh :]
-
-    def digest(self) -> str:
-        return hashlib.sha256(self.tokens.tobytes() + self.loss_mask.tobytes()).hexdigest()
-
-
-def _levels(
-    samples: Mapping[int, Encoded], config: CertifyConfig, decoder: DecoderConfig
-) -> dict[int, _Level]:
-    """Shuffled problems of each difficulty, as many and as long for each."""
-    largest = max(config.data_sizes)
-    for level, encoded in samples.items():
-        if len(encoded) <= largest:
-            raise ValueError(
-                f"difficulty {level} must have more problems than the largest of data_sizes, "
-                f"{largest}, so that the risk can be measured on the others; got {len(encoded)}"
-            )
-        _check_readable(level, encoded, decoder)
-    num_fresh = min(config.num_fresh, *(len(encoded) - largest for encoded in samples.values()))
-    length = max(len(tokens) for encoded in samples.values() for tokens in encoded.tokens)
-    levels = {}
-    for level in sorted(samples):
-        encoded = samples[level]
-        seeds = np.random.SeedSequence(config.seed, spawn_key=(level,))
-        order = np.random.default_rng(seeds).permutation(len(encoded))[: largest + num_fresh]
-        tokens = np.zeros((len(order), length), np.int32)
-        loss_mask = np.zeros((len(order), length), bool)
-        for row, index in enumerate(order):
-            own = encoded.tokens[index]
-            tokens[row, : len(own)] = own
-            loss_mask[row, encoded.prompt_lengths[index] : len(own)] = True
-        levels[level] = _Level(tokens, loss_mask, num_fresh)
-    return levels
-
-
-def _check_readable(level: int, encoded: Encoded, decoder: DecoderConfig) -> None:
-    """Refuse what cannot be predicted, before any work starts."""
-    if encoded.tokens_cut is not None and (cut := int((encoded.tokens_cut > 0).sum())):
-        raise ValueError(
-            f"solutions must be whole, but {cut} of difficulty {level} are truncated, and a bound "
-            f"would be about their beginnings; drop them, or encode with a larger max_length"
-        )
-    for tokens, prompt_length, row in zip(
-        encoded.tokens, encoded.prompt_lengths, encoded.rows, strict=True
-    ):
-        if not 1 <= prompt_length < len(tokens):
-            raise ValueError(
-                f"problems must have tokens of prompt and solution, but row {row} of difficulty "
-                f"{level} has {prompt_length} of {len(tokens)} in its prompt"
-            )
-        if len(tokens) > decoder.max_positions:
-            raise ValueError(
-                f"problems must have at most max_positions = {decoder.max_positions} tokens, but "
-                f"row {row} of difficulty {level} has {len(tokens)}"
-            )
-        if max(tokens) >= decoder.vocab_size or min(tokens) < 0:
-            raise ValueError(
-                f"tokens must be below vocab_size = {decoder.vocab_size}: row {row} of difficulty "
-                f"{level} was encoded with another tokenizer"
-            )
-
-
-# The loss.
-
-
-def example_loss(decoder: DecoderConfig, chunk_tokens: int) -> ExampleLoss:
-    """The loss of a whole solution in nats, and whether greedy decoding would not reproduce it.
-
-    A program that uses one of the two pays for one pass: the other is dead code to the compiler.
-
-    Args:
-      decoder: shape of the model.
-      chunk_tokens: tokens whose logits are held at once.
-
-    Returns:
-      A function of parameters, an example (tokens [length], loss mask [length], padded on the
-      right) and a key that it does not use: positions are sequential.
-    """
-
-    def loss(parameters, example, key):
-        tokens, loss_mask = example
-        positions = jnp.arange(tokens.size)
-        nats, _ = loss_sums(
-            decoder, parameters, tokens, positions, loss_mask, "sft", chunk_tokens=chunk_tokens
-        )
-        right = is_reproduced(
-            decoder, parameters, tokens, positions, loss_mask, chunk_tokens=chunk_tokens
-        )
-        return nats, ~right
-
-    return loss
-
-
-def is_reproduced(
-    decoder: DecoderConfig,
-    parameters: Parameters,
-    tokens: Int[Array, " length"],
-    positions: Int[Array, " length"],
-    loss_mask: Bool[Array, " length"],
-    *,
-    chunk_tokens: int,
-) -> Bool[Array, ""]:
-    """Whether the argmax is right at every solution token, a few tokens' logits at a time.
-
-    Args:
-      decoder: shape of the model (static).
-      parameters: its weights.
-      tokens, positions: the sequence.
-      loss_mask: true on solution tokens.
-      chunk_tokens: tokens whose logits are held at once (static).
-    """
-    hidden = hidden_states(decoder, parameters, tokens, positions)
-    head = head_kernel(decoder, parameters)
-    chunk = min(chunk_tokens, tokens.size)
-    num_chunks = -(-tokens.size // chunk)
-    missing = num_chunks * chunk - tokens.size
-    # The last token predicts nothing.
-    counts = jnp.pad(loss_mask[1:], (0, missing + 1)).reshape(num_chunks, chunk)
-    labels = jnp.pad(tokens[1:], (0, missing + 1)).reshape(num_chunks, chunk)
-    hidden = jnp.pad(hidden, ((0, missing), (0, 0))).reshape(num_chunks, chunk, -1)
-
-    def are_right(inputs):
-        hidden, labels, counts = inputs
-        scores = jnp.matmul(hidden, head, preferred_element_type=jnp.float32)
-        return jnp.all((scores.argmax(axis=1) == labels) | ~counts)
-
-    return jax.lax.map(are_right, (hidden, labels, counts)).all()
-
-
-# The certificates.
-
-
 @dataclass(frozen=True)
 class _Part:
     """Certificates that are made together; the unit of resume."""
@@ -434,7 +259,7 @@ class _Certification:
     decoder: DecoderConfig
     parameters: Parameters
 
-    def __init__(self, config: CertifyConfig, levels: dict[int, _Level], task: str, base: str):
+    def __init__(self, config: CertifyConfig, levels: dict[int, Level], task: str, base: str):
         self.config, self.levels, self.task, self.base = config, levels, task, base
         self.cells = [(level, size) for level in levels for size in config.data_sizes]
         self.parts = [_Part("points")] if set(config.methods) & set(POINTS) else []
