@@ -164,7 +164,7 @@ def continuations(
     found: dict[int, Continuation] = {}
     # What exceeds the context after `_check` is padding, and is cut off.
     widest = model.decoder.max_positions - config.max_new_tokens
-    place = functools.partial(_place, mesh=model.mesh)
+    place = functools.partial(place_rows, mesh=model.mesh)
     for batch in prompt_batches(
         every, batch_size=config.batch_size, multiple=config.prompt_multiple
     ):
@@ -273,7 +273,7 @@ _program = jax.jit(
 )
 
 
-def _place(array: np.ndarray, mesh: Mesh | None) -> jax.Array:
+def place_rows(array: np.ndarray, mesh: Mesh | None) -> jax.Array:
     """An array on the devices, each with its own rows; whole in every process."""
     if mesh is None:
         return jnp.asarray(array)
