@@ -1,0 +1,177 @@
+"""Fine-tunings in processes of their own, to which something may happen on the way.
+
+Python's fork server imports everything once; each process then starts in a fraction of a second,
+and starts JAX with as many devices as it is told.
+"""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import re
+import resource
+import signal
+import socket
+import sys
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from multiprocessing.context import ForkServerProcess
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from experiments.llm import log
+from experiments.llm.data import Encoded, encode, read
+from experiments.llm.distributed import Processes
+from experiments.llm.finetune import TrainingConfig, finetune
+from experiments.llm.sharding import make_mesh
+from experiments.llm.tokenizer import load_tokenizer
+
+CACHE = Path(__file__).parents[3] / ".cache" / "jax"
+
+SECONDS = 300
+"""After so many a process is taken to hang."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """A call of `finetune`; `mesh` is (fsdp, tp)."""
+
+    base: Path
+    rows: Path
+    config: TrainingConfig
+    out: Path
+    mesh: tuple[int, int] | None = None
+
+    @property
+    def encoded(self) -> Encoded:
+        return encode(read(self.rows), load_tokenizer(self.base), max_length=128)
+
+    def run(self) -> Path:
+        mesh = None if self.mesh is None else make_mesh(fsdp=self.mesh[0], tp=self.mesh[1])
+        return finetune(self.base, self.encoded, self.config, self.out, mesh=mesh)
+
+
+@dataclass(frozen=True)
+class Mishap:
+    """What happens to a process, and when.
+
+    Attributes:
+      step: whose numbers were written last; None for an event.
+      event, path: one of Python's audit events, and a pattern for the first path it is about.
+      signal: which the process gets; None if the disk is full from now on.
+    """
+
+    step: int | None = None
+    event: str = ""
+    path: str = ""
+    signal: signal.Signals | None = signal.SIGKILL
+
+    def strike(self) -> None:
+        if self.signal is not None:
+            os.kill(os.getpid(), self.signal)
+        else:
+            # Files of checkpoints are longer, lines of the log are not.
+            resource.setrlimit(resource.RLIMIT_FSIZE, (16_384, resource.RLIM_INFINITY))
+
+
+@dataclass
+class Recorder:
+    """What a process did, as told by JAX's and Python's own hooks; also the log it is given."""
+
+    mishap: Mishap | None
+    losses: list[float] = field(default_factory=list)
+    written: list[str] = field(default_factory=list)
+    error: str = ""
+
+    def hear(self, event: str, arguments: tuple[Any, ...]) -> None:
+        """Take one of Python's audit events."""
+        path = str(arguments[0]) if arguments else ""
+        if event == "os.rename" or (event == "open" and arguments[1] in ("w", "a")):
+            self.written.append(path)
+        mishap = self.mishap
+        if mishap is not None and event == mishap.event and re.search(mishap.path, path):
+            mishap.strike()
+
+    def write(self, step: int, numbers: Any) -> None:
+        self.losses.append(numbers["loss"])
+        if self.mishap is not None and step == self.mishap.step:
+            self.mishap.strike()
+
+    def close(self) -> None:
+        pass
+
+
+def start(
+    works: Sequence[Work],
+    *,
+    devices: int,
+    mishap: Mishap | None = None,
+    processes: Processes | None = None,
+    record: Path | None = None,
+) -> ForkServerProcess:
+    """Start a process that does one thing after the other.
+
+    Args:
+      works: the things.
+      devices: of this process.
+      mishap: if any.
+      processes: it is one of these; default the only one.
+      record: where it leaves its losses, the paths it wrote, and its error, as JSON.
+    """
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__, "datasets", "grain", "transformers"])
+    process = context.Process(
+        target=_main, args=(tuple(works), devices, mishap, processes or Processes(), record)
+    )
+    process.start()
+    return process
+
+
+def finish(*processes: ForkServerProcess) -> list[int | None]:
+    """Wait for processes, and give their exit codes: 0, or minus the signal that ended them."""
+    for process in processes:
+        process.join(SECONDS)
+        if process.exitcode is None:
+            process.kill()
+    return [process.exitcode for process in processes]
+
+
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
+
+
+def _main(
+    works: Sequence[Work],
+    devices: int,
+    mishap: Mishap | None,
+    processes: Processes,
+    record: Path | None,
+) -> None:
+    """In the new process, before JAX looks for devices."""
+    warnings.simplefilter("error")
+    os.environ["XLA_FLAGS"] = (
+        "--xla_cpu_multi_thread_eigen=false --xla_backend_optimization_level=1 "
+        f"--xla_force_host_platform_device_count={devices}"
+    )
+    jax.config.update("jax_platforms", "cpu")
+    jax.config.update("jax_compilation_cache_dir", str(CACHE))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+    recorder = Recorder(mishap)
+    log.TRACKERS["none"] = lambda *_: recorder
+    processes.join()
+    sys.addaudithook(recorder.hear)
+    try:
+        for work in works:
+            work.run()
+    except Exception as error:
+        recorder.error = f"{type(error).__name__}: {error}"
+        raise
+    finally:
+        if record is not None:
+            record.write_text(json.dumps(vars(recorder) | {"mishap": None}))
