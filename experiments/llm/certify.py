@@ -68,6 +68,9 @@ PATH_STEPS, PATH_DRAWS = 9, 1024
 """Places on the way from prior to posterior at which KL and risk are recorded, and draws behind
 each risk."""
 
+FRESH_DRAWS = 4
+"""Draws of the weights that each fresh problem meets."""
+
 POSTERIOR = PosteriorConfig(draws=8, learning_rate=1.5)
 """The simulator's for ``lora``."""
 
@@ -173,7 +176,7 @@ def certify_checkpoint(
     Returns:
       One row per certificate: the cell, the fields of `theory.certificate.Certificate`, and
         gibbs_risk, num_fresh: the certified predictor's risk on fresh problems of the difficulty,
-          and their number (each meets its own draw of the weights, where these are drawn).
+          and their number (four draws of the weights for each problem, if drawn).
         plain_risk, base_risk: the checkpoint's own risk there.
         test_risk and others: see `experiments.certificates.on_the_test`, where the test mixture is
           fresh problems of all difficulties in `samples`.
@@ -430,8 +433,9 @@ class _Certification:
                 PATH_STEPS,
             )
             levels, num_fresh = fresh[0].shape[:2]
+            draws = FRESH_DRAWS * num_fresh
             wrong = jax.lax.map(
-                lambda level: errors(block, posterior, level[1], level[0], num_fresh, num_fresh),
+                lambda level: errors(block, posterior, level[1], level[0], num_fresh, draws),
                 (jax.random.split(key_fresh, levels), fresh),
             )
             return path, wrong
@@ -463,7 +467,7 @@ class _Certification:
             **self._cell(level, size),
             **certificate.to_row(),
             "gibbs_risk": float(slice_risks[place]),
-            "num_fresh": num_fresh,
+            "num_fresh": num_fresh * (FRESH_DRAWS if certificate.num_draws else 1),
             "base_risk": plain,
             "plain_risk": plain,
             **on_the_test(
