@@ -1,4 +1,7 @@
-"""Fine-tuning a folder: what it leaves, exact resume after a kill, processes, bad input."""
+"""Fine-tuning a folder: what it leaves, what it goes on with, bad input.
+
+Kills, and many devices or processes, are in `test_processes`.
+"""
 
 from __future__ import annotations
 
@@ -12,10 +15,18 @@ from safetensors.numpy import load_file
 
 from experiments import checkpoint
 from experiments.llm.data import encode, read
-from experiments.llm.finetune import TrainingConfig, finetune, load_base, make_loader, train
+from experiments.llm.finetune import (
+    DivergedError,
+    TrainingConfig,
+    finetune,
+    load_base,
+    make_loader,
+    train,
+)
+from experiments.llm.loader import Loader
 from experiments.llm.tokenizer import load_tokenizer
 from experiments.results import ResultsError
-from tests.experiments.llm.rows import write_rows
+from tests.experiments.llm.rows import write_sums
 
 TINY = TrainingConfig(
     compute=6,
@@ -24,55 +35,116 @@ TINY = TrainingConfig(
     learning_rate=3e-3,
     dtype="float32",
     remat=False,
-    checkpoint_every=2,
+    checkpoint_every=4,
 )
 
 
 @pytest.fixture(scope="module")
 def encoded(tiny_folder, tmp_path_factory):
-    path = write_rows(tmp_path_factory.mktemp("rows") / "rows.jsonl", 12)
-    return encode(read(path), load_tokenizer(tiny_folder), max_length=1024)
+    path = write_sums(tmp_path_factory.mktemp("rows") / "rows.jsonl", 12)
+    return encode(read(path), load_tokenizer(tiny_folder), max_length=64)
+
+
+@pytest.fixture(scope="module")
+def out(tiny_folder, encoded, tmp_path_factory) -> Path:
+    """A complete run."""
+    path = tmp_path_factory.mktemp("runs") / "run"
+    assert finetune(tiny_folder, encoded, TINY, path) == path / "model"
+    return path
 
 
 def lines(out: Path) -> list[dict]:
     return [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
 
 
-def test_a_run_leaves_a_checkpoint_that_has_learnt(tiny_folder, encoded, tmp_path):
-    model = finetune(tiny_folder, encoded, TINY, tmp_path / "run")
-    written = lines(tmp_path / "run")
+def test_a_run_leaves_a_checkpoint_that_has_learnt(out, tiny_folder, encoded):
+    written = lines(out)
     assert [line["step"] for line in written] == list(range(6))
     assert written[-1]["loss"] < written[0]["loss"] - 0.1
     assert written[3]["tokens_per_second"] > 0
-    assert written[0]["tokens"] > 4 * 20
-    manifest = json.loads((tmp_path / "run" / "manifest.json").read_text())
+    assert written[0]["tokens"] == sum(
+        len(encoded.tokens[example]) for example in make_loader(encoded, TINY).examples(0)
+    )
+    manifest = json.loads((out / "manifest.json").read_text())
     assert manifest["status"] == "complete"
     assert manifest["num_examples"] == 12
-    assert not (tmp_path / "run" / "checkpoints").exists()
-    config, _ = checkpoint.load(model)
-    assert config == checkpoint.load(tiny_folder)[0]
-    assert load_tokenizer(model).chat_template
+    assert not (out / "checkpoints").exists()
+    assert checkpoint.read_config(out / "model") == checkpoint.read_config(tiny_folder)
+    assert load_tokenizer(out / "model").chat_template
     # The saved weights are those that were trained: the loss goes on where it stopped.
-    decoder, trained = load_base(model, TINY)
-    again = train(decoder, trained, make_loader(encoded, TINY), TINY)
+    config = dataclasses.replace(TINY, compute=1)
+    again = train(*load_base(out / "model", config), make_loader(encoded, config), config)
     assert again.losses[0] < written[0]["loss"] - 0.1
-    # A second call has nothing to do.
-    before = (model / "model.safetensors").stat().st_mtime_ns
-    assert finetune(tiny_folder, encoded, TINY, tmp_path / "run") == model
-    assert (model / "model.safetensors").stat().st_mtime_ns == before
 
 
-def test_another_configuration_or_other_data_are_refused(tiny_folder, encoded, tmp_path):
-    finetune(tiny_folder, encoded, TINY, tmp_path / "run")
+def test_a_complete_run_has_nothing_left_to_do(out, tiny_folder, encoded):
+    before = {path: path.stat().st_mtime_ns for path in out.rglob("*") if path.name != ".lock"}
+    assert finetune(tiny_folder, encoded, TINY, out) == out / "model"
+    assert before == {
+        path: path.stat().st_mtime_ns for path in out.rglob("*") if path.name != ".lock"
+    }
+
+
+def test_another_configuration_or_other_data_are_refused(out, tiny_folder, encoded):
     other = dataclasses.replace(TINY, learning_rate=1e-3)
     with pytest.raises(ResultsError, match=r"config.learning_rate \(there 0.003, here 0.001\)"):
-        finetune(tiny_folder, encoded, other, tmp_path / "run")
+        finetune(tiny_folder, encoded, other, out)
     with pytest.raises(ResultsError, match=r"num_examples \(there 12, here 5\); data"):
-        finetune(tiny_folder, encoded.take(range(5)), TINY, tmp_path / "run")
+        finetune(tiny_folder, encoded.take(range(5)), TINY, out)
+
+
+class Interruption:
+    """A log at which Ctrl-C comes after a step."""
+
+    def __init__(self, step: int):
+        self.step = step
+
+    def write(self, step, numbers):
+        if step == self.step:
+            raise KeyboardInterrupt
+
+    def close(self):
+        pass
+
+
+def test_a_resumed_run_knows_all_its_losses(out, tiny_folder, encoded, tmp_path):
+    def again(log=None):
+        loader = make_loader(encoded, TINY)
+        return train(
+            *load_base(tiny_folder, TINY), loader, TINY, directory=tmp_path / "run", log=log
+        )
+
+    with pytest.raises(KeyboardInterrupt):
+        again(Interruption(4))
+    assert len(lines(tmp_path / "run")) == 5
+    expected = [line["loss"] for line in lines(out)]
+    # After the checkpoint of step 4, then after that of the last one.
+    for _ in range(2):
+        assert again().losses.tolist() == expected
+        assert [line["loss"] for line in lines(tmp_path / "run")] == expected
+
+
+def test_a_model_that_cannot_be_written_costs_no_training(
+    out, tiny_folder, encoded, tmp_path, monkeypatch
+):
+    def full(*arguments, **others):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "save_file", full)
+        with pytest.raises(OSError, match="No space left"):
+            finetune(tiny_folder, encoded, TINY, tmp_path / "run")
+    assert not (tmp_path / "run" / "model").exists()
+    written = (tmp_path / "run" / "log.jsonl").read_text()
+    model = finetune(tiny_folder, encoded, TINY, tmp_path / "run")
+    # Not a step was taken again.
+    assert (tmp_path / "run" / "log.jsonl").read_text() == written
+    file = "model.safetensors"
+    assert (model / file).read_bytes() == (out / "model" / file).read_bytes()
 
 
 def test_adapters_are_merged_on_saving(tiny_folder, encoded, tmp_path):
-    config = dataclasses.replace(TINY, lora_rank=4, lora_alpha=16.0)
+    config = dataclasses.replace(TINY, lora_rank=4, lora_alpha=16.0, checkpoint_every=0)
     model = finetune(tiny_folder, encoded, config, tmp_path / "run")
     old, new = (load_file(folder / "model.safetensors") for folder in (tiny_folder, model))
     assert old.keys() == new.keys()
@@ -82,16 +154,13 @@ def test_adapters_are_merged_on_saving(tiny_folder, encoded, tmp_path):
     assert written[-1]["loss"] < written[0]["loss"]
 
 
-def test_packing_changes_nothing_but_the_rows(tiny_folder, encoded):
-    losses, rows = [], []
-    for packed in (False, True):
-        config = dataclasses.replace(TINY, packed=packed, compute=2, compute_unit="epochs")
-        loader = make_loader(encoded, config)
-        rows.append(loader.rows * loader.length)
-        losses.append(train(*load_base(tiny_folder, config), loader, config).losses)
-    assert len(losses[0]) == 6
-    np.testing.assert_allclose(*losses, rtol=1e-5)
-    assert rows[1] <= rows[0]
+def test_packing_changes_nothing_but_the_rows(out, tiny_folder, encoded):
+    config = dataclasses.replace(TINY, packed=True)
+    loader = Loader(encoded, batch_size=4, steps=6, seed=config.seed, packed=True, length=256)
+    assert loader.rows == 1
+    assert make_loader(encoded, TINY).rows == 4
+    packed = train(*load_base(tiny_folder, config), loader, config)
+    np.testing.assert_allclose(packed.losses, [line["loss"] for line in lines(out)], rtol=1e-5)
 
 
 def test_compute_is_counted_in_epochs_steps_or_tokens(encoded):
@@ -129,18 +198,9 @@ def test_examples_longer_than_the_context_are_told_before_training(tiny_folder, 
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(tiny_folder, encoded, tmp_path):
-    config = dataclasses.replace(TINY, learning_rate=1e30, warmup=0.0, clip=1e30)
-    from experiments.llm.finetune import DivergedError
-
+    config = dataclasses.replace(TINY, learning_rate=1e30, warmup=0.0, checkpoint_every=0)
     with pytest.raises(DivergedError, match="lower the learning rate"):
         finetune(tiny_folder, encoded, config, tmp_path / "run")
-
-
-def test_tensorboard_gets_the_numbers(tiny_folder, encoded, tmp_path):
-    pytest.importorskip("tensorboardX", reason="an extra: pip install 'sweetspot[logging]'")
-    finetune(tiny_folder, encoded, TINY, tmp_path / "run", tracker="tensorboard")
-    (file,) = (tmp_path / "run" / "tensorboard").iterdir()
-    assert b"gradient_norm" in file.read_bytes()
 
 
 def test_an_unknown_tracker_is_told(tiny_folder, encoded, tmp_path):
