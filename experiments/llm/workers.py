@@ -10,8 +10,10 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
-from multiprocessing.process import BaseProcess
 from typing import Any, Literal
+
+START_SECONDS = 300.0
+"""A process that is not ready by then never will be."""
 
 
 @dataclass(frozen=True)
@@ -27,14 +29,38 @@ class Lost:
     detail: str = ""
 
 
-@dataclass
 class _Worker:
-    process: BaseProcess
-    connection: Connection
-    item: int | None = None
-    deadline: float | None = None
+    """A process and what it works on: an item by its number, or its start."""
+
+    def __init__(self, function: Callable[[Any], Any], prepare: Callable[[], None] | None):
+        # Not forked: JAX has threads in this process.
+        context = multiprocessing.get_context("spawn")
+        self.connection, theirs = context.Pipe()
+        self.process = context.Process(target=_serve, args=(theirs, function, prepare), daemon=True)
+        self.process.start()
+        # Or the end of the process would not close the pipe.
+        theirs.close()
+        self.number: int | None = None
+        self.deadline = time.monotonic() + START_SECONDS
+
+    def give(self, number: int, item: Any, timeout: float) -> None:
+        """Let it work on an item."""
+        self.number, self.deadline = number, time.monotonic() + timeout
+        # Should it have ended just now, the pipe says so next.
+        with contextlib.suppress(OSError):
+            self.connection.send(item)
+
+    def outcome(self, has_spoken: bool) -> tuple[Any | Lost, bool] | None:
+        """A result and whether the process goes on; None where there is none yet."""
+        if has_spoken:
+            try:
+                return self.connection.recv(), True
+            except (EOFError, OSError):
+                return Lost("crash"), False
+        return (Lost("timeout"), False) if time.monotonic() > self.deadline else None
 
     def end(self) -> None:
+        """End the process, whatever it does."""
         self.process.kill()
         self.process.join()
         self.connection.close()
@@ -70,67 +96,38 @@ def map_in_workers(
       The result of each item, or why it is lost.
 
     Raises:
-      RuntimeError: if a process ends before its first item.
+      RuntimeError: if a process does not come to its first item.
     """
-    # Not forked: JAX has threads in this process.
-    context = multiprocessing.get_context("spawn")
     results: list[Any | Lost] = [None] * len(items)
     left = list(reversed(range(len(items))))
     workers: list[_Worker] = []
-
-    def start() -> _Worker:
-        ours, theirs = context.Pipe()
-        process = context.Process(target=_serve, args=(theirs, function, prepare), daemon=True)
-        process.start()
-        # Or the end of the process would not close the pipe.
-        theirs.close()
-        return _Worker(process, ours)
-
-    def next_of(worker: _Worker) -> _Worker | None:
-        """The worker with its next item, or None after its end where nothing is left."""
-        if not left:
-            worker.end()
-            return None
-        worker.item, worker.deadline = left.pop(), time.monotonic() + timeout
-        # Should it have ended just now, the pipe says so next.
-        with contextlib.suppress(OSError):
-            worker.connection.send(items[worker.item])
-        return worker
-
-    def advance(worker: _Worker, ready: bool) -> _Worker | None:
-        """The worker after what has happened, or the one in its place."""
-        lost = None
-        if ready:
-            try:
-                result = worker.connection.recv()
-            except (EOFError, OSError):
-                lost = Lost("crash")
-            else:
-                if worker.item is not None:
-                    results[worker.item] = result
-                return next_of(worker)
-        elif worker.deadline is not None and time.monotonic() > worker.deadline:
-            lost = Lost("timeout")
-        if lost is None:
-            return worker
-        worker.end()
-        if worker.item is None:
-            raise RuntimeError(
-                f"a process ended (exit code {worker.process.exitcode}) at its start"
-            )
-        results[worker.item] = lost
-        return start() if left else None
-
     try:
         for _ in range(min(processes or num_processors(), len(items))):
-            workers.append(start())
+            workers.append(_Worker(function, prepare))
         while workers:
-            deadlines = [worker.deadline for worker in workers if worker.deadline is not None]
-            patience = max(0.0, min(deadlines) - time.monotonic()) if deadlines else None
-            ready = wait([worker.connection for worker in workers], patience)
-            for place in reversed(range(len(workers))):
-                follower = advance(workers[place], workers[place].connection in ready)
-                workers[place : place + 1] = [follower] if follower else []
+            patience = min(worker.deadline for worker in workers) - time.monotonic()
+            spoken = wait([worker.connection for worker in workers], max(0.0, patience))
+            for worker in list(workers):
+                outcome = worker.outcome(worker.connection in spoken)
+                if outcome is None:
+                    continue
+                result, goes_on = outcome
+                if worker.number is not None:
+                    results[worker.number] = result
+                elif not goes_on:
+                    worker.end()
+                    raise RuntimeError(
+                        f"a process could not start ({result.reason}, exit code "
+                        f"{worker.process.exitcode})"
+                    )
+                if goes_on and left:
+                    number = left.pop()
+                    worker.give(number, items[number], timeout)
+                    continue
+                workers.remove(worker)
+                worker.end()
+                if left:
+                    workers.append(_Worker(function, prepare))
     finally:
         for worker in workers:
             worker.end()

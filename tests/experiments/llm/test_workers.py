@@ -5,6 +5,7 @@ import time
 
 import pytest
 
+from experiments.llm import workers
 from experiments.llm.workers import Lost, map_in_workers
 
 
@@ -23,6 +24,10 @@ def fail():
     os._exit(4)
 
 
+def wait():
+    time.sleep(60)
+
+
 def test_results_in_order_whatever_happens_to_some():
     items = [2, "crash", 3, "hang", 4, "word", "crash", 5]
     began = time.monotonic()
@@ -39,5 +44,11 @@ def test_nothing_to_do():
 
 
 def test_a_process_that_cannot_start_is_an_error():
-    with pytest.raises(RuntimeError, match=r"ended \(exit code 4\) at its start"):
+    with pytest.raises(RuntimeError, match=r"could not start \(crash, exit code 4\)"):
         map_in_workers(respond, [1, 2], timeout=1.0, processes=1, prepare=fail)
+
+
+def test_a_process_that_does_not_get_ready_is_an_error(monkeypatch):
+    monkeypatch.setattr(workers, "START_SECONDS", 0.5)
+    with pytest.raises(RuntimeError, match=r"could not start \(timeout"):
+        map_in_workers(respond, [1], timeout=60.0, prepare=wait)
