@@ -5,6 +5,7 @@ Nothing here imports JAX: `equivalent` runs in processes of its own.
 
 from __future__ import annotations
 
+import logging
 import re
 from decimal import Decimal
 
@@ -120,6 +121,8 @@ def check_equivalent() -> None:
     Raises:
       RuntimeError: if it does not.
     """
+    # It would warn that there is no time limit; the process has one.
+    logging.getLogger("math_verify").setLevel(logging.ERROR)
     if not equivalent(("\\frac{1}{2}", "0.5")):
         raise RuntimeError("math-verify does not find 1/2 and 0.5 equal: is it another version?")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import doctest
 import re
+import sys
 from typing import Any, get_args
 
 import numpy as np
@@ -315,6 +316,12 @@ def test_problems_without_what_a_grader_needs(name, row):
     expected = re.escape("rows 0, 2, 3, 4, 5, 6, 7, 8, 9, 10 and 1 more lack it")
     with pytest.raises(ValueError, match=f"grader '{name}' needs .*{expected}"):
         grade(problems_of(rows), [[""]] * 12, GraderConfig(name))
+
+
+def test_math_verify_must_be_installed(monkeypatch):
+    monkeypatch.setitem(sys.modules, "math_verify", None)
+    with pytest.raises(ImportError, match=re.escape("needs: pip install 'sweetspot[llm]'")):
+        references(problems_of([("?", "", "1")]), GraderConfig("math-verify"))
 
 
 def test_responses_must_fit_the_problems():
