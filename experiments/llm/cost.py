@@ -9,6 +9,8 @@ model FLOPs utilisation (MFU) of two programs can be compared.
 from __future__ import annotations
 
 import math
+import re
+from typing import Any
 
 import jax
 
@@ -16,18 +18,22 @@ from experiments.checkpoint import parameter_shapes
 from synth.decoder import DecoderConfig
 
 PEAKS = {
+    "H200 NVL": 835e12,
     "H200": 989e12,
+    "H100 NVL": 835e12,
     "H100 PCIe": 756e12,
     "H100": 989e12,
     "A100": 312e12,
     "L40S": 362e12,
     "L4": 121e12,
     "TPU v6 lite": 918e12,
-    "TPU v5p": 459e12,
     "TPU v5 lite": 197e12,
+    "TPU v5": 459e12,
+    "TPU v5p": 459e12,
     "TPU v4": 275e12,
 }
-"""Operations per second of a device in dense bfloat16, by a part of its name; data sheets."""
+"""Operations per second of a device in dense bfloat16, by the first of these that is in JAX's name
+of it; data sheets."""
 
 TRAINING_UTILISATION, DECODING_UTILISATION = 0.4, 0.05
 """Shares of the peak that estimates assume; decoding waits for memory."""
@@ -61,14 +67,15 @@ def decoding_flops(decoder: DecoderConfig, num_tokens: float, length: float) -> 
     return num_tokens * (2 * num_matrix_weights(decoder) + attention)
 
 
-def peak_flops(device: jax.Device | None = None) -> float | None:
+def peak_flops(device: Any = None) -> float | None:
     """Operations per second that the data sheet of a device states; None where it is not known.
 
     Args:
-      device: default the first one.
+      device: of JAX; default the first one.
     """
     kind = (device or jax.devices()[0]).device_kind
-    return next((peak for name, peak in PEAKS.items() if name in kind), None)
+    # Nothing may follow: an L40 is no L4.
+    return next((peak for name, peak in PEAKS.items() if re.search(rf"{name}(?!\w)", kind)), None)
 
 
 def device_hours(training: float, decoding: float, *, device: str) -> float:

@@ -99,6 +99,7 @@ def test_weights_of_a_published_model():
         ("NVIDIA H20", None),
         ("TPU v5 lite", 197e12),
         ("TPU v5", 459e12),
+        ("TPU v5p", 459e12),
         ("cpu", None),
     ],
 )
