@@ -110,9 +110,11 @@ def equivalent(pair: tuple[str, str]) -> bool:
     if any(_BASED.fullmatch(normalised(side)) for side in (reference, answer)):
         return False
     # Its own time limits are alarms, which do not interrupt one long operation.
-    options = {"parsing_timeout": None, "raise_on_error": True}
-    gold, found = (parse(f"\\boxed{{{side}}}", **options) for side in (reference, answer))
-    return bool(verify(gold, found, timeout_seconds=None, raise_on_error=True))
+    gold, found = (
+        parse(f"\\boxed{{{side}}}", parsing_timeout=None)  # pyright: ignore[reportArgumentType]
+        for side in (reference, answer)
+    )
+    return bool(verify(gold, found, timeout_seconds=None))
 
 
 def check_equivalent() -> None:
