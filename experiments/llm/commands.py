@@ -9,7 +9,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
-import jax
 import numpy as np
 import pandas as pd
 import pyarrow as pa
@@ -33,29 +32,15 @@ from experiments.llm.loader import nested
 from experiments.llm.log import Tracker
 from experiments.llm.recipes import RECIPES
 from experiments.llm.scan import run_scan
-from experiments.llm.sharding import make_mesh
+from experiments.llm.sharding import Devices
 from experiments.llm.tokenizer import load_tokenizer
 from experiments.results import read_manifest, read_tables, write_atomically
 from synth.decoder import Dtype
 
 console = Console()
 Positional = tyro.conf.Positional
-
-
-@dataclasses.dataclass(frozen=True)
-class Devices:
-    """Devices that a checkpoint is spread over.
-
-    Attributes:
-      fsdp, tp: sizes of the mesh's axes; their product is the number of devices.
-    """
-
-    fsdp: int = 1
-    tp: int = 1
-
-    def mesh(self) -> jax.sharding.Mesh | None:
-        """The mesh; None for one device."""
-        return make_mesh(fsdp=self.fsdp, tp=self.tp) if self.fsdp * self.tp > 1 else None
+GRADER, DECODING, TRAINING = GraderConfig(), DecodingConfig(), TrainingConfig()
+ONE_DEVICE, ONE_PROCESS, CERTIFICATES = Devices(), Processes(), CertifyConfig()
 
 
 def prepare(
@@ -136,9 +121,9 @@ def measure_difficulty(
     edges: tuple[float, ...] = (),
     drop_easiest: float = 0.0,
     drop_hardest: float = 0.0,
-    grader: GraderConfig = GraderConfig(),  # noqa: B008 (frozen)
-    decoding: DecodingConfig = DecodingConfig(),  # noqa: B008
-    devices: Annotated[Devices, tyro.conf.arg(name="")] = Devices(),
+    grader: GraderConfig = GRADER,
+    decoding: DecodingConfig = DECODING,
+    devices: Annotated[Devices, tyro.conf.arg(name="")] = ONE_DEVICE,
     dtype: Dtype = "bfloat16",
 ) -> None:
     """Measure how difficult problems are for a checkpoint, and cut them into buckets.
@@ -241,11 +226,11 @@ def finetune_checkpoint(
     data_size: int | None = None,
     max_length: int = 2048,
     on_long: OnLong = "error",
-    config: Annotated[TrainingConfig, tyro.conf.arg(name=""), tyro.conf.AvoidSubcommands] = (
-        TrainingConfig()  # noqa: B008 (frozen)
-    ),
-    devices: Annotated[Devices, tyro.conf.arg(name="")] = Devices(),
-    processes: Annotated[Processes, tyro.conf.arg(name="")] = Processes(),  # noqa: B008
+    config: Annotated[
+        TrainingConfig, tyro.conf.arg(name=""), tyro.conf.AvoidSubcommands
+    ] = TRAINING,
+    devices: Annotated[Devices, tyro.conf.arg(name="")] = ONE_DEVICE,
+    processes: Annotated[Processes, tyro.conf.arg(name="")] = ONE_PROCESS,
     tracker: Tracker = "none",
 ) -> None:
     """Fine-tune a checkpoint, or carry on with an interrupted fine-tuning.
@@ -290,9 +275,9 @@ def evaluate_checkpoint(
     model: str,
     data: Annotated[Source, tyro.conf.arg(name="")],
     out: Path,
-    grader: GraderConfig = GraderConfig(),  # noqa: B008 (frozen)
-    decoding: DecodingConfig = DecodingConfig(),  # noqa: B008
-    devices: Annotated[Devices, tyro.conf.arg(name="")] = Devices(),
+    grader: GraderConfig = GRADER,
+    decoding: DecodingConfig = DECODING,
+    devices: Annotated[Devices, tyro.conf.arg(name="")] = ONE_DEVICE,
     dtype: Dtype = "bfloat16",
 ) -> None:
     """Ask a checkpoint problems, and say how often it is right, by stated difficulty.
@@ -332,8 +317,8 @@ def certify_problems(
     out: Path,
     trained_by: Path | None = None,
     max_length: int = 2048,
-    config: Annotated[CertifyConfig, tyro.conf.arg(name="")] = CertifyConfig(),  # noqa: B008
-    devices: Annotated[Devices, tyro.conf.arg(name="")] = Devices(),
+    config: Annotated[CertifyConfig, tyro.conf.arg(name="")] = CERTIFICATES,
+    devices: Annotated[Devices, tyro.conf.arg(name="")] = ONE_DEVICE,
 ) -> None:
     """Certify a checkpoint, and posteriors over blocks of its weights, on problems it never saw.
 

@@ -28,7 +28,7 @@ from scipy import stats
 
 from experiments import checkpoint
 from experiments.llm.grade import GraderConfig, grade, references
-from experiments.llm.sharding import AXES
+from experiments.llm.sharding import row_split, spread
 from experiments.llm.tokenizer import Message, load_tokenizer, prompt_tokens, stop_tokens
 from synth.decoder import DecoderConfig, Parameters
 from synth.generate import generate_batch, prompt_batches
@@ -90,7 +90,7 @@ class DecodingConfig:
       max_new_tokens: the most tokens of a response; one that reaches it counts as truncated.
       samples: responses to each prompt.
       temperature: 0 for the most probable token each time.
-      batch_size: responses decoded together; with a mesh a multiple of its axis ``fsdp``.
+      batch_size: responses decoded together; with a mesh a multiple of its ``data × fsdp``.
       prompt_multiple: prompts are padded to multiples of it, in tokens.
       seed: of the draws.
 
@@ -164,7 +164,7 @@ def continuations(
     found: dict[int, Continuation] = {}
     # What exceeds the context after `_check` is padding, and is cut off.
     widest = model.decoder.max_positions - config.max_new_tokens
-    place = functools.partial(place_rows, mesh=model.mesh)
+    place = functools.partial(spread, mesh=model.mesh)
     for batch in prompt_batches(
         every, batch_size=config.batch_size, multiple=config.prompt_multiple
     ):
@@ -210,10 +210,9 @@ def _check(model: Model, prompts: Sequence[Sequence[int]], config: DecodingConfi
             f"prompts have tokens beyond the {size} of the checkpoint, the first in row "
             f"{unknown[0]}: does the tokenizer belong to it?"
         )
-    split = 1 if model.mesh is None else dict(model.mesh.shape).get(AXES[0], 1)
-    if config.batch_size % split:
+    if config.batch_size % (split := row_split(model.mesh)):
         raise ValueError(
-            f"batch_size must be a multiple of the mesh's {AXES[0]}, {split}; "
+            f"batch_size must be a multiple of the mesh's data × fsdp, {split}; "
             f"got {config.batch_size}"
         )
 
@@ -271,14 +270,6 @@ def _continue(
 _program = jax.jit(
     _continue, static_argnums=0, static_argnames=("max_new_tokens", "stop", "temperature", "mesh")
 )
-
-
-def place_rows(array: np.ndarray, mesh: Mesh | None) -> jax.Array:
-    """An array on the devices, each with its own rows; whole in every process."""
-    if mesh is None:
-        return jnp.asarray(array)
-    sharding = NamedSharding(mesh, PartitionSpec(AXES[0] if AXES[0] in mesh.axis_names else None))
-    return jax.make_array_from_callback(array.shape, sharding, lambda index: array[index])
 
 
 @dataclass(frozen=True)

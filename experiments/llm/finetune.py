@@ -48,7 +48,7 @@ from experiments.llm.data import Encoded
 from experiments.llm.distributed import first_decides, gathered, is_first
 from experiments.llm.loader import Batch, Loader, num_steps
 from experiments.llm.log import Log, Tracker, open_log
-from experiments.llm.sharding import AXES
+from experiments.llm.sharding import row_split
 from experiments.llm.step import Measured, State, StepConfig, make_step, place, start
 from experiments.results import Run, open_run, write_atomically
 from synth.decoder import Attention, DecoderConfig, Dtype, Execution, Lora, Parameters
@@ -222,7 +222,7 @@ def make_loader(encoded: Encoded, config: TrainingConfig, *, mesh: Mesh | None =
         seed=config.seed,
         accumulation=config.accumulation,
         packed=config.packed,
-        row_multiple=mesh.shape[AXES[0]] if mesh is not None else 1,
+        row_multiple=row_split(mesh),
         num_examples=num_examples,
     )
 
@@ -477,8 +477,14 @@ def finetune(
             loader = make_loader(encoded, config, mesh=mesh)
             trained = train(decoder, parameters, loader, config, mesh=mesh, directory=out, log=log)
             save_trained(trained, model, like=folder)
-        for run in runs:
-            _close(run, began)
+
+        def complete() -> bool:
+            _close(runs[0], began)
+            stack.close()
+            return True
+
+        # The others wait: a tracker may be slow to close, and who ends first ends all.
+        first_decides(complete)
     return model
 
 

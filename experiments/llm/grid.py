@@ -16,6 +16,7 @@ from experiments.llm.finetune import TrainingConfig
 from experiments.llm.grade import GraderConfig
 from experiments.llm.scratch import ScratchConfig
 from experiments.llm.selection import Selection
+from experiments.llm.sharding import Devices
 from synth.finetune import Loss
 
 
@@ -90,7 +91,7 @@ class ScanConfig:
         selection are held out from training.
       test_examples: problems of each test level at most; 0 for all.
       decoding, grader: how answers are made and judged.
-      fsdp, tp: devices of the mesh along its two axes.
+      devices: of the mesh.
       save_members: keep every fine-tuned checkpoint.
 
     Raises:
@@ -119,8 +120,7 @@ class ScanConfig:
     test_examples: int = 0
     decoding: DecodingConfig = field(default_factory=DecodingConfig)
     grader: GraderConfig = field(default_factory=GraderConfig)
-    fsdp: int = 1
-    tp: int = 1
+    devices: Devices = field(default_factory=Devices)
     save_members: bool = False
 
     def __post_init__(self) -> None:
@@ -145,8 +145,6 @@ class ScanConfig:
             ("max_length", 2),
             ("risk_examples", 1),
             ("test_examples", 0),
-            ("fsdp", 1),
-            ("tp", 1),
         ):
             if getattr(self, name) < least:
                 raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")

@@ -23,7 +23,7 @@ import pandas as pd
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Bool, Float, Int
 
-from experiments.llm.evaluate import DecodingConfig, Model, continuations, place_rows, text_of
+from experiments.llm.evaluate import DecodingConfig, Model, continuations, spread, text_of
 from experiments.llm.tokenizer import TEMPLATE_SETTINGS
 from synth.decoder import DecoderConfig, Parameters, head_kernel, hidden_states
 from synth.generate import prompt_batches
@@ -266,7 +266,7 @@ def score(
       whether each of them is the most probable.
     """
     found: dict[int, tuple[float, bool]] = {}
-    place = functools.partial(place_rows, mesh=model.mesh)
+    place = functools.partial(spread, mesh=model.mesh)
     for batch in prompt_batches(
         sequences, batch_size=config.batch_size, multiple=config.prompt_multiple
     ):

@@ -12,8 +12,9 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+import jax
 import numpy as np
-from jaxtyping import Bool, Int
+from jaxtyping import Array, Bool, Int
 
 from experiments.llm.data import Encoded
 
@@ -76,6 +77,7 @@ def first_fit(lengths: Sequence[int], capacity: int) -> list[list[int]]:
     return bins
 
 
+@jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Batch:
     """The examples of a step; every array [micro-batches, rows, length].
@@ -87,10 +89,10 @@ class Batch:
       loss_mask: true on solutions and their end markers.
     """
 
-    tokens: Int[np.ndarray, "micro rows length"]
-    positions: Int[np.ndarray, "micro rows length"]
-    segments: Int[np.ndarray, "micro rows length"]
-    loss_mask: Bool[np.ndarray, "micro rows length"]
+    tokens: Int[Array | np.ndarray, "micro rows length"]
+    positions: Int[Array | np.ndarray, "micro rows length"]
+    segments: Int[Array | np.ndarray, "micro rows length"]
+    loss_mask: Bool[Array | np.ndarray, "micro rows length"]
 
 
 class Loader:

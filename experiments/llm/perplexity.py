@@ -12,7 +12,7 @@ from jaxtyping import Array, Float, Int
 
 from experiments.llm.data import Encoded
 from experiments.llm.loss import loss_sums
-from experiments.llm.sharding import AXES
+from experiments.llm.sharding import row_split, spread
 from synth.decoder import DecoderConfig, Parameters
 
 LOGIT_TOKENS = 2048
@@ -40,7 +40,7 @@ def perplexities(
       decoder: shape of the model.
       parameters: its weights.
       encoded: problems and solutions; of a truncated one, what is left counts.
-      mesh: where the parameters are; rows of a batch are spread over its axis ``fsdp``.
+      mesh: where the parameters are; rows of a batch are spread over it too.
       batch_tokens: tokens of a batch, padding counted.
       advance: called with the number of examples that are done since the last call.
 
@@ -60,7 +60,7 @@ def perplexities(
         found = _program(
             decoder,
             parameters,
-            *(_place(array, mesh) for array in batch),
+            *(spread(array, mesh) for array in batch),
             mesh=mesh,
             chunk_tokens=max(1, LOGIT_TOKENS // len(padded)),
         )
@@ -152,7 +152,7 @@ def _batches(
 ) -> Iterator[tuple[Int[np.ndarray, " rows"], Int[np.ndarray, "batch length"]]]:
     """Examples of similar length, and their tokens padded to one of few shapes."""
     widths = np.array([padded_length(length, longest) for length in lengths.tolist()], int)
-    split = 1 if mesh is None else dict(mesh.shape).get(AXES[0], 1)
+    split = row_split(mesh)
     # The longest first: what does not fit into memory is told at once.
     for width in np.unique(widths)[::-1]:
         members = np.flatnonzero(widths == width)
@@ -164,12 +164,3 @@ def _batches(
             for place, row in enumerate(np.pad(rows, (0, size - len(rows)), mode="edge")):
                 padded[place, : lengths[row]] = encoded.tokens[row]
             yield rows, padded
-
-
-def _place(array: np.ndarray, mesh: Mesh | None) -> jax.Array:
-    """An array on the devices, each with its own rows; whole in every process."""
-    if mesh is None:
-        return jnp.asarray(array)
-    axis = AXES[0] if AXES[0] in mesh.axis_names else None
-    sharding = NamedSharding(mesh, PartitionSpec(axis))
-    return jax.make_array_from_callback(array.shape, sharding, lambda index: array[index])

@@ -49,7 +49,6 @@ from experiments.llm.grid import Member, ScanConfig
 from experiments.llm.loader import nested
 from experiments.llm.scratch import new_checkpoint
 from experiments.llm.selection import selected
-from experiments.llm.sharding import make_mesh
 from experiments.llm.tokenizer import load_tokenizer
 from experiments.results import Run, open_run, read_table, tidy, write_atomically
 
@@ -155,8 +154,7 @@ class _Scan:
 
     def __init__(self, config: ScanConfig, run: Run):
         self.config, self.run = config, run
-        devices = config.fsdp * config.tp
-        self.mesh = make_mesh(fsdp=config.fsdp, tp=config.tp) if devices > 1 else None
+        self.mesh = config.devices.mesh()
         if config.export is not None:
             data = run.directory / "data"
             export_igsm(config.export, data, processes=num_cores(), console=console)

@@ -1,21 +1,27 @@
-"""Where parameters live on a mesh ``fsdp × tp``, by their names.
+"""Where parameters and batches live on a mesh ``data × fsdp × tp``.
 
-``fsdp`` splits every matrix for memory, and the batch; ``tp`` splits heads and the SwiGLU's width,
-so that the pair of matrices around each needs one sum over devices (Shoeybi et al. 2019, arXiv
-1909.08053).
+``fsdp`` splits every matrix, for memory, and the rows of a batch; ``tp`` splits heads and the
+SwiGLU's width, so that the pair of matrices around each needs one sum over devices (Shoeybi et al.
+2019, arXiv 1909.08053). ``data`` splits the rows alone: each of its places holds all parameters,
+which is fastest where they fit.
 """
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from synth.decoder import Parameters
 
-AXES = ("fsdp", "tp")
+ROW_AXES = ("data", "fsdp")
+AXES = (*ROW_AXES, "tp")
 
 RULES: tuple[tuple[str, tuple[str | None, ...]], ...] = (
     (r"(query|key|value|gate|up)/kernel", ("fsdp", "tp")),
@@ -32,17 +38,69 @@ RULES: tuple[tuple[str, tuple[str | None, ...]], ...] = (
 """End of a parameter's path, and the mesh axis of each of its last dimensions."""
 
 
-def make_mesh(*, fsdp: int, tp: int = 1) -> Mesh:
+def make_mesh(*, data: int = 1, fsdp: int = 1, tp: int = 1) -> Mesh:
     """A mesh of all devices, of all processes, whose shardings the compiler propagates.
 
     Raises:
       ValueError: if the product is not the number of devices.
     """
-    if fsdp < 1 or tp < 1 or fsdp * tp != jax.device_count():
+    sizes = (data, fsdp, tp)
+    if min(sizes) < 1 or math.prod(sizes) != jax.device_count():
         raise ValueError(
-            f"fsdp × tp must be the number of devices, {jax.device_count()}; got {fsdp} × {tp}"
+            f"data × fsdp × tp must be the number of devices, {jax.device_count()}; "
+            f"got {data} × {fsdp} × {tp}"
         )
-    return jax.make_mesh((fsdp, tp), AXES, axis_types=(AxisType.Auto,) * 2)
+    return jax.make_mesh(sizes, AXES, axis_types=(AxisType.Auto,) * 3)
+
+
+@dataclass(frozen=True)
+class Devices:
+    """Sizes of the axes of a mesh of all devices.
+
+    Attributes:
+      data, fsdp, tp: see the module.
+
+    Raises:
+      ValueError: if one is below 1.
+    """
+
+    data: int = 1
+    fsdp: int = 1
+    tp: int = 1
+
+    def __post_init__(self) -> None:
+        if min(self.data, self.fsdp, self.tp) < 1:
+            raise ValueError(
+                f"data, fsdp and tp must be at least 1, got {self.data}, {self.fsdp}, {self.tp}"
+            )
+
+    def mesh(self) -> Mesh | None:
+        """The mesh; None for one device, which may be one of several."""
+        if max(self.data, self.fsdp, self.tp) == 1:
+            return None
+        return make_mesh(data=self.data, fsdp=self.fsdp, tp=self.tp)
+
+
+def row_split(mesh: Mesh | None) -> int:
+    """Number of parts that the rows of a batch are split into."""
+    if mesh is None:
+        return 1
+    return math.prod(mesh.shape[axis] for axis in ROW_AXES if axis in mesh.axis_names)
+
+
+def spread(array: np.ndarray, mesh: Mesh | None, *, axis: int = 0) -> jax.Array:
+    """An array on the devices, each with its own rows.
+
+    Args:
+      array: whole in every process.
+      mesh: None for the default device.
+      axis: of the rows, whose number `row_split` divides.
+    """
+    if mesh is None:
+        return jnp.asarray(array)
+    names = tuple(name for name in ROW_AXES if name in mesh.axis_names)
+    sharding = NamedSharding(mesh, PartitionSpec(*[None] * axis, names or None))
+    return jax.make_array_from_callback(array.shape, sharding, lambda index: array[index])
 
 
 def parameter_sharding(path: str, shape: Sequence[int], mesh: Mesh) -> NamedSharding:

@@ -15,11 +15,12 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float
 
+from experiments.llm.loader import Batch
 from experiments.llm.lora import join, split
 from experiments.llm.loss import batch_loss_sums
-from experiments.llm.sharding import AXES, parameter_shardings
+from experiments.llm.sharding import parameter_shardings, spread
 from synth.decoder import DecoderConfig, Parameters, initialise
 from synth.finetune import Loss
 
@@ -43,22 +44,6 @@ class StepConfig:
     clip: float = 1.0
     packed: bool = False
     chunk_tokens: int = 512
-
-
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
-class Tokens:
-    """The examples of a step; every array [micro-batches, rows, length].
-
-    Attributes:
-      tokens, positions, loss_mask: see `experiments.llm.loss.loss_sums`.
-      segments: number of each token's example within its row, negative on padding.
-    """
-
-    tokens: Int[Array, "micro rows length"]
-    positions: Int[Array, "micro rows length"]
-    segments: Int[Array, "micro rows length"]
-    loss_mask: Bool[Array, "micro rows length"]
 
 
 @jax.tree_util.register_dataclass
@@ -89,8 +74,8 @@ class Measured:
     gradient_norm: Float[Array, ""]
 
 
-Step = Callable[[Parameters, State, Tokens, Float[Array, ""]], tuple[State, Measured]]
-"""``(frozen, state, tokens, learning_rate) -> (state, measured)``; the state is given away."""
+Step = Callable[[Parameters, State, Batch, Float[Array, ""]], tuple[State, Measured]]
+"""``(frozen, state, batch, learning_rate) -> (state, measured)``; the state is given away."""
 
 
 def _is_matrix(parameters: Parameters) -> Any:
@@ -156,12 +141,12 @@ def _state_shardings(decoder: DecoderConfig, config: StepConfig, mesh: Mesh) -> 
 
 @functools.cache
 def make_step(decoder: DecoderConfig, config: StepConfig, mesh: Mesh | None = None) -> Step:
-    """The program of a step, compiled for each shape of `Tokens`.
+    """The program of a step, compiled for each shape of batch.
 
     Args:
       decoder: shape of the model, and how it computes.
       config: of the step.
-      mesh: where the parameters are; the rows of a micro-batch are spread over its axis ``fsdp``.
+      mesh: where the parameters are; the rows of a micro-batch are spread over it too.
     """
     optimiser = _optimiser(config)
 
@@ -212,22 +197,11 @@ def make_step(decoder: DecoderConfig, config: StepConfig, mesh: Mesh | None = No
     return jax.jit(step, donate_argnums=1, out_shardings=places)
 
 
-def place(tokens: Any, mesh: Mesh | None) -> Tokens:
+def place(batch: Batch, mesh: Mesh | None) -> Batch:
     """A batch of the loader on the devices: each reads its own rows of it.
 
     Args:
-      tokens: an object with the fields of `Tokens`, whole in every process.
-      mesh: spreads rows over ``fsdp``; None for the default device.
+      batch: whole in every process.
+      mesh: where they are; None for the default device.
     """
-    fields = [getattr(tokens, name) for name in Tokens.__dataclass_fields__]
-    if mesh is None:
-        return Tokens(*map(jnp.asarray, fields))
-    sharding = NamedSharding(mesh, PartitionSpec(None, AXES[0]))
-    return Tokens(
-        *(
-            jax.make_array_from_callback(
-                field.shape, sharding, lambda index, field=field: field[index]
-            )
-            for field in fields
-        )
-    )
+    return jax.tree.map(lambda field: spread(field, mesh, axis=1), batch)

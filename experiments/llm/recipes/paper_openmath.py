@@ -29,6 +29,7 @@ from experiments.llm.grade import GraderConfig
 from experiments.llm.grid import ScanConfig
 from experiments.llm.published import QWEN25_MATH_1_5B, QWEN25_MATH_7B
 from experiments.llm.recipes.paper_igsm import TRAINING
+from experiments.llm.sharding import Devices
 
 DEVICE = "one H100 (1.5B), four (7B)"
 NUM_TESTS = 500
@@ -61,7 +62,7 @@ SMALL = ScanConfig(
 
 PRESETS = {
     "1.5b": SMALL,
-    "7b": dataclasses.replace(SMALL, checkpoint="Qwen/Qwen2.5-Math-7B", fsdp=4),
+    "7b": dataclasses.replace(SMALL, checkpoint="Qwen/Qwen2.5-Math-7B", devices=Devices(fsdp=4)),
 }
 
 EXAMPLE_TOKENS = {1: 250, 2: 420, 3: 750}
@@ -70,7 +71,7 @@ EXAMPLE_TOKENS = {1: 250, 2: 420, 3: 750}
 
 def hours(config: ScanConfig) -> float:
     """Estimated hours of an H100."""
-    decoder = QWEN25_MATH_7B if config.fsdp > 1 else QWEN25_MATH_1_5B
+    decoder = QWEN25_MATH_7B if config.devices.fsdp > 1 else QWEN25_MATH_1_5B
     training = answering = 0.0
     for member in config.members:
         length = EXAMPLE_TOKENS[member.difficulty]

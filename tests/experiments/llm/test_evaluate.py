@@ -315,7 +315,7 @@ def test_padding_may_reach_beyond_the_context(model):
 def test_batches_must_divide_over_the_mesh(tiny_folder, never):
     spread = Model.load(tiny_folder, mesh=make_mesh(fsdp=2))
     with pytest.raises(
-        ValueError, match="batch_size must be a multiple of the mesh's fsdp, 2; got 3"
+        ValueError, match="batch_size must be a multiple of the mesh's data × fsdp, 2; got 3"
     ):
         respond(spread, chats(1), DecodingConfig(batch_size=3, max_new_tokens=4))
 

@@ -56,12 +56,12 @@ def test_specs_by_name():
 
 
 def test_refusals():
-    with pytest.raises(ValueError, match=re.escape("must be the number of devices, 2; got 2 × 2")):
+    with pytest.raises(ValueError, match="number of devices, 2; got 1 × 2 × 2"):
         make_mesh(fsdp=2, tp=2)
     with pytest.raises(ValueError, match=re.escape("must know the parameter 'layers/x', got 0")):
         parameter_sharding("layers/x", (2, 2), make_mesh(fsdp=2))
-    other = jax.make_mesh((2,), ("data",), axis_types=(AxisType.Auto,))
-    with pytest.raises(ValueError, match=re.escape("axes among ('fsdp', 'tp'), got ['data']")):
+    other = jax.make_mesh((2,), ("pipe",), axis_types=(AxisType.Auto,))
+    with pytest.raises(ValueError, match=r"axes among .*'tp'\), got \['pipe'\]"):
         parameter_sharding("head", (2, 2), other)
 
 

@@ -11,9 +11,10 @@ import optax
 import pytest
 
 from experiments.llm import lora
+from experiments.llm.loader import Batch
 from experiments.llm.loss import batch_loss_sums
 from experiments.llm.sharding import make_mesh, parameter_shardings
-from experiments.llm.step import StepConfig, Tokens, make_step, place, start
+from experiments.llm.step import StepConfig, make_step, place, start
 from synth.decoder import DecoderConfig, Execution, Lora, initialise
 
 DECODER = DecoderConfig(
@@ -29,7 +30,7 @@ ROWS, LENGTH = 8, 12
 PLAIN = StepConfig()
 
 
-def batch(micro: int = 1, seed: int = 0) -> Tokens:
+def batch(micro: int = 1, seed: int = 0) -> Batch:
     """Rows with solutions of very different lengths, the longest ones in the first micro-batch."""
     random = np.random.default_rng(seed)
     lengths = np.sort(random.integers(1, LENGTH - 2, ROWS))[::-1]
@@ -38,7 +39,7 @@ def batch(micro: int = 1, seed: int = 0) -> Tokens:
     mask = (places >= 2) & (places < 2 + lengths[:, None])
     segments = np.where(places < 2 + lengths[:, None], 0, -1)
     fields = (tokens, np.broadcast_to(places, tokens.shape), segments, mask)
-    return Tokens(*(field.reshape(micro, ROWS // micro, LENGTH) for field in fields))
+    return Batch(*(field.reshape(micro, ROWS // micro, LENGTH) for field in fields))
 
 
 def run(tokens, config=PLAIN, decoder=DECODER, parameters=None, mesh=None, steps=3):
