@@ -24,10 +24,10 @@ import pandas as pd
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Int, PRNGKeyArray, UInt32
-from scipy import stats
 
 from experiments import checkpoint
 from experiments.llm.grade import GraderConfig, grade, references
+from experiments.llm.pass_rates import summarise
 from experiments.llm.sharding import row_split, spread
 from experiments.llm.tokenizer import Message, load_tokenizer, prompt_tokens, stop_tokens
 from synth.decoder import DecoderConfig, Parameters
@@ -35,9 +35,6 @@ from synth.generate import generate_batch, prompt_batches
 
 if TYPE_CHECKING:
     from experiments.llm.data import Problems
-
-CONFIDENCE = 0.9
-"""Coverage of the intervals."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -342,7 +339,7 @@ class Evaluation:
     """How a model did.
 
     Attributes:
-      table: one row a slice, see `summarise`.
+      table: one row a slice, see `experiments.llm.pass_rates.summarise`.
       responses: one row a response: row (of the problem, from 0), slice, sample, response, correct,
         truncated, num_tokens.
     """
@@ -398,68 +395,3 @@ def evaluate(
         }
     )
     return Evaluation(summarise(responses), responses)
-
-
-def summarise(responses: pd.DataFrame, *, by_slice: bool = True) -> pd.DataFrame:
-    """Pass rates of graded responses.
-
-    Args:
-      responses: see `Evaluation`.
-      by_slice: one row for each slice; else one for all problems, with no slice.
-
-    Returns:
-      Columns slice, pass_at_1 (mean over problems and samples), low and high (see `pass_interval`),
-      num_examples (problems), num_samples (responses to each), share_truncated and
-      mean_response_tokens.
-    """
-    if not by_slice:
-        responses = responses.assign(slice=pd.array([pd.NA] * len(responses), dtype="Int64"))
-    rows = []
-    for level, part in responses.groupby("slice", dropna=False, sort=True):
-        correct = part.pivot(index="row", columns="sample", values="correct").to_numpy(bool)
-        low, high = pass_interval(correct)
-        rows.append(
-            {
-                "slice": level,
-                "pass_at_1": correct.mean(),
-                "low": low,
-                "high": high,
-                "num_examples": correct.shape[0],
-                "num_samples": correct.shape[1],
-                "share_truncated": part["truncated"].mean(),
-                "mean_response_tokens": part["num_tokens"].mean(),
-            }
-        )
-    return pd.DataFrame(rows).astype({"slice": "Int64"})
-
-
-def pass_interval(
-    correct: Bool[np.ndarray, "problems samples"], *, confidence: float = CONFIDENCE
-) -> tuple[float, float]:
-    """Interval of the pass rate on the distribution that the problems are from.
-
-    With one sample a problem it is the exact interval of Clopper and Pearson (1934). With more, the
-    samples of a problem are not independent, and the same formula gets the number of independent
-    answers that would spread the mean as much as the problems' own pass rates do, after Korn and
-    Graubard (1998): at least the number of problems, at most that of samples. Where all samples
-    are right, or all are wrong, nothing tells the spread, and the number of problems is taken.
-
-    References:
-      Korn and Graubard (1998), Confidence intervals for proportions with small expected number of
-      positive counts estimated from survey data, Survey Methodology 24.
-    """
-    problems, samples = correct.shape
-    rates = correct.mean(axis=1)
-    rate, number = float(rates.mean()), float(problems)
-    tail = (1 - confidence) / 2
-    if samples > 1 and problems > 1 and 0 < rate < 1:
-        spread = rates.var(ddof=1) / problems
-        # The spread is estimated itself, from this many problems.
-        doubt = (stats.t.ppf(tail, problems * samples - 1) / stats.t.ppf(tail, problems - 1)) ** 2
-        most = float(problems * samples)
-        number = most if spread == 0 else rate * (1 - rate) / spread * float(doubt)
-        number = min(max(number, problems), most)
-    right, wrong = rate * number, (1 - rate) * number
-    low = float(stats.beta.ppf(tail, right, wrong + 1)) if right else 0.0
-    high = float(stats.beta.ppf(1 - tail, right + 1, wrong)) if wrong else 1.0
-    return low, high

@@ -23,7 +23,8 @@ import pandas as pd
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Bool, Float, Int
 
-from experiments.llm.evaluate import DecodingConfig, Model, continuations, spread, text_of
+from experiments.llm.evaluate import DecodingConfig, Model, continuations, text_of
+from experiments.llm.sharding import spread
 from experiments.llm.tokenizer import TEMPLATE_SETTINGS
 from synth.decoder import DecoderConfig, Parameters, head_kernel, hidden_states
 from synth.generate import prompt_batches
