@@ -30,6 +30,7 @@ TRADEOFF = ROOT / "experiments" / "results" / "tradeoff"
 PREDICTION = ROOT / "experiments" / "results" / "prediction"
 CERTIFICATES = ROOT / "experiments" / "results" / "certificates"
 FAMILIES = ROOT / "experiments" / "results" / "families"
+TINY_IGSM = ROOT / "experiments" / "results" / "tiny-igsm"
 
 
 def markdown_table(frame: pd.DataFrame) -> str:
@@ -39,18 +40,22 @@ def markdown_table(frame: pd.DataFrame) -> str:
     return "\n".join("| " + " | ".join(row) + " |" for row in rows)
 
 
+def optima(table: pd.DataFrame) -> list[str]:
+    """For each study of a table, what can be said and the best difficulty for each data size."""
+    parts, rows = [], optimum.headline(table)
+    for study in optimum.studies(table):
+        chosen = rows.loc[rows["study"] == study.title].drop(columns="study")
+        said = verdict(optimum.shift(table, study))
+        parts.append(f"**{study.title[:1].upper()}{study.title[1:]}.** {said}\n")
+        named = chosen.rename(columns=lambda name: name.replace("_", " "))
+        parts.append(markdown_table(named) + "\n")
+    return parts
+
+
 def headline() -> str:
     """The best difficulty for each data size in the tracked run, and what can be said of it."""
     table, manifest = read_table(TRADEOFF), read_manifest(TRADEOFF)
-    parts = []
-    for study in optimum.studies(table):
-        chosen = optimum.headline(
-            table.loc[table["train_mixture"].isin([study.train_mixture, "none"])]
-        )
-        chosen = chosen.drop(columns="study").rename(columns=lambda name: name.replace("_", " "))
-        said = verdict(optimum.shift(table, study))
-        parts.append(f"**{study.title[:1].upper()}{study.title[1:]}.** {said}\n")
-        parts.append(markdown_table(chosen) + "\n")
+    parts = optima(table)
     config = manifest["config"]
     seconds = sum(session["wall_time_seconds"] for session in manifest["sessions"])
     last = manifest["sessions"][-1]
@@ -225,12 +230,46 @@ def family_verdicts() -> str:
     return "\n\n".join(parts)
 
 
+def tiny_igsm() -> str:
+    """The recorded scan of a checkpoint that was made here; nothing until it is recorded."""
+    if not (TINY_IGSM / "table.parquet").exists():
+        return ""
+    table, manifest = read_table(TINY_IGSM), read_manifest(TINY_IGSM)
+    config, sessions = manifest["config"], manifest["sessions"]
+    levels = config["base"]["levels"]
+    base = table.loc[(table["train_mixture"] == "none") & (table["metric"] == "risk")]
+    own = base.loc[base["slice"].isin(levels), "value"].mean()
+    hardest = manifest["levels"]["test"]
+    minutes = sum(session["wall_time_seconds"] for session in sessions) / 60
+    pictures = TINY_IGSM.relative_to(ROOT) / "figures"
+    return "\n".join(
+        [
+            "**`tiny-igsm`**, the whole path on two CPU cores from nothing: a byte-level BPE "
+            "tokenizer and a Qwen2 of 196 thousand parameters are trained on iGSM text (modulo "
+            f"{config['grader']['modulus']}); this base gets {1 - own:.0%} of op {min(levels)} to "
+            f"{max(levels)} right. Members are fine-tuned on n problems of 1 to d operations; "
+            f"test: op {min(map(int, hardest))} to {max(map(int, hardest))}, "
+            f"{config['export']['test_examples']} problems each, greedy decoding, graded by the "
+            f"verifier. {len(manifest['chunks'])} members from one base, {config['seeds']} "
+            f"seed{'s' if config['seeds'] > 1 else ''} a cell: intervals hold no variation "
+            f"between bases. Recorded in {minutes:.0f} minutes on {sessions[-1]['num_devices']} "
+            f"cores of {sessions[-1]['device']} at commit `{sessions[-1]['commit']}`.",
+            "",
+            *optima(table),
+            f"![Test accuracy by difficulty and data size, SFT and DFT]({pictures / 'map.png'})",
+            "",
+            f"![Change of accuracy against the base by op]({pictures / 'change_by_slice.png'})",
+        ]
+    )
+
+
 PARTS: dict[str, Callable[[], str]] = {
     "headline": headline,
     "certificates": certificates,
     "premise": premise_verdict,
     "regret": regret,
     "families": family_verdicts,
+    "tiny-igsm": tiny_igsm,
     "tasks": tasks,
     "igsm": igsm,
     "performance": lambda: grid.markdown(*read_record("grid")),
