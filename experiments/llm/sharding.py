@@ -58,7 +58,9 @@ class Devices:
     """Sizes of the axes of a mesh of all devices.
 
     Attributes:
-      data, fsdp, tp: see the module.
+      data: places that hold all parameters, each with rows of a batch of its own.
+      fsdp: parts of every matrix, and of a batch.
+      tp: parts of the heads and of the SwiGLU's width.
 
     Raises:
       ValueError: if one is below 1.
