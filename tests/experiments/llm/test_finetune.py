@@ -24,6 +24,7 @@ from experiments.llm.finetune import (
     train,
 )
 from experiments.llm.loader import Loader
+from experiments.llm.log import TRACKERS
 from experiments.llm.tokenizer import load_tokenizer
 from experiments.results import ResultsError
 from tests.experiments.llm.rows import write_sums
@@ -124,6 +125,21 @@ def test_a_resumed_run_knows_all_its_losses(out, tiny_folder, encoded, tmp_path)
         assert [line["loss"] for line in lines(tmp_path / "run")] == expected
 
 
+def test_a_resumed_run_keeps_its_name_for_a_tracker(tiny_folder, encoded, tmp_path, monkeypatch):
+    names = []
+
+    def remember(directory, settings):
+        names.append(settings["id"])
+        return Interruption(4 if len(names) == 1 else 100)
+
+    monkeypatch.setitem(TRACKERS, "wandb", remember)
+    with pytest.raises(KeyboardInterrupt):
+        finetune(tiny_folder, encoded, TINY, tmp_path / "one", tracker="wandb")
+    finetune(tiny_folder, encoded, TINY, tmp_path / "one", tracker="wandb")
+    finetune(tiny_folder, encoded, TINY, tmp_path / "two", tracker="wandb")
+    assert names[0] == names[1] != names[2]
+
+
 def test_a_model_that_cannot_be_written_costs_no_training(
     out, tiny_folder, encoded, tmp_path, monkeypatch
 ):
@@ -205,4 +221,4 @@ def test_a_loss_that_is_not_finite_stops_the_run(tiny_folder, encoded, tmp_path)
 
 def test_an_unknown_tracker_is_told(tiny_folder, encoded, tmp_path):
     with pytest.raises(ValueError, match=r"tracker must be one of .*, got 'paper'"):
-        finetune(tiny_folder, encoded, TINY, tmp_path / "run", tracker="paper")
+        finetune(tiny_folder, encoded, TINY, tmp_path, tracker="paper")  # pyright: ignore

@@ -42,16 +42,14 @@ def test_a_package_that_is_not_installed_is_told(tracker, package, tmp_path, mon
 
 @pytest.mark.slow
 def test_tensorboard_gets_the_numbers(tmp_path):
-    pytest.importorskip("tensorboardX", reason=NEEDED)
-    from tensorboardX.proto.event_pb2 import Event
-
+    events = pytest.importorskip("tensorboardX.proto.event_pb2", reason=NEEDED)
     write("tensorboard", tmp_path)
     (file,) = (tmp_path / "tensorboard").iterdir()
     data, found, words = file.read_bytes(), {}, ""
     while data:
         # Records of TensorFlow: length, its checksum, so many bytes, their checksum.
         (length,) = struct.unpack("<Q", data[:8])
-        event = Event.FromString(data[12 : 12 + length])
+        event = events.Event.FromString(data[12 : 12 + length])
         data = data[16 + length :]
         for value in event.summary.value:
             found[value.tag, event.step] = value.simple_value

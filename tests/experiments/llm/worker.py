@@ -15,7 +15,7 @@ import signal
 import socket
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
@@ -38,20 +38,20 @@ SECONDS = 300
 
 @dataclass(frozen=True)
 class Work:
-    """A call of `finetune`; `mesh` is (fsdp, tp)."""
+    """A call of `finetune`, on a mesh if it has axes."""
 
     base: Path
     rows: Path
     config: TrainingConfig
     out: Path
-    mesh: tuple[int, int] | None = None
+    axes: Mapping[str, int] | None = None
 
     @property
     def encoded(self) -> Encoded:
         return encode(read(self.rows), load_tokenizer(self.base), max_length=128)
 
     def run(self) -> Path:
-        mesh = None if self.mesh is None else make_mesh(fsdp=self.mesh[0], tp=self.mesh[1])
+        mesh = None if self.axes is None else make_mesh(**self.axes)
         return finetune(self.base, self.encoded, self.config, self.out, mesh=mesh)
 
 
