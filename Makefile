@@ -55,7 +55,7 @@ $(VENV)/.dev: $(VENV)/.base
 	touch $@
 
 $(VENV)/.all: $(VENV)/.dev
-	$(PIP) --editable ".[dev,llm,logging,bench,browser]"
+	$(PIP) --editable ".[dev,llm,logging,harness,bench,browser]"
 	touch $@
 
 clean:
