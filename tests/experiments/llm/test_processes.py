@@ -132,7 +132,11 @@ def test_eight_devices_give_what_one_gives(tiny_folder, odd_folder, rows, alone,
     full = Work(tiny_folder, rows, FULL, tmp_path / "full", four_by_two)
     adapters = Work(tiny_folder, rows, ADAPTERS, tmp_path / "adapters", four_by_two)
     odd = Work(odd_folder, rows, FULL, tmp_path / "odd", {"data": 2, "fsdp": 2, "tp": 2})
-    process = start([full, adapters, odd], devices=8)
+    # Begun on one device, resumed on eight.
+    moved = dataclasses.replace(full, out=tmp_path / "moved")
+    begun = start([dataclasses.replace(moved, axes=None)], devices=1, mishap=Mishap(step=5))
+    assert finish(begun) == [-SIGKILL]
+    process = start([full, moved, adapters, odd], devices=8)
     ones = [
         dataclasses.replace(work, out=tmp_path / f"one-{work.out.name}", axes=None)
         for work in (adapters, odd)
@@ -141,6 +145,8 @@ def test_eight_devices_give_what_one_gives(tiny_folder, odd_folder, rows, alone,
         one.run()
     assert finish(process) == [0]
     assert_close(alone, full.out)
+    assert_close(alone, moved.out)
+    assert numbers(moved.out)[:4] == numbers(alone)[:4]
     for one, work in zip(ones, (adapters, odd), strict=True):
         assert_close(one.out, work.out)
 

@@ -32,7 +32,7 @@ from experiments.llm.tokenizer import load_tokenizer
 
 CACHE = Path(__file__).parents[3] / ".cache" / "jax"
 
-SECONDS = 300
+SECONDS = 600
 """After so many a process is taken to hang."""
 
 
