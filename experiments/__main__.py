@@ -318,9 +318,7 @@ def main() -> None:
                 "llm difficulty": commands.measure_difficulty,
                 "llm finetune": commands.finetune_checkpoint,
                 "llm evaluate": commands.evaluate_checkpoint,
-                "llm scan": commands.scan_command(
-                    commands.scan_defaults(scanned), print_headline
-                ),
+                "llm scan": commands.scan_command(commands.scan_defaults(scanned), print_headline),
                 "llm recommend": recommend_for_checkpoint,
                 "llm bound": commands.certify_problems,
             },

@@ -153,7 +153,12 @@ def epoch_order(
 
 
 def scheduled_rate(
-    step: ArrayLike, peak: ArrayLike, *, steps: int, warmup: float, schedule: Schedule
+    step: ArrayLike,
+    peak: float | Float[Array, ""],
+    *,
+    steps: int,
+    warmup: float,
+    schedule: Schedule,
 ) -> Array:
     """Learning rate of a step: a linear warm-up, then the schedule.
 

@@ -21,7 +21,7 @@ problems of that difficulty:
 **Valid when** everything but the posterior was fixed before the problems were looked at: the
 checkpoint (no training on them, no choice among checkpoints by them), the edges of the difficulty
 levels, and the configuration; and the problems are independent draws from what the bound is to be
-about (problems that `experiments.llm.data.encode` drops as too long are no part of that). A
+about (problems that `experiments.llm.encoding.encode` drops as too long are no part of that). A
 checkpoint that was fine-tuned on one part of a data set may be certified on another. Rows
 that it was trained on must be named, and are refused; that it never saw a problem in pre-training
 cannot be checked here. Where prior scales are tried, all are paid for. Every certificate that a run
@@ -51,7 +51,7 @@ from rich.console import Console
 from experiments import checkpoint, provenance
 from experiments.blocks import BLOCKS, adapters, within
 from experiments.certificates import certify_gaussian, halved, on_the_test, path_to
-from experiments.llm.data import Encoded
+from experiments.llm.encoding import Encoded
 from experiments.llm.exact_match import example_loss
 from experiments.llm.untouched import Level, arrange, check_rows
 from experiments.results import Run, open_run, write_atomically

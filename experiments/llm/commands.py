@@ -22,8 +22,9 @@ from experiments import figures
 from experiments.llm import agreement, buckets, difficulty
 from experiments.llm.buckets import Buckets, Measure
 from experiments.llm.certify import CertifyConfig, certify_checkpoint
-from experiments.llm.data import Encoded, OnLong, Problems, Source, encode
+from experiments.llm.data import Problems, Source
 from experiments.llm.distributed import Processes, is_first
+from experiments.llm.encoding import Encoded, OnLong, encode
 from experiments.llm.evaluate import DecodingConfig, Model, evaluate
 from experiments.llm.finetune import TrainingConfig, finetune
 from experiments.llm.grade import GraderConfig

@@ -1,30 +1,20 @@
-"""Problems with worked solutions, and their tokens.
+"""Problems with worked solutions, as data sets have them.
 
 A data set is read into `Problems`: for each, the chat that asks it, the solution, and where they
-are stated the final answer and the difficulty. `encode` makes tokens of them: the prompt as the
-model will see it, then the solution and what ends it, which alone bear the loss.
+are stated the final answer and the difficulty.
 """
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, get_args
-
-import numpy as np
-from jaxtyping import Int
+from typing import Any
 
 from experiments.checkpoint import PathLike
 from experiments.export import SYSTEM_PROMPT
 from experiments.llm.answers import LETTERS
 from experiments.llm.sources import load_rows
-from experiments.llm.tokenizer import Closing, Message, closing, encode_texts, render
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerFast
-
-OnLong = Literal["error", "drop", "truncate"]
+from experiments.llm.tokenizer import Message
 
 USUAL = {
     "messages": ("messages",),
@@ -35,9 +25,6 @@ USUAL = {
     "choices": ("choices", "options"),
 }
 """Names under which data sets have the fields of `Columns`."""
-
-BLOCK = 1024
-"""Examples that are tokenized at once."""
 
 
 @dataclass(frozen=True)
@@ -269,193 +256,3 @@ def _levels(values: Mapping[str, Any], columns: Columns, number: int) -> list[in
             f"{others[0]!r}"
         )
     return [None] * number if others else list(levels)
-
-
-@dataclass(frozen=True)
-class Report:
-    """What became of the examples.
-
-    Attributes:
-      read: how many there were.
-      dropped: how many were left out, by reason.
-      truncated: how many were kept without the end of their solution.
-      max_length: the most tokens that an example may have.
-      longest: the most tokens that one had.
-    """
-
-    read: int
-    dropped: Mapping[str, int]
-    truncated: int
-    max_length: int
-    longest: int
-
-    @property
-    def kept(self) -> int:
-        """How many are left."""
-        return self.read - sum(self.dropped.values())
-
-    def __str__(self) -> str:
-        parts = [f"{self.kept:,} of {self.read:,} examples kept"]
-        parts += [f"{number:,} dropped ({reason})" for reason, number in self.dropped.items()]
-        if self.truncated:
-            parts.append(f"{self.truncated:,} cut to {self.max_length:,} tokens")
-        return f"{', '.join(parts)}; the longest has {self.longest:,} tokens"
-
-
-@dataclass(frozen=True)
-class Encoded:
-    """Examples as tokens: prompt, solution, end marker.
-
-    Attributes:
-      tokens: those of each example.
-      prompt_lengths: how many of them bear no loss.
-      rows: number of each example in the `Problems` that it comes from.
-      report: what became of the others.
-      tokens_cut: how many each example lost at its end; None for none.
-    """
-
-    tokens: Sequence[Int[np.ndarray, " tokens"]]
-    prompt_lengths: Int[np.ndarray, " examples"]
-    rows: Int[np.ndarray, " examples"]
-    report: Report
-    tokens_cut: Int[np.ndarray, " examples"] | None = None
-
-    def __len__(self) -> int:
-        return len(self.tokens)
-
-    @property
-    def lengths(self) -> Int[np.ndarray, " examples"]:
-        """Tokens of each example."""
-        return np.array([len(tokens) for tokens in self.tokens], np.int64)
-
-    @property
-    def solution_lengths(self) -> Int[np.ndarray, " examples"]:
-        """Tokens of each whole solution without its end marker: the paper's length of a CoT."""
-        lost = 0 if self.tokens_cut is None else self.tokens_cut
-        return self.lengths + lost - self.prompt_lengths - 1
-
-    def take(self, indices: Iterable[int]) -> Encoded:
-        """Those with these numbers, in this order."""
-        chosen = np.array([int(index) for index in indices], np.int64)
-        return Encoded(
-            tuple(self.tokens[index] for index in chosen),
-            self.prompt_lengths[chosen],
-            self.rows[chosen],
-            self.report,
-            None if self.tokens_cut is None else self.tokens_cut[chosen],
-        )
-
-
-def encode(
-    problems: Problems,
-    tokenizer: PreTrainedTokenizerFast,
-    *,
-    max_length: int,
-    on_long: OnLong = "error",
-) -> Encoded:
-    """Tokens of problems and solutions, for training.
-
-    The prompt is tokenized by itself, as it is when a model is asked; what the chat template writes
-    after it, up to the end marker, is the solution's part. (A tokenizer that puts a space before
-    every text, as Llama 2's, puts one before that part too.)
-
-    Args:
-      problems: what to encode.
-      tokenizer: see `experiments.llm.tokenizer.load_tokenizer`.
-      max_length: the most tokens of an example.
-      on_long: what becomes of longer ones: an ``error``, ``drop``, or ``truncate``, which cuts the
-        end of the solution with its end marker, and drops examples whose prompt leaves no room.
-
-    Raises:
-      ValueError: if an argument is out of range, if examples are too long and `on_long` is
-        ``error``, if none is left, if a solution contains the end marker, or if the chat template
-        refuses a problem or changes it or its solution (problems are counted from 0).
-
-    Warns:
-      UserWarning: with the report, if an example was dropped or truncated.
-    """
-    if max_length < 2:
-        raise ValueError(f"max_length must be at least 2, got {max_length}")
-    if on_long not in get_args(OnLong):
-        raise ValueError(f"on_long must be one of {get_args(OnLong)}, got {on_long!r}")
-    whole, prompt_lengths = _tokens(problems, tokenizer)
-    lengths = np.array([len(tokens) for tokens in whole], np.int64)
-    is_long = lengths > max_length
-    if on_long == "error" and is_long.any():
-        first = int(is_long.argmax())
-        raise ValueError(
-            f"examples must have at most max_length {max_length} tokens, but {is_long.sum()} of "
-            f"{len(whole)} have more (the first, problem {first}, has {lengths[first]}); on_long "
-            f"'drop' leaves them out, 'truncate' cuts their solutions"
-        )
-    reason = f"more than {max_length:,} tokens"
-    is_dropped = is_long
-    if on_long == "truncate":
-        reason = f"{max_length:,} or more tokens of the prompt alone"
-        is_dropped = prompt_lengths >= max_length
-    kept = np.flatnonzero(~is_dropped)
-    report = Report(
-        read=len(whole),
-        dropped={reason: int(is_dropped.sum())} if is_dropped.any() else {},
-        truncated=int((is_long & ~is_dropped).sum()),
-        max_length=max_length,
-        longest=int(lengths.max(initial=0)),
-    )
-    if not len(kept):
-        raise ValueError(f"no example is left to train on: {report}")
-    if report.dropped or report.truncated:
-        warnings.warn(f"{problems.name or 'problems'}: {report}", stacklevel=2)
-    return Encoded(
-        tuple(whole[number][:max_length] for number in kept),
-        prompt_lengths[kept],
-        kept,
-        report,
-        np.maximum(lengths[kept] - max_length, 0),
-    )
-
-
-def _tokens(
-    problems: Problems, tokenizer: PreTrainedTokenizerFast
-) -> tuple[list[Int[np.ndarray, " tokens"]], Int[np.ndarray, " examples"]]:
-    """Tokens of every whole example, and how many of them are the prompt's."""
-    end = closing(tokenizer)
-    found, prompt_lengths = [], []
-    for start in range(0, len(problems), BLOCK):
-        numbers = range(start, min(start + BLOCK, len(problems)))
-        texts = [_rendered(problems, number, tokenizer, end) for number in numbers]
-        flat = encode_texts(tokenizer, [text for pair in texts for text in pair])
-        for number, prompt, solution in zip(numbers, flat[::2], flat[1::2], strict=True):
-            if (solution[:-1] == solution[-1]).any():
-                raise ValueError(
-                    f"the solution of problem {number} contains {end.marker!r}, its end"
-                )
-            found.append(np.concatenate([prompt, solution]))
-            prompt_lengths.append(len(prompt))
-    return found, np.array(prompt_lengths, np.int64)
-
-
-def _rendered(
-    problems: Problems, number: int, tokenizer: PreTrainedTokenizerFast, end: Closing
-) -> tuple[str, str]:
-    """An example as text: prompt, and what follows it up to the end marker."""
-    prompt, solution = problems.prompts[number], problems.solutions[number]
-    try:
-        asked = render(tokenizer, prompt, generation=True)
-        whole = render(
-            tokenizer, [*prompt, {"role": "assistant", "content": solution}], generation=False
-        )
-    except ValueError as error:
-        raise ValueError(f"problem {number}: {error}") from error
-    if not whole.startswith(asked):
-        raise ValueError(
-            f"the chat template changes the prompt of problem {number} when the solution follows: "
-            f"{asked[-40:]!r} is not in {whole[max(len(asked) - 60, 0) : len(asked) + 20]!r}"
-        )
-    after = end.marker + end.tail if end.written else end.tail
-    said = whole[len(asked) : len(whole) - len(after)]
-    if not whole.endswith(after) or solution.strip() not in said:
-        raise ValueError(
-            f"the chat template changes the solution of problem {number} or what ends it: "
-            f"{solution[:40]!r} became {whole[len(asked) :][:60]!r}"
-        )
-    return asked, said + end.marker

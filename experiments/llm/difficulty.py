@@ -28,7 +28,8 @@ from rich.progress import (
 )
 
 from experiments.llm.buckets import MEASURES, Measure
-from experiments.llm.data import Problems, encode
+from experiments.llm.data import Problems
+from experiments.llm.encoding import encode
 from experiments.llm.evaluate import DecodingConfig, Model, evaluate
 from experiments.llm.grade import GraderConfig
 from experiments.llm.perplexity import check, perplexities

@@ -24,7 +24,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import hashlib
-import json
 import math
 import shutil
 import time
@@ -39,27 +38,22 @@ import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 from jax.sharding import Mesh
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from experiments import checkpoint, provenance
 from experiments.llm import lora
-from experiments.llm.cost import peak_flops, training_flops
-from experiments.llm.data import Encoded
-from experiments.llm.distributed import first_decides, gathered, is_first
-from experiments.llm.loader import Batch, Loader, num_steps
+from experiments.llm.distributed import first_decides, gathered
+from experiments.llm.encoding import Encoded
+from experiments.llm.loader import Loader, num_steps
 from experiments.llm.log import Log, Tracker, open_log
+from experiments.llm.meter import Meter
 from experiments.llm.sharding import row_split
-from experiments.llm.step import Measured, State, StepConfig, make_step, place, start
-from experiments.results import Run, open_run, write_atomically
+from experiments.llm.step import State, StepConfig, make_step, place, start
+from experiments.results import Run, open_run
 from synth.decoder import Attention, DecoderConfig, Dtype, Execution, Lora, Parameters
 from synth.finetune import FinetuneConfig, Loss, Schedule, scheduled_rate
 
 ComputeUnit = Literal["epochs", "steps", "tokens"]
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "transformers", "numpy")
-
-
-class DivergedError(RuntimeError):
-    """The loss is not finite any more."""
 
 
 @dataclass(frozen=True)
@@ -252,15 +246,16 @@ def train(
       DivergedError: if the loss is not finite.
     """
     step_program = make_step(decoder, config.step, mesh)
+    rates = config.rates(loader.steps)
     frozen, state = start(decoder, parameters, config.step, mesh=mesh)
     with (
         _Checkpoints(directory, config.checkpoint_every, loader.steps) as checkpoints,
-        contextlib.closing(_Meter(decoder, loader, config, directory, log)) as meter,
+        contextlib.closing(Meter(decoder, loader, rates, directory, log)) as meter,
     ):
         begin, state = checkpoints.latest(state)
         meter.begin(begin)
         for number, batch in zip(range(begin, loader.steps), loader.iterate(begin), strict=True):
-            rate = jnp.float32(meter.rates[number])
+            rate = jnp.float32(rates[number])
             state, measured = step_program(frozen, state, place(batch, mesh), rate)
             meter.add(number, batch, measured)
             if checkpoints.is_due(number + 1):
@@ -269,101 +264,6 @@ def train(
         meter.flush()
     trained = lora.join(frozen, state.trained) if decoder.lora else state.trained
     return Trained(decoder, trained, np.array(meter.losses))
-
-
-class _Meter:
-    """Keeps a line for each step, shows how far and how fast they go."""
-
-    def __init__(
-        self,
-        decoder: DecoderConfig,
-        loader: Loader,
-        config: TrainingConfig,
-        directory: Path | None,
-        log: Log | None,
-    ):
-        self.rates, self.losses = config.rates(loader.steps), []
-        self._decoder, self._loader, self._log = decoder, loader, log
-        self._path = directory / "log.jsonl" if directory is not None else None
-        self._peak = peak_flops()
-        self._seconds = self._tokens = 0.0
-        self._last: float | None = None
-        self._waiting: tuple[int, Batch, Measured] | None = None
-        self._bar = Progress(
-            TextColumn("steps"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeRemainingColumn(),
-            TextColumn("{task.description}"),
-            disable=not is_first(),
-            transient=True,
-        )
-        self._task = self._bar.add_task("compiling", total=loader.steps)
-
-    def begin(self, steps_done: int) -> None:
-        """Start to show; drop the lines of steps that will be done again."""
-        self._bar.start()
-        self._bar.update(self._task, completed=steps_done)
-        if self._path is None:
-            return
-        written = self._path.read_text() if self._path.exists() else ""
-        kept = written.splitlines(keepends=True)[:steps_done]
-        self.losses = [json.loads(line)["loss"] for line in kept]
-        if is_first():
-            # In one go: a kill here must not lose lines that the checkpoint is ahead of.
-            write_atomically(self._path, lambda path: path.write_text("".join(kept)))
-
-    def close(self) -> None:
-        self._bar.stop()
-
-    def add(self, step: int, batch: Batch, measured: Measured) -> None:
-        """Take a step that may still be running, and write the one before."""
-        self.flush()
-        self._waiting = step, batch, measured
-
-    def flush(self) -> None:
-        """Wait for the step that was added last, and write it.
-
-        Raises:
-          DivergedError: if its loss is not finite.
-        """
-        if self._waiting is None:
-            return
-        (step, batch, measured), self._waiting = self._waiting, None
-        loss, norm = float(measured.loss), float(measured.gradient_norm)
-        numbers = {
-            "loss": loss,
-            "gradient_norm": norm,
-            "learning_rate": float(self.rates[step]),
-        } | self._speed(int((batch.segments >= 0).sum()))
-        self.losses.append(loss)
-        if self._path is not None and is_first():
-            with self._path.open("a") as file:
-                file.write(json.dumps({"step": step} | numbers) + "\n")
-        if self._log is not None:
-            self._log.write(step, numbers)
-        words = [f"loss {loss:.3f}"]
-        if "tokens_per_second" in numbers:
-            words.append(f"{numbers['tokens_per_second']:,.0f} tokens/s")
-        if "mfu" in numbers:
-            words.append(f"MFU {numbers['mfu']:.0%}")
-        self._bar.update(self._task, advance=1, description=", ".join(words))
-        if not math.isfinite(loss):
-            raise DivergedError(f"the loss of step {step} is {loss}: lower the learning rate")
-
-    def _speed(self, tokens: int) -> dict[str, float]:
-        """Tokens of a step; those a second, and MFU, over all steps but the first (it compiles)."""
-        now = time.monotonic()
-        found: dict[str, float] = {"tokens": tokens}
-        if self._last is not None:
-            self._seconds += now - self._last
-            self._tokens += tokens
-            found["tokens_per_second"] = self._tokens / self._seconds
-            if self._peak is not None:
-                done = training_flops(self._decoder, self._tokens, self._loader.length)
-                found["mfu"] = done / self._seconds / self._peak / jax.device_count()
-        self._last = now
-        return found
 
 
 class _Checkpoints:
@@ -450,7 +350,7 @@ def finetune(
       DivergedError: if the loss is not finite.
     """
     folder = checkpoint.folder(base)
-    _check_lengths(checkpoint.read_config(folder), encoded)
+    _check_tokens(checkpoint.read_config(folder), encoded)
     identity = {
         "base": str(base),
         "config": dataclasses.asdict(config),
@@ -502,7 +402,7 @@ def save_trained(trained: Trained, path: Path, *, like: Path) -> None:
     first_decides(save)
 
 
-def _check_lengths(decoder: DecoderConfig, encoded: Encoded) -> None:
+def _check_tokens(decoder: DecoderConfig, encoded: Encoded) -> None:
     longest = max((len(tokens) for tokens in encoded.tokens), default=0)
     if not longest:
         raise ValueError("encoded must hold examples, got none")
@@ -510,6 +410,12 @@ def _check_lengths(decoder: DecoderConfig, encoded: Encoded) -> None:
         raise ValueError(
             f"examples must fit into the context of the checkpoint, {decoder.max_positions} "
             f"tokens, got one of {longest}"
+        )
+    largest = max(int(tokens.max()) for tokens in encoded.tokens)
+    if largest >= decoder.vocab_size:
+        raise ValueError(
+            f"tokens must be below the checkpoint's {decoder.vocab_size}, got {largest}: does the "
+            f"tokenizer belong to it?"
         )
 
 

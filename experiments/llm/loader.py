@@ -16,7 +16,7 @@ import jax
 import numpy as np
 from jaxtyping import Array, Bool, Int
 
-from experiments.llm.data import Encoded
+from experiments.llm.encoding import Encoded
 
 PADDING = -1
 """Segment of padding, which no token of an example sees."""

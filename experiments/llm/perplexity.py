@@ -10,7 +10,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, Int
 
-from experiments.llm.data import Encoded
+from experiments.llm.encoding import Encoded
 from experiments.llm.loss import loss_sums
 from experiments.llm.sharding import row_split, spread
 from synth.decoder import DecoderConfig, Parameters

@@ -31,12 +31,12 @@ from experiments import checkpoint, provenance
 from experiments.devices import num_cores
 from experiments.export import Stream, export_igsm
 from experiments.llm.buckets import Buckets, levels
-from experiments.llm.data import Encoded, Problems, encode, read
+from experiments.llm.data import Problems, read
 from experiments.llm.difficulty import measure
+from experiments.llm.encoding import Encoded, encode
 from experiments.llm.evaluate import Evaluation, Model, evaluate
 from experiments.llm.finetune import (
     PACKAGES,
-    DivergedError,
     Trained,
     TrainingConfig,
     finetune,
@@ -47,6 +47,7 @@ from experiments.llm.finetune import (
 )
 from experiments.llm.grid import Member, ScanConfig
 from experiments.llm.loader import nested
+from experiments.llm.meter import DivergedError
 from experiments.llm.scratch import new_checkpoint
 from experiments.llm.selection import selected
 from experiments.llm.tokenizer import load_tokenizer

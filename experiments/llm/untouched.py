@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Int
 
-from experiments.llm.data import Encoded
+from experiments.llm.encoding import Encoded
 from experiments.llm.loader import nested
 from synth.decoder import DecoderConfig
 

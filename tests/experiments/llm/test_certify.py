@@ -18,7 +18,8 @@ import pytest
 
 from experiments import checkpoint, figures
 from experiments.llm.certify import CertifyConfig, certify_checkpoint
-from experiments.llm.data import Encoded, Problems, Report, encode
+from experiments.llm.data import Problems
+from experiments.llm.encoding import Encoded, Report, encode
 from experiments.llm.sharding import make_mesh
 from experiments.llm.tokenizer import load_tokenizer
 from experiments.results import ResultsError

@@ -15,7 +15,8 @@ from rich.console import Console
 pytest.importorskip("transformers", reason="pip install 'sweetspot[llm]'")
 
 from experiments.export import SYSTEM_PROMPT, ExportConfig, export_igsm
-from experiments.llm.data import Columns, Problems, encode, read
+from experiments.llm.data import Columns, Problems, read
+from experiments.llm.encoding import encode
 from experiments.llm.tokenizer import encode_texts, load_tokenizer, prompt_tokens
 
 PAIRS = [
@@ -365,7 +366,7 @@ def test_the_length_of_a_solution_does_not_count_its_end(tokenizer):
 
 
 def test_many_blocks_are_encoded_as_one_by_one(tokenizer, monkeypatch):
-    monkeypatch.setattr("experiments.llm.data.BLOCK", 2)
+    monkeypatch.setattr("experiments.llm.encoding.BLOCK", 2)
     together = encode(SOME, tokenizer, max_length=500)
     for row in range(3):
         alone = encode(SOME.take([row]), tokenizer, max_length=500)

@@ -12,8 +12,9 @@ from rich.console import Console
 
 pytest.importorskip("transformers", reason="tokenizers need: pip install 'sweetspot[llm]'")
 
-from experiments.llm.data import Problems, encode, read
+from experiments.llm.data import Problems, read
 from experiments.llm.difficulty import measure
+from experiments.llm.encoding import encode
 from experiments.llm.evaluate import DecodingConfig, Model, respond
 from experiments.llm.grade import GraderConfig
 from experiments.llm.perplexity import perplexities

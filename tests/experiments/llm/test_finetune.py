@@ -14,9 +14,9 @@ import pytest
 from safetensors.numpy import load_file
 
 from experiments import checkpoint
-from experiments.llm.data import encode, read
+from experiments.llm.data import read
+from experiments.llm.encoding import encode
 from experiments.llm.finetune import (
-    DivergedError,
     TrainingConfig,
     finetune,
     load_base,
@@ -25,6 +25,7 @@ from experiments.llm.finetune import (
 )
 from experiments.llm.loader import Loader
 from experiments.llm.log import TRACKERS
+from experiments.llm.meter import DivergedError
 from experiments.llm.tokenizer import load_tokenizer
 from experiments.results import ResultsError
 from tests.experiments.llm.rows import write_sums

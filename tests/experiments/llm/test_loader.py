@@ -18,7 +18,7 @@ from hypothesis import given
 
 pytest.importorskip("grain", reason="pip install 'sweetspot[llm]'")
 
-from experiments.llm.data import Encoded, Report
+from experiments.llm.encoding import Encoded, Report
 from experiments.llm.loader import Batch, Loader, first_fit, nested, num_steps
 from experiments.llm.loss import batch_loss_sums
 from synth.decoder import DecoderConfig

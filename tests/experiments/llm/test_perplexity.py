@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments.llm.data import Encoded, Report
+from experiments.llm.encoding import Encoded, Report
 from experiments.llm.perplexity import padded_length, perplexities
 from experiments.llm.sharding import make_mesh, parameter_shardings
 from synth.decoder import logits

@@ -96,7 +96,7 @@ def test_set_phrases_can_be_single_tokens():
     for text in (phrase, "héllo  Wörld\n\tx=3, A_b – 漢字"):
         assert tokenizer.decode(tokenizer.encode(text)) == text
     with pytest.raises(ValueError, match=r"pieces must be one of \('words', 'phrases'\), got 'x'"):
-        train_tokenizer([phrase], 500, pieces="x")
+        train_tokenizer([phrase], 500, pieces="x")  # pyright: ignore[reportArgumentType]
 
 
 def test_a_saved_tokenizer_is_read_back(tmp_path):

@@ -24,8 +24,9 @@ from typing import Any
 import jax
 
 from experiments.llm import log
-from experiments.llm.data import Encoded, encode, read
+from experiments.llm.data import read
 from experiments.llm.distributed import Processes
+from experiments.llm.encoding import Encoded, encode
 from experiments.llm.finetune import TrainingConfig, finetune
 from experiments.llm.sharding import make_mesh
 from experiments.llm.tokenizer import load_tokenizer
