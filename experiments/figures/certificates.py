@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import matplotlib
+import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -41,7 +42,7 @@ def plot(tables: Mapping[str, pd.DataFrame]) -> Figure:
     titles = style.level_titles(certificates, levels)
     figure, axes = style.panels(titles, rows=len(rows), width=2.4, height=2.9)
     # A checkpoint that was made from other data leaves all of the sample to test it.
-    is_whole = (certificates["num_examples"] == certificates["data_size"]).all()
+    is_whole = bool(np.all(certificates["num_examples"] == certificates["data_size"]))
     held_out = "all n held out" if is_whole else "n / 2 held out"
     names = [method for row in rows for method in row]
     handles = {}

@@ -111,7 +111,8 @@ def panel_grid(
 
 def level_titles(certificates: pd.DataFrame, levels: Sequence[int]) -> list[str]:
     """What each level's certificates are about: their training mixture."""
-    kinds = set(certificates.get("train_mixture", ["range"]))
+    stated = "train_mixture" in certificates
+    kinds = set(certificates["train_mixture"]) if stated else {"range"}
     words = "difficulty {}" if kinds == {"exact"} else "trained on 1..{}"
     return [words.format(level) for level in levels]
 
