@@ -32,6 +32,7 @@ bench: $(VENV)/.all  ## measure against plain JAX and PyTorch and record the tab
 	$(BIN)/python -m experiments.benchmarks.generation --record
 	$(BIN)/python -m experiments.benchmarks.bounds --record
 	$(BIN)/python -m experiments.benchmarks.igsm --record
+	$(BIN)/python -m experiments.benchmarks.llm --record
 	$(BIN)/python -m experiments.readme
 
 figures: $(VENV)/.base  ## redraw every picture and table of the README from the tracked results
@@ -41,6 +42,7 @@ figures: $(VENV)/.base  ## redraw every picture and table of the README from the
 	$(SWEETSPOT) figures --results $(RESULTS)/prediction
 	$(SWEETSPOT) figures --results $(RESULTS)/families
 	$(SWEETSPOT) figures --results $(RESULTS)/igsm
+	$(SWEETSPOT) figures --results $(RESULTS)/tiny-igsm
 	$(BIN)/python -m experiments.readme
 
 $(VENV)/bin/python:

@@ -16,7 +16,7 @@ import pandas as pd
 
 from experiments import families, fidelity, optimum, premise
 from experiments.average import average_regret
-from experiments.benchmarks import RESULTS, bounds, generation, grid, read_record
+from experiments.benchmarks import RESULTS, bounds, generation, grid, llm, read_record
 from experiments.benchmarks import igsm as igsm_speed
 from experiments.figures.style import ledger_line
 from experiments.optimum import Interval
@@ -274,6 +274,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "igsm": igsm,
     "performance": lambda: grid.markdown(*read_record("grid")),
     "bounds": lambda: bounds.markdown(*read_record("bounds")),
+    "llm": lambda: llm.markdown(*read_record("llm")) if (RESULTS / "llm.json").exists() else "",
     "generation": lambda: generation.markdown(*read_record("generation")),
 }
 

@@ -16,7 +16,7 @@ import pandas as pd
 import pytest
 from jax.extend.core import jaxprs_in_params
 
-from experiments.benchmarks import Verdict, bounds, generation, grid, igsm, write_record
+from experiments.benchmarks import Verdict, bounds, generation, grid, igsm, llm, write_record
 from synth.decoder import DecoderConfig, initialise, num_parameters
 from synth.finetune import FinetuneConfig, TrainingData, batch_loss, epoch_order, finetune
 from synth.tasks.igsm import problems
@@ -255,7 +255,7 @@ def test_record_replaces_an_earlier_one(recorded, tmp_path):
     assert grid.markdown(*found) == grid.markdown(table, manifest)
 
 
-@pytest.mark.parametrize("module", [grid, generation, bounds, igsm])
+@pytest.mark.parametrize("module", [grid, generation, bounds, igsm, llm])
 def test_quick_runs_are_not_recorded(module):
     with pytest.raises(ValueError, match="record needs the full plan"):
         module.run(quick=True, record=True)
@@ -346,7 +346,7 @@ def test_pytorch_loop_learns_and_draws_positions_by_the_rule(torch_loop):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["grid", "generation", "bounds", "igsm"])
+@pytest.mark.parametrize("name", ["grid", "generation", "bounds", "igsm", "llm"])
 def test_quick_run_end_to_end(name):
     done = subprocess.run(
         [sys.executable, "-m", f"experiments.benchmarks.{name}", "--quick"],
@@ -357,3 +357,44 @@ def test_quick_run_end_to_end(name):
     )
     assert "Median (lowest–highest) of 2 interleaved repeats." in done.stdout
     assert "| bar | at least | measured |" in done.stdout
+
+
+def test_real_checkpoints_are_compared_round_by_round():
+    seconds = {"ours": 1.0, "transformers": 3.0}
+    rows = [
+        {
+            "shape": shape.name,
+            "work": work,
+            "program": program,
+            "repeat": repeat,
+            # The whole machine drifts: ratios within a round do not.
+            "seconds": taken * (1 + repeat),
+            "tokens": 600,
+        }
+        for shape in llm.SHAPES
+        for work in (llm.TRAINING, llm.DECODING)
+        for program, taken in seconds.items()
+        for repeat in range(3)
+    ]
+    table = pd.DataFrame(rows)
+    found = llm.verdicts(table, llm.SHAPES)
+    assert [(verdict.bar, verdict.value) for verdict in found] == [
+        (1.0, 3.0),
+        (2.0, 3.0),
+        (0.7, 3.0),
+        (2.0, 3.0),
+    ]
+    assert all(verdict.lowest == verdict.highest == 3.0 for verdict in found)
+    agreement = {
+        f"{shape.name}, {work}": value
+        for shape in llm.SHAPES
+        for work, value in ((llm.TRAINING, 2e-6), (llm.DECODING, 0.99))
+    }
+    manifest = MANIFEST | {
+        "num_devices": 2,
+        "agreement": agreement,
+        "verdicts": [dataclasses.asdict(verdict) for verdict in found],
+    }
+    text = llm.markdown(table, manifest)
+    assert "| tiny: width 64, 2 layers | fine-tuning step | 300 (200–600) | 100 (67–200) |" in text
+    assert "at most 2e-06 nats; 99% of the decoded tokens are equal" in text
