@@ -11,7 +11,7 @@ Commands and cost (`hours` counts FLOPs at 40% of the peak in training and 5% in
 
     sweetspot llm scan paper-igsm                    # 50 members: 4.1 hours of an H100
     sweetspot llm scan paper-igsm --preset 10k       # op 6, 8, 10 at n = 10000: 0.9 hours
-    sweetspot llm scan paper-igsm --preset 500       # op 10 at n = 500: 0.1 hours
+    sweetspot llm scan paper-igsm --preset 500       # op 10 at n = 500: 0.14 hours
     sweetspot llm scan paper-igsm --preset weak-base # a base of op 2 to 6: 4.1 hours
     sweetspot llm recommend --results runs/paper-igsm-paper --data-size 20000
 

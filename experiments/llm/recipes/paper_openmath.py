@@ -11,7 +11,7 @@ Context is 4096 tokens; longer examples are dropped and counted.
 Commands and cost (`hours` counts FLOPs at 40% of the peak in training and 5% in decoding)::
 
     sweetspot llm scan paper-openmath                # 24 members of 1.5B: 5.2 hours of an H100
-    sweetspot llm scan paper-openmath --preset 7b    # the same on 7B: 23.3 hours, of four together
+    sweetspot llm scan paper-openmath --preset 7b    # the same on 7B: 23 hours, of four together
     sweetspot llm recommend --results runs/paper-openmath-1.5b --data-size 200000
 
 Expect (the paper, SFT, full thirds of the 200k subset, 1.5B, accuracy on MATH-500; no seeds, no

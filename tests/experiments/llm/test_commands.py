@@ -123,7 +123,7 @@ def test_recipes_state_command_device_cost_and_numbers():
         assert recipe.DEVICE
         for preset, config in recipe.PRESETS.items():
             assert config.num_members > 0
-            stated = f"{recipe.hours(config):.1f} hours"
+            stated = f"{recipe.hours(config):.2g} hours"
             assert stated in text, f"{name} {preset}: {stated}"
 
 
