@@ -5,7 +5,7 @@ at most two distractors). A byte-level BPE tokenizer with set phrases as single 
 196 thousand parameters, trained on 27,500 chats, most of them of op 1 to 3 and a few of op 4 to 6,
 without which it stops after three steps. The scan does not start unless the base gets half of op 1
 to 3 right. Members: 1 to d operations (exact d alone forgets the easy levels at this size) × n, SFT
-and DFT, 500 steps of 32; test: op 1 to 9, greedy decoding, graded by the verifier.
+and DFT, six epochs of 32 a step; test: op 1 to 9, greedy decoding, graded by the verifier.
 
 Commands and cost (two CPU cores)::
 
@@ -43,8 +43,8 @@ DECODER = DecoderConfig(
     max_positions=512,
 )
 TRAINING = TrainingConfig(
-    compute=500,
-    compute_unit="steps",
+    compute=6,
+    compute_unit="epochs",
     batch_size=32,
     learning_rate=1e-3,
     warmup=0.05,
@@ -59,21 +59,23 @@ CPU = ScanConfig(
     export=ExportConfig(
         preset="tiny",
         difficulties=tuple(range(1, 7)),
-        train_sizes=(2200,),
+        train_sizes=(1200,),
         base_difficulties=(1, 2, 3, 4, 5, 6),
         base_sizes=(8000, 8000, 8000, 2000, 1000, 500),
         test_difficulties=tuple(range(1, 10)),
         test_examples=60,
     ),
     base=BaseConfig(
-        training=dataclasses.replace(TRAINING, compute=2000, learning_rate=3e-3),
+        training=dataclasses.replace(
+            TRAINING, compute=2000, compute_unit="steps", learning_rate=3e-3
+        ),
         scratch=ScratchConfig(700, DECODER, pieces="phrases"),
         levels=(1, 2, 3),
         least_accuracy=0.5,
     ),
     selections=("range",),
     difficulties=(2, 4, 6),
-    data_sizes=(64, 512, 4096),
+    data_sizes=(64, 512, 2048),
     losses=("sft", "dft"),
     learning_rates=(1e-3, 1e-3),
     training=TRAINING,
@@ -96,13 +98,13 @@ SMOKE = dataclasses.replace(
         test_examples=4,
     ),
     base=BaseConfig(
-        training=dataclasses.replace(TRAINING, compute=8, batch_size=16, learning_rate=3e-3),
+        training=dataclasses.replace(TRAINING, compute=2, batch_size=16, learning_rate=3e-3),
         scratch=ScratchConfig(512, DECODER),
         levels=(1,),
     ),
     difficulties=(1, 2),
     data_sizes=(16, 32),
-    training=dataclasses.replace(TRAINING, compute=4, batch_size=16),
+    training=dataclasses.replace(TRAINING, compute=2, batch_size=16),
     risk_examples=8,
     decoding=DecodingConfig(max_new_tokens=32, batch_size=16),
 )
