@@ -85,7 +85,8 @@ class Shift:
     `probability_harder`: share of replicates whose best difficulty is strictly harder at the
     largest size. `probability_interior`: share whose best one at the smallest size is not at the
     grid's edge. The rises are paired differences there, a neighbour's test risk minus the
-    optimum's; `None` where the grid has no neighbour.
+    optimum's; `None` where the grid has no neighbour. With one member a cell nothing is known of the
+    noise: the first is NaN, and the rises are `None`.
     """
 
     smallest_size: int
@@ -270,9 +271,11 @@ def shift(table: pd.DataFrame, study: Study, *, replicates: int = 2000, seed: in
     means = replicate_means(risk, resample(risk, replicates=replicates, seed=seed))
     drawn, levels = _best(means), len(risk.difficulties)
     first, final = (int(position) for position in _best(risk.mean)[[0, -1]])
+    # Resampling one member gives it again each time, which says nothing.
+    is_one = int(np.isfinite(risk.values).any(axis=(0, 1)).sum()) == 1
 
     def rise(neighbour: int) -> Interval | None:
-        if not 0 <= neighbour < levels:
+        if is_one or not 0 <= neighbour < levels:
             return None
         low, high = np.nanquantile(means[:, neighbour, 0] - means[:, first, 0], TAILS)
         difference = risk.mean[neighbour, 0] - risk.mean[first, 0]
@@ -285,7 +288,7 @@ def shift(table: pd.DataFrame, study: Study, *, replicates: int = 2000, seed: in
         best_at_largest=int(risk.difficulties[final]),
         censored_at_smallest=censored(first, levels),
         censored_at_largest=censored(final, levels),
-        probability_harder=float((drawn[:, -1] > drawn[:, 0]).mean()),
+        probability_harder=np.nan if is_one else float((drawn[:, -1] > drawn[:, 0]).mean()),
         probability_interior=float(((drawn[:, 0] > 0) & (drawn[:, 0] < levels - 1)).mean()),
         easier_rise=rise(first - 1),
         harder_rise=rise(first + 1),
@@ -294,6 +297,8 @@ def shift(table: pd.DataFrame, study: Study, *, replicates: int = 2000, seed: in
 
 def format_probability(probability: float) -> str:
     """Two decimals, but never the certainty that a finite bootstrap cannot give."""
+    if np.isnan(probability):
+        return "unknown from one member a cell"
     text = f"{probability:.2f}"
     return {"1.00": "> 0.99", "0.00": "< 0.01"}.get(text, text)
 

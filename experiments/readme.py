@@ -7,6 +7,7 @@ A part stands between ``<!-- begin:NAME -->`` and ``<!-- end:NAME -->``. Run
 from __future__ import annotations
 
 import inspect
+import json
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -50,6 +51,14 @@ def optima(table: pd.DataFrame) -> list[str]:
         named = chosen.rename(columns=lambda name: name.replace("_", " "))
         parts.append(markdown_table(named) + "\n")
     return parts
+
+
+def shifts(table: pd.DataFrame) -> list[str]:
+    """For each study what can be said, in a line."""
+    return [
+        f"- **{study.title[:1].upper()}{study.title[1:]}.** {verdict(optimum.shift(table, study))}"
+        for study in optimum.studies(table)
+    ]
 
 
 def headline() -> str:
@@ -240,7 +249,8 @@ def tiny_igsm() -> str:
     base = table.loc[(table["train_mixture"] == "none") & (table["metric"] == "risk")]
     own = base.loc[base["slice"].isin(levels), "value"].mean()
     hardest = manifest["levels"]["test"]
-    minutes = sum(session["wall_time_seconds"] for session in sessions) / 60
+    base_minutes = json.loads((TINY_IGSM / "base.json").read_text())["wall_time_seconds"] / 60
+    scan_minutes = sum(session["wall_time_seconds"] for session in sessions) / 60
     pictures = TINY_IGSM.relative_to(ROOT) / "figures"
     return "\n".join(
         [
@@ -251,11 +261,13 @@ def tiny_igsm() -> str:
             f"test: op {min(map(int, hardest))} to {max(map(int, hardest))}, "
             f"{config['export']['test_examples']} problems each, greedy decoding, graded by the "
             f"verifier. {len(manifest['chunks'])} members from one base, {config['seeds']} "
-            f"seed{'s' if config['seeds'] > 1 else ''} a cell: intervals hold no variation "
-            f"between bases. Recorded in {minutes:.0f} minutes on {sessions[-1]['num_devices']} "
+            f"seed{'s' if config['seeds'] > 1 else ''} a cell: of the noise nothing is known, and "
+            f"differences of a few points may be noise. Recorded in {base_minutes:.0f} minutes for the base and "
+            f"{scan_minutes:.0f} for the scan, on {sessions[-1]['num_devices']} "
             f"cores of {sessions[-1]['device']} at commit `{sessions[-1]['commit']}`.",
             "",
-            *optima(table),
+            *shifts(table),
+            "",
             f"![Test accuracy by difficulty and data size, SFT and DFT]({pictures / 'map.png'})",
             "",
             f"![Change of accuracy against the base by op]({pictures / 'change_by_slice.png'})",
