@@ -85,8 +85,8 @@ class Shift:
     `probability_harder`: share of replicates whose best difficulty is strictly harder at the
     largest size. `probability_interior`: share whose best one at the smallest size is not at the
     grid's edge. The rises are paired differences there, a neighbour's test risk minus the
-    optimum's; `None` where the grid has no neighbour. With one member a cell nothing is known of the
-    noise: the first is NaN, and the rises are `None`.
+    optimum's; `None` where the grid has no neighbour. With one member a cell nothing is known of
+    the noise: the first is NaN, and the rises are `None`.
     """
 
     smallest_size: int

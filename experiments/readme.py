@@ -262,8 +262,8 @@ def tiny_igsm() -> str:
             f"{config['export']['test_examples']} problems each, greedy decoding, graded by the "
             f"verifier. {len(manifest['chunks'])} members from one base, {config['seeds']} "
             f"seed{'s' if config['seeds'] > 1 else ''} a cell: of the noise nothing is known, and "
-            f"differences of a few points may be noise. Recorded in {base_minutes:.0f} minutes for the base and "
-            f"{scan_minutes:.0f} for the scan, on {sessions[-1]['num_devices']} "
+            f"differences of a few points may be noise. Recorded in {base_minutes:.0f} minutes for "
+            f"the base and {scan_minutes:.0f} for the scan, on {sessions[-1]['num_devices']} "
             f"cores of {sessions[-1]['device']} at commit `{sessions[-1]['commit']}`.",
             "",
             *shifts(table),

@@ -191,3 +191,13 @@ def test_headline_has_a_row_for_each_study_and_size(two_studies, censored_study)
     assert lines["best_difficulty"].tolist()[0] == "6 [6, 6]"
     assert set(lines["study"]) == {"trained on 1..d", "trained on exactly d"}
     assert optimum.headline(censored_study)["censored"].tolist()[-1] == "hardest"
+
+
+def test_one_member_a_cell_claims_no_certainty(make_table):
+    table = make_table()
+    alone = table[(table["base_seed"] == 0) & (table["seed"] == 0)]
+    moved = optimum.shift(alone, RANGE)
+    assert np.isnan(moved.probability_harder)
+    assert (moved.easier_rise, moved.harder_rise) == (None, None)
+    assert "unknown" in optimum.format_probability(moved.probability_harder)
+    assert not np.isnan(optimum.shift(table, RANGE).probability_harder)
