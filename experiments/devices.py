@@ -19,6 +19,9 @@ def cpu_flags() -> dict[str, str]:
         "--xla_cpu_multi_thread_eigen": "false",
         # Level 1 compiles faster than the default, and toys run no slower.
         "--xla_backend_optimization_level": "1",
+        # Else devices come to independent sums of a mesh in different orders, and wait for each
+        # other for ever where there is no thread left.
+        "--xla_cpu_enable_concurrency_optimized_scheduler": "false",
     }
 
 

@@ -7,7 +7,8 @@ from pathlib import Path
 # the user has set comes later, and wins.
 os.environ["XLA_FLAGS"] = (
     "--xla_cpu_multi_thread_eigen=false --xla_force_host_platform_device_count=2 "
-    "--xla_backend_optimization_level=1 " + os.environ.get("XLA_FLAGS", "")
+    "--xla_backend_optimization_level=1 --xla_cpu_enable_concurrency_optimized_scheduler=false "
+    + os.environ.get("XLA_FLAGS", "")
 )
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 

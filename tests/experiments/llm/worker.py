@@ -158,6 +158,7 @@ def _main(
     warnings.simplefilter("error")
     os.environ["XLA_FLAGS"] = (
         "--xla_cpu_multi_thread_eigen=false --xla_backend_optimization_level=1 "
+        "--xla_cpu_enable_concurrency_optimized_scheduler=false "
         f"--xla_force_host_platform_device_count={devices}"
     )
     jax.config.update("jax_platforms", "cpu")
