@@ -31,6 +31,9 @@ from theory.bounds import BOUNDS
 from theory.certificate import BOUND, MONTE_CARLO, Certificate
 from theory.posterior import PosteriorConfig
 
+# Compiling its programs takes a minute.
+pytestmark = pytest.mark.slow
+
 DECODER = DecoderConfig(
     vocab_size=10,
     hidden_size=16,
