@@ -14,7 +14,7 @@ import functools
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -30,8 +30,8 @@ from synth.decoder import DecoderConfig, Parameters, head_kernel, hidden_states
 from synth.generate import prompt_batches
 
 try:
-    from lm_eval import simple_evaluate  # pyright: ignore[reportMissingImports]
     from lm_eval.api.model import TemplateLM  # pyright: ignore[reportMissingImports]
+    from lm_eval.evaluator import simple_evaluate  # pyright: ignore[reportMissingImports]
     from lm_eval.tasks import TaskManager  # pyright: ignore[reportMissingImports]
     from lm_eval.utils import (  # pyright: ignore[reportMissingImports]
         get_rolling_token_windows,
@@ -368,7 +368,7 @@ def run_tasks(
     Raises:
       ValueError: if a task asks for what we cannot do, or none is named.
     """
-    found = simple_evaluate(
+    results = simple_evaluate(
         HarnessModel(model, decoding),
         tasks=list(tasks),
         task_manager=TaskManager(include_path=None if include is None else str(include)),
@@ -378,14 +378,16 @@ def run_tasks(
         log_samples=False,
         bootstrap_iters=1000,
     )
+    # It is None in the harness' own further processes alone.
+    found = cast("Mapping[str, Any]", results)
     rows = []
-    for task, results in found["results"].items():
+    for task, measured in found["results"].items():
         size = found.get("n-samples", {}).get(task, {}).get("effective")
-        for key, value in results.items():
+        for key, value in measured.items():
             metric, comma, name = key.partition(",")
             if not comma or metric.endswith("_stderr"):
                 continue
-            error = results.get(f"{metric}_stderr,{name}")
+            error = measured.get(f"{metric}_stderr,{name}")
             rows.append(
                 {
                     "task": task,
