@@ -54,6 +54,9 @@ FAMILIES = {
 }
 """Model types that are the decoder under some setting of its switches."""
 
+UNROLLED_LAYERS = 8
+"""Foreign checkpoints of at most as many layers are unrolled: faster, and soon compiled."""
+
 STUDY_FIELDS = ("positions", "position_start", "position_gap", "unroll")
 
 ROPE_FIELDS = {
@@ -155,7 +158,10 @@ def from_hugging_face(written: Mapping[str, Any]) -> DecoderConfig:
     size = written.get("head_dim")
     if size is None and family == "qwen3":
         raise ValueError(f"{CONFIG} must state ['head_dim'] for model_type 'qwen3'")
-    study = written.get("sweetspot") or {"positions": "sequential", "unroll": False}
+    study = written.get("sweetspot") or {
+        "positions": "sequential",
+        "unroll": shared["num_layers"] <= UNROLLED_LAYERS,
+    }
     if unknown := sorted(set(study) - set(STUDY_FIELDS)):
         raise ValueError(f"'sweetspot' in {CONFIG} has unknown {unknown}, accepts {STUDY_FIELDS}")
     theta, scaling = _read_rope(written)

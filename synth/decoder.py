@@ -1,8 +1,11 @@
-"""A Qwen2-shaped transformer for one sequence: token ids in, logits out.
+"""A Qwen2-shaped transformer: token ids in, logits out.
 
 RMSNorm, rotary positions, grouped-query attention, SwiGLU. With `qkv_bias` off it is a Llama, with
-`qk_norm` on a Qwen3. Batches, seeds and cells are `jax.vmap` around it; the same module holds the
-26-thousand-parameter toy and a real checkpoint.
+`qk_norm` on a Qwen3. The same module holds the 26-thousand-parameter toy and a real checkpoint.
+
+Everything takes one sequence, or rows of several (leading axes ``*rows``). Members and cells, which
+have weights of their own, are `jax.vmap` around it. Rows that share weights are better given at
+once: each weight then meets all tokens in one product, whose gradient XLA need not transpose for.
 
 Flax nnx builds the module and names its parameters; everything else works on the parameters as a
 plain nested dict of arrays: `initialise` makes it, `logits` and `logits_with_cache` use it. Where
@@ -19,7 +22,6 @@ from typing import Any, Literal, get_args
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 Parameters = dict[str, Any]
@@ -259,36 +261,39 @@ class Linear(nnx.Module):
         self.lora_b = nnx.Param(jnp.zeros((lora.rank, outputs))) if lora else None
         self.lora_scale = lora.scale if lora else 1.0
 
-    def __call__(self, x: Float[Array, " inputs"]) -> Float[Array, " outputs"]:
-        y = x @ self.kernel[...]
+    def __call__(self, x: Float[Array, "*rows inputs"]) -> Float[Array, "*rows outputs"]:
+        # One product for all rows: with several leading axes its gradient would copy `x`.
+        flat = x.reshape(-1, x.shape[-1])
+        y = flat @ self.kernel[...]
         if self.lora_a is not None and self.lora_b is not None:
-            y = y + self.lora_scale * ((x @ self.lora_a[...]) @ self.lora_b[...])
-        return y if self.bias is None else y + self.bias[...]
+            y = y + self.lora_scale * ((flat @ self.lora_a[...]) @ self.lora_b[...])
+        if self.bias is not None:
+            y = y + self.bias[...][None]
+        return y.reshape(*x.shape[:-1], -1)
 
 
 class RMSNorm(nnx.Module):
-    """Divide a vector by its root mean square, in float32; multiply by a gain."""
+    """Divide vectors by their root mean square, in float32; multiply by a gain."""
 
     def __init__(self, size: int, *, eps: float):
         self.gain = nnx.Param(jnp.ones(size))
         self.eps = eps
 
-    def __call__(self, x: Float[Array, " size"]) -> Float[Array, " size"]:
+    def __call__(self, x: Float[Array, "*rows size"]) -> Float[Array, "*rows size"]:
         wide = x.astype(jnp.float32)
-        mean_square = jnp.mean(wide * wide)
-        return (wide * jax.lax.rsqrt(mean_square + self.eps)).astype(x.dtype) * self.gain[
-            ...
-        ].astype(x.dtype)
+        mean_square = jnp.mean(wide * wide, axis=-1, keepdims=True)
+        gain = jnp.broadcast_to(self.gain[...].astype(x.dtype), x.shape)
+        return (wide * jax.lax.rsqrt(mean_square + self.eps)).astype(x.dtype) * gain
 
 
 def rotate(
-    x: Float[Array, "length heads size"],
-    cosine: Float[Array, "length half"],
-    sine: Float[Array, "length half"],
-) -> Float[Array, "length heads size"]:
+    x: Float[Array, "*rows heads length size"],
+    cosine: Float[Array, "*rows length half"],
+    sine: Float[Array, "*rows length half"],
+) -> Float[Array, "*rows heads length size"]:
     """Rotary embedding in float32, halves convention (Su et al. 2021, arXiv 2104.09864)."""
     first, second = jnp.split(x.astype(jnp.float32), 2, axis=-1)
-    cosine, sine = cosine[:, None], sine[:, None]
+    cosine, sine = cosine[..., None, :, :], sine[..., None, :, :]
     return jnp.concatenate(
         [first * cosine - second * sine, second * cosine + first * sine], axis=-1
     ).astype(x.dtype)
@@ -308,55 +313,63 @@ def rotary_frequencies(config: DecoderConfig) -> Float[Array, " half"]:
 
 
 def attend(
-    query: Float[Array, "length heads size"],
-    key: Float[Array, "keys kv_heads size"],
-    value: Float[Array, "keys kv_heads size"],
-    visible: Bool[Array, "length keys"],
-) -> Float[Array, "length heads size"]:
+    query: Float[Array, "*rows heads length size"],
+    key: Float[Array, "*rows kv_heads keys size"],
+    value: Float[Array, "*rows kv_heads keys size"],
+    visible: Bool[Array, "*rows length keys"],
+) -> Float[Array, "*rows heads length size"]:
     """Scaled dot-product attention; each key-value head serves ``heads / kv_heads`` queries."""
-    length, heads, size = query.shape
-    kv_heads = key.shape[1]
-    grouped = query.reshape(length, kv_heads, heads // kv_heads, size)
-    scores = jnp.einsum("qhgd,khd->hgqk", grouped, key, preferred_element_type=jnp.float32)
-    scores = scores / math.sqrt(size)
-    scores = jnp.where(visible[None, None], scores, -1e30)
+    *rows, heads, length, size = query.shape
+    kv_heads = key.shape[-3]
+    # The queries of a key-value head follow each other, so that each head is one product.
+    grouped = query.reshape(*rows, kv_heads, -1, size)
+    scores = jnp.einsum("...qd,...kd->...qk", grouped, key, preferred_element_type=jnp.float32)
+    scores = scores.reshape(*rows, heads, length, -1) / math.sqrt(size)
+    scores = jnp.where(visible[..., None, :, :], scores, -1e30)
     weights = jax.nn.softmax(scores, axis=-1).astype(value.dtype)
-    return jnp.einsum("hgqk,khd->qhgd", weights, value).reshape(length, heads, size)
+    grouped = weights.reshape(*rows, kv_heads, -1, weights.shape[-1])
+    return jnp.einsum("...qk,...kd->...qd", grouped, value).reshape(query.shape)
 
 
 def attend_fused(
-    query: Float[Array, "length heads size"],
-    key: Float[Array, "length kv_heads size"],
-    value: Float[Array, "length kv_heads size"],
-    visible: Bool[Array, "length length"] | None,
+    query: Float[Array, "*rows heads length size"],
+    key: Float[Array, "*rows kv_heads length size"],
+    value: Float[Array, "*rows kv_heads length size"],
+    visible: Bool[Array, "*rows length length"] | None,
     implementation: Literal["xla", "cudnn"],
-) -> Float[Array, "length heads size"]:
+) -> Float[Array, "*rows heads length size"]:
     """`attend` by `jax.nn.dot_product_attention`; None for `visible` is the causal mask."""
-    return jax.nn.dot_product_attention(
-        query,
-        key,
-        value,
-        mask=None if visible is None else visible[None],
+
+    def sequences(x):
+        """Rows along one axis, and heads inside of the sequence."""
+        return x.reshape(-1, *x.shape[-3:]).swapaxes(1, 2)
+
+    found = jax.nn.dot_product_attention(
+        *map(sequences, (query, key, value)),
+        mask=None if visible is None else visible.reshape(-1, 1, *visible.shape[-2:]),
         is_causal=visible is None,
         # Its own default is a NumPy scalar, which strict dtype promotion refuses.
         scale=1 / math.sqrt(query.shape[-1]),
         implementation=implementation,
     )
+    return found.swapaxes(1, 2).reshape(query.shape)
 
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Cache:
-    """Keys and values of the tokens seen so far, for decoding one token at a time."""
+    """Keys and values of the tokens seen so far, for decoding one token at a time.
 
-    keys: Float[Array, "layers capacity kv_heads size"]
-    values: Float[Array, "layers capacity kv_heads size"]
+    Each layer has arrays of its own, so that a loop writes them in place.
+    """
 
-    @classmethod
-    def empty(cls, config: DecoderConfig, capacity: int, dtype: DTypeLike = jnp.float32) -> Cache:
-        """A cache of zeros for `capacity` tokens, of the type of `config.activation_dtype`."""
-        shape = (config.num_layers, capacity, config.num_kv_heads, config.head_size)
-        return cls(jnp.zeros(shape, dtype), jnp.zeros(shape, dtype))
+    keys: tuple[Float[Array, "*rows kv_heads capacity size"], ...]
+    values: tuple[Float[Array, "*rows kv_heads capacity size"], ...]
+
+    @property
+    def capacity(self) -> int:
+        """Number of slots for tokens."""
+        return self.keys[0].shape[-2]
 
 
 class Layer(nnx.Module):
@@ -387,20 +400,17 @@ class Layer(nnx.Module):
 
     def __call__(self, x, cosine, sine, visible, past=None):
         """One layer; given past keys, values and an index, the new ones are written there."""
-        size = self.config.head_size
-        h = jax.vmap(self.attention_norm)(x)
+        h = self.attention_norm(x)
         query, key, value = (
-            jax.vmap(project)(h).reshape(len(x), -1, size)
-            for project in (self.query, self.key, self.value)
+            self._heads(project(h)) for project in (self.query, self.key, self.value)
         )
         if self.query_norm is not None and self.key_norm is not None:
-            query = jax.vmap(jax.vmap(self.query_norm))(query)
-            key = jax.vmap(jax.vmap(self.key_norm))(key)
+            query, key = self.query_norm(query), self.key_norm(key)
         query, key = rotate(query, cosine, sine), rotate(key, cosine, sine)
         if past is not None:
             *cached, index = past
             key, value = (
-                jax.lax.dynamic_update_slice_in_dim(old, new, index, axis=0)
+                jax.lax.dynamic_update_slice_in_dim(old, new, index, axis=-2)
                 for old, new in zip(cached, (key, value), strict=True)
             )
         attention = self.config.execution.attention if self.config.execution else "plain"
@@ -408,13 +418,14 @@ class Layer(nnx.Module):
             attended = attend(query, key, value, visible)
         else:
             attended = attend_fused(query, key, value, visible, attention)
-        x = x + jax.vmap(self.output)(attended.reshape(len(x), -1))
-        return x + jax.vmap(self.mlp)(x), (key, value)
-
-    def mlp(self, x: Float[Array, " width"]) -> Float[Array, " width"]:
-        """SwiGLU of one token's normalised stream."""
+        attended = attended.swapaxes(-2, -3).reshape(*x.shape[:-1], -1)
+        x = x + self.output(attended)
         h = self.mlp_norm(x)
-        return self.down(jax.nn.silu(self.gate(h)) * self.up(h))
+        return x + self.down(jax.nn.silu(self.gate(h)) * self.up(h)), (key, value)
+
+    def _heads(self, x: Float[Array, "*rows length outputs"]):
+        """Heads apart, each with its own sequence: [*rows, heads, length, size]."""
+        return x.reshape(*x.shape[:-1], -1, self.config.head_size).swapaxes(-2, -3)
 
 
 class Decoder(nnx.Module):
@@ -435,39 +446,51 @@ class Decoder(nnx.Module):
 
     def __call__(
         self,
-        tokens: Int[Array, " length"],
-        positions: Int[Array, " length"],
-        visible: Bool[Array, "length keys"] | None,
-        cache: Cache | None = None,
-        index: Int[Array, ""] | None = None,
-    ) -> tuple[Float[Array, "length width"], Cache]:
-        """The stream after the final norm; `head_kernel` makes logits of it."""
+        tokens: Int[Array, "*rows length"],
+        positions: Int[Array, "*rows length"],
+        visible: Bool[Array, "*rows length keys"] | None,
+        past: tuple[Cache, Int[Array, ""]] | None = None,
+    ) -> tuple[Float[Array, "*rows length width"], Cache]:
+        """The stream after the final norm; `head_kernel` makes logits of it.
+
+        New keys and values go into the cache of `past` at its index; without, the cache that is
+        returned has one slot for each token.
+        """
         execution = self.config.execution or Execution()
         dtype = execution.dtype or self.embedding[...].dtype
-        frequency = rotary_frequencies(self.config)
-        angle = jnp.outer(positions.astype(jnp.float32), frequency)
+        angle = positions[..., None].astype(jnp.float32) * jnp.broadcast_to(
+            rotary_frequencies(self.config), (*positions.shape, self.config.head_size // 2)
+        )
         cosine, sine = jnp.cos(angle), jnp.sin(angle)
         graph, stacked = nnx.split(self.layers)
+        count = self.config.num_layers
 
-        def step(x, layer):
-            parameters, cached = layer
+        def step(x, parameters, past=None):
             if execution.dtype is not None:
                 parameters = jax.tree.map(lambda leaf: leaf.astype(dtype), parameters)
-            past = None if cached is None else (*cached, index)
             return nnx.merge(graph, parameters)(x, cosine, sine, visible, past)
 
-        if execution.remat:
-            # A rolled loop keeps the compiler from merging both computations anyway.
-            step = jax.checkpoint(step, prevent_cse=self.config.unroll)
-        cached = None if cache is None else (cache.keys, cache.values)
-        x, (keys, values) = jax.lax.scan(
-            step,
-            self.embedding[...][tokens].astype(dtype),
-            (stacked, cached),
-            length=self.config.num_layers,
-            unroll=self.config.num_layers if self.config.unroll else 1,
-        )
-        return jax.vmap(self.norm)(x), Cache(keys, values)
+        x = self.embedding[...][tokens].astype(dtype)
+        if past is not None:
+            cache, index = past
+            keys, values = [], []
+            for layer in range(count):
+                cached = cache.keys[layer], cache.values[layer], index
+                x, (key, value) = step(x, _layer(stacked, layer), cached)
+                keys.append(key)
+                values.append(value)
+        else:
+            if execution.remat:
+                # A rolled loop keeps the compiler from merging both computations anyway.
+                step = jax.checkpoint(step, prevent_cse=self.config.unroll)
+            unroll = count if self.config.unroll else 1
+            x, (keys, values) = jax.lax.scan(step, x, stacked, length=count, unroll=unroll)
+        return self.norm(x), Cache(tuple(keys), tuple(values))
+
+
+def _layer(stacked: Any, layer: int) -> Any:
+    """One layer's part of a tree of stacked arrays, or of tuples with an array for each."""
+    return jax.tree.map(lambda leaf: leaf[layer], stacked, is_leaf=lambda x: isinstance(x, tuple))
 
 
 def initialise(config: DecoderConfig, key: PRNGKeyArray) -> Parameters:
@@ -490,30 +513,36 @@ def _module(config: DecoderConfig, parameters: Parameters) -> Decoder:
 def hidden_states(
     config: DecoderConfig,
     parameters: Parameters,
-    tokens: Int[Array, " length"],
-    positions: Int[Array, " length"],
-    segments: Int[Array, " length"] | None = None,
-) -> Float[Array, "length width"]:
-    """What the head reads, of one sequence under a causal mask.
+    tokens: Int[Array, "*rows length"],
+    positions: Int[Array, "*rows length"],
+    segments: Int[Array, "*rows length"] | None = None,
+) -> Float[Array, "*rows length width"]:
+    """What the head reads, of sequences under a causal mask.
 
     Args:
       config: shape of the decoder (static).
       parameters: its weights.
-      tokens, positions: the sequence.
-      segments: where several sequences are packed into this one, the number of each token's own;
+      tokens, positions: a sequence, or rows of them.
+      segments: where several sequences are packed into a row, the number of each token's own;
         tokens of different segments do not see each other. Positions start anew in each.
 
     Raises:
       ValueError: see `DecoderConfig.activation_dtype`.
     """
     fused = config.execution is not None and config.execution.attention != "plain"
-    visible = jnp.tril(jnp.ones((tokens.size, tokens.size), bool))
+    visible = _causal(tokens)
     if segments is not None:
-        visible = visible & (segments[:, None] == segments[None])
+        visible = visible & (segments[..., :, None] == segments[..., None, :])
     elif fused:
         # The implementation's own causal mask saves the work above the diagonal.
         visible = None
     return _module(config, parameters)(tokens, positions, visible)[0]
+
+
+def _causal(tokens: Int[Array, "*rows length"]) -> Bool[Array, "*rows length length"]:
+    """Each token sees itself and those before."""
+    length = tokens.shape[-1]
+    return jnp.broadcast_to(jnp.tril(jnp.ones((length, length), bool)), (*tokens.shape, length))
 
 
 def head_kernel(config: DecoderConfig, parameters: Parameters) -> Float[Array, "width vocab"]:
@@ -522,56 +551,97 @@ def head_kernel(config: DecoderConfig, parameters: Parameters) -> Float[Array, "
     return kernel.astype(config.activation_dtype(parameters))
 
 
-def _project(
-    config: DecoderConfig, parameters: Parameters, hidden: Float[Array, "length width"]
-) -> Float[Array, "length vocab"]:
-    """Logits in float32."""
-    head = head_kernel(config, parameters)
-    return jnp.matmul(hidden, head, preferred_element_type=jnp.float32)
+def project(
+    config: DecoderConfig, parameters: Parameters, hidden: Float[Array, "*rows width"]
+) -> Float[Array, "*rows vocab"]:
+    """Logits of hidden states, in float32."""
+    flat = hidden.reshape(-1, hidden.shape[-1])
+    scores = jnp.matmul(flat, head_kernel(config, parameters), preferred_element_type=jnp.float32)
+    return scores.reshape(*hidden.shape[:-1], -1)
 
 
 def logits(
     config: DecoderConfig,
     parameters: Parameters,
-    tokens: Int[Array, " length"],
-    positions: Int[Array, " length"],
-    segments: Int[Array, " length"] | None = None,
-) -> Float[Array, "length vocab"]:
-    """Next-token logits of one sequence under a causal mask, in float32.
+    tokens: Int[Array, "*rows length"],
+    positions: Int[Array, "*rows length"],
+    segments: Int[Array, "*rows length"] | None = None,
+) -> Float[Array, "*rows length vocab"]:
+    """Next-token logits of sequences under a causal mask, in float32.
 
-    `segments` are those of `hidden_states`.
+    Arguments are those of `hidden_states`.
     """
     hidden = hidden_states(config, parameters, tokens, positions, segments)
-    return _project(config, parameters, hidden)
+    return project(config, parameters, hidden)
 
 
-def logits_with_cache(
+def read_prompt(
     config: DecoderConfig,
     parameters: Parameters,
-    tokens: Int[Array, " length"],
-    positions: Int[Array, " length"],
+    tokens: Int[Array, "*rows length"],
+    positions: Int[Array, "*rows length"],
     *,
-    cache: Cache,
-    index: Int[Array, ""],
-    first: Int[Array, ""],
-    last_only: bool = False,
-) -> tuple[Float[Array, "length vocab"], Cache]:
-    """Logits of the next `length` tokens of a sequence whose past is in the cache.
+    first: Int[Array, "*rows"],
+    capacity: int,
+) -> tuple[Float[Array, "*rows vocab"], Cache]:
+    """Logits after the last token of prompts, and a cache that holds the prompts.
 
     Args:
       config: shape of the decoder (static).
       parameters: its weights.
-      tokens, positions: the new tokens; they occupy slots ``index .. index + length - 1``.
-      cache: keys and values of the slots before `index`.
-      index: slot of the first new token.
-      first: slot where the sequence begins; slots before it are left padding.
-      last_only: give the logits of the last token alone, of shape [1, vocab].
+      tokens, positions: a prompt or rows of them, padded on the left to one length.
+      first: slot where each begins; nothing sees the slots before it.
+      capacity: slots of the cache, at least `length` (static).
+
+    Raises:
+      ValueError: if `capacity` is below the length.
     """
-    slots = jnp.arange(cache.keys.shape[1])
-    new = index + jnp.arange(tokens.size)
-    visible = (slots[None] <= new[:, None]) & (slots[None] >= first)
-    hidden, cache = _module(config, parameters)(tokens, positions, visible, cache, index)
-    return _project(config, parameters, hidden[-1:] if last_only else hidden), cache
+    length = tokens.shape[-1]
+    if capacity < length:
+        raise ValueError(f"capacity must be at least the prompt's {length} tokens, got {capacity}")
+    slots = jnp.broadcast_to(jnp.arange(length), tokens.shape)
+    visible = _causal(tokens) & (slots >= first[..., None])[..., None, :]
+    hidden, cache = _module(config, parameters)(tokens, positions, visible)
+    room = ((0, capacity - length), (0, 0))
+    cache = jax.tree.map(lambda leaf: jnp.pad(leaf, ((0, 0),) * (leaf.ndim - 2) + room), cache)
+    return project(config, parameters, hidden[..., -1, :]), cache
+
+
+def read_token(
+    config: DecoderConfig,
+    parameters: Parameters,
+    token: Int[Array, "*rows"],
+    position: Int[Array, "*rows"],
+    *,
+    cache: Cache,
+    index: Int[Array, ""],
+    first: Int[Array, "*rows"],
+) -> tuple[Float[Array, "*rows vocab"], Cache]:
+    """Logits after the next token of sequences whose past is in the cache.
+
+    Args:
+      config: shape of the decoder (static).
+      parameters: its weights; a loop over tokens better has them `unstacked`.
+      token, position: the new token of each sequence.
+      cache: keys and values of the slots before `index`.
+      index: slot of the new token, one for all.
+      first: slot where each sequence begins.
+    """
+    slots = jnp.broadcast_to(jnp.arange(cache.capacity), (*token.shape, cache.capacity))
+    visible = (slots <= index) & (slots >= first[..., None])
+    hidden, cache = _module(config, parameters)(
+        token[..., None], position[..., None], visible[..., None, :], (cache, index)
+    )
+    return project(config, parameters, hidden[..., 0, :]), cache
+
+
+def unstacked(parameters: Parameters) -> Parameters:
+    """The same, each layer in arrays of its own (tuples of them), for `read_token`.
+
+    A loop would cut them out of the stack at every turn, which takes longer than their products.
+    """
+    layers = jax.tree.map(tuple, parameters["layers"])
+    return parameters | {"layers": layers}
 
 
 def draw_positions(config: DecoderConfig, key: PRNGKeyArray, length: int) -> Int[Array, " length"]:

@@ -98,16 +98,16 @@ jax.tree_util.register_dataclass(
 def token_losses(
     decoder: DecoderConfig,
     parameters: Parameters,
-    tokens: Int[Array, " length"],
-    positions: Int[Array, " length"],
+    tokens: Int[Array, "*rows length"],
+    positions: Int[Array, "*rows length"],
     loss: Loss,
-) -> Float[Array, " length-1"]:
-    """Loss in nats at each token after the first, for one sequence."""
-    label = tokens[1:]
+) -> Float[Array, "*rows length-1"]:
+    """Loss in nats at each token after the first, of a sequence or rows of them."""
+    label = tokens[..., 1:]
     log_probability = jax.nn.log_softmax(
-        logits(decoder, parameters, tokens[:-1], positions[:-1]).astype(jnp.float32)
+        logits(decoder, parameters, tokens[..., :-1], positions[..., :-1])
     )
-    chosen = jnp.take_along_axis(log_probability, label[:, None], axis=1)[:, 0]
+    chosen = jnp.take_along_axis(log_probability, label[..., None], axis=-1)[..., 0]
     weight = jax.lax.stop_gradient(jnp.exp(chosen)) if loss == "dft" else 1.0
     return -weight * chosen
 
@@ -124,9 +124,7 @@ def batch_loss(
     positions = jax.vmap(lambda key: draw_positions(decoder, key, tokens.shape[1]))(
         jax.random.split(key, len(tokens))
     )
-    losses = jax.vmap(token_losses, (None, None, 0, 0, None))(
-        decoder, parameters, tokens, positions, loss
-    )
+    losses = token_losses(decoder, parameters, tokens, positions, loss)
     weights = loss_mask[:, 1:].astype(losses.dtype)
     return (losses * weights).sum() / weights.sum()
 

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from synth.decoder import Cache, DecoderConfig, Parameters, logits_with_cache
+from synth.decoder import DecoderConfig, Parameters, read_prompt, read_token, unstacked
 from synth.task import PADDING, Pool
 
 
@@ -76,28 +76,27 @@ def generate(
     slot_positions = positions[jnp.clip(jnp.arange(capacity) - first, 0)]
     keys = jax.random.split(jax.random.key(0) if key is None else key, max_new_tokens)
 
-    scores, cache = logits_with_cache(
+    scores, cache = read_prompt(
         decoder,
         parameters,
         prompt,
         slot_positions[: prompt.size],
-        cache=Cache.empty(decoder, capacity, decoder.activation_dtype(parameters)),
-        index=jnp.int32(0),
         first=first,
+        capacity=capacity,
     )
 
     def step(carry, inputs):
         scores, cache, ended = carry
-        index, key = inputs
+        index, position, key = inputs
         token = jnp.where(ended, PADDING, _choose(scores, temperature, key))
-        position = jax.lax.dynamic_slice_in_dim(slot_positions, index, 1)
-        next_scores, cache = logits_with_cache(
-            decoder, parameters, token[None], position, cache=cache, index=index, first=first
+        scores, cache = read_token(
+            decoder, parameters, token, position, cache=cache, index=index, first=first
         )
-        return (next_scores[0], cache, ended | (token == end)), token
+        return (scores, cache, ended | (token == end)), token
 
     slots = prompt.size + jnp.arange(max_new_tokens)
-    _, tokens = jax.lax.scan(step, (scores[-1], cache, jnp.bool_(False)), (slots, keys))
+    inputs = (slots, slot_positions[prompt.size :], keys)
+    _, tokens = jax.lax.scan(step, (scores, cache, jnp.bool_(False)), inputs)
     return tokens
 
 
@@ -162,21 +161,8 @@ def generate_batch(
     row_keys = jax.random.split(jax.random.key(0) if key is None else key, batch)
 
     stops = jnp.asarray(stop, prompts.dtype)
-
-    def read(tokens, cache, index, first):
-        """Scores after one row's tokens, which begin at slot `index`."""
-        scores, cache = logits_with_cache(
-            decoder,
-            parameters,
-            tokens,
-            # Where padding stands does not matter: nothing sees it.
-            jnp.clip(index + jnp.arange(tokens.size) - first, 0),
-            cache=cache,
-            index=index,
-            first=first,
-            last_only=True,
-        )
-        return scores[0], cache
+    # Where padding stands does not matter: nothing sees it.
+    positions = jnp.clip(jnp.arange(capacity)[None] - first[:, None], 0)
 
     def write(count, scores, new, lengths, ended):
         """Token number `count` of every row that goes on."""
@@ -189,16 +175,22 @@ def generate_batch(
 
     def step(state):
         count, cache, new, lengths, ended = state
-        token = jax.lax.dynamic_slice_in_dim(new, count - 1, 1, axis=1)
-        scores, cache = jax.vmap(read, (0, 0, None, 0))(token, cache, width + count - 1, first)
+        index = width + count - 1
+        token = jax.lax.dynamic_index_in_dim(new, count - 1, axis=1, keepdims=False)
+        position = jax.lax.dynamic_index_in_dim(positions, index, axis=1, keepdims=False)
+        scores, cache = read_token(
+            decoder, layers, token, position, cache=cache, index=index, first=first
+        )
         return count + 1, cache, *write(count, scores, new, lengths, ended)
 
     def goes_on(state):
         count, *_, ended = state
         return (count < max_new_tokens) & ~ended.all()
 
-    empty = Cache.empty(decoder, capacity, decoder.activation_dtype(parameters))
-    scores, cache = jax.vmap(read, (0, None, None, 0))(prompts, empty, jnp.int32(0), first)
+    layers = unstacked(parameters)
+    scores, cache = read_prompt(
+        decoder, parameters, prompts, positions[:, :width], first=first, capacity=capacity
+    )
     new = jnp.zeros((batch, max_new_tokens), prompts.dtype)
     nothing = jnp.zeros_like(prompt_lengths)
     begun = write(jnp.int32(0), scores, new, nothing, jnp.zeros(batch, bool))

@@ -19,7 +19,7 @@ from jaxtyping import Array, Float
 
 from experiments.llm.loader import Batch
 from experiments.llm.lora import join, split
-from experiments.llm.loss import batch_loss_sums
+from experiments.llm.loss import loss_sums
 from experiments.llm.sharding import parameter_shardings, spread
 from synth.decoder import DecoderConfig, Parameters, initialise
 from synth.finetune import Loss
@@ -152,7 +152,7 @@ def make_step(decoder: DecoderConfig, config: StepConfig, mesh: Mesh | None = No
 
     def sums(trained, frozen, micro):
         parameters = join(frozen, trained) if decoder.lora else trained
-        return batch_loss_sums(
+        losses, weights = loss_sums(
             decoder,
             parameters,
             micro.tokens,
@@ -162,6 +162,7 @@ def make_step(decoder: DecoderConfig, config: StepConfig, mesh: Mesh | None = No
             segments=micro.segments if config.packed else None,
             chunk_tokens=config.chunk_tokens,
         )
+        return losses.sum(), weights.sum()
 
     def gradients(trained, frozen, tokens):
         """Sums over micro-batches of gradients, losses and weights."""
@@ -182,6 +183,9 @@ def make_step(decoder: DecoderConfig, config: StepConfig, mesh: Mesh | None = No
         rest = jax.tree.map(lambda leaf: leaf[1:], tokens)
         return jax.lax.scan(add, first, rest)[0]
 
+    if mesh is not None and mesh.shape.get("data", 1) > 1:
+        gradients = _summed_over_data(gradients, mesh)
+
     def step(frozen, state, tokens, learning_rate):
         gradient, loss, weight = gradients(state.trained, frozen, tokens)
         gradient = jax.tree.map(lambda leaf: leaf / weight, gradient)
@@ -195,6 +199,27 @@ def make_step(decoder: DecoderConfig, config: StepConfig, mesh: Mesh | None = No
     # Fixed, or the second step would find its state elsewhere and compile anew.
     places = None if mesh is None else (_state_shardings(decoder, config, mesh), None)
     return jax.jit(step, donate_argnums=1, out_shardings=places)
+
+
+def _summed_over_data(gradients: Callable[..., Any], mesh: Mesh) -> Callable[..., Any]:
+    """Each place of the axis ``data`` adds up its own micro-batches; then all add up, once.
+
+    Left to the compiler, every gradient would go over the devices in every micro-batch.
+    """
+
+    def of_one_place(trained, frozen, tokens):
+        # Else differentiating by what all places share would sum over them.
+        own = jax.lax.pcast((trained, frozen), "data", to="varying")
+        return jax.lax.psum(gradients(*own, tokens), "data")
+
+    everywhere = PartitionSpec()
+    return jax.shard_map(
+        of_one_place,
+        mesh=mesh,
+        in_specs=(everywhere, everywhere, PartitionSpec(None, "data")),
+        out_specs=everywhere,
+        axis_names={"data"},
+    )
 
 
 def place(batch: Batch, mesh: Mesh | None) -> Batch:

@@ -484,7 +484,7 @@ def test_both_published_config_formats_are_read(keys, theta, rewrite, saved):
         positions="sequential",
         position_start=defaults.position_start,
         position_gap=defaults.position_gap,
-        unroll=False,
+        unroll=True,
     )
     assert_same(parameters, saved[1])
 

@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 
 from synth.decoder import (
-    Cache,
     DecoderConfig,
     Execution,
     Llama3Rope,
@@ -20,15 +19,18 @@ from synth.decoder import (
     hidden_states,
     initialise,
     logits,
-    logits_with_cache,
     num_parameters,
+    read_prompt,
+    read_token,
+    unstacked,
 )
 from tests import reference
 from tests.golden import regenerate as golden
 
 CONFIGS = golden.CONFIGS
 compiled_logits = jax.jit(logits, static_argnums=0)
-compiled_step = jax.jit(logits_with_cache, static_argnums=0)
+compiled_prompt = jax.jit(read_prompt, static_argnums=0, static_argnames="capacity")
+compiled_token = jax.jit(read_token, static_argnums=0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,50 +94,83 @@ def test_only_differences_of_positions_matter(case):
 
 
 @pytest.mark.parametrize("padding", [0, 3])
-def test_cache_token_by_token_equals_logits(case, padding):
-    config = case.config
-    cache = Cache.empty(config, golden.LENGTH + 5)
-    # What stands in the slots of the padding must not matter.
-    cache = jax.tree.map(lambda leaf: leaf.at[:, :padding].set(9.0), cache)
-    found = []
-    for i in range(golden.LENGTH):
-        step, cache = compiled_step(
+def test_prompt_then_token_by_token_equals_logits(case, padding):
+    config, prompt = case.config, 4
+    # What stands in the padding must not matter.
+    tokens, positions = (
+        np.concatenate([np.full(padding, 9, np.int32), array[:prompt]])
+        for array in (case.tokens, case.positions)
+    )
+    scores, cache = compiled_prompt(
+        config,
+        case.parameters,
+        tokens,
+        positions,
+        first=jnp.array(padding),
+        capacity=padding + golden.LENGTH + 5,
+    )
+    found = [np.asarray(scores)]
+    for i in range(prompt, golden.LENGTH):
+        scores, cache = compiled_token(
             config,
             case.parameters,
-            case.tokens[i : i + 1],
-            case.positions[i : i + 1],
+            case.tokens[i],
+            case.positions[i],
             cache=cache,
             index=jnp.array(padding + i),
             first=jnp.array(padding),
         )
-        found.append(np.asarray(step[0]))
-    np.testing.assert_allclose(np.stack(found), case.found, rtol=0, atol=1e-4)
-    assert not np.asarray(cache.keys)[:, padding + golden.LENGTH :].any()
+        found.append(np.asarray(scores))
+    np.testing.assert_allclose(np.stack(found), case.found[prompt - 1 :], rtol=0, atol=1e-4)
+    for kept in (*cache.keys, *cache.values):
+        assert kept.shape[-2] == cache.capacity
+        assert np.asarray(kept)[..., : padding + golden.LENGTH, :].any(axis=(0, 2)).all()
+        assert not np.asarray(kept)[..., padding + golden.LENGTH :, :].any()
 
 
-def test_left_padded_prefill_then_tokens_equals_logits(case):
-    config, padding, prompt = case.config, 4, 7
-    left = np.zeros(padding, np.int32)
-    last, cache = compiled_step(
+def test_rows_with_a_cache_and_unstacked_layers(case):
+    """Prompts of several lengths, padded on the left: each reads as it does alone."""
+    config, capacity = case.config, golden.LENGTH
+    first = np.array([0, 3, 5])
+    tokens = np.stack([np.roll(case.tokens, start) for start in first])
+    slots = np.arange(capacity)
+    positions = np.maximum(slots[None] - first[:, None], 0)
+    layers = unstacked(case.parameters)
+    scores, cache = compiled_prompt(
         config,
         case.parameters,
-        np.concatenate([left, case.tokens[:prompt]]),
-        np.concatenate([left, case.positions[:prompt]]),
-        cache=Cache.empty(config, padding + golden.LENGTH),
-        index=jnp.array(0),
-        first=jnp.array(padding),
+        tokens[:, :-1],
+        positions[:, :-1],
+        first=first,
+        capacity=capacity,
     )
-    np.testing.assert_allclose(last[padding:], case.found[:prompt], rtol=0, atol=1e-4)
-    rest, _ = compiled_step(
+    found, _ = compiled_token(
         config,
-        case.parameters,
-        case.tokens[prompt:],
-        case.positions[prompt:],
+        layers,
+        tokens[:, -1],
+        positions[:, -1],
         cache=cache,
-        index=jnp.array(padding + prompt),
-        first=jnp.array(padding),
+        index=jnp.array(capacity - 1),
+        first=first,
     )
-    np.testing.assert_allclose(rest, case.found[prompt:], rtol=0, atol=1e-4)
+    for row, start in enumerate(first):
+        alone = compiled_logits(
+            config, case.parameters, tokens[row, start:], slots[: capacity - start]
+        )
+        np.testing.assert_allclose(scores[row], alone[-2], rtol=0, atol=1e-4)
+        np.testing.assert_allclose(found[row], alone[-1], rtol=0, atol=1e-4)
+
+
+def test_a_prompt_must_fit_into_its_cache(case):
+    with pytest.raises(ValueError, match="capacity must be at least the prompt's 12 tokens, got 7"):
+        read_prompt(
+            case.config,
+            case.parameters,
+            case.tokens,
+            case.positions,
+            first=jnp.array(0),
+            capacity=7,
+        )
 
 
 def test_grouped_query_equals_repeated_heads():
@@ -165,17 +200,18 @@ def test_unrolled_scan_equals_rolled_scan(case):
     np.testing.assert_allclose(found, case.found, rtol=0, atol=1e-5)
 
 
-def test_batch_by_vmap_equals_one_by_one():
+def test_rows_and_vmap_equal_one_by_one():
     config = CONFIGS["qwen3"]
     parameters = golden.weights(config)
     tokens, positions = (
         np.stack(rows) for rows in zip(*(golden.inputs(config, s) for s in range(3)), strict=True)
     )
-    batch = jax.jit(jax.vmap(logits, (None, None, 0, 0)), static_argnums=0)
-    found = batch(config, parameters, tokens, positions)
-    for row, ours in enumerate(found):
-        alone = compiled_logits(config, parameters, tokens[row], positions[row])
-        np.testing.assert_allclose(ours, alone, rtol=0, atol=1e-5)
+    mapped = jax.jit(jax.vmap(logits, (None, None, 0, 0)), static_argnums=0)
+    for read in (compiled_logits, mapped):
+        found = read(config, parameters, tokens, positions)
+        for row, ours in enumerate(found):
+            alone = compiled_logits(config, parameters, tokens[row], positions[row])
+            np.testing.assert_allclose(ours, alone, rtol=0, atol=1e-5)
 
 
 # Ways to compute the same.
@@ -220,19 +256,16 @@ def test_bfloat16_differs_by_its_rounding_alone(name):
 def test_cache_is_of_the_type_of_activations():
     config = dataclasses.replace(CONFIGS["qwen2"], execution=Execution(dtype="bfloat16"))
     parameters, (tokens, positions) = golden.weights(config), golden.inputs(config)
-    empty = Cache.empty(config, golden.LENGTH, config.activation_dtype(parameters))
-    found, cache = logits_with_cache(
+    found, cache = read_prompt(
         config,
         parameters,
         jnp.asarray(tokens),
         jnp.asarray(positions),
-        cache=empty,
-        index=jnp.array(0),
         first=jnp.array(0),
-        last_only=True,
+        capacity=golden.LENGTH,
     )
-    assert cache.keys.dtype == jnp.bfloat16
-    expected = compiled_logits(config, parameters, tokens, positions)[-1:]
+    assert {kept.dtype for kept in (*cache.keys, *cache.values)} == {jnp.dtype(jnp.bfloat16)}
+    expected = compiled_logits(config, parameters, tokens, positions)[-1]
     np.testing.assert_allclose(found, expected, rtol=0, atol=0.1)
 
 

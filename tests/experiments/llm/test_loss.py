@@ -1,6 +1,7 @@
 """The chunked loss against the plain one, its gradients against closed forms, packing."""
 
 import dataclasses
+import functools
 import re
 
 import jax
@@ -8,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments.llm.loss import batch_loss_sums, loss_sums
+from experiments.llm.loss import label_log_probability, loss_sums
 from synth.decoder import Execution, hidden_states, logits
 from synth.finetune import token_losses
 from tests.golden import regenerate as golden
@@ -18,7 +19,6 @@ TIED = golden.CONFIGS["llama3-rope"]
 LENGTH = 12
 STATIC = {"static_argnums": (0, 5), "static_argnames": "chunk_tokens"}
 sums = jax.jit(loss_sums, **STATIC)
-batch_sums = jax.jit(batch_loss_sums, **STATIC)
 gradient_of_sums = jax.jit(jax.value_and_grad(loss_sums, argnums=1, has_aux=True), **STATIC)
 
 
@@ -121,25 +121,49 @@ def test_packed_equals_separate(attention):
     np.testing.assert_allclose(loss, total, rtol=1e-5)
 
 
-def test_micro_batches_add_up_to_the_batch():
-    """By tokens: a mean of the micro-batches' means is another number."""
+@pytest.mark.parametrize("chunk_tokens", [5, 512])
+def test_rows_at_once_are_each_alone(chunk_tokens):
+    """Their losses and weights, and the gradient of their sum."""
     parameters = weights(CONFIG)
-    tokens, positions, mask = (
-        jnp.stack(rows) for rows in zip(*map(sequence, range(4)), strict=True)
+    rows = [sequence(seed) for seed in range(3)]
+    together = tuple(jnp.stack(arrays) for arrays in zip(*rows, strict=True))
+
+    @jax.jit
+    @functools.partial(jax.value_and_grad, has_aux=True)
+    def total(parameters):
+        losses, counts = loss_sums(CONFIG, parameters, *together, "sft", chunk_tokens=chunk_tokens)
+        return losses.sum(), (losses, counts)
+
+    (_, (losses, counts)), gradient = total(parameters)
+    assert losses.shape == counts.shape == (3,)
+    parts = [gradient_of_sums(CONFIG, parameters, *row, "sft") for row in rows]
+    np.testing.assert_allclose(losses, [loss for (loss, _), _ in parts], rtol=1e-6)
+    np.testing.assert_array_equal(counts, [count for (_, count), _ in parts])
+    expected = jax.tree.map(lambda *leaves: sum(leaves), *(part for _, part in parts))
+    for ours, theirs in zip(jax.tree.leaves(gradient), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=0, atol=2e-6 * np.abs(theirs).max() + 2e-6)
+
+
+def test_derivative_of_the_label_is_that_of_a_gather():
+    scores = 3 * jax.random.normal(jax.random.key(0), (4, 5, 7))
+    labels = jax.random.randint(jax.random.key(1), (4, 5), 0, 7)
+    tangent = jax.random.normal(jax.random.key(2), scores.shape)
+
+    def gathered(scores):
+        chosen = jnp.take_along_axis(jax.nn.log_softmax(scores), labels[..., None], axis=-1)
+        return chosen[..., 0]
+
+    def ours(scores):
+        return label_log_probability(scores, labels)
+
+    for found, expected in zip(
+        jax.jvp(ours, (scores,), (tangent,)), jax.jvp(gathered, (scores,), (tangent,)), strict=True
+    ):
+        np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)
+    found, expected = (
+        jax.grad(lambda scores, f=f: jnp.sin(f(scores)).sum())(scores) for f in (ours, gathered)
     )
-    mask = mask & (jnp.arange(LENGTH)[None] < jnp.array([3, 12, 9, 12])[:, None])
-    whole, weight = batch_sums(CONFIG, parameters, tokens, positions, mask, "sft", chunk_tokens=4)
-    halves = [
-        batch_sums(
-            CONFIG, parameters, tokens[rows], positions[rows], mask[rows], "sft", chunk_tokens=4
-        )
-        for rows in (slice(0, 2), slice(2, 4))
-    ]
-    total = sum(float(loss) for loss, _ in halves)
-    np.testing.assert_allclose(total, whole, rtol=1e-6)
-    assert sum(float(count) for _, count in halves) == float(weight) == int(mask[:, 1:].sum())
-    mean_of_means = sum(loss / count for loss, count in halves) / 2
-    assert abs(mean_of_means - whole / weight) > 1e-2
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-6)
 
 
 def test_bfloat16_activations_over_float32_parameters():

@@ -13,7 +13,7 @@ from safetensors.numpy import load_file
 
 from experiments import checkpoint
 from experiments.llm import lora
-from experiments.llm.loss import batch_loss_sums
+from experiments.llm.loss import loss_sums
 from synth.decoder import Lora, logits
 from synth.generate import generate_batch, prompt_batches
 from tests.experiments.llm.conftest import CASES
@@ -134,7 +134,7 @@ def test_gradient_of_the_sft_loss(torch, reference_folder, tokens, tmp_path):
     @jax.jit
     @jax.grad
     def gradient(parameters):
-        total, weight = batch_loss_sums(
+        total, weight = loss_sums(
             config,
             parameters,
             jnp.asarray(tokens),
@@ -143,7 +143,7 @@ def test_gradient_of_the_sft_loss(torch, reference_folder, tokens, tmp_path):
             "sft",
             chunk_tokens=64,
         )
-        return total / weight
+        return total.sum() / weight.sum()
 
     checkpoint.save(tmp_path / "gradient", config, gradient(parameters))
     ours = load_file(tmp_path / "gradient" / "model.safetensors")

@@ -12,7 +12,7 @@ import pytest
 
 from experiments.llm import lora
 from experiments.llm.loader import Batch
-from experiments.llm.loss import batch_loss_sums
+from experiments.llm.loss import loss_sums
 from experiments.llm.sharding import make_mesh, parameter_shardings
 from experiments.llm.step import StepConfig, make_step, place, start
 from synth.decoder import DecoderConfig, Execution, Lora, initialise
@@ -76,12 +76,12 @@ def test_a_mean_of_means_would_be_seen():
     parameters = initialise(DECODER, jax.random.key(0))
     tokens = batch(4)
     sums = [
-        batch_loss_sums(
+        loss_sums(
             DECODER, parameters, tokens.tokens[i], tokens.positions[i], tokens.loss_mask[i], "sft"
         )
         for i in range(4)
     ]
-    mean_of_means = float(np.mean([loss / weight for loss, weight in sums]))
+    mean_of_means = float(np.mean([loss.sum() / weight.sum() for loss, weight in sums]))
     _, _, losses = run(tokens, steps=1)
     assert abs(mean_of_means - losses[0]) > 1e-3
 
@@ -102,10 +102,10 @@ def test_it_is_adamw():
     @jax.jit
     @jax.grad
     def gradient(parameters):
-        loss, weight = batch_loss_sums(
+        loss, weight = loss_sums(
             DECODER, parameters, tokens.tokens[0], tokens.positions[0], tokens.loss_mask[0], "sft"
         )
-        return loss / weight
+        return loss.sum() / weight.sum()
 
     with jax.numpy_dtype_promotion("standard"):
         moments = reference.init(parameters)
