@@ -250,7 +250,7 @@ def tiny_igsm() -> str:
     own = base.loc[base["slice"].isin(levels), "value"].mean()
     hardest = manifest["levels"]["test"]
     base_minutes = json.loads((TINY_IGSM / "base.json").read_text())["wall_time_seconds"] / 60
-    scan_minutes = sum(session["wall_time_seconds"] for session in sessions) / 60
+    minutes = sum(session["wall_time_seconds"] for session in sessions) / 60
     pictures = TINY_IGSM.relative_to(ROOT) / "figures"
     return "\n".join(
         [
@@ -260,11 +260,10 @@ def tiny_igsm() -> str:
             f"{max(levels)} right. Members are fine-tuned on n problems of 1 to d operations; "
             f"test: op {min(map(int, hardest))} to {max(map(int, hardest))}, "
             f"{config['export']['test_examples']} problems each, greedy decoding, graded by the "
-            f"verifier. {len(manifest['chunks'])} members from one base, {config['seeds']} "
-            f"seed{'s' if config['seeds'] > 1 else ''} a cell: of the noise nothing is known, and "
-            f"differences of a few points may be noise. Recorded in {base_minutes:.0f} minutes for "
-            f"the base and {scan_minutes:.0f} for the scan, on {sessions[-1]['num_devices']} "
-            f"cores of {sessions[-1]['device']} at commit `{sessions[-1]['commit']}`.",
+            f"verifier. {len(manifest['chunks'])} members from one base, {config['seeds']} seeds a "
+            f"cell. Recorded in {minutes:.0f} minutes, {base_minutes:.0f} of them for the base, on "
+            f"{sessions[-1]['num_devices']} cores of {sessions[-1]['device']} at commit "
+            f"`{sessions[-1]['commit']}`.",
             "",
             *shifts(table),
             "",

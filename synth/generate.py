@@ -125,11 +125,11 @@ def generate_batch(
     max_new_tokens: int,
     stop: tuple[int, ...],
     temperature: float = 0.0,
-    key: PRNGKeyArray | None = None,
+    keys: PRNGKeyArray | None = None,
 ) -> tuple[Int[Array, "batch new"], Int[Array, " batch"]]:
     """Continue prompts of different lengths, at sequential positions, until all have ended.
 
-    What a sequence gets does not depend on the others, but by rounding; a draw depends on the row.
+    What a sequence gets does not depend on the others, but by rounding.
 
     Args:
       decoder: shape of the model (static).
@@ -139,17 +139,17 @@ def generate_batch(
       max_new_tokens: the most tokens to produce.
       stop: ids that end a sequence, each as good as another; may be empty.
       temperature: 0 for greedy decoding.
-      key: needed where `temperature` is positive.
+      keys: one for each row; needed where `temperature` is positive.
 
     Returns:
       New tokens, and how many of each row count (a stop token is the last of them); what follows
       is zeros.
 
     Raises:
-      ValueError: if the temperature is negative or a key is missing, or if prompt and new tokens
+      ValueError: if the temperature is negative or keys are missing, or if prompt and new tokens
         together exceed `max_positions` of the decoder.
     """
-    _check_temperature(temperature, key)
+    _check_temperature(temperature, keys)
     batch, width = prompts.shape
     capacity = width + max_new_tokens
     if capacity > decoder.max_positions:
@@ -158,16 +158,16 @@ def generate_batch(
             f"got {width} + {max_new_tokens}"
         )
     first = width - prompt_lengths
-    row_keys = jax.random.split(jax.random.key(0) if key is None else key, batch)
-
+    if keys is None:
+        keys = jax.random.split(jax.random.key(0), batch)
     stops = jnp.asarray(stop, prompts.dtype)
     # Where padding stands does not matter: nothing sees it.
     positions = jnp.clip(jnp.arange(capacity)[None] - first[:, None], 0)
 
     def write(count, scores, new, lengths, ended):
         """Token number `count` of every row that goes on."""
-        keys = jax.vmap(jax.random.fold_in, (0, None))(row_keys, count)
-        token = jax.vmap(_choose, (0, None, 0))(scores, temperature, keys).astype(new.dtype)
+        now = jax.vmap(jax.random.fold_in, (0, None))(keys, count)
+        token = jax.vmap(_choose, (0, None, 0))(scores, temperature, now).astype(new.dtype)
         token = jnp.where(ended, 0, token)
         new = jax.lax.dynamic_update_slice_in_dim(new, token[:, None], count, axis=1)
         lengths = lengths + (~ended).astype(lengths.dtype)

@@ -3,16 +3,20 @@
 On a CPU both have the same random Qwen2 in float32, the same batch, AdamW with clipping, and greedy
 decoding of as many new tokens; `transformers` runs as its users run it (an eager loop,
 ``generate`` with its cache), with a thread for each core. Ours is spread over a host device for
-each core. On a GPU a random checkpoint of the shape of Qwen2.5-1.5B takes steps in bfloat16 at 2048
-tokens, and its MFU is told; that part has not been run yet.
+each core: the rows of a step, in as many micro-batches as suit a core's caches; for decoding the
+rows of a small model, and the matrices of a larger one, which are read anew for each token.
+
+On a GPU a random checkpoint of the shape of Qwen2.5-1.5B takes steps in bfloat16 at 2048 tokens,
+and its MFU is told; that part has not been run yet.
 
 Commands and cost (two CPU cores)::
 
     python -m experiments.benchmarks.llm --quick    # two minutes: checks that it works
     python -m experiments.benchmarks.llm --record   # ten minutes: the table in the README
 
-Expect: training 1 times as fast at the tiny shape and 0.7 times at 25 million parameters, decoding
-twice as fast, or more.
+Expect: training as fast or faster at the tiny shape, a little slower at 25 million parameters;
+decoding several times as fast at the tiny shape, and little faster at 25 million parameters, where
+both wait for the same products of few rows.
 """
 
 from __future__ import annotations
@@ -24,7 +28,7 @@ import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -63,7 +67,9 @@ class Shape:
       name: in tables.
       sizes: fields of transformers' ``Qwen2Config``.
       rows, length: tokens of a training step.
+      micro_batches: parts of a step of ours; their gradients add up.
       prompts, prompt, new: sequences that are decoded together, their tokens, and new ones.
+      decoding_axis: axis of the mesh, over all devices, on which ours decodes.
       bar: how many times as fast training must be.
     """
 
@@ -71,9 +77,11 @@ class Shape:
     sizes: dict[str, Any]
     rows: int
     length: int
+    micro_batches: int
     prompts: int
     prompt: int
     new: int
+    decoding_axis: Literal["data", "tp"]
     bar: float
 
 
@@ -90,9 +98,11 @@ SHAPES = (
         },
         rows=32,
         length=128,
+        micro_batches=4,
         prompts=32,
         prompt=64,
         new=128,
+        decoding_axis="data",
         bar=1.0,
     ),
     Shape(
@@ -107,13 +117,17 @@ SHAPES = (
         },
         rows=8,
         length=256,
+        micro_batches=1,
         prompts=16,
         prompt=64,
         new=64,
+        decoding_axis="tp",
         bar=0.7,
     ),
 )
-QUICK = dataclasses.replace(SHAPES[0], rows=2, length=16, prompts=2, prompt=64, new=4)
+QUICK = dataclasses.replace(
+    SHAPES[0], rows=4, length=16, micro_batches=2, prompts=2, prompt=64, new=4
+)
 
 
 def reference(shape: Shape) -> Any:
@@ -142,7 +156,8 @@ def batch_of(shape: Shape, vocabulary: int) -> np.ndarray:
 
 def our_step(model: Model, shape: Shape) -> Callable[[], float]:
     """One optimiser step, and its loss."""
-    tokens = batch_of(shape, model.decoder.vocab_size)[None]
+    tokens = batch_of(shape, model.decoder.vocab_size)
+    tokens = tokens.reshape(shape.micro_batches, -1, shape.length)
     positions = np.broadcast_to(np.arange(shape.length, dtype=np.int32), tokens.shape)
     batch = Batch(tokens, positions, np.zeros_like(tokens), np.ones(tokens.shape, bool))
     config = StepConfig()
@@ -225,17 +240,23 @@ def measure(shapes: tuple[Shape, ...], repeats: int) -> tuple[pd.DataFrame, dict
       decoded tokens that are equal.
     """
     rows, agreement = [], {}
-    mesh = make_mesh(data=jax.device_count()) if jax.device_count() > 1 else None
+    count = jax.device_count()
     for shape in shapes:
         theirs = reference(shape)
         with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
             warnings.simplefilter("ignore")
             theirs.save_pretrained(Path(folder) / "model")
-            decoder, parameters = checkpoint.load(Path(folder) / "model", mesh=mesh)
-        ours = Model(decoder, parameters, None, (), mesh)
+            ours = {
+                axis: Model(*checkpoint.load(Path(folder) / "model", mesh=mesh), None, (), mesh)
+                for axis in ("data", shape.decoding_axis)
+                for mesh in [make_mesh(**{axis: count}) if count > 1 else None]
+            }
         works = {
-            DECODING: (our_decoding(ours, shape), their_decoding(theirs, shape)),
-            TRAINING: (our_step(ours, shape), their_step(theirs, shape)),
+            DECODING: (
+                our_decoding(ours[shape.decoding_axis], shape),
+                their_decoding(theirs, shape),
+            ),
+            TRAINING: (our_step(ours["data"], shape), their_step(theirs, shape)),
         }
         tokens = {TRAINING: shape.rows * shape.length, DECODING: shape.prompts * shape.new}
         for work, programs in works.items():
@@ -259,7 +280,7 @@ def measure(shapes: tuple[Shape, ...], repeats: int) -> tuple[pd.DataFrame, dict
     table = pd.DataFrame(rows)
     manifest = environment() | {
         "repeats": repeats,
-        "num_devices": jax.device_count(),
+        "num_devices": count,
         "agreement": agreement,
         "verdicts": [dataclasses.asdict(verdict) for verdict in verdicts(table, shapes)],
     }
@@ -324,7 +345,9 @@ def measure_utilisation(steps: int = 10, rows: int = 4, length: int = 2048) -> N
         lambda: initialise(decoder, jax.random.key(0)),
         out_shardings=parameter_shardings(shapes, mesh),
     )()
-    shape = Shape("1.5B", {}, rows * jax.device_count(), length, 1, 1, 1, 0.0)
+    shape = dataclasses.replace(
+        QUICK, rows=rows * jax.device_count(), length=length, micro_batches=1
+    )
     run = our_step(Model(decoder, parameters, None, (), mesh), shape)
     run()
     start_time = time.perf_counter()

@@ -246,19 +246,16 @@ def _continue(
     mesh: Mesh | None,
 ) -> tuple[Int[Array, "batch new"], Int[Array, " batch"]]:
     """One batch; see `synth.generate.generate_batch`. Every device gets all results."""
-    options = {"max_new_tokens": max_new_tokens, "stop": stop, "temperature": temperature}
-    if temperature == 0:
-        found = generate_batch(decoder, parameters, prompts, lengths, **options)
-    else:
-
-        def one(prompt, length, words):
-            own = functools.reduce(jax.random.fold_in, words, key)
-            new, count = generate_batch(
-                decoder, parameters, prompt[None], length[None], key=own, **options
-            )
-            return new[0], count[0]
-
-        found = jax.vmap(one)(prompts, lengths, identities)
+    found = generate_batch(
+        decoder,
+        parameters,
+        prompts,
+        lengths,
+        max_new_tokens=max_new_tokens,
+        stop=stop,
+        temperature=temperature,
+        keys=jax.vmap(lambda words: functools.reduce(jax.random.fold_in, words, key))(identities),
+    )
     if mesh is not None:
         found = jax.lax.with_sharding_constraint(found, NamedSharding(mesh, PartitionSpec()))
     return found

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from experiments import checkpoint
+from experiments import checkpoint, hugging_face
 from synth.decoder import DecoderConfig, Execution, Llama3Rope, draw_positions, initialise, logits
 from tests.golden import regenerate as golden
 
@@ -487,6 +487,14 @@ def test_both_published_config_formats_are_read(keys, theta, rewrite, saved):
         unroll=True,
     )
     assert_same(parameters, saved[1])
+
+
+def test_few_layers_of_a_foreign_checkpoint_are_unrolled():
+    for num_layers, unroll in ((8, True), (9, False)):
+        config = dataclasses.replace(TOY, num_layers=num_layers)
+        written = hugging_face.to_hugging_face(config, "float32")
+        del written["sweetspot"]
+        assert hugging_face.from_hugging_face(written).unroll is unroll
 
 
 LLAMA3 = {

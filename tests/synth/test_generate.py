@@ -235,7 +235,7 @@ def test_low_temperature_is_greedy_and_keys_matter_at_a_high_one(parameters):
     (batch,) = prompt_batches(PROMPTS, batch_size=5, multiple=16)
 
     def decode(temperature, seed):
-        key = jax.random.key(seed)
+        keys = jax.random.split(jax.random.key(seed), len(batch.prompts))
         return decode_batch(
             CONFIG,
             parameters,
@@ -244,7 +244,7 @@ def test_low_temperature_is_greedy_and_keys_matter_at_a_high_one(parameters):
             max_new_tokens=6,
             stop=(),
             temperature=temperature,
-            key=key,
+            keys=keys,
         )[0].tolist()
 
     assert decode(1e-6, 0) == [one_by_one(parameters, PROMPTS[row], 6) for row in batch.rows]
