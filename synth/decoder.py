@@ -8,12 +8,14 @@ have weights of their own, are `jax.vmap` around it. Rows that share weights are
 once: each weight then meets all tokens in one product, whose gradient XLA need not transpose for.
 
 Flax nnx builds the module and names its parameters; everything else works on the parameters as a
-plain nested dict of arrays: `initialise` makes it, `logits` and `logits_with_cache` use it. Where
-the logits of a whole sequence are too much memory at once, `hidden_states` stops short of the head.
+plain nested dict of arrays: `initialise` makes it; `logits`, or `read_prompt` and `read_token` with
+a cache, use it. Where the logits of a whole sequence are too much memory at once, `hidden_states`
+stops short of the head.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import math
 from dataclasses import dataclass
@@ -601,6 +603,10 @@ def read_prompt(
         raise ValueError(f"capacity must be at least the prompt's {length} tokens, got {capacity}")
     slots = jnp.broadcast_to(jnp.arange(length), tokens.shape)
     visible = _causal(tokens) & (slots >= first[..., None])[..., None, :]
+    if config.execution is not None:
+        # Others need not stay finite where padding sees nothing.
+        execution = dataclasses.replace(config.execution, attention="plain")
+        config = dataclasses.replace(config, execution=execution)
     hidden, cache = _module(config, parameters)(tokens, positions, visible)
     room = ((0, capacity - length), (0, 0))
     cache = jax.tree.map(lambda leaf: jnp.pad(leaf, ((0, 0),) * (leaf.ndim - 2) + room), cache)
@@ -621,7 +627,7 @@ def read_token(
 
     Args:
       config: shape of the decoder (static).
-      parameters: its weights; a loop over tokens better has them `unstacked`.
+      parameters: its weights; a loop over tokens better has them `ready_to_decode`.
       token, position: the new token of each sequence.
       cache: keys and values of the slots before `index`.
       index: slot of the new token, one for all.
@@ -635,13 +641,17 @@ def read_token(
     return project(config, parameters, hidden[..., 0, :]), cache
 
 
-def unstacked(parameters: Parameters) -> Parameters:
-    """The same, each layer in arrays of its own (tuples of them), for `read_token`.
+def ready_to_decode(config: DecoderConfig, parameters: Parameters) -> Parameters:
+    """Parameters for a loop of `read_token`: of the activations' type, stacks as tuples of arrays.
 
-    A loop would cut them out of the stack at every turn, which takes longer than their products.
+    Else the loop would cast them, and cut each layer out of the stack, for every token.
+
+    Raises:
+      ValueError: see `DecoderConfig.activation_dtype`.
     """
-    layers = jax.tree.map(tuple, parameters["layers"])
-    return parameters | {"layers": layers}
+    dtype = config.activation_dtype(parameters)
+    parameters = jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), parameters)
+    return parameters | {"layers": jax.tree.map(tuple, parameters["layers"])}
 
 
 def draw_positions(config: DecoderConfig, key: PRNGKeyArray, length: int) -> Int[Array, " length"]:

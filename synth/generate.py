@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from synth.decoder import DecoderConfig, Parameters, read_prompt, read_token, unstacked
+from synth.decoder import DecoderConfig, Parameters, read_prompt, read_token, ready_to_decode
 from synth.task import PADDING, Pool
 
 
@@ -179,7 +179,7 @@ def generate_batch(
         token = jax.lax.dynamic_index_in_dim(new, count - 1, axis=1, keepdims=False)
         position = jax.lax.dynamic_index_in_dim(positions, index, axis=1, keepdims=False)
         scores, cache = read_token(
-            decoder, layers, token, position, cache=cache, index=index, first=first
+            decoder, weights, token, position, cache=cache, index=index, first=first
         )
         return count + 1, cache, *write(count, scores, new, lengths, ended)
 
@@ -187,7 +187,7 @@ def generate_batch(
         count, *_, ended = state
         return (count < max_new_tokens) & ~ended.all()
 
-    layers = unstacked(parameters)
+    weights = ready_to_decode(decoder, parameters)
     scores, cache = read_prompt(
         decoder, parameters, prompts, positions[:, :width], first=first, capacity=capacity
     )

@@ -22,7 +22,7 @@ from synth.decoder import (
     num_parameters,
     read_prompt,
     read_token,
-    unstacked,
+    ready_to_decode,
 )
 from tests import reference
 from tests.golden import regenerate as golden
@@ -135,7 +135,7 @@ def test_rows_with_a_cache_and_unstacked_layers(case):
     tokens = np.stack([np.roll(case.tokens, start) for start in first])
     slots = np.arange(capacity)
     positions = np.maximum(slots[None] - first[:, None], 0)
-    layers = unstacked(case.parameters)
+    layers = ready_to_decode(config, case.parameters)
     scores, cache = compiled_prompt(
         config,
         case.parameters,
@@ -267,6 +267,14 @@ def test_cache_is_of_the_type_of_activations():
     assert {kept.dtype for kept in (*cache.keys, *cache.values)} == {jnp.dtype(jnp.bfloat16)}
     expected = compiled_logits(config, parameters, tokens, positions)[-1]
     np.testing.assert_allclose(found, expected, rtol=0, atol=0.1)
+    ready = ready_to_decode(config, parameters)
+    assert {leaf.dtype for leaf in jax.tree.leaves(ready)} == {jnp.dtype(jnp.bfloat16)}
+    step = {"cache": cache, "index": jnp.array(golden.LENGTH - 1), "first": jnp.array(0)}
+    last = jnp.asarray(tokens[-1]), jnp.asarray(positions[-1])
+    again, _ = read_token(config, ready, *last, **step)
+    cast_in_the_loop, _ = read_token(config, parameters, *last, **step)
+    np.testing.assert_array_equal(again, cast_in_the_loop)
+    np.testing.assert_allclose(again, expected, rtol=0, atol=0.1)
 
 
 def test_parameters_of_two_types_need_a_stated_one():
