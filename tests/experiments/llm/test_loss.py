@@ -126,12 +126,14 @@ def test_rows_at_once_are_each_alone(chunk_tokens):
     """Their losses and weights, and the gradient of their sum."""
     parameters = weights(CONFIG)
     rows = [sequence(seed) for seed in range(3)]
-    together = tuple(jnp.stack(arrays) for arrays in zip(*rows, strict=True))
+    tokens, positions, mask = (jnp.stack(arrays) for arrays in zip(*rows, strict=True))
 
     @jax.jit
     @functools.partial(jax.value_and_grad, has_aux=True)
     def total(parameters):
-        losses, counts = loss_sums(CONFIG, parameters, *together, "sft", chunk_tokens=chunk_tokens)
+        losses, counts = loss_sums(
+            CONFIG, parameters, tokens, positions, mask, "sft", chunk_tokens=chunk_tokens
+        )
         return losses.sum(), (losses, counts)
 
     (_, (losses, counts)), gradient = total(parameters)
