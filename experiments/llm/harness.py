@@ -24,9 +24,10 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Bool, Float, Int
 
 from experiments.llm.evaluate import DecodingConfig, Model, continuations, text_of
+from experiments.llm.loss import label_log_probability
 from experiments.llm.sharding import spread
 from experiments.llm.tokenizer import TEMPLATE_SETTINGS
-from synth.decoder import DecoderConfig, Parameters, head_kernel, hidden_states
+from synth.decoder import DecoderConfig, Parameters, hidden_states, project
 from synth.generate import prompt_batches
 
 try:
@@ -321,10 +322,8 @@ def _scores(
 
         def of_chunk(chunk):
             hidden, labels, counts = chunk
-            head = head_kernel(decoder, parameters)
-            scores = jnp.matmul(hidden, head, preferred_element_type=jnp.float32)
-            chosen = jnp.take_along_axis(scores, labels[:, None], axis=1)[:, 0]
-            nats = chosen - jax.nn.logsumexp(scores, axis=1)
+            scores = project(decoder, parameters, hidden)
+            nats = label_log_probability(scores, labels)
             is_best = scores.argmax(axis=1).astype(labels.dtype) == labels
             return (nats * counts.astype(jnp.float32)).sum(), (is_best | ~counts).all()
 
