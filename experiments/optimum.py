@@ -28,7 +28,7 @@ class Study:
     """The cells that share all but difficulty and size. `None`: the table has a single value."""
 
     train_mixture: str
-    loss: str
+    loss: str | None = None
     compute: str | None = None
     data_unit: str | None = None
     task: str | None = None
@@ -42,14 +42,14 @@ class Study:
             "above": "trained on d and harder",
         }
         mixture = mixtures.get(self.train_mixture, f"trained on {self.train_mixture} up to d")
-        loss = None if self.loss == "sft" else self.loss.upper()
+        loss = self.loss and self.loss.upper()
         words = (mixture, loss, self.compute, self.data_unit, self.task)
         return ", ".join(word for word in words if word is not None)
 
     @property
     def untrained(self) -> Study:
         """The bases that this study starts from, as a study of one cell (difficulty 0, size 0)."""
-        return Study(UNTRAINED, UNTRAINED, task=self.task)
+        return Study(UNTRAINED, task=self.task)
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,7 @@ def studies(table: pd.DataFrame) -> list[Study]:
     """List a table's studies, "range" first; optional fields with one value in it stay `None`."""
     trained = table.loc[table["train_mixture"] != UNTRAINED]
     names = [field.name for field in fields(Study)]
-    several = names[:2] + [name for name in names[2:] if trained[name].nunique() > 1]
+    several = names[:1] + [name for name in names[1:] if trained[name].nunique() > 1]
     kinds = trained[several].drop_duplicates().sort_values(several)
     found = [Study(**dict(zip(several, kind, strict=True))) for kind in kinds.to_numpy(dtype=str)]
     return sorted(found, key=lambda study: study.train_mixture != "range")

@@ -103,7 +103,7 @@ def test_pieces_of_the_gaps_add_up_to_the_test_risk(two_studies):
     axes = np.array(data_axes(figure)).reshape(2, 2)
     saw_negative = False
     for column, mixture in enumerate(("range", "exact")):
-        risk = optimum.mean_interval(two_studies, Study(mixture, "sft"), "test_risk")
+        risk = optimum.mean_interval(two_studies, Study(mixture), "test_risk")
         for row, n in enumerate((16, 1024)):
             expected = risk.loc[risk["data_size"] == n, "mean"].to_numpy()
             axis = axes[row, column]

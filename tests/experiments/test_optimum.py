@@ -9,7 +9,7 @@ import pytest
 from experiments import optimum
 from experiments.optimum import Study
 
-RANGE = Study("range", "sft")
+RANGE = Study("range")
 CONSTANT = {16: 8, 64: 8, 256: 8, 1024: 8}
 
 
@@ -157,7 +157,7 @@ def test_slices_are_told_from_aggregates(two_studies):
 
 
 def test_studies_are_listed_and_told_apart(two_studies):
-    assert optimum.studies(two_studies) == [RANGE, Study("exact", "sft")]
+    assert optimum.studies(two_studies) == [RANGE, Study("exact")]
     longer = two_studies.assign(compute=two_studies["compute"].replace("500 steps", "9 epochs"))
     both = pd.concat([two_studies, longer])
     named = [study for study in optimum.studies(both) if study.train_mixture == "range"]
@@ -165,7 +165,7 @@ def test_studies_are_listed_and_told_apart(two_studies):
     with pytest.raises(ValueError, match=r"compute is None, must be one of \['500 steps'"):
         optimum.cube(both, RANGE, "test_risk")
     with pytest.raises(ValueError, match="no rows for"):
-        optimum.cube(two_studies, Study("window", "sft"), "test_risk")
+        optimum.cube(two_studies, Study("window"), "test_risk")
 
 
 def test_learning_rates_that_lost_are_ignored(make_table):

@@ -21,7 +21,7 @@ from tests.experiments.tiny import TINY
 from tests.experiments.worlds import CONFIG, slice_risks, world, write_run
 from theory.predictor import RULES
 
-RANGE = Study("range", "sft")
+RANGE = Study("range")
 TABLE = world()
 RECORDED = Path(__file__).parents[2] / "experiments" / "results" / "tradeoff"
 
@@ -143,14 +143,14 @@ def test_missing_cells_are_named():
 def test_mixtures_are_those_of_the_sweep():
     for kind, levels in (("range", [1, 2, 3, 4]), ("exact", [4]), ("window", [2, 3, 4])):
         config = dataclasses.replace(CONFIG, mixtures=(kind,))
-        members = measured(world(config=config), Study(kind, "sft"), config)
+        members = measured(world(config=config), Study(kind), config)
         assert members.train_mixture.shape == (5, 18)
         np.testing.assert_allclose(members.train_mixture.sum(axis=1), 1)
         assert (np.flatnonzero(members.train_mixture[1]) + 1).tolist() == levels
         np.testing.assert_allclose(members.test_mixture, 1 / 18)
     unknown = TABLE.assign(train_mixture="odd")
     with pytest.raises(ValueError, match=r"mixture must be one of .* got 'odd'"):
-        measured(unknown, Study("odd", "sft"), CONFIG)
+        measured(unknown, Study("odd"), CONFIG)
 
 
 def test_test_risk_of_the_slices_is_that_of_the_table():

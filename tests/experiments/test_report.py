@@ -134,7 +134,7 @@ def test_verdict_is_honest(moved, said):
 
 
 def test_verdict_follows_the_data(make_table):
-    still = optimum.shift(make_table({16: 8, 64: 8}), Study("range", "sft"))
+    still = optimum.shift(make_table({16: 8, 64: 8}), Study("range"))
     assert "does not move" in report.verdict(still)
 
 

@@ -65,7 +65,7 @@ def scanned(config, tmp_path_factory) -> tuple[Path, pd.DataFrame]:
 
 def test_the_table_is_the_simulators(scanned, config):
     _, table = scanned
-    assert optimum.studies(table) == [optimum.Study("exact", "sft")]
+    assert optimum.studies(table) == [optimum.Study("exact")]
     base = table.loc[table["train_mixture"] == "none"]
     assert base["slice"].dropna().tolist() == [1, 2, 3]
     members = table.loc[table["train_mixture"] == "exact"]
