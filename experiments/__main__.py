@@ -15,6 +15,7 @@ import pandas as pd  # noqa: E402  (after the flags above, like all that may loa
 import tyro  # noqa: E402
 from rich import box  # noqa: E402
 from rich.console import Console  # noqa: E402
+from rich.markup import escape  # noqa: E402
 from rich.table import Table  # noqa: E402
 
 from experiments import families, figures, optimum, report, tasks  # noqa: E402
@@ -22,8 +23,12 @@ from experiments.average import average_regret  # noqa: E402
 from experiments.certify import DEFAULT_CERTIFICATES, CertifyConfig, certify  # noqa: E402
 from experiments.grid import SweepConfig  # noqa: E402
 from experiments.llm import commands  # noqa: E402
-from experiments.llm.recipes import RECIPES as LLM_RECIPES  # noqa: E402
+from experiments.llm.distributed import FirstProcessError  # noqa: E402
+from experiments.llm.grid import ScanConfig  # noqa: E402
+from experiments.llm.meter import DivergedError  # noqa: E402
+from experiments.llm.recipes import RECIPES as SCANS  # noqa: E402
 from experiments.pilot import Mixtures, read_pilot, read_scan  # noqa: E402
+from experiments.presets import asked_for  # noqa: E402
 from experiments.recipes import RECIPES  # noqa: E402
 from experiments.recommend import Recommendation, recommend  # noqa: E402
 from experiments.regret import write_regret  # noqa: E402
@@ -33,11 +38,13 @@ from theory.certificate import Ledger  # noqa: E402
 
 console = Console()
 Positional = tyro.conf.Positional
+EXPECTED = (ValueError, OSError, ImportError, ResultsError, DivergedError, FirstProcessError)
+"""Errors that say what is wrong: one line, and no traceback."""
 
 
 def list_recipes() -> None:
     """List recipes and their presets."""
-    for command, recipes in (("run", RECIPES), ("llm scan", LLM_RECIPES)):
+    for command, recipes in (("run", RECIPES), ("llm scan", SCANS)):
         columns = ("preset", "members", "difficulties", "data sizes", "what it shows")
         table = Table("recipe", *columns, title=f"sweetspot {command}", title_justify="left")
         for name, recipe in recipes.items():
@@ -69,11 +76,12 @@ def run_command(defaults: SweepConfig) -> Callable[..., None]:
         """Run a recipe, or carry on with an interrupted run.
 
         Args:
-          recipe: a name that `sweetspot list` shows.
+          recipe: a name that `sweetspot list` shows, or "custom" with the fields given as flags.
           preset: size of the run.
           out: run directory; default runs/RECIPE-PRESET.
           config: fields to change.
         """
+        preset = "custom" if recipe == "custom" else preset
         out = out or Path("runs") / f"{recipe}-{preset}"
         table = run_sweep(config, out, recipe=recipe, preset=preset)
         print_headline(table)
@@ -138,7 +146,7 @@ def recommend_difficulty(
         )
     if results is None:
         results = out or Path("runs") / f"{recipe}-{pilot}"
-        config = _run_defaults([recipe, f"--preset={pilot}"])
+        config = asked_for([recipe], RECIPES, custom=SweepConfig(), preset=str(pilot))
         run_sweep(config, results, recipe=recipe, preset=str(pilot))
     print_recommendations(*read_pilot(results), data_size)
 
@@ -269,23 +277,6 @@ def print_headline(table: pd.DataFrame) -> None:
     console.print("Means with 90% bootstrap intervals; ≥ or ≤: at the edge of the grid.")
 
 
-def _run_defaults(arguments: list[str]) -> SweepConfig:
-    """Configuration that the flags of ``run`` change: that of the recipe and preset asked for."""
-    recipe = next((text for text in arguments if not text.startswith("-")), None)
-    if recipe is None:
-        return SweepConfig()
-    if recipe not in RECIPES:
-        raise ValueError(f"recipe must be one of {sorted(RECIPES)}, got {recipe!r}")
-    preset = "demo"
-    for flag, value in zip(arguments, [*arguments[1:], ""], strict=True):
-        if flag.startswith("--preset"):
-            preset = flag.partition("=")[2] or value
-    presets = RECIPES[recipe].PRESETS
-    if preset not in presets:
-        raise ValueError(f"preset of {recipe} must be one of {sorted(presets)}, got {preset!r}")
-    return presets[preset]
-
-
 def _joined(arguments: list[str]) -> list[str]:
     """The arguments, with the words of a command of two words as one."""
     is_two = arguments[:1] == ["llm"] or arguments[:2] in (
@@ -300,11 +291,11 @@ def main() -> None:
     arguments = sys.argv[1:]
     try:
         asked = arguments[1:] if arguments[:1] == ["run"] else []
-        scanned = arguments[2:] if arguments[:2] == ["llm", "scan"] else ["custom"]
+        scanned = arguments[2:] if arguments[:2] == ["llm", "scan"] else []
         tyro.extras.subcommand_cli_from_dict(
             {
                 "list": list_recipes,
-                "run": run_command(_run_defaults(asked)),
+                "run": run_command(asked_for(asked, RECIPES, custom=SweepConfig(), preset="demo")),
                 "bound": certify_cells,
                 "recommend": recommend_difficulty,
                 "regret": judge_rules,
@@ -318,15 +309,18 @@ def main() -> None:
                 "llm difficulty": commands.measure_difficulty,
                 "llm finetune": commands.finetune_checkpoint,
                 "llm evaluate": commands.evaluate_checkpoint,
-                "llm scan": commands.scan_command(commands.scan_defaults(scanned), print_headline),
+                "llm scan": commands.scan_command(
+                    asked_for(scanned, SCANS, custom=ScanConfig()), print_headline
+                ),
                 "llm recommend": recommend_for_checkpoint,
                 "llm bound": commands.certify_problems,
             },
             prog="sweetspot",
             args=_joined(arguments),
         )
-    except (ValueError, OSError, ResultsError) as error:
-        console.print(f"[bold red]error:[/bold red] {error}", highlight=False)
+    except EXPECTED as error:
+        # Escaped, or "sweetspot[llm]" would lose its brackets.
+        console.print(f"[bold red]error:[/bold red] {escape(str(error))}", highlight=False)
         sys.exit(2)
     except KeyboardInterrupt:
         console.print("Interrupted; run the same command again to carry on.")

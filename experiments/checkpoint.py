@@ -13,12 +13,13 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import hashlib
 import json
 import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,10 +32,18 @@ from jaxtyping import Float
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from experiments.hugging_face import CONFIG, NAMES, family_of, from_hugging_face, to_hugging_face
+from experiments.hugging_face import (
+    CONFIG,
+    NAMES,
+    family_of,
+    from_hugging_face,
+    is_buffer,
+    to_hugging_face,
+)
 from experiments.llm.sharding import parameter_sharding
 from synth.decoder import DecoderConfig, Parameters, initialise
 
+GENERATION_CONFIG = "generation_config.json"
 TENSORS = "model.safetensors"
 INDEX = f"{TENSORS}.index.json"
 SHARD = "model-{:05d}-of-{:05d}.safetensors"
@@ -54,7 +63,7 @@ TOKENIZER_FILES = (
     "special_tokens_map.json",
     "chat_template.json",
     "chat_template.jinja",
-    "generation_config.json",
+    GENERATION_CONFIG,
 )
 """What a folder holds beside its weights for text to go in and out."""
 
@@ -105,10 +114,30 @@ def read_config(path_or_id: PathLike) -> DecoderConfig:
     return from_hugging_face(_read_json(folder(path_or_id), CONFIG))
 
 
-def stored_dtype(path_or_id: PathLike) -> str | None:
-    """Floating-point type that a checkpoint says it is stored in; None if it does not."""
-    written = _read_json(folder(path_or_id), CONFIG)
-    return written.get("dtype") or written.get("torch_dtype")
+def digest(path_or_id: PathLike) -> str:
+    """Fingerprint of a checkpoint's configuration and weights.
+
+    Args:
+      path_or_id: see `folder`.
+    """
+    place = folder(path_or_id)
+    total = hashlib.sha256((place / CONFIG).read_bytes())
+    for path in sorted(place.glob("*.safetensors")):
+        with path.open("rb") as file:
+            total.update(hashlib.file_digest(file, "sha256").digest())
+    return total.hexdigest()
+
+
+def stored_dtype(path_or_id: PathLike) -> np.dtype:
+    """Floating-point type that holds every tensor of a checkpoint as it is stored.
+
+    That is the tensors' own, whatever ``config.json`` says; of several, the one that holds all.
+
+    Args:
+      path_or_id: what `load` accepts.
+    """
+    with contextlib.ExitStack() as stack:
+        return _common_type(_open(folder(path_or_id), stack).values())
 
 
 def load(
@@ -123,7 +152,8 @@ def load(
       path_or_id: see `folder`; with ``config.json``, and ``model.safetensors`` or shards.
       mesh: devices to spread the parameters over by the rules of `experiments.llm.sharding`; None
         puts them on the default device.
-      dtype: type of the parameters in memory; None keeps the stored one.
+      dtype: type of the parameters in memory; None keeps the stored one of each (layers that
+        differ share the one that holds both).
 
     Raises:
       FileNotFoundError: if there is no such folder, or it lacks a file.
@@ -156,6 +186,7 @@ def save(
     *,
     dtype: DTypeLike | None = None,
     like: PathLike | None = None,
+    stop: Sequence[int] | None = None,
     shard_bytes: int = SHARD_BYTES,
 ) -> None:
     """Write a decoder as a new Hugging Face folder that `transformers` can load.
@@ -168,6 +199,7 @@ def save(
       parameters: its parameters, as `synth.decoder.initialise` lays them out.
       dtype: floating-point type to store; None keeps the parameters' own, which must be one.
       like: a checkpoint folder whose tokenizer, generation settings and special tokens are copied.
+      stop: token ids that end a text, in place of those that the generation settings state.
       shard_bytes: the most bytes of tensors in a file, but for a larger tensor alone.
 
     Raises:
@@ -201,6 +233,8 @@ def save(
         _write_json(partial / CONFIG, written)
         if like is not None:
             _copy_tokenizer(Path(like), partial)
+        if stop is not None:
+            _state_stop(partial, stop)
         for file in partial.iterdir():
             with file.open("rb") as unsynced:
                 os.fsync(unsynced.fileno())
@@ -222,6 +256,17 @@ def _copy_tokenizer(source: Path, target: Path) -> None:
     for name in TOKENIZER_FILES:
         if (source / name).is_file():
             shutil.copyfile(source / name, target / name)
+
+
+def _state_stop(path: Path, stop: Sequence[int]) -> None:
+    """Make these the end markers in a folder's generation settings; the others are kept."""
+    if (path / GENERATION_CONFIG).is_file():
+        stated = _read_json(path, GENERATION_CONFIG)
+    else:
+        # Without the file, transformers would have taken them from there.
+        written = _read_json(path, CONFIG)
+        stated = {name: written[name] for name in ("bos_token_id", "pad_token_id")}
+    _write_json(path / GENERATION_CONFIG, stated | {"eos_token_id": [*stop]})
 
 
 def _read_json(path: Path, name: str) -> dict[str, Any]:
@@ -307,15 +352,17 @@ Stored = Mapping[str, Any]
 
 
 def _open(path: Path, stack: contextlib.ExitStack) -> Stored:
-    """The tensors of a folder, one file or many."""
+    """The tensors of a folder, one file or many, without rotary buffers."""
     if (path / TENSORS).is_file() or not (path / INDEX).is_file():
         file = _open_file(path, TENSORS, stack)
-        return {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
+        kept = [name for name in file.keys() if not is_buffer(name)]  # noqa: SIM118 (no mapping)
+        return {name: file.get_slice(name) for name in kept}
     place = _read_json(path, INDEX).get("weight_map")
     if not isinstance(place, dict) or not all(
         isinstance(shard, str) and Path(shard).name == shard for shard in place.values()
     ):
         raise ValueError(f"{INDEX} in {str(path)!r} has no weight_map from tensors to files")
+    place = {name: shard for name, shard in place.items() if not is_buffer(name)}
     files = {shard: _open_file(path, shard, stack) for shard in sorted(set(place.values()))}
     names = {shard: set(file.keys()) for shard, file in files.items()}
     if lost := sorted(name for name, shard in place.items() if name not in names[shard]):
@@ -347,6 +394,12 @@ def _check(config: DecoderConfig, stored: Stored) -> None:
         raise ValueError(f"tensors must have types among {sorted(STORED_TYPES)}, got {others}")
 
 
+def _common_type(tensors: Iterable[Any]) -> np.dtype:
+    """Type that holds each of these stored tensors."""
+    kinds = {STORED_TYPES[tensor.get_dtype()] for tensor in tensors}
+    return jnp.dtype(kinds.pop() if len(kinds) == 1 else jnp.float32)
+
+
 def _blocks(
     tensor: Any, index: Sequence[slice] = ()
 ) -> Iterator[tuple[slice, Float[np.ndarray, ...]]]:
@@ -366,10 +419,7 @@ def _read_leaf(
     """One parameter, of all layers."""
     tensors = [stored[name] for name in _names(path, config.num_layers)]
     shape = parameter_shapes(config)[path]
-    kinds = {tensor.get_dtype() for tensor in tensors}
-    if dtype is None and len(kinds) > 1:
-        raise ValueError(f"layers of {path} must share one stored type where dtype is None")
-    kind = STORED_TYPES[kinds.pop()] if dtype is None else dtype
+    kind = _common_type(tensors) if dtype is None else dtype
 
     def read(index: Any) -> Float[np.ndarray, ...]:
         """Only what `index` asks for, straight into its place."""

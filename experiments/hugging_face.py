@@ -8,6 +8,7 @@ stands under the key ``sweetspot``.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -66,6 +67,14 @@ ROPE_FIELDS = {
     "original_max_positions": "original_max_position_embeddings",
 }
 """Fields of `Llama3Rope`, all of which a file with that rotary type must state."""
+
+
+def is_buffer(name: str) -> bool:
+    """Whether a tensor is what old Llama checkpoints store beside their parameters.
+
+    Rotary frequencies follow from ``config.json``, and `transformers` ignores the stored ones too.
+    """
+    return bool(re.fullmatch(r"model\.layers\.\d+\.self_attn\.rotary_emb\.inv_freq", name))
 
 
 def family_of(config: DecoderConfig) -> str:

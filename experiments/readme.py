@@ -270,6 +270,38 @@ def tiny_igsm() -> str:
             f"![Test accuracy by difficulty and data size, SFT and DFT]({pictures / 'map.png'})",
             "",
             f"![Change of accuracy against the base by op]({pictures / 'change_by_slice.png'})",
+            "",
+            tiny_certificates(),
+        ]
+    )
+
+
+def tiny_certificates() -> str:
+    """Bounds for a fine-tuned checkpoint of the recorded scan's base."""
+    table = read_parquet(TINY_IGSM / "certificates.parquet")
+    run = json.loads((TINY_IGSM / "certificates.json").read_text())
+    rows = []
+    for level, of_level in table.groupby("difficulty"):
+        found = of_level.set_index("method").to_dict("index")
+        row = {"op": level, "measured": f"{found['checkpoint']['plain_risk']:.3f}"}
+        row |= {name: f"{found[name]['risk_bound']:.3f}" for name in ("checkpoint", "held-out")}
+        for name in ("lora", "subspace"):
+            bound, own = found[name]["risk_bound"], found[name]["gibbs_risk"]
+            row[f"{name} (own risk)"] = f"{bound:.3f} ({own:.3f})"
+        rows.append(row)
+    (size,) = table["data_size"].unique()
+    line = ledger_line(table)
+    return "\n".join(
+        [
+            f"Certified: its base, fine-tuned on {run['finetune']['num_examples']:,} of these "
+            f"problems, on {size} others of each level. Risk: argmax does not give the reference "
+            f"solution, end marker included, which is stricter than the verifier. `checkpoint` is "
+            f"the test-set bound, `held-out` PAC-Bayes-kl at a KL of zero; `lora` and `subspace` "
+            f"are Gaussians around the checkpoint that the bound itself trains on these {size}. "
+            f"{line[:1].upper()}{line[1:]}. Recorded in {run['wall_time_seconds'] / 60:.0f} "
+            f"minutes on {run['device']} at commit `{run['commit']}`.",
+            "",
+            markdown_table(pd.DataFrame(rows)),
         ]
     )
 

@@ -155,6 +155,21 @@ class Run:
         """Replace top-level fields of the manifest."""
         _write_json(self.directory / "manifest.json", self.manifest | fields)
 
+    def pin(self, name: str, value: Any) -> None:
+        """Write a field of the manifest that must not change any more.
+
+        Raises:
+          ResultsError: if another value is there.
+        """
+        stored = self.manifest.get(name)
+        value = json.loads(json.dumps(value))
+        if stored is not None and (differing := _differences(stored, value, name)):
+            raise ResultsError(
+                f"{self.directory} was begun with something else; it differs in "
+                f"{'; '.join(differing)}. Choose another directory, or restore what was there."
+            )
+        self.update_manifest(**{name: value})
+
     def part_path(self, name: str) -> Path:
         return self.directory / "parts" / f"{name}.parquet"
 

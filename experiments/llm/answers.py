@@ -22,12 +22,17 @@ _NUMBER = re.compile(
     r"(?:(?<![\w)])-)?(?:(?:[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])|[0-9]+)(?:\.[0-9]+)?|\.[0-9]+)"
 )
 _BASED = re.compile(r"-?[0-9A-F.]*[0-9][0-9A-F.]*_[^_]+")
-_BARE_LETTER = re.compile(rf"\(?([{LETTERS}])(?:[).:].*)?", re.DOTALL)
-_SAID_LETTER = re.compile(
-    r"(?i:answer(?:\s+is\s*:?|\s*:)\s*(?:option|choice)?)\s*(?:\*\*|\$)?"
-    # Without brackets, the article and the pronoun are no letters.
-    rf"(?:\(([{LETTERS}])\)|([B-HJ])(?![\w'’])|([AI])(?![\w'’]|\s+[a-z]))"
+_BARE_LETTER = re.compile(
+    # Lower-case ones stand in brackets or alone: "e.g. this" starts with none.
+    rf"\(?([{LETTERS}])(?:[).:].*)?|(?i:\(([{LETTERS}])\)(?:[\s.:].*)?|([{LETTERS}])\)?)",
+    re.DOTALL,
 )
+_SAID_LETTER = re.compile(
+    r"(?i:(?:answer|\bcorrect\s+(?:option|choice))(?:\s+is\s*:?|\s*:)\s*(?:option|choice)?)\s*"
+    # Without brackets, the article and the pronoun are no letters.
+    rf"(?:\((?i:([{LETTERS}]))\)|([B-HJ])(?![\w'’])|([AI])(?![\w'’]|\s+[a-z]))"
+)
+_MARKED_LETTER = re.compile(rf"(?<!\w)[{LETTERS}][).:]", re.IGNORECASE)
 
 
 def last_box(text: str) -> str | None:
@@ -149,7 +154,10 @@ def _to_decimal(number: str) -> Decimal:
 
 
 def chosen_letter(text: str) -> str | None:
-    r"""The letter, A to J, that a text chooses: in its last box, else in its last "answer is (X)".
+    r"""The letter, A to J, that a text chooses.
+
+    It is in the last box, else in the last "answer is (X)", else all there is: "B", "(b)." or, on
+    one line without another option, "(B) a banana".
 
     Example:
       >>> chosen_letter(r"So \boxed{\text{(B)}}."), chosen_letter("Thus the answer is (C), a cat.")
@@ -158,11 +166,14 @@ def chosen_letter(text: str) -> str | None:
     box = last_box(text)
     if box is not None and (letter := bare_letter(box)):
         return letter
-    found = _SAID_LETTER.findall(text)
-    return "".join(found[-1]) if found else None
+    text = text.replace("*", "").replace("$", "").strip()
+    if found := _SAID_LETTER.findall(text):
+        return "".join(found[-1]).upper()
+    is_one = "\n" not in text and len(_MARKED_LETTER.findall(text)) <= 1
+    return bare_letter(text) if is_one else None
 
 
 def bare_letter(answer: str) -> str | None:
-    """The letter of an answer that is one, or that starts with one as in "(B) a cat"."""
+    """The letter of an answer that is one, or that starts with one as in "(B) a cat"; a capital."""
     found = _BARE_LETTER.fullmatch(_TEXT.sub(r"\1", tidied(answer)).strip())
-    return found[1] if found else None
+    return found[found.lastindex or 0].upper() if found else None

@@ -32,7 +32,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import hashlib
 import itertools
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -198,7 +197,7 @@ def certify_checkpoint(
     )
     certification = _Certification(config, levels, task, Path(path_or_id).name)
     identity = {
-        "checkpoint": {"name": str(path_or_id), "sha256": _digest(checkpoint.folder(path_or_id))},
+        "checkpoint": {"name": str(path_or_id), "sha256": checkpoint.digest(path_or_id)},
         "samples": {str(level): examples.digest() for level, examples in levels.items()},
         "certify": dataclasses.asdict(config),
         "ledger": str(certification.ledger),
@@ -235,15 +234,6 @@ def _put_together(run: Run, name: str, parts: list[str]) -> pd.DataFrame:
     path = run.directory / f"{name}.parquet"
     write_atomically(path, lambda temporary: table.to_parquet(temporary, index=False))
     return table
-
-
-def _digest(folder: Path) -> str:
-    """Of a checkpoint's configuration and weights."""
-    total = hashlib.sha256((folder / checkpoint.CONFIG).read_bytes())
-    for path in sorted(folder.glob("*.safetensors")):
-        with path.open("rb") as file:
-            total.update(hashlib.file_digest(file, "sha256").digest())
-    return total.hexdigest()
 
 
 @dataclass(frozen=True)

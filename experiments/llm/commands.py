@@ -115,15 +115,13 @@ def measure_difficulty(
     data: Annotated[Source, tyro.conf.arg(name="")],
     out: Path,
     measures: tuple[Measure, ...] = ("cot_tokens", "pass_rate", "perplexity"),
-    samples: int = 8,
-    temperature: float = 0.7,
     bucket_by: Measure | None = None,
     number: int = 3,
     edges: tuple[float, ...] = (),
     drop_easiest: float = 0.0,
     drop_hardest: float = 0.0,
     grader: GraderConfig = GRADER,
-    decoding: DecodingConfig = DECODING,
+    decoding: DecodingConfig = difficulty.SAMPLED,
     devices: Annotated[Devices, tyro.conf.arg(name="")] = ONE_DEVICE,
     dtype: Dtype = "bfloat16",
 ) -> None:
@@ -137,13 +135,11 @@ def measure_difficulty(
       data: the problems.
       out: directory of the result.
       measures: what is measured; the last two ask the model.
-      samples: responses behind a pass rate.
-      temperature: at which they are drawn.
       bucket_by: the measure that is cut into buckets.
       number: of buckets of equal size; unused with `edges`.
       edges: inner edges of the buckets.
       drop_easiest, drop_hardest: shares of the problems, by `bucket_by`, to leave out.
-      grader: how responses are graded.
+      grader: how the responses behind a pass rate are graded.
       decoding: how they are made.
       devices: of the mesh.
       dtype: type of the parameters in memory.
@@ -153,6 +149,11 @@ def measure_difficulty(
     if bucket_by is None and (edges or drop_easiest or drop_hardest):
         raise ValueError("bucket_by must be given with edges, drop_easiest or drop_hardest")
     problems = data.read()
+    dropped = (drop_easiest, drop_hardest)
+    if bucket_by is not None:
+        # Nothing is asked yet: as if no two problems were equally hard.
+        values = pd.Series(problems.ops if bucket_by == "op" else range(1, len(problems) + 1))
+        _cut(bucket_by, values, number, edges, dropped)
     needs_model = set(measures) & set(difficulty.OF_MODEL)
     asked = (
         Model.load(model, mesh=devices.mesh(), dtype=dtype)
@@ -163,15 +164,13 @@ def measure_difficulty(
         asked,
         problems,
         measures=measures,
-        samples=samples,
-        temperature=temperature,
         grader=grader,
         decoding=decoding,
         console=console,
     )
     _write(table, out / "measures.parquet")
     if bucket_by is not None:
-        _write_buckets(problems, table, bucket_by, number, edges, (drop_easiest, drop_hardest), out)
+        _write_buckets(problems, table, bucket_by, number, edges, dropped, out)
     compared = agreement.present(table)
     if len(compared) > 1:
         correlations = agreement.rank_correlations(table)
@@ -181,6 +180,23 @@ def measure_difficulty(
             for path in figures.draw({"measures": table}, out / "figures"):
                 console.print(str(path))
     console.print(f"Table: {out / 'measures.parquet'}")
+
+
+def _cut(
+    measure: Measure,
+    values: pd.Series,
+    number: int,
+    edges: Sequence[float],
+    dropped: tuple[float, float],
+) -> tuple[np.ndarray, Buckets | None]:
+    """Which problems are in a window, and the buckets of these; None where levels are stated."""
+    easiest, hardest = dropped
+    kept = buckets.window(measure, values, drop_easiest=easiest, drop_hardest=hardest)
+    if measure == "op":
+        return kept, None
+    if edges:
+        return kept, Buckets.fixed(measure, edges)
+    return kept, Buckets.quantiles(measure, values[kept], number)
 
 
 def _write_buckets(
@@ -193,18 +209,10 @@ def _write_buckets(
     out: Path,
 ) -> None:
     """Write the problems of a window with their bucket as difficulty."""
-    easiest, hardest = dropped
-    kept = buckets.window(measure, table[measure], drop_easiest=easiest, drop_hardest=hardest)
+    kept, cut = _cut(measure, table[measure], number, edges, dropped)
     table = table.loc[kept]
-    if measure == "op":
-        found, words = buckets.levels(table), []
-    else:
-        cut = (
-            Buckets.fixed(measure, edges)
-            if edges
-            else Buckets.quantiles(measure, table[measure], number)
-        )
-        found, words = cut.assign(table[measure]), cut.describe()
+    found = buckets.levels(table, cut)
+    words = cut.describe() if cut else []
     rows = np.flatnonzero(kept)
     chosen = dataclasses.replace(problems.take(rows), ops=found.tolist())
     write_problems(
@@ -295,7 +303,11 @@ def evaluate_checkpoint(
       dtype: type of the parameters in memory.
     """
     problems = data.read()
-    stated = all(op is not None for op in problems.ops)
+    unstated = sum(op is None for op in problems.ops)
+    if 0 < unstated < len(problems):
+        console.print(
+            f"{unstated} of {len(problems)} problems state no difficulty: one slice of all."
+        )
     asked = Model.load(model, mesh=devices.mesh(), dtype=dtype)
     with console.status(f"Asking {len(problems)} problems …"):
         found = evaluate(
@@ -303,7 +315,7 @@ def evaluate_checkpoint(
             problems,
             decoding=decoding,
             grader=grader,
-            slices=[int(op) for op in problems.ops if op is not None] if stated else None,
+            slices=None if unstated else [op or 0 for op in problems.ops],
         )
     _write(found.table, out / "slices.parquet")
     _write(found.responses, out / "responses.parquet")
@@ -422,24 +434,3 @@ def scan_command(
 
 def _first_preset(recipe: str) -> str:
     return next(iter(RECIPES[recipe].PRESETS)) if recipe in RECIPES else "custom"
-
-
-def scan_defaults(arguments: list[str]) -> ScanConfig:
-    """Configuration that the flags of ``llm scan`` change.
-
-    Raises:
-      ValueError: if recipe or preset are unknown.
-    """
-    recipe = next((text for text in arguments if not text.startswith("-")), "custom")
-    if recipe == "custom":
-        return ScanConfig()
-    if recipe not in RECIPES:
-        raise ValueError(f"recipe must be 'custom' or one of {sorted(RECIPES)}, got {recipe!r}")
-    preset = _first_preset(recipe)
-    for flag, value in zip(arguments, [*arguments[1:], ""], strict=True):
-        if flag.startswith("--preset"):
-            preset = flag.partition("=")[2] or value
-    presets = RECIPES[recipe].PRESETS
-    if preset not in presets:
-        raise ValueError(f"preset of {recipe} must be one of {sorted(presets)}, got {preset!r}")
-    return presets[preset]

@@ -6,9 +6,14 @@ are stated the final answer and the difficulty.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import math
+import warnings
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from datetime import date
+from decimal import Decimal
+from functools import partial
+from typing import Any, TypeVar
 
 from experiments.checkpoint import PathLike
 from experiments.export import SYSTEM_PROMPT
@@ -16,11 +21,13 @@ from experiments.llm.answers import LETTERS
 from experiments.llm.sources import load_rows
 from experiments.llm.tokenizer import Message
 
+T = TypeVar("T")
+
 USUAL = {
     "messages": ("messages",),
     "problem": ("problem", "question", "query", "prompt", "instruction", "input"),
     "solution": ("solution", "generated_solution", "response", "output", "completion"),
-    "answer": ("answer", "final_answer", "expected_answer"),
+    "answer": ("answer", "final_answer", "expected_answer", "answerKey"),
     "difficulty": ("op", "difficulty"),
     "choices": ("choices", "options"),
 }
@@ -34,12 +41,14 @@ class Columns:
     Attributes:
       messages: a chat whose last turn is the solution. Where there is one, it is taken before
         problem and solution, unless these are named.
-      problem, solution: their text. The answer stands in for a solution where there is none.
+      problem, solution: their text, or chats (the problem ends one, the solution is one turn). The
+        answer stands in for a solution where there is none.
       answer: the final answer. Where it stands in for the solution, what follows its last ``####``
         (as in GSM8K), or all of it.
-      difficulty: stated level, a whole number.
-      choices: of a multiple-choice question, written below it with letters; an answer that is a
-        number counts them from 0.
+      difficulty: stated level, a whole number. A column with something else is an error where it is
+        named, and is left out with a warning where it is not.
+      choices: of a multiple-choice question, written below it with letters: a list, or lists
+        ``text`` and ``label``. An answer is a label, or else a number that counts them from 0.
       system: system prompt before problems that are no chat; ``""`` for none.
     """
 
@@ -120,7 +129,8 @@ def read(
     Raises:
       FileNotFoundError, ImportError, ValueError: see `load_rows`.
       ValueError: if a column that is named or needed is not there, if several may be meant, or if
-        a row has no problem or an empty solution (rows are counted from 0).
+        a row has no problem or an empty solution, or a cell is not what its column holds (rows are
+        counted from 0).
     """
     rows = load_rows(source, split=split, configuration=configuration)
     name = ":".join(part for part in (str(source), configuration, split) if part)
@@ -151,46 +161,57 @@ class Source:
         )
 
 
+@dataclass(frozen=True)
+class _Field:
+    """The cells of one column."""
+
+    column: str
+    cells: Sequence[Any]
+
+    def each(self, function: Callable[..., T], *beside: Sequence[Any]) -> list[T]:
+        """The function of every cell and what is beside it; errors say where."""
+        found: list[T] = []
+        for row, cells in enumerate(zip(self.cells, *beside, strict=True)):
+            try:
+                found.append(function(*cells))
+            except ValueError as error:
+                raise ValueError(f"column {self.column!r}, row {row}: {error}") from error
+        return found
+
+
 def _problems(rows: Any, columns: Columns, name: str) -> Problems:
     """Rows of a data set as problems."""
-    is_pair = columns.problem is not None or columns.solution is not None
-    values: dict[str, list[Any]] = {}
-    for part in USUAL:
-        if is_pair and part == "messages":
-            continue
-        if (column := _find(rows.column_names, part, getattr(columns, part))) is not None:
-            values[part] = rows[column][:]
-    if "messages" in values:
-        pairs = [_parts(chat, row) for row, chat in enumerate(values["messages"])]
+    fields = _fields(rows, columns)
+    if "messages" in fields:
+        pairs = fields["messages"].each(_parts)
         prompts, solutions = [prompt for prompt, _ in pairs], [solution for _, solution in pairs]
-        answers = _texts(values.get("answer", [None] * len(rows)))
+        answers = fields["answer"].each(_text) if "answer" in fields else [""] * len(rows)
     else:
-        if "problem" not in values:
+        if "problem" not in fields:
             raise ValueError(f"there is no column of problems among {rows.column_names}")
-        if "solution" not in values and "answer" not in values:
+        if "solution" not in fields and "answer" not in fields:
             raise ValueError(f"there is no column of solutions among {rows.column_names}")
-        texts, solutions, answers = _columns(values)
-        system = [{"role": "system", "content": columns.system}] if columns.system else []
-        prompts = [[*system, {"role": "user", "content": text}] for text in texts]
+        prompts, solutions, answers = _columns(fields, columns.system)
     for row, (prompt, solution) in enumerate(zip(prompts, solutions, strict=True)):
         if not prompt[-1]["content"].strip():
             raise ValueError(f"row {row} has an empty problem")
         if not solution.strip():
             raise ValueError(f"row {row} has an empty solution")
-    return Problems(prompts, solutions, answers, _levels(values, columns, len(rows)), name)
+    is_named = columns.difficulty is not None
+    levels = _levels(fields["difficulty"], is_named) if "difficulty" in fields else None
+    return Problems(prompts, solutions, answers, levels or [None] * len(rows), name)
 
 
-def _columns(values: Mapping[str, list[Any]]) -> tuple[list[str], list[str], list[str]]:
-    """Problems, solutions and answers of a data set that has them in columns."""
-    problems = _texts(values["problem"])
-    answers = values.get("answer", [None] * len(problems))
-    if "choices" in values:
-        problems = [*map(_with_choices, problems, values["choices"])]
-        answers = [*map(_letter, answers)]
-    answers = _texts(answers)
-    if "solution" in values:
-        return problems, _texts(values["solution"]), answers
-    return problems, answers, [answer.rpartition("####")[2].strip() for answer in answers]
+def _fields(rows: Any, columns: Columns) -> dict[str, _Field]:
+    """The columns that are there, under the names of `USUAL`."""
+    is_pair = columns.problem is not None or columns.solution is not None
+    fields: dict[str, _Field] = {}
+    for part in USUAL:
+        if is_pair and part == "messages":
+            continue
+        if (column := _find(rows.column_names, part, getattr(columns, part))) is not None:
+            fields[part] = _Field(column, rows[column][:])
+    return fields
 
 
 def _find(names: Sequence[str], part: str, named: str | None) -> str | None:
@@ -205,54 +226,144 @@ def _find(names: Sequence[str], part: str, named: str | None) -> str | None:
     return found[0] if found else None
 
 
-def _text(value: Any) -> str:
-    """A cell as text; a missing one is empty."""
-    if isinstance(value, float) and value.is_integer():
+def _columns(
+    fields: Mapping[str, _Field], system: str
+) -> tuple[list[list[Message]], list[str], list[str]]:
+    """Prompts, solutions and answers of a data set that has them in columns."""
+    prompts = fields["problem"].each(partial(_prompt, system=system))
+    answers = [""] * len(prompts)
+    if "choices" in fields:
+        choices = fields["choices"].each(_choices)
+        prompts = [*map(_with_choices, prompts, choices)]
+        if "answer" in fields:
+            answers = fields["answer"].each(_letter, choices)
+    elif "answer" in fields:
+        answers = fields["answer"].each(_text)
+    if "solution" in fields:
+        return prompts, fields["solution"].each(_solution), answers
+    return prompts, answers, [answer.rpartition("####")[2].strip() for answer in answers]
+
+
+# Cells: text, chats, choices, levels.
+
+
+def _scalar(cell: Any) -> Any:
+    """What a cell holds, or the list of one in it; None if it is missing."""
+    if isinstance(cell, list):
+        if len(cell) != 1:
+            raise ValueError(f"must be text or a number, got a list of {len(cell)}")
+        (cell,) = cell
+    if isinstance(cell, float) and math.isnan(cell):
+        return None
+    if isinstance(cell, float) and cell.is_integer():
         # Whole numbers become floating-point beside missing ones.
-        value = int(value)
+        if abs(cell) >= 2**53:
+            raise ValueError(f"whole numbers this large lose digits, write them as text: {cell}")
+        return int(cell)
+    if not isinstance(cell, str | int | float | Decimal | date | None):
+        raise ValueError(f"must be text or a number, got {type(cell).__name__}")
+    return cell
+
+
+def _text(cell: Any) -> str:
+    """A cell as text; a missing one is empty."""
+    value = _scalar(cell)
     return "" if value is None else str(value)
 
 
-def _texts(column: Iterable[Any]) -> list[str]:
-    return [_text(value) for value in column]
+def _is_chat(cell: Any) -> bool:
+    if not isinstance(cell, list) or not cell:
+        return False
+    return all(isinstance(turn, dict) and "role" in turn for turn in cell)
 
 
-def _parts(chat: Any, row: int) -> tuple[list[Message], str]:
-    """A chat as prompt and solution."""
-    turns: list[Message] = [
-        {"role": turn.get("role"), "content": turn.get("content")} for turn in chat or []
-    ]
-    if [turn["role"] for turn in turns[-2:]] != ["user", "assistant"]:
-        roles = [turn["role"] for turn in turns]
-        raise ValueError(f"row {row}: messages must end with user and assistant, got roles {roles}")
+def _turns(chat: Any) -> tuple[list[Message], list[str]]:
+    """A chat, and the roles in it."""
+    if not _is_chat(chat):
+        raise ValueError(f"must be a list of turns with a role, got {type(chat).__name__}")
+    turns: list[Message] = [{part: turn.get(part) for part in ("role", "content")} for turn in chat]
     if others := [turn["content"] for turn in turns if not isinstance(turn["content"], str)]:
-        raise ValueError(f"row {row}: contents of messages must be text, got {others[0]!r}")
+        raise ValueError(f"contents of messages must be text, got {others[0]!r}")
+    return turns, [turn["role"] for turn in turns]
+
+
+def _parts(chat: Any) -> tuple[list[Message], str]:
+    """A chat as prompt and solution."""
+    turns, roles = _turns(chat)
+    if roles[-2:] != ["user", "assistant"]:
+        raise ValueError(f"messages must end with user and assistant, got roles {roles}")
     return turns[:-1], turns[-1]["content"]
 
 
-def _with_choices(problem: str, choices: Sequence[Any]) -> str:
-    if len(choices) > len(LETTERS):
-        raise ValueError(f"choices must be at most {len(LETTERS)}, got {len(choices)}")
-    lettered = zip(LETTERS, choices, strict=False)
-    return "\n".join([problem, *(f"{letter}. {_text(choice)}" for letter, choice in lettered)])
+def _prompt(cell: Any, system: str) -> list[Message]:
+    """A problem, or a chat that ends with one, as a chat."""
+    if not _is_chat(cell):
+        before = [{"role": "system", "content": system}] if system else []
+        return [*before, {"role": "user", "content": _text(cell)}]
+    turns, roles = _turns(cell)
+    if roles[-1] != "user":
+        raise ValueError(f"a prompt must end with user, got roles {roles}")
+    return turns
 
 
-def _letter(answer: Any) -> str:
-    """The letter of a choice that is given by its number or its letter."""
-    if not isinstance(answer, int):
-        return _text(answer)
-    if not 0 <= answer < len(LETTERS):
-        raise ValueError(f"answers that number choices must be 0 to {len(LETTERS) - 1}: {answer}")
-    return LETTERS[answer]
+def _solution(cell: Any) -> str:
+    """A solution, or the one turn that holds it."""
+    if not _is_chat(cell):
+        return _text(cell)
+    turns, roles = _turns(cell)
+    if roles != ["assistant"]:
+        raise ValueError(f"a solution must be one turn of assistant, got roles {roles}")
+    return turns[0]["content"]
 
 
-def _levels(values: Mapping[str, Any], columns: Columns, number: int) -> list[int | None]:
-    """Stated difficulties; none if the usual column holds something else than levels."""
-    levels = values.get("difficulty", [None] * number)
-    others = [level for level in levels if not isinstance(level, int | None)]
-    if others and columns.difficulty is not None:
-        raise ValueError(
-            f"columns.difficulty must name whole numbers, got {columns.difficulty!r} with "
-            f"{others[0]!r}"
-        )
-    return [None] * number if others else list(levels)
+def _choices(cell: Any) -> list[tuple[str, str]]:
+    """Label and text of each choice; the labels are our letters where none are stated."""
+    texts, labels = cell, None
+    if isinstance(cell, dict) and {"text", "label"} <= cell.keys():
+        texts, labels = cell["text"], cell["label"]
+    if not isinstance(texts, list):
+        raise ValueError(f"must be a list, or lists text and label, got {type(cell).__name__}")
+    if len(texts) > len(LETTERS):
+        raise ValueError(f"choices must be at most {len(LETTERS)}, got {len(texts)}")
+    labels = LETTERS[: len(texts)] if labels is None else labels
+    return [*zip(map(_text, labels), map(_text, texts), strict=True)]
+
+
+def _with_choices(prompt: Sequence[Message], choices: Sequence[tuple[str, str]]) -> list[Message]:
+    """A prompt with the choices below the problem."""
+    *before, last = prompt
+    lettered = [f"{letter}. {text}" for letter, (_, text) in zip(LETTERS, choices, strict=False)]
+    return [*before, {**last, "content": "\n".join([last["content"], *lettered])}]
+
+
+def _letter(answer: Any, choices: Sequence[tuple[str, str]]) -> str:
+    """The letter of a choice that is given by its label, its number or its letter."""
+    value, labels = _scalar(answer), [label for label, _ in choices]
+    if str(value) in labels:
+        return LETTERS[labels.index(str(value))]
+    if not isinstance(value, int):
+        return _text(value)
+    if not 0 <= value < len(choices):
+        raise ValueError(f"answers that number choices must be 0 to {len(choices) - 1}: {value}")
+    return LETTERS[value]
+
+
+def _level(cell: Any) -> int | None:
+    """A stated difficulty, also one in digits; None if it is missing."""
+    value = _scalar(cell)
+    if isinstance(value, str) and value.strip().isdecimal():
+        return int(value)
+    if not isinstance(value, int | None):
+        raise ValueError(f"levels are whole numbers, got {value!r}")
+    return value
+
+
+def _levels(field: _Field, is_named: bool) -> list[int | None] | None:
+    """Stated difficulties; none, and a warning, if the usual column holds something else."""
+    try:
+        return field.each(_level)
+    except ValueError as error:
+        if is_named:
+            raise ValueError(f"columns.difficulty must name whole numbers: {error}") from error
+        warnings.warn(f"no difficulties are read: {error}", stacklevel=4)
+        return None

@@ -10,7 +10,6 @@ What is done with the table: `experiments.llm.buckets` and `experiments.llm.agre
 
 from __future__ import annotations
 
-import dataclasses
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -40,6 +39,9 @@ if TYPE_CHECKING:
 OF_MODEL: tuple[Measure, ...] = ("pass_rate", "perplexity")
 """Measures that need the model's weights."""
 
+SAMPLED = DecodingConfig(samples=8, temperature=0.7)
+"""Behind a pass rate. The paper tells neither number."""
+
 MANY_CUT = 0.05
 """Share of samples that reach the most tokens above which a message says so."""
 
@@ -49,12 +51,9 @@ def measure(
     problems: Problems,
     *,
     measures: Sequence[Measure],
-    samples: int = 8,
-    temperature: float = 0.7,
     grader: GraderConfig = GraderConfig(),  # noqa: B008 (frozen)
-    decoding: DecodingConfig = DecodingConfig(),  # noqa: B008
+    decoding: DecodingConfig = SAMPLED,
     batch_tokens: int = 16_384,
-    split: str | None = None,
     console: Console | None = None,
 ) -> pd.DataFrame:
     """Measure how difficult problems are.
@@ -63,13 +62,9 @@ def measure(
       model: the base; its tokenizer alone is enough for ``op`` and ``cot_tokens``.
       problems: with what the grader needs, if the pass rate is measured.
       measures: which; ``op`` is there without being asked for where it is stated.
-      samples: responses to each problem behind its pass rate. The paper does not tell its number,
-        nor the temperature.
-      temperature: at which they are drawn.
-      grader: how they are graded.
-      decoding: everything else about them.
+      grader: how the responses behind a pass rate are graded.
+      decoding: how they are made.
       batch_tokens: of a batch behind the perplexity.
-      split: name of the part of the data set that the problems are, kept in each row.
       console: where progress is shown.
 
     Returns:
@@ -82,10 +77,8 @@ def measure(
         `encode`, `experiments.llm.perplexity.check` and `experiments.llm.evaluate.evaluate`.
     """
     _check(model, problems, measures)
-    decoding = dataclasses.replace(decoding, samples=samples, temperature=temperature)
+    samples = decoding.samples
     table = pd.DataFrame({"row": np.arange(len(problems))})
-    if split is not None:
-        table["split"] = split
     if any(op is not None for op in problems.ops):
         table["op"] = pd.array(list(problems.ops), dtype="Int64")
     encoded = None

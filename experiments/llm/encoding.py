@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Int
 
 from experiments.llm.data import Problems
-from experiments.llm.tokenizer import Closing, closing, encode_texts, render
+from experiments.llm.tokenizer import Closing, closing, encode_texts, has_thoughts, render
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -192,11 +192,10 @@ def _rendered(
 ) -> tuple[str, str]:
     """An example as text: prompt, and what follows it up to the end marker."""
     prompt, solution = problems.prompts[number], problems.solutions[number]
+    chat, thinking = [*prompt, {"role": "assistant", "content": solution}], has_thoughts(solution)
     try:
-        asked = render(tokenizer, prompt, generation=True)
-        whole = render(
-            tokenizer, [*prompt, {"role": "assistant", "content": solution}], generation=False
-        )
+        asked = render(tokenizer, prompt, generation=True, thinking=thinking)
+        whole = render(tokenizer, chat, generation=False, thinking=thinking)
     except ValueError as error:
         raise ValueError(f"problem {number}: {error}") from error
     if not whole.startswith(asked):

@@ -89,6 +89,8 @@ class DecodingConfig:
       temperature: 0 for the most probable token each time.
       batch_size: responses decoded together; with a mesh a multiple of its ``data × fsdp``.
       prompt_multiple: prompts are padded to multiples of it, in tokens.
+      thinking: tell the chat template to leave room for thoughts, for a model that was trained on
+        solutions with some; see `experiments.llm.tokenizer.render`.
       seed: of the draws.
 
     Raises:
@@ -100,6 +102,7 @@ class DecodingConfig:
     temperature: float = 0.0
     batch_size: int = 32
     prompt_multiple: int = 64
+    thinking: bool = False
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -155,11 +158,11 @@ def continuations(
         know, if prompt and new tokens do not fit into the context, or if the batch size does not
         divide over the mesh.
     """
-    _check(model, prompts, config)
+    check_prompts(model.decoder, prompts, config, mesh=model.mesh)
     identities = _identities(prompts, config.samples)
     every = [prompt for prompt in prompts for _ in range(config.samples)]
     found: dict[int, Continuation] = {}
-    # What exceeds the context after `_check` is padding, and is cut off.
+    # What exceeds the context after `check_prompts` is padding, and is cut off.
     widest = model.decoder.max_positions - config.max_new_tokens
     place = functools.partial(spread, mesh=model.mesh)
     for batch in prompt_batches(
@@ -190,9 +193,25 @@ def continuations(
     ]
 
 
-def _check(model: Model, prompts: Sequence[Sequence[int]], config: DecodingConfig) -> None:
-    """Refuse what cannot be decoded, before any work."""
-    context = model.decoder.max_positions
+def check_prompts(
+    decoder: DecoderConfig,
+    prompts: Sequence[Sequence[int]],
+    config: DecodingConfig,
+    *,
+    mesh: Mesh | None = None,
+) -> None:
+    """Refuse what cannot be decoded, before any work.
+
+    Args:
+      decoder: what is to continue the prompts.
+      prompts: token ids of each.
+      config: how.
+      mesh: where the decoder's parameters will be.
+
+    Raises:
+      ValueError: see `continuations`.
+    """
+    context = decoder.max_positions
     lengths = np.array([len(prompt) for prompt in prompts], int)
     if (long := lengths + config.max_new_tokens > context).any():
         raise ValueError(
@@ -200,14 +219,14 @@ def _check(model: Model, prompts: Sequence[Sequence[int]], config: DecodingConfi
             f"tokens, but {long.sum()} of {len(lengths)} prompts are too long, the longest "
             f"{lengths.max()} + {config.max_new_tokens}; the first is row {long.argmax()}"
         )
-    size = model.decoder.vocab_size
+    size = decoder.vocab_size
     unknown = [row for row, prompt in enumerate(prompts) if max(prompt, default=0) >= size]
     if unknown:
         raise ValueError(
             f"prompts have tokens beyond the {size} of the checkpoint, the first in row "
             f"{unknown[0]}: does the tokenizer belong to it?"
         )
-    if config.batch_size % (split := row_split(model.mesh)):
+    if config.batch_size % (split := row_split(mesh)):
         raise ValueError(
             f"batch_size must be a multiple of the mesh's data × fsdp, {split}; "
             f"got {config.batch_size}"
@@ -299,7 +318,9 @@ def decode(
     Raises:
       ValueError: before any decoding; see `continuations` and `prompt_tokens`.
     """
-    tokens = [prompt_tokens(model.tokenizer, prompt) for prompt in prompts]
+    tokens = [
+        prompt_tokens(model.tokenizer, prompt, thinking=config.thinking) for prompt in prompts
+    ]
     found = continuations(model, tokens, config, advance=advance)
     shape = (len(found), config.samples)
     every = [part for samples in found for part in samples]

@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import hashlib
 import math
 import shutil
@@ -38,6 +39,7 @@ import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 from jax.sharding import Mesh
+from jaxtyping import Array, Bool
 
 from experiments import checkpoint, provenance
 from experiments.llm import lora
@@ -45,9 +47,10 @@ from experiments.llm.distributed import first_decides, gathered
 from experiments.llm.encoding import Encoded
 from experiments.llm.loader import Loader, num_steps
 from experiments.llm.log import Log, Tracker, open_log
-from experiments.llm.meter import Meter
+from experiments.llm.meter import DivergedError, Meter
 from experiments.llm.sharding import row_split
 from experiments.llm.step import State, StepConfig, make_step, place, start
+from experiments.llm.tokenizer import load_tokenizer, stop_tokens
 from experiments.results import Run, open_run
 from synth.decoder import Attention, DecoderConfig, Dtype, Execution, Lora, Parameters
 from synth.finetune import FinetuneConfig, Loss, Schedule, scheduled_rate
@@ -187,10 +190,12 @@ def load_base(
 ) -> tuple[DecoderConfig, Parameters]:
     """A checkpoint as the fine-tuning wants it: what is trained in float32, new adapters attached.
 
+    Beside adapters the base stays as it is stored: it is saved again, and must not be rounded.
+
     Raises:
       FileNotFoundError, ValueError: see `experiments.checkpoint.load`.
     """
-    kept = config.dtype if config.lora else "float32"
+    kept = None if config.lora else "float32"
     decoder, parameters = checkpoint.load(path_or_id, mesh=mesh, dtype=kept)
     execution = Execution(config.dtype, config.remat, config.attention)
     decoder = dataclasses.replace(decoder, execution=execution)
@@ -243,14 +248,14 @@ def train(
       log: takes the numbers as well.
 
     Raises:
-      DivergedError: if the loss is not finite.
+      DivergedError: if the loss, or a parameter after the last step, is not finite.
     """
     step_program = make_step(decoder, config.step, mesh)
-    rates = config.rates(loader.steps)
+    rates, places = config.rates(loader.steps), 1 if mesh is None else mesh.devices.size
     frozen, state = start(decoder, parameters, config.step, mesh=mesh)
     with (
         _Checkpoints(directory, config.checkpoint_every, loader.steps) as checkpoints,
-        contextlib.closing(Meter(decoder, loader, rates, directory, log)) as meter,
+        contextlib.closing(Meter(decoder, loader, rates, directory, log, places)) as meter,
     ):
         begin, state = checkpoints.latest(state)
         meter.begin(begin)
@@ -262,8 +267,17 @@ def train(
                 meter.flush()
                 checkpoints.save(number + 1, state)
         meter.flush()
+    # The loss of a step is that before its update.
+    if not _all_finite(state.trained):
+        raise DivergedError("the last step left parameters not finite: lower the learning rate")
     trained = lora.join(frozen, state.trained) if decoder.lora else state.trained
     return Trained(decoder, trained, np.array(meter.losses))
+
+
+@jax.jit
+def _all_finite(parameters: Parameters) -> Bool[Array, ""]:
+    leaves = jax.tree.leaves(parameters)
+    return functools.reduce(jnp.logical_and, (jnp.isfinite(leaf).all() for leaf in leaves))
 
 
 class _Checkpoints:
@@ -347,10 +361,10 @@ def finetune(
     Raises:
       FileNotFoundError, ValueError: if the base or an example cannot be used, before any training.
       ResultsError: if `out` holds something else.
-      DivergedError: if the loss is not finite.
+      DivergedError: see `train`.
     """
     folder = checkpoint.folder(base)
-    _check_tokens(checkpoint.read_config(folder), encoded)
+    check_tokens(encoded, checkpoint.read_config(folder))
     identity = {
         "base": str(base),
         "config": dataclasses.asdict(config),
@@ -389,20 +403,46 @@ def finetune(
 
 
 def save_trained(trained: Trained, path: Path, *, like: Path) -> None:
-    """Write a Hugging Face folder, adapters merged, in the base's type and with its tokenizer."""
+    """Write a Hugging Face folder, adapters merged, in the base's type and with its tokenizer.
+
+    It states every token that `experiments.llm.evaluate` stops at: a base may state the end of
+    texts alone, where it has learnt to end chats.
+
+    Args:
+      trained: what is written.
+      path: the folder to create.
+      like: the base's folder.
+
+    Raises:
+      FileExistsError: if `path` exists.
+      ImportError, ValueError: if the base's tokenizer cannot be used.
+    """
     decoder, parameters = trained.decoder, trained.parameters
     if decoder.lora is not None:
         decoder, parameters = lora.merge(decoder, parameters)
-    parameters, dtype = gathered(parameters), checkpoint.stored_dtype(like)
+    parameters = gathered(parameters)
 
     def save() -> bool:
-        checkpoint.save(path, decoder, parameters, dtype=dtype, like=like)
+        dtype, stop = checkpoint.stored_dtype(like), None
+        if (like / "tokenizer.json").is_file():
+            stop = stop_tokens(load_tokenizer(like), like)
+        checkpoint.save(path, decoder, parameters, dtype=dtype, like=like, stop=stop)
         return True
 
     first_decides(save)
 
 
-def _check_tokens(decoder: DecoderConfig, encoded: Encoded) -> None:
+def check_tokens(encoded: Encoded, decoder: DecoderConfig) -> None:
+    """Refuse examples that a decoder cannot be trained on, before any work.
+
+    Args:
+      encoded: the examples.
+      decoder: what they are for.
+
+    Raises:
+      ValueError: if there are no examples, or one is longer than the decoder's context or has a
+        token beyond its vocabulary.
+    """
     longest = max((len(tokens) for tokens in encoded.tokens), default=0)
     if not longest:
         raise ValueError("encoded must hold examples, got none")

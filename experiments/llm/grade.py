@@ -6,9 +6,11 @@ r"""Is a response right? One rule a grader, of which `GRADERS` is the only list.
 ``math-verify``     the same, or math-verify finds both mathematically equal; but a numeral with a
                     base, ``2220_5``, is only equal to itself (math-verify drops the base)
 ``gsm8k``           the number after the last ``####``, or without one the last number of the
-                    response, is the number after ``####`` in the reference
+                    response, is that of the stated answer, else the one after ``####`` in the
+                    solution
 ``igsm``            the whole solution passes `synth.tasks.igsm.verify`, which needs no reference
-``multiple-choice`` the letter in the last box, else in the last "answer is (X)", is the reference's
+``multiple-choice`` the letter in the last box, else in the last "answer is (X)", else the one that
+                    is the whole response, is the reference's
 =================== ==============================================================================
 
 The reference is the stated answer, else what the same rule reads from the reference solution. A
@@ -46,6 +48,10 @@ if TYPE_CHECKING:
 Grader = Literal["boxed", "math-verify", "gsm8k", "igsm", "multiple-choice"]
 MOST_NAMED = 10
 """Rows that an error names."""
+MOST_CHECKED = 200
+"""Solutions that are graded to check a grader."""
+FEW_ACCEPTED = 0.9
+"""Share of accepted solutions below which a grader is doubtful."""
 
 
 @dataclass(frozen=True)
@@ -106,7 +112,7 @@ def _boxed(reference: str, response: str, config: GraderConfig) -> bool:
 
 
 def _number_reference(problem: str, solution: str, answer: str, config: GraderConfig) -> Any | None:
-    candidates = (marked_number(answer), marked_number(solution), last_number(answer))
+    candidates = (marked_number(answer), last_number(answer), marked_number(solution))
     return next((number for number in candidates if number is not None), None)
 
 
@@ -130,7 +136,7 @@ def _igsm(problem: str, response: str, config: GraderConfig) -> bool:
 
 
 def _letter_reference(problem: str, solution: str, answer: str, config: GraderConfig) -> str | None:
-    return bare_letter(answer or solution) or (None if answer else chosen_letter(solution))
+    return bare_letter(answer) if answer.strip() else chosen_letter(solution)
 
 
 def _letter(reference: str, response: str, config: GraderConfig) -> bool:
@@ -141,7 +147,7 @@ _BOX = "an answer, or a solution with a \\boxed{} one"
 GRADERS: dict[Grader, Rule] = {
     "boxed": Rule(_BOX, _boxed_reference, _boxed),
     "math-verify": Rule(_BOX, _boxed_reference, _boxed),
-    "gsm8k": Rule("a solution with a number after ####, or an answer", _number_reference, _number),
+    "gsm8k": Rule("a number as answer, or after #### in the solution", _number_reference, _number),
     "igsm": Rule(
         "an iGSM problem whose own solution passes the verifier (is the modulus right?)",
         _igsm_reference,
@@ -171,10 +177,47 @@ def references(problems: Problems, config: GraderConfig) -> list[Any]:
         )
     ]
     if lacking := [row for row, reference in enumerate(found) if reference is None]:
-        named = ", ".join(map(str, lacking[:MOST_NAMED]))
-        more = f" and {len(lacking) - MOST_NAMED} more" if len(lacking) > MOST_NAMED else ""
-        raise ValueError(f"grader {config.name!r} needs {rule.needs}; rows {named}{more} lack it")
+        raise ValueError(
+            f"grader {config.name!r} needs {rule.needs}; rows {_named(lacking)} lack it"
+        )
     return found
+
+
+def check_solutions(problems: Problems, config: GraderConfig) -> float:
+    """See that the grader accepts the reference solutions, which are what a model is to learn.
+
+    Args:
+      problems: of which the first `MOST_CHECKED` are looked at.
+      config: how to grade.
+
+    Returns:
+      The share of solutions accepted, in [0, 1]; 1 where there are no problems. A warning says so
+      if it is below `FEW_ACCEPTED`.
+
+    Raises:
+      ImportError, ValueError: see `references`; or if no solution is accepted.
+    """
+    if not len(problems):
+        return 1.0
+    first = problems.take(range(min(len(problems), MOST_CHECKED)))
+    accepted = grade(first, [[solution] for solution in first.solutions], config)[:, 0]
+    share = float(accepted.mean())
+    if share < FEW_ACCEPTED:
+        message = (
+            f"grader {config.name!r} accepts {100 * share:.3g}% of the first {len(first)} "
+            f"reference solutions themselves (not rows {_named(np.flatnonzero(~accepted).tolist())}"
+            f"): choose another grader, or say with columns.solution where the solutions are"
+        )
+        if not accepted.any():
+            raise ValueError(message)
+        warnings.warn(message, stacklevel=2)
+    return share
+
+
+def _named(rows: Sequence[int]) -> str:
+    """The first of these rows, and how many more there are."""
+    more = f" and {len(rows) - MOST_NAMED} more" if len(rows) > MOST_NAMED else ""
+    return ", ".join(map(str, rows[:MOST_NAMED])) + more
 
 
 def grade(

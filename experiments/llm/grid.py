@@ -11,6 +11,7 @@ from experiments.export import ExportConfig
 from experiments.grid import DataUnit
 from experiments.llm.buckets import MEASURES, Measure
 from experiments.llm.data import Source
+from experiments.llm.difficulty import SAMPLED
 from experiments.llm.evaluate import DecodingConfig
 from experiments.llm.finetune import TrainingConfig
 from experiments.llm.grade import GraderConfig
@@ -18,6 +19,9 @@ from experiments.llm.scratch import ScratchConfig
 from experiments.llm.selection import Selection
 from experiments.llm.sharding import Devices
 from synth.finetune import Loss
+
+NO_DATA = Source("")
+"""No data set is named; a source all the same, so that the command line has flags for it."""
 
 
 @dataclass(frozen=True)
@@ -71,10 +75,12 @@ class ScanConfig:
 
     Attributes:
       checkpoint: folder or hub id; unused with ``base.scratch``.
-      train, test, base_data: problems; None with `export`.
+      train, test, base_data: problems; `NO_DATA` with `export`.
       export: make iGSM problems in the run's directory.
       base: what is done to the checkpoint first.
       measure: of difficulty; ``op`` takes the stated levels, others are cut into buckets.
+      pass_rate_samples, pass_rate_temperature: responses behind a problem's pass rate, where that
+        is the measure, and at which temperature they are drawn.
       buckets: number of buckets of equal size; unused for ``op`` and with `edges`.
       edges: inner edges of the buckets, in place of equal sizes.
       selections: ``exact`` trains on level d, ``range`` on the easiest level up to d, ``above`` on
@@ -99,12 +105,14 @@ class ScanConfig:
     """
 
     checkpoint: str = ""
-    train: Source | None = None
-    test: Source | None = None
-    base_data: Source | None = None
+    train: Source = NO_DATA
+    test: Source = NO_DATA
+    base_data: Source = NO_DATA
     export: ExportConfig | None = None
     base: BaseConfig = BaseConfig()
     measure: Measure = "op"
+    pass_rate_samples: int = SAMPLED.samples
+    pass_rate_temperature: float = SAMPLED.temperature
     buckets: int = 3
     edges: tuple[float, ...] = ()
     selections: tuple[Selection, ...] = ("exact",)
@@ -148,6 +156,7 @@ class ScanConfig:
         ):
             if getattr(self, name) < least:
                 raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
+        _ = self.sampled  # refuses what is out of range
         if self.measure not in MEASURES:
             raise ValueError(f"measure must be one of {list(MEASURES)}, got {self.measure!r}")
         if self.data_unit not in get_args(DataUnit):
@@ -169,8 +178,16 @@ class ScanConfig:
             raise ValueError("checkpoint must be a folder or hub id, got ''")
         if self.export is None:
             needed = ["train", "test", *(["base_data"] if self.base.training else [])]
-            if empty := [name for name in needed if getattr(self, name) is None]:
-                raise ValueError(f"{' and '.join(empty)} must name a data set, got None")
+            if empty := [name for name in needed if not getattr(self, name).source]:
+                flags = ", ".join(f"--{name.replace('_', '-')}.source" for name in empty)
+                raise ValueError(f"{' and '.join(empty)} must name a data set ({flags}), got ''")
+
+    @property
+    def sampled(self) -> DecodingConfig:
+        """How the responses behind a pass rate are made."""
+        return dataclasses.replace(
+            self.decoding, samples=self.pass_rate_samples, temperature=self.pass_rate_temperature
+        )
 
     @property
     def members(self) -> list[Member]:

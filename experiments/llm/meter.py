@@ -7,7 +7,6 @@ import math
 import time
 from pathlib import Path
 
-import jax
 import numpy as np
 from jaxtyping import Float
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -22,7 +21,7 @@ from synth.decoder import DecoderConfig
 
 
 class DivergedError(RuntimeError):
-    """The loss is not finite any more."""
+    """The loss, or a parameter, is not finite any more."""
 
 
 class Meter:
@@ -38,6 +37,7 @@ class Meter:
       rates: see above.
       directory: where ``log.jsonl`` is, in the first process; None for none.
       log: takes the numbers as well.
+      num_devices: that train, for MFU.
     """
 
     def __init__(
@@ -47,9 +47,11 @@ class Meter:
         rates: Float[np.ndarray, " steps"],
         directory: Path | None,
         log: Log | None,
+        num_devices: int,
     ):
         self.rates, self.losses = rates, []
         self._decoder, self._loader, self._log = decoder, loader, log
+        self._num_devices = num_devices
         self._path = directory / "log.jsonl" if directory is not None else None
         self._peak = peak_flops()
         self._seconds = self._tokens = 0.0
@@ -127,6 +129,6 @@ class Meter:
             found["tokens_per_second"] = self._tokens / self._seconds
             if self._peak is not None:
                 done = training_flops(self._decoder, self._tokens, self._loader.length)
-                found["mfu"] = done / self._seconds / self._peak / jax.device_count()
+                found["mfu"] = done / self._seconds / self._peak / self._num_devices
         self._last = now
         return found

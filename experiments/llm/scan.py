@@ -3,6 +3,7 @@
 A scan's directory is a run's (see `experiments.results`), so that every figure draws from it::
 
     manifest.json, table.parquet, parts/   as in a sweep; a part is a member, or the base
+    measures.parquet                       what the base was asked for the sake of levels
     data/       exported problems, where the scan makes its own
     scratch/    new checkpoint, where the base is made from nothing
     base/       fine-tuning of the base, where there is one
@@ -18,7 +19,6 @@ import math
 import platform
 import shutil
 import time
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -29,11 +29,8 @@ from rich.console import Console
 
 from experiments import checkpoint, provenance
 from experiments.devices import num_cores
-from experiments.export import Stream, export_igsm
-from experiments.llm.buckets import Buckets, levels
-from experiments.llm.data import Problems, read
-from experiments.llm.difficulty import measure
-from experiments.llm.encoding import Encoded, encode
+from experiments.export import export_igsm
+from experiments.llm.data import Problems
 from experiments.llm.evaluate import Evaluation, Model, evaluate
 from experiments.llm.finetune import (
     PACKAGES,
@@ -46,11 +43,9 @@ from experiments.llm.finetune import (
     train,
 )
 from experiments.llm.grid import Member, ScanConfig
-from experiments.llm.loader import nested
 from experiments.llm.meter import DivergedError
+from experiments.llm.scan_data import ScanData, read_part
 from experiments.llm.scratch import new_checkpoint
-from experiments.llm.selection import selected
-from experiments.llm.tokenizer import load_tokenizer
 from experiments.results import Run, open_run, read_table, tidy, write_atomically
 
 console = Console()
@@ -151,7 +146,7 @@ class _Session:
 
 
 class _Scan:
-    """What members share: the base, encoded problems and their levels, the test."""
+    """What members share: the base, and the data."""
 
     def __init__(self, config: ScanConfig, run: Run):
         self.config, self.run = config, run
@@ -159,38 +154,20 @@ class _Scan:
         if config.export is not None:
             data = run.directory / "data"
             export_igsm(config.export, data, processes=num_cores(), console=console)
-        base_problems = self._read("base") if config.base.training else None
+        base_problems = read_part(config, run.directory, "base") if config.base.training else None
         start = self._start(base_problems)
-        self.tokenizer = load_tokenizer(start)
-        self.test = self._read("test")
-        problems = self._read("train")
-        self.encoded = self._encoded(problems)
-        self.problems = problems.take(self.encoded.rows)
-        self.base = checkpoint.folder(start)
-        if base_problems is not None and config.base.training is not None:
-            encoded = self._encoded(base_problems)
-            console.print("The base", highlight=False)
-            self.base = finetune(
-                start, encoded, config.base.training, run.directory / "base", mesh=self.mesh
-            )
+        self.data = ScanData(config, run, start, base_problems, mesh=self.mesh, console=console)
+        if not self.data.needs_model:
+            self.data.cut()
+        run.pin("data", self.data.digests)
+        run.pin("start", checkpoint.digest(start))
+        self.base = self._trained_base(start)
         model = Model.load(self.base, mesh=self.mesh, dtype=config.training.dtype)
         self.stop = model.stop
-        self.levels, self.test_levels = self._levels(model)
-        self.tests = self._tests()
-        self._check_pools()
+        if self.data.needs_model:
+            self.data.cut(model)
         if not run.has_part("base"):
             run.write_part("base", tidy(self._base_rows(model)))
-
-    # What everything starts from.
-
-    def _read(self, part: Stream) -> Problems:
-        """The problems of one part: exported ones, or those that are given."""
-        config, data = self.config, self.run.directory / "data"
-        if config.export is not None:
-            return read(data / part / f"*.{config.export.format}")
-        source = {"train": config.train, "test": config.test, "base": config.base_data}[part]
-        assert source is not None  # checked before
-        return source.read()
 
     def _start(self, base_problems: Problems | None) -> str:
         """The checkpoint that is given, or a new one."""
@@ -202,96 +179,13 @@ class _Scan:
             new_checkpoint(scratch, base_problems, path)
         return str(path)
 
-    def _encoded(self, problems: Problems) -> Encoded:
-        with warnings.catch_warnings():
-            # What it warns of is said in the next line, whatever it is.
-            warnings.simplefilter("ignore", UserWarning)
-            encoded = encode(
-                problems, self.tokenizer, max_length=self.config.max_length, on_long="drop"
-            )
-        console.print(f"{problems.name}: {encoded.report}", highlight=False)
-        return encoded
-
-    def _levels(self, model: Model) -> tuple[np.ndarray, np.ndarray]:
-        """Level of every encoded training problem, and of every test problem."""
-        config = self.config
-        train, test = (
-            measure(
-                model,
-                part,
-                measures=(config.measure,),
-                grader=config.grader,
-                decoding=config.decoding,
-                console=console,
-            )
-            for part in (self.problems, self.test)
-        )
-        buckets = None
-        if config.measure != "op":
-            name = config.measure
-            buckets = (
-                Buckets.fixed(name, config.edges)
-                if config.edges
-                else Buckets.quantiles(name, train[name], config.buckets)
-            )
-            self.run.update_manifest(
-                buckets=dataclasses.asdict(buckets), buckets_in_words=buckets.describe()
-            )
-        # A benchmark need not have problems of every level.
-        return levels(train, buckets), levels(test, buckets, least=0)
-
-    def _tests(self) -> np.ndarray:
-        """Test problems in use: the first of each level."""
-        most, found = self.config.test_examples, []
-        for level in np.unique(self.test_levels):
-            rows = np.flatnonzero(self.test_levels == level)
-            found.append(rows[:most] if most else rows)
-        return np.concatenate(found)
-
-    # What a cell trains on.
-
-    def _order(self, member: Member) -> np.ndarray:
-        """Problems of a cell in its order: trained on from the front, held out at the end."""
-        chosen = selected(member.selection, member.difficulty, np.unique(self.levels).tolist())
-        rows = np.flatnonzero(np.isin(self.levels, chosen))
-        if not len(rows):
-            raise ValueError(
-                f"level {member.difficulty} ({member.selection}) has no training problems; levels "
-                f"are {np.unique(self.levels).tolist()}"
-            )
-        stream = f"{member.selection} {member.difficulty}"
-        return nested(rows, len(rows), seed=member.seed, stream=stream)
-
-    def _rows(self, member: Member) -> tuple[np.ndarray, np.ndarray]:
-        """Problems that a member trains on, and those held out from its cell.
-
-        Raises:
-          ValueError: if there are too few.
-        """
-        held_out = self.config.risk_examples
-        order, unit = self._order(member), self.config.data_unit
-        pool, fresh = order[: max(0, len(order) - held_out)], order[-held_out:]
-        amounts = np.ones(len(pool), int) if unit == "examples" else self.encoded.lengths[pool]
-        if amounts.sum() < member.data_size:
-            raise ValueError(
-                f"level {member.difficulty} ({member.selection}) must have {member.data_size} "
-                f"{unit} to train on and {held_out} problems to hold out, got {amounts.sum()} "
-                f"{unit} beside those held out"
-            )
-        affordable = int(np.searchsorted(amounts.cumsum(), member.data_size, side="right"))
-        return pool[: max(1, affordable)], fresh
-
-    def _check_pools(self) -> None:
-        """Refuse levels with too few problems before anything is trained; say what there is."""
-        for member in self.config.members:
-            self._rows(member)
-        counts = {
-            name: dict(zip(map(str, values.tolist()), number.tolist(), strict=True))
-            for name, found in (("train", self.levels), ("test", self.test_levels[self.tests]))
-            for values, number in [np.unique(found, return_counts=True)]
-        }
-        report = dataclasses.asdict(self.encoded.report)
-        self.run.update_manifest(levels=counts, report=report)
+    def _trained_base(self, start: str) -> Path:
+        """The checkpoint that members start from, fine-tuned where that is asked for."""
+        training, encoded = self.config.base.training, self.data.base
+        if training is None or encoded is None:
+            return checkpoint.folder(start)
+        console.print("The base", highlight=False)
+        return finetune(start, encoded, training, self.run.directory / "base", mesh=self.mesh)
 
     # What is measured.
 
@@ -307,8 +201,8 @@ class _Scan:
 
     def _test_rows(self, model: Model, name: str) -> Rows:
         """Metric, slice, value and number of examples of the test: risk by slice and in all."""
-        problems = self.test.take(self.tests)
-        found = self._evaluate(model, problems, "test", self.test_levels[self.tests])
+        problems = self.data.test.take(self.data.tests)
+        found = self._evaluate(model, problems, "test", self.data.test_levels[self.data.tests])
         write_atomically(
             self.run.directory / "responses" / f"{name}.parquet",
             lambda path: found.responses.to_parquet(path, index=False),
@@ -345,7 +239,7 @@ class _Scan:
     def _columns(self, seed: int) -> dict[str, Any]:
         config = self.config
         return {
-            "task": "igsm" if config.export else self.problems.name,
+            "task": "igsm" if config.export else self.data.problems.name,
             "base": "scratch" if config.base.scratch else config.checkpoint,
             "base_seed": 0,
             "seed": seed,
@@ -358,7 +252,7 @@ class _Scan:
         training = dataclasses.replace(
             config.training, loss=member.loss, learning_rate=member.learning_rate, seed=member.seed
         )
-        rows, fresh = self._rows(member)
+        rows, fresh = self.data.rows(member)
         trained = self._trained(training, rows, work)
         columns = self._columns(member.seed) | {
             "train_mixture": member.selection,
@@ -371,7 +265,8 @@ class _Scan:
         }
         if trained is None:
             return [columns | row for row in self._lost_rows()]
-        model = Model(trained.decoder, trained.parameters, self.tokenizer, self.stop, self.mesh)
+        tokenizer = self.data.tokenizer
+        model = Model(trained.decoder, trained.parameters, tokenizer, self.stop, self.mesh)
         found = self._measured(model, member, rows, fresh)
         tenth = max(1, len(trained.losses) // 10)
         if len(trained.losses):
@@ -386,7 +281,7 @@ class _Scan:
     def _trained(self, training: TrainingConfig, rows: np.ndarray, work: Path) -> Trained | None:
         """A fine-tuned checkpoint; None if its loss was not finite."""
         decoder, parameters = load_base(self.base, training, mesh=self.mesh)
-        loader = make_loader(self.encoded.take(rows), training, mesh=self.mesh)
+        loader = make_loader(self.data.encoded.take(rows), training, mesh=self.mesh)
         try:
             return train(decoder, parameters, loader, training, mesh=self.mesh, directory=work)
         except DivergedError as error:
@@ -395,8 +290,8 @@ class _Scan:
             return None
 
     def _measured(self, model: Model, member: Member, rows: np.ndarray, fresh: np.ndarray) -> Rows:
-        seen = self.problems.take(rows[: self.config.risk_examples])
-        held_out = self.problems.take(fresh)
+        seen = self.data.problems.take(rows[: self.config.risk_examples])
+        held_out = self.data.problems.take(fresh)
         train_risk = _risk(self._evaluate(model, seen, "training"))
         fresh_risk = _risk(self._evaluate(model, held_out, "held out"))
         *slices, test = self._test_rows(model, member.name)
@@ -412,7 +307,7 @@ class _Scan:
 
     def _lost_rows(self) -> Rows:
         """Rows of a member that diverged: flagged, and without values."""
-        levels = np.unique(self.test_levels[self.tests]).tolist()
+        levels = np.unique(self.data.test_levels[self.data.tests]).tolist()
         names = ("train_risk", "in_distribution_risk", "test_risk")
         return [
             *(_metric(name, math.nan, 0) for name in (*names, "generalization_gap")),

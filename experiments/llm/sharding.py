@@ -39,23 +39,26 @@ RULES: tuple[tuple[str, tuple[str | None, ...]], ...] = (
 
 
 def make_mesh(*, data: int = 1, fsdp: int = 1, tp: int = 1) -> Mesh:
-    """A mesh of all devices, of all processes, whose shardings the compiler propagates.
+    """A mesh whose shardings the compiler propagates: of the first devices, where some are left.
 
     Raises:
-      ValueError: if the product is not the number of devices.
+      ValueError: if there are not so many devices, or several processes would leave some out.
     """
-    sizes = (data, fsdp, tp)
-    if min(sizes) < 1 or math.prod(sizes) != jax.device_count():
+    sizes, there = (data, fsdp, tp), jax.device_count()
+    size = math.prod(sizes)
+    if min(sizes) < 1 or size > there or (jax.process_count() > 1 and size < there):
+        most = "the number of devices," if jax.process_count() > 1 else "1 to"
         raise ValueError(
-            f"data × fsdp × tp must be the number of devices, {jax.device_count()}; "
+            f"data × fsdp × tp must be {most} {there} (a CPU has one device a core), "
             f"got {data} × {fsdp} × {tp}"
         )
-    return jax.make_mesh(sizes, AXES, axis_types=(AxisType.Auto,) * 3)
+    devices = jax.devices()[:size]
+    return jax.make_mesh(sizes, AXES, axis_types=(AxisType.Auto,) * 3, devices=devices)
 
 
 @dataclass(frozen=True)
 class Devices:
-    """Sizes of the axes of a mesh of all devices.
+    """Sizes of the axes of a mesh.
 
     Attributes:
       data: places that hold all parameters, each with rows of a batch of its own.

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from experiments.checkpoint import PathLike
 
 if TYPE_CHECKING:
-    from datasets import Dataset
+    from datasets import Dataset, DatasetDict, Features
 
 FORMATS = {".jsonl": "json", ".json": "json", ".parquet": "parquet"}
 """Endings of files, and which reader of `datasets` takes them."""
@@ -71,6 +71,8 @@ def load_rows(
             found |= {"cache_dir": cache, "keep_in_memory": True}
         try:
             rows = datasets.load_dataset(**found, split=split)
+            if (features := _without_dates(rows)) is not None:
+                rows = datasets.load_dataset(**found, split=split, features=features)
         # Every reader of `datasets` has errors of its own.
         except Exception as error:
             raise _explained(source, error, is_local) from error
@@ -81,6 +83,18 @@ def load_rows(
     if not len(rows):
         raise ValueError(f"{str(source)!r} holds no rows")
     return rows
+
+
+def _without_dates(rows: Dataset | DatasetDict) -> Features | None:
+    """Features that leave strings of JSON as they are written; None if none became a date."""
+    import datasets
+
+    first = next(iter(rows.values())) if isinstance(rows, datasets.DatasetDict) else rows
+    if first.info.builder_name != "json":
+        return None
+    dates = [name for name, feature in first.features.items() if "timestamp" in str(feature)]
+    features = datasets.Features(first.features | dict.fromkeys(dates, datasets.Json()))
+    return features if dates else None
 
 
 def _files(source: str) -> list[Path]:

@@ -21,6 +21,7 @@ import numpy as np
 from jaxtyping import Int
 
 from experiments import checkpoint
+from experiments.checkpoint import GENERATION_CONFIG
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -29,9 +30,9 @@ Message = Mapping[str, str]
 """One turn of a chat: ``role`` (system, user or assistant) and ``content``."""
 
 Pieces = Literal["words", "phrases"]
-GENERATION_CONFIG = "generation_config.json"
 TEMPLATE_SETTINGS: dict[str, Any] = {
-    # Solutions stand in the open: a template that can leave room for thoughts leaves none.
+    # Solutions stand in the open: a template that can leave room for thoughts leaves none,
+    # but to solutions that have some, see `has_thoughts`.
     "enable_thinking": False,
     # Llama 3's own fallback. Its template would else write today's date into every prompt.
     "date_string": "26 Jul 2024",
@@ -180,27 +181,41 @@ def save_tokenizer(tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
     (Path(folder) / GENERATION_CONFIG).write_text(text, encoding="utf-8")
 
 
+def has_thoughts(solution: str) -> bool:
+    """Whether thoughts, ``<think>…</think>``, come before the answer, as in reasoning models."""
+    return "</think>" in solution
+
+
 def render(
-    tokenizer: PreTrainedTokenizerFast, messages: Sequence[Message], *, generation: bool
+    tokenizer: PreTrainedTokenizerFast,
+    messages: Sequence[Message],
+    *,
+    generation: bool,
+    thinking: bool = False,
 ) -> str:
     """A chat as text.
+
+    Qwen3's template puts empty thoughts into the opening of the assistant's turn unless `thinking`:
+    a solution with thoughts of its own continues only the opening without.
 
     Args:
       tokenizer: with a chat template.
       messages: the turns.
       generation: end with the opening of the assistant's turn.
+      thinking: tell the template to leave room for thoughts.
 
     Raises:
       ValueError: if the template refuses these messages.
     """
     from jinja2 import TemplateError
 
+    settings: dict[str, Any] = {**TEMPLATE_SETTINGS, "enable_thinking": thinking}
     try:
         text = tokenizer.apply_chat_template(
             [dict(message) for message in messages],
             add_generation_prompt=generation,
             tokenize=False,
-            **TEMPLATE_SETTINGS,
+            **settings,
         )
     except TemplateError as error:
         roles = [message.get("role") for message in messages]
@@ -252,13 +267,16 @@ def encode_texts(
     return [np.array(encoding.ids, np.int32) for encoding in found]
 
 
-def prompt_tokens(tokenizer: PreTrainedTokenizerFast, prompt: Sequence[Message]) -> list[int]:
-    """Token ids of a chat up to where the assistant's answer starts.
+def prompt_tokens(
+    tokenizer: PreTrainedTokenizerFast, prompt: Sequence[Message], *, thinking: bool = False
+) -> list[int]:
+    """Token ids of a chat up to where the assistant's answer starts, see `render`.
 
     Raises:
       ValueError: if the chat template refuses these messages.
     """
-    (tokens,) = encode_texts(tokenizer, [render(tokenizer, prompt, generation=True)])
+    asked = render(tokenizer, prompt, generation=True, thinking=thinking)
+    (tokens,) = encode_texts(tokenizer, [asked])
     return tokens.tolist()
 
 

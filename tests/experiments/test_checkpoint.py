@@ -365,6 +365,46 @@ def test_index_that_does_not_fit_its_shards_is_refused(sharded):
         checkpoint.load(folder)
 
 
+ROTARY = "model.layers.1.self_attn.rotary_emb.inv_freq"
+
+
+def test_rotary_frequencies_of_old_checkpoints_are_ignored(rewrite, sharded, saved):
+    buffer = np.ones(2, np.float16)
+    single = rewrite(tensors={ROTARY: buffer})
+    assert_same(checkpoint.load(single)[1], saved[1])
+    assert checkpoint.stored_dtype(single) == jnp.float32
+    folder, index = sharded
+    save_file({ROTARY: buffer}, folder / "extra.safetensors")
+    index["weight_map"][ROTARY] = "extra.safetensors"
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    assert_same(checkpoint.load(folder)[1], saved[1])
+
+
+@pytest.mark.parametrize(
+    "name", [f"{ROTARY}.weight", ROTARY.replace("1", "x"), ROTARY.replace("inv_freq", "cos")]
+)
+def test_what_only_looks_like_rotary_frequencies_is_refused(name, rewrite):
+    with pytest.raises(ValueError, match=re.escape(f"unexpected ['{name}']")):
+        checkpoint.load(rewrite(tensors={name: np.ones(2, np.float32)}))
+
+
+def test_stored_type_is_that_of_the_tensors(rewrite, saved, tmp_path):
+    # Published files state another type than they have.
+    assert checkpoint.stored_dtype(rewrite({"dtype": "bfloat16"})) == jnp.float32
+    checkpoint.save(tmp_path / "half", TOY, saved[1], dtype=jnp.float16)
+    assert checkpoint.stored_dtype(tmp_path / "half") == jnp.float16
+
+
+def test_layers_of_two_types_share_the_one_that_holds_both(rewrite, saved):
+    gain = saved[1]["layers"]["mlp_norm"]["gain"]
+    name = "model.layers.1.post_attention_layernorm.weight"
+    folder = rewrite(tensors={name: np.asarray(gain[1], np.float16)})
+    assert checkpoint.stored_dtype(folder) == jnp.float32
+    found = checkpoint.load(folder, dtype=None)[1]["layers"]["mlp_norm"]["gain"]
+    assert found.dtype == jnp.float32
+    np.testing.assert_array_equal(found, [gain[0], np.asarray(gain[1], np.float16)])
+
+
 def test_reading_in_small_pieces_gives_the_same(saved, monkeypatch):
     monkeypatch.setattr(checkpoint, "BLOCK_BYTES", 100)
     assert_same(checkpoint.load(saved[0])[1], saved[1])
@@ -397,6 +437,18 @@ def test_tokenizer_and_special_tokens_of_another_folder_are_kept(rewrite, saved,
     with pytest.raises(FileNotFoundError, match="has no config"):
         checkpoint.save(tmp_path / "other", TOY, saved[1], like=tmp_path)
     assert not (tmp_path / "other").exists()
+
+
+def test_stop_tokens_are_stated_beside_the_other_generation_settings(rewrite, saved, tmp_path):
+    def stated(name):
+        checkpoint.save(tmp_path / name, TOY, saved[1], like=base, stop=(5, 7))
+        return json.loads((tmp_path / name / "generation_config.json").read_text())
+
+    base = rewrite({"bos_token_id": 3, "eos_token_id": 5})
+    assert stated("without") == {"bos_token_id": 3, "pad_token_id": None, "eos_token_id": [5, 7]}
+    settings = {"temperature": 0.7, "eos_token_id": 5, "pad_token_id": 9}
+    (base / "generation_config.json").write_text(json.dumps(settings))
+    assert stated("with") == settings | {"eos_token_id": [5, 7]}
 
 
 @pytest.fixture

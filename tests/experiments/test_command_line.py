@@ -14,6 +14,8 @@ import pandas as pd
 import pytest
 
 from experiments import devices, families, figures
+from experiments.llm.distributed import FirstProcessError
+from experiments.llm.meter import DivergedError
 from experiments.recipes import RECIPES
 from experiments.results import read_manifest, read_table
 from tests.experiments.tiny import TINY
@@ -280,6 +282,25 @@ def test_a_mistake_is_one_line_and_exit_code_2(
     # Nothing is left where a run would have been.
     assert list(tmp_path.rglob("*.parquet")) == []
     assert list(tmp_path.rglob("manifest.json")) == []
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        DivergedError("the loss of step 3 is nan: lower the learning rate"),
+        ImportError("tokenizers need: pip install 'sweetspot[llm]'"),
+        FirstProcessError("ResultsError: runs/x is in use"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_what_stops_a_command_is_one_line(sweetspot, program, monkeypatch, error):
+    def fail() -> None:
+        raise error
+
+    monkeypatch.setattr(program.commands, "prepare", fail)
+    code, text = sweetspot("llm", "prepare")
+    assert code == 2
+    assert text == f"error: {error}\n"
 
 
 @pytest.mark.parametrize(

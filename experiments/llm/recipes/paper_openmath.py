@@ -3,10 +3,11 @@ r"""The paper's real-data study: thirds of OpenMath by CoT length × data size, 
 Difficulty is the length of the reference solution in tokens, cut into thirds of equal size over a
 200k subset. Members: one third alone × n, three epochs of SFT at 5e-5 and DFT at 1e-5 as in
 `paper_igsm`. Test: MATH-500, graded by math-verify; its slices are the same thirds, by the length
-of its own solutions. Not known, and so chosen here: which OpenMath (OpenMathInstruct-2), the sizes
-between, whether examples or tokens are matched (examples; set ``--data-unit tokens`` and sizes in
-tokens for the other: longer solutions are more tokens, a first-order confound), decoding (greedy).
-Context is 4096 tokens; longer examples are dropped and counted.
+of its own solutions. Not known, and so chosen here: which OpenMath (the first 200k of the 1M split
+of OpenMathInstruct-2), the sizes between, whether examples or tokens are matched (examples; set
+``--data-unit tokens`` and sizes in tokens for the other: longer solutions are more tokens, a
+first-order confound), decoding (greedy). Context is 4096 tokens; longer examples are dropped and
+counted.
 
 Commands and cost (`hours` counts FLOPs at 40% of the peak in training and 5% in decoding)::
 
@@ -38,7 +39,7 @@ SMALL = ScanConfig(
     checkpoint="Qwen/Qwen2.5-Math-1.5B",
     train=Source(
         "nvidia/OpenMathInstruct-2",
-        split="train[:200000]",
+        split="train_1M[:200000]",
         columns=Columns(problem="problem", solution="generated_solution", answer="expected_answer"),
     ),
     test=Source(

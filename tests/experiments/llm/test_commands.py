@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 
@@ -75,8 +76,7 @@ def test_a_base_that_solves_nothing_still_leaves_its_measures(tiny_folder, data,
         data,
         tmp_path,
         measures=("cot_tokens", "pass_rate"),
-        samples=2,
-        decoding=QUICK,
+        decoding=dataclasses.replace(QUICK, samples=2, temperature=0.7),
         dtype="float32",
     )
     measures = pd.read_parquet(tmp_path / "measures.parquet")
@@ -99,6 +99,15 @@ def test_difficulty_refuses_what_does_not_fit(tiny_folder, data, tmp_path):
         commands.measure_difficulty(
             str(tiny_folder), data, tmp_path, measures=("cot_tokens",), bucket_by="perplexity"
         )
+    # There is no such checkpoint: these are told before it is read.
+    for options, message in (
+        ({"drop_easiest": 1.5}, r"drop_easiest must be a share in \[0, 1\), got 1.5"),
+        ({"number": 1}, "number of buckets must be at least 2, got 1"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            commands.measure_difficulty(
+                "nowhere", data, tmp_path, bucket_by="cot_tokens", **options
+            )
 
 
 def test_finetune_then_evaluate(tiny_folder, data, tmp_path, capsys):
@@ -131,21 +140,3 @@ def test_recipes_state_command_device_cost_and_numbers():
             assert config.num_members > 0
             stated = f"{recipe.hours(config):.2g} hours"
             assert stated in text, f"{name} {preset}: {stated}"
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["nothing"], r"recipe must be 'custom' or one of \['paper-igsm', .*got 'nothing'"),
-        (["paper-igsm", "--preset", "huge"], r"preset of paper-igsm must be one of .* got 'huge'"),
-    ],
-)
-def test_unknown_recipes_and_presets_are_told(arguments, message):
-    with pytest.raises(ValueError, match=message):
-        commands.scan_defaults(arguments)
-
-
-def test_a_recipe_gives_the_defaults_of_its_flags():
-    assert commands.scan_defaults(["paper-igsm"]) == RECIPES["paper-igsm"].PRESETS["paper"]
-    asked = ["paper-igsm", "--preset=500", "--seeds", "3"]
-    assert commands.scan_defaults(asked) == RECIPES["paper-igsm"].PRESETS["500"]

@@ -108,12 +108,71 @@ def test_choices_are_written_below_the_question(tmp_path):
     assert (list(found.solutions), list(found.answers)) == (["B"], ["B"])
 
 
-def test_a_difficulty_in_words_is_no_level(tmp_path):
-    rows = [{"problem": "1?", "solution": "1.", "difficulty": "easy"}]
+def test_choices_may_have_labels_that_answers_use(tmp_path):
+    letters = {"text": ["red", "blue"], "label": ["A", "B"]}
+    numbers = {"text": ["red", "blue"], "label": ["1", "2"]}
+    rows = [
+        {"question": "Sky?", "choices": letters, "answerKey": "B"},
+        {"question": "Sky?", "choices": numbers, "answerKey": "2"},
+    ]
+    found = read(write(tmp_path / "arc.jsonl", rows))
+    assert found.problems == ["Sky?\nA. red\nB. blue"] * 2
+    assert (list(found.solutions), list(found.answers)) == (["B", "B"], ["B", "B"])
+
+
+def test_numbers_of_choices_may_have_gaps(tmp_path):
+    rows = [
+        {"question": "Sky?", "choices": ["red", "blue"], "solution": "Look.", "answer": answer}
+        for answer in (1, None)
+    ]
+    found = read(write(tmp_path / "gaps.parquet", rows))
+    assert list(found.answers) == ["B", ""]
+
+
+@pytest.mark.parametrize("named", [False, True])
+@pytest.mark.parametrize("level", ["easy", 2.5])
+def test_what_is_no_level_is_told_of(tmp_path, level, named):
+    rows = [
+        {"problem": "1?", "solution": "1.", "difficulty": level},
+        {"problem": "2?", "solution": "2.", "difficulty": None},
+    ]
     path = write(tmp_path / "words.jsonl", rows)
-    assert list(read(path).ops) == [None]
-    with pytest.raises(ValueError, match=r"columns.difficulty must name whole numbers"):
-        read(path, columns=Columns(difficulty="difficulty"))
+    if named:
+        with pytest.raises(ValueError, match=r"columns.difficulty must name whole numbers"):
+            read(path, columns=Columns(difficulty="difficulty"))
+    else:
+        with pytest.warns(UserWarning, match=f"column 'difficulty', row 0: .* got {level!r}"):
+            assert list(read(path).ops) == [None, None]
+
+
+@pytest.mark.parametrize("ending", ["jsonl", "parquet"])
+@pytest.mark.parametrize("levels", [[1, 2, None], [1.0, 2.0, None], ["1", "2", None]])
+def test_levels_are_read_from_floats_and_digits(tmp_path, levels, ending):
+    rows = [row | {"op": level} for row, level in zip(PAIRS, levels, strict=True)]
+    assert list(read(write(tmp_path / f"gaps.{ending}", rows)).ops) == [1, 2, None]
+
+
+def test_prompts_and_completions_may_be_chats(tmp_path):
+    prompt = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "1 + 1?"}]
+    rows = [{"prompt": prompt, "completion": [{"role": "assistant", "content": "2."}]}]
+    found = read(write(tmp_path / "chats.jsonl", rows))
+    assert (list(found.prompts), list(found.solutions)) == ([prompt], ["2."])
+    rows = [{"prompt": prompt, "answer": 2}]
+    found = read(write(tmp_path / "answers.jsonl", rows))
+    assert (list(found.prompts), list(found.solutions)) == ([prompt], ["2"])
+
+
+def test_a_list_of_one_is_what_is_in_it(tmp_path):
+    rows = [row | {"answer": [row["answer"]]} for row in PAIRS]
+    assert list(read(write(tmp_path / "lists.jsonl", rows)).answers) == ["2", "3", ""]
+
+
+def test_dates_of_json_stay_as_they_are_written(tmp_path):
+    dates = ["2020-01-01", "2020-01-01T12:00:00", None]
+    rows = [row | {"answer": day} for row, day in zip(PAIRS, dates, strict=True)]
+    path = write(tmp_path / "dates.jsonl", rows)
+    assert list(read(path).answers) == ["2020-01-01", "2020-01-01T12:00:00", ""]
+    assert list(read(tmp_path, split="train[:1]").answers) == ["2020-01-01"]
 
 
 def test_files_of_a_pattern_are_read_in_the_order_of_their_names(tmp_path):
@@ -267,6 +326,35 @@ def test_a_chat_must_end_with_the_assistants_answer(tmp_path):
         read(path)
 
 
+USER = {"role": "user", "content": "1?"}
+ASSISTANT = {"role": "assistant", "content": "1."}
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"answer": ["2", "3"]}, "column 'answer', row 1: must be text .* got a list of 2"),
+        ({"answer": {"value": 2}}, "column 'answer', row 1: must be text .* got dict"),
+        ({"solution": {"steps": "2"}}, "column 'solution', row 1: must be text .* got dict"),
+        ({"problem": [ASSISTANT]}, r"column 'problem', row 1: .* got roles \['assistant'\]"),
+        ({"solution": [ASSISTANT, USER]}, r"column 'solution', row 1: .* \['assistant', 'user'\]"),
+        ({"choices": "A or B"}, "column 'choices', row 1: must be a list, .* got str"),
+        ({"choices": {"A": "1", "B": "2"}}, "column 'choices', row 1: must be a list, .* got dict"),
+        ({"choices": ["1", "2"], "answer": 2}, "column 'answer', row 1: .* must be 0 to 1: 2"),
+        ({"messages": "1?"}, "column 'messages', row 1: must be a list of turns .* got str"),
+        ({"answer": 2**63 + 1}, "column 'answer', row 1: whole numbers this large lose digits"),
+    ],
+)
+def test_cells_of_other_kinds_are_named(tmp_path, fields, message):
+    good = {"choices": ["1", "2"], "messages": [USER, ASSISTANT]}
+    first = PAIRS[0] | {part: good[part] for part in fields if part in good}
+    if "choices" in fields:
+        first["answer"] = 1
+    path = write(tmp_path / "kinds.jsonl", [first, PAIRS[0] | fields])
+    with pytest.raises(ValueError, match=message):
+        read(path)
+
+
 def test_a_file_without_rows_is_refused(tmp_path):
     (tmp_path / "none.jsonl").write_text("")
     with pytest.raises(ValueError, match="holds no rows"):
@@ -379,6 +467,25 @@ def test_a_template_with_room_for_thoughts_leaves_it_to_the_prompt(tokenizer):
     start = encoded.prompt_lengths[0]
     assert tokenizer.decode(encoded.tokens[0][:start]).endswith("<think>\n\n</think>\n\n")
     assert tokenizer.decode(encoded.tokens[0][start:]) == SOME.solutions[0] + "<|im_end|>"
+
+
+def test_thoughts_of_a_solution_are_trained_on(tokenizer):
+    # Qwen3's template keeps those of the last turn.
+    tokenizer.chat_template = QWEN3.replace(
+        "<think>\n\n</think>\n\n{{ content.lstrip('\n') }}",
+        "{% if content == m['content'] %}<think>\n\n</think>\n\n{% endif %}{{ m['content'] }}",
+    )
+    solution = "<think>\nhm\n</think>\n\nIt is 2."
+    encoded = encode(problems(("1?", "1."), ("1 + 1?", solution)), tokenizer, max_length=500)
+    for tokens, start, opening, said in zip(
+        encoded.tokens,
+        encoded.prompt_lengths,
+        ("<think>\n\n</think>\n\n", "<|im_start|>assistant\n"),
+        ("1.", solution),
+        strict=True,
+    ):
+        assert tokenizer.decode(tokens[:start]).endswith(opening)
+        assert tokenizer.decode(tokens[start:]) == said + "<|im_end|>"
 
 
 def test_a_template_that_trims_is_followed(tokenizer):

@@ -40,10 +40,9 @@ def quiet() -> Console:
 
 
 def test_a_tokenizer_is_enough_for_lengths_and_stated_levels(model, problems):
-    table = measure(model.tokenizer, problems, measures=("op", "cot_tokens"), split="train")
-    assert table.columns.tolist() == ["row", "split", "op", "cot_tokens"]
+    table = measure(model.tokenizer, problems, measures=("op", "cot_tokens"))
+    assert table.columns.tolist() == ["row", "op", "cot_tokens"]
     assert table["row"].tolist() == list(range(8))
-    assert set(table["split"]) == {"train"}
     assert table["op"].tolist() == list(problems.ops)
     expected = [len(model.tokenizer.encode(text)) for text in problems.solutions]
     assert table["cot_tokens"].tolist() == expected
@@ -76,10 +75,8 @@ def test_pass_rate_is_the_share_of_samples_that_are_right(model, problems):
         model,
         asked,
         measures=["pass_rate"],
-        samples=SAMPLES,
-        temperature=TEMPERATURE,
         grader=GraderConfig("gsm8k"),
-        decoding=DECODING,
+        decoding=config,
         console=console,
     )
     expected = [np.mean([text == texts[0] for text in texts]) for texts in said]
@@ -121,7 +118,6 @@ def test_nothing_is_done_before_the_arguments_are_checked(model, problems):
         model=model.tokenizer,
         measures=["cot_tokens", "perplexity"],
     )
-    refused("samples must be 1 at temperature 0", measures=["op"], temperature=0.0)
     unknown = dataclasses.replace(problems, answers=[""] * 8, solutions=["no number"] * 8)
     refused(
         "rows 0, 1, .* lack it",

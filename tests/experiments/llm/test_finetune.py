@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
@@ -16,8 +18,10 @@ from safetensors.numpy import load_file
 from experiments import checkpoint
 from experiments.llm.data import read
 from experiments.llm.encoding import encode
+from experiments.llm.evaluate import Model
 from experiments.llm.finetune import (
     TrainingConfig,
+    check_tokens,
     finetune,
     load_base,
     make_loader,
@@ -25,6 +29,7 @@ from experiments.llm.finetune import (
 )
 from experiments.llm.loader import Loader
 from experiments.llm.log import TRACKERS
+from experiments.llm.lora import split
 from experiments.llm.meter import DivergedError
 from experiments.llm.tokenizer import load_tokenizer
 from experiments.results import ResultsError
@@ -171,6 +176,52 @@ def test_adapters_are_merged_on_saving(tiny_folder, encoded, tmp_path):
     assert written[-1]["loss"] < written[0]["loss"]
 
 
+@pytest.mark.parametrize("stored", ["float32", "bfloat16"])
+def test_adapters_that_learn_nothing_give_the_base_back(tiny_folder, encoded, tmp_path, stored):
+    base = tmp_path / "base"
+    decoder, parameters = checkpoint.load(tiny_folder)
+    checkpoint.save(base, decoder, parameters, dtype=stored, like=tiny_folder)
+    config = dataclasses.replace(
+        TINY, compute=1, lora_rank=4, learning_rate=1e-12, dtype="bfloat16", checkpoint_every=0
+    )
+    frozen, adapters = split(load_base(base, config)[1])
+    # In memory as it is stored, and no wider.
+    assert {str(leaf.dtype) for leaf in jax.tree.leaves(frozen)} == {stored}
+    assert {str(leaf.dtype) for leaf in jax.tree.leaves(adapters)} == {"float32"}
+    model = finetune(base, encoded, config, tmp_path / "run")
+    old, new = (load_file(folder / "model.safetensors") for folder in (base, model))
+    for name, tensor in old.items():
+        assert new[name].dtype == tensor.dtype
+        np.testing.assert_allclose(
+            new[name].astype(np.float32), tensor.astype(np.float32), rtol=1e-6, atol=1e-10
+        )
+
+
+def test_a_fine_tuned_checkpoint_states_what_the_evaluation_stops_at(
+    tiny_folder, encoded, tmp_path
+):
+    # As in the base models of Qwen2.5: the generation settings know the end of texts alone.
+    base = shutil.copytree(tiny_folder, tmp_path / "base")
+    text_end, turn_end = (
+        load_tokenizer(base).get_vocab()[token] for token in ("<|endoftext|>", "<|im_end|>")
+    )
+    settings = {"eos_token_id": text_end, "pad_token_id": text_end, "temperature": 0.7}
+    (base / "generation_config.json").write_text(json.dumps(settings))
+    config = dataclasses.replace(TINY, compute=1, checkpoint_every=0)
+    model = finetune(base, encoded, config, tmp_path / "run")
+    stop = Model.load(base).stop
+    assert stop == tuple(sorted([text_end, turn_end])) == Model.load(model).stop
+    stated = json.loads((model / "generation_config.json").read_text())
+    assert stated == settings | {"eos_token_id": [*stop]}
+
+
+def test_a_base_without_a_tokenizer_is_fine_tuned(tiny_folder, encoded, tmp_path):
+    base = shutil.copytree(tiny_folder, tmp_path / "base")
+    (base / "tokenizer.json").unlink()
+    config = dataclasses.replace(TINY, compute=1, checkpoint_every=0)
+    assert finetune(base, encoded, config, tmp_path / "run").is_dir()
+
+
 def test_packing_changes_nothing_but_the_rows(out, tiny_folder, encoded):
     config = dataclasses.replace(TINY, packed=True)
     loader = Loader(encoded, batch_size=4, steps=6, seed=config.seed, packed=True, length=256)
@@ -218,6 +269,42 @@ def test_a_loss_that_is_not_finite_stops_the_run(tiny_folder, encoded, tmp_path)
     config = dataclasses.replace(TINY, learning_rate=1e30, warmup=0.0, checkpoint_every=0)
     with pytest.raises(DivergedError, match="lower the learning rate"):
         finetune(tiny_folder, encoded, config, tmp_path / "run")
+
+
+@pytest.mark.parametrize("lora_rank", [0, 4])
+def test_parameters_that_the_last_step_spoils_are_not_saved(
+    tiny_folder, encoded, tmp_path, lora_rank
+):
+    # The loss of the only step is finite: it is that before the update.
+    config = dataclasses.replace(
+        TINY,
+        compute=1,
+        lora_rank=lora_rank,
+        learning_rate=3e38,
+        weight_decay=1e3,
+        warmup=0.0,
+        checkpoint_every=1,
+    )
+    # Not on a second try either, from the checkpoint of that step.
+    for _ in range(2):
+        with pytest.raises(DivergedError, match="the last step left parameters not finite"):
+            finetune(tiny_folder, encoded, config, tmp_path / "run")
+        assert np.isfinite([line["loss"] for line in lines(tmp_path / "run")]).all()
+        assert not (tmp_path / "run" / "model").exists()
+
+
+def test_examples_that_do_not_fit_a_decoder_are_refused(tiny_folder, encoded):
+    decoder = checkpoint.read_config(tiny_folder)
+    check_tokens(encoded, decoder)
+    unknown = dataclasses.replace(
+        encoded, tokens=(np.array([decoder.vocab_size], np.int32), *encoded.tokens[1:])
+    )
+    for wrong, message in (
+        (encoded.take([]), "encoded must hold examples, got none"),
+        (unknown, f"below the checkpoint's {decoder.vocab_size}, got {decoder.vocab_size}"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            check_tokens(wrong, decoder)
 
 
 def test_an_unknown_tracker_is_told(tiny_folder, encoded, tmp_path):

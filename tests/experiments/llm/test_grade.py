@@ -15,7 +15,14 @@ from hypothesis import strategies as st
 from experiments.llm import answers
 from experiments.llm.answers import last_box, normalised
 from experiments.llm.data import Problems
-from experiments.llm.grade import GRADERS, Grader, GraderConfig, grade, references
+from experiments.llm.grade import (
+    GRADERS,
+    Grader,
+    GraderConfig,
+    check_solutions,
+    grade,
+    references,
+)
 from synth.tasks import igsm
 
 
@@ -227,6 +234,19 @@ def test_gsm8k_writes_numbers_in_many_ways(reference, response):
     assert grade(problems, [[response]], GraderConfig("gsm8k")).item()
 
 
+@pytest.mark.parametrize(
+    ("solution", "answer", "number"),
+    [
+        ("#### 1", "#### 2, or 3", 2),
+        ("#### 1", "2 or 3", 3),
+        ("#### 1", "unknown", 1),
+        ("#### 1", "", 1),
+    ],
+)
+def test_gsm8k_takes_the_stated_answer_before_the_solution(solution, answer, number):
+    assert references(problems_of([("?", solution, answer)]), GraderConfig("gsm8k")) == [number]
+
+
 # Multiple choice.
 
 
@@ -248,7 +268,33 @@ def test_gsm8k_writes_numbers_in_many_ways(reference, response):
         (r"\boxed{B, C}", None),
         ("The answer is Banana", None),
         ("The answer is (K)", None),
-        ("B", None),
+        ("**Answer:** B", "B"),
+        ("**Answer**: (b)", "B"),
+        ("The correct option is B.", "B"),
+        ("The correct choice is: **(B)**", "B"),
+        ("The answer is (b).", "B"),
+        (r"\boxed{b}", "B"),
+        (r"\boxed{\text{(b) a banana}}", "B"),
+        # A letter is all there is.
+        ("B", "B"),
+        (" (B).\n", "B"),
+        ("**B**", "B"),
+        ("(b)", "B"),
+        ("b", "B"),
+        ("I", "I"),
+        ("(B) a banana", "B"),
+        ("B. a banana", "B"),
+        ("Answer: A cat sat", None),
+        ("The correct option is a banana", None),
+        ("The incorrect option is B", None),
+        ("A cat sat.", None),
+        ("I think so.", None),
+        ("a banana", None),
+        ("e.g. this", None),
+        ("(A) red (B) blue", None),
+        ("A. red\nB. blue", None),
+        ("A. red is wrong: the answer is (B)", "B"),
+        ("AB", None),
         ("", None),
     ],
 )
@@ -260,6 +306,8 @@ def test_multiple_choice(response, letter):
 def test_multiple_choice_reference_in_the_solution():
     problems = problems_of([("?", "It is red. The answer is (D).", ""), ("?", "", "(E) blue")])
     assert references(problems, GraderConfig("multiple-choice")) == ["D", "E"]
+    problems = problems_of([("?", "A. red is wrong. The answer is (D).", ""), ("?", "C", "")])
+    assert references(problems, GraderConfig("multiple-choice")) == ["D", "C"]
 
 
 # iGSM.
@@ -291,6 +339,39 @@ def test_igsm_judges_the_whole_solution(igsm_rows):
 def test_igsm_with_another_modulus_is_refused(igsm_rows):
     with pytest.raises(ValueError, match=re.escape("(is the modulus right?); rows 0, 2 lack")):
         references(problems_of(igsm_rows), GraderConfig("igsm", modulus=5))
+
+
+# Solutions as responses.
+
+
+@pytest.mark.parametrize(
+    ("name", "row"),
+    [
+        ("boxed", ("?", r"It is \boxed{5}.", "5")),
+        ("math-verify", ("?", r"It is \boxed{5}.", "5")),
+        ("gsm8k", ("?", "It is 5.", "5")),
+        ("multiple-choice", ("?", "B", "B")),
+        ("multiple-choice", ("?", "(b)", "(b)")),
+        ("multiple-choice", ("?", "(B) a banana", "(B) a banana")),
+    ],
+)
+def test_solutions_that_a_grader_accepts(name, row):
+    assert check_solutions(problems_of([row] * 3), GraderConfig(name)) == 1
+
+
+@pytest.mark.parametrize("name", ["boxed", "math-verify", "multiple-choice"])
+def test_a_grader_that_accepts_no_solution_is_refused(name):
+    problems = problems_of([("?", "It is\n#### 5", "B")] * 300)
+    message = f"grader '{name}' accepts 0% of the first 200 .* 8, 9 and 190 more.*another grader"
+    with pytest.raises(ValueError, match=message):
+        check_solutions(problems, GraderConfig(name))
+
+
+def test_a_grader_that_accepts_few_solutions_is_doubtful():
+    rows = [("?", r"\boxed{5}", "5"), ("?", "5", "5")]
+    with pytest.warns(UserWarning, match=r"'boxed' accepts 50% of the first 4 .* rows 1, 3\)"):
+        assert check_solutions(problems_of(rows * 2), GraderConfig()) == 0.5
+    assert check_solutions(problems_of([*rows[:1] * 9, rows[1]]), GraderConfig()) == 0.9
 
 
 # Refusals.
@@ -348,3 +429,4 @@ def test_configs_out_of_range(fields, message):
 
 def test_no_problems():
     assert grade(problems_of([]), [], GraderConfig("math-verify")).shape == (0, 0)
+    assert check_solutions(problems_of([]), GraderConfig("math-verify")) == 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 import subprocess
 import sys
@@ -13,11 +14,13 @@ import pandas as pd
 import pytest
 
 from experiments import figures, optimum
-from experiments.llm.data import Source
+from experiments.__main__ import main
+from experiments.llm import commands, finetune, scan_data
+from experiments.llm.data import Columns, Source
 from experiments.llm.evaluate import DecodingConfig
 from experiments.llm.finetune import TrainingConfig
 from experiments.llm.grade import GraderConfig
-from experiments.llm.grid import BaseConfig, ScanConfig
+from experiments.llm.grid import NO_DATA, BaseConfig, ScanConfig
 from experiments.llm.scan import run_scan
 from experiments.pilot import measured, read_pilot, read_scan
 from experiments.recommend import recommend
@@ -157,6 +160,108 @@ def test_buckets_of_length_and_a_budget_of_tokens(config, tmp_path):
     assert 2 <= trained_on <= 6
 
 
+def test_other_data_are_not_taken_for_those_that_a_run_began_with(scanned, config, tmp_path):
+    out, _ = scanned
+    copy = tmp_path / "run"
+    subprocess.run(["cp", "-r", str(out), str(copy)], check=True)
+    (copy / "table.parquet").unlink()
+    train = Path(config.train.source)
+    kept = train.read_text()
+    try:
+        write_rows(train, 28, levels=(1, 2), seed=7)
+        with pytest.raises(ResultsError, match=r"something else; it differs in data.train"):
+            run_scan(config, copy, recipe="test", preset="test")
+    finally:
+        train.write_text(kept)
+    run_scan(config, copy, recipe="test", preset="test")
+
+
+@pytest.mark.slow
+def test_the_base_is_asked_once_for_levels(config, tmp_path, monkeypatch):
+    by_perplexity = dataclasses.replace(
+        config, measure="perplexity", buckets=2, difficulties=(1,), data_sizes=(4,)
+    )
+    table = run_scan(by_perplexity, tmp_path / "run")
+    (tmp_path / "run" / "table.parquet").unlink()
+    (tmp_path / "run" / "parts" / "0_exact_1_4_sft_0.001.parquet").unlink()
+    monkeypatch.delattr(scan_data, "measure")
+    pd.testing.assert_frame_equal(run_scan(by_perplexity, tmp_path / "run"), table)
+
+
+def test_a_scan_of_ones_own_data_by_command(config, tmp_path, monkeypatch):
+    """Every field that such a scan needs has a flag."""
+    asked = {}
+
+    def note(config, out, **names):
+        asked.update(names, config=config, out=out)
+        return pd.DataFrame()
+
+    monkeypatch.setattr(commands, "run_scan", note)
+    monkeypatch.setattr("experiments.__main__.print_headline", lambda table: None)
+    flags = {
+        "checkpoint": config.checkpoint,
+        "train.source": config.train.source,
+        "train.columns.difficulty": "difficulty",
+        "test.source": config.test.source,
+        "measure": "pass_rate",
+        "pass-rate-samples": "4",
+        "losses": "sft",
+        "learning-rates": "1e-3",
+        "training.batch-size": "4",
+        "grader.name": "math-verify",
+        "out": str(tmp_path / "run"),
+    }
+    words = [word for name, value in flags.items() for word in (f"--{name}", value)]
+    monkeypatch.setattr(sys, "argv", ["sweetspot", "llm", "scan", "custom", *words])
+    main()
+    assert asked == {
+        "out": tmp_path / "run",
+        "recipe": "custom",
+        "preset": "custom",
+        "config": ScanConfig(
+            checkpoint=config.checkpoint,
+            train=Source(config.train.source, columns=Columns(difficulty="difficulty")),
+            test=config.test,
+            measure="pass_rate",
+            pass_rate_samples=4,
+            losses=("sft",),
+            learning_rates=(1e-3,),
+            training=TrainingConfig(batch_size=4),
+            grader=GraderConfig("math-verify"),
+        ),
+    }
+    assert asked["config"].sampled.samples == 4
+
+
+@pytest.mark.slow
+def test_a_killed_member_carries_on(scanned, config, tmp_path, monkeypatch):
+    saving = dataclasses.replace(
+        config,
+        training=dataclasses.replace(config.training, checkpoint_every=1),
+        difficulties=(1,),
+        data_sizes=(8,),
+    )
+    expected = run_scan(saving, tmp_path / "whole")
+    program = finetune.make_step
+
+    def stopping(*arguments):
+        step, calls = program(*arguments), itertools.count()
+
+        def once(*state):
+            if next(calls):
+                raise KeyboardInterrupt
+            return step(*state)
+
+        return once
+
+    monkeypatch.setattr(finetune, "make_step", stopping)
+    with pytest.raises(KeyboardInterrupt):
+        run_scan(saving, tmp_path / "cut")
+    monkeypatch.undo()
+    assert list((tmp_path / "cut" / "work").glob("*/checkpoints/1"))
+    pd.testing.assert_frame_equal(run_scan(saving, tmp_path / "cut"), expected)
+
+
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
@@ -166,7 +271,7 @@ def test_buckets_of_length_and_a_budget_of_tokens(config, tmp_path):
             r"level 7 \(exact\) has no training problems; levels are \[1, 2\]",
         ),
         ({"checkpoint": ""}, "checkpoint must be a folder or hub id, got ''"),
-        ({"train": None}, "train must name a data set, got None"),
+        ({"train": NO_DATA}, r"train must name a data set \(--train.source\), got ''"),
         (
             {"base": BaseConfig(levels=(1, 2), least_accuracy=0.5)},
             r"the base gets 0% of its own levels \[1, 2\] right, less than .* 50%",
@@ -178,6 +283,37 @@ def test_what_cannot_work_is_told_before_training(fields, message, config, tmp_p
     with pytest.raises(ValueError, match=message):
         run_scan(dataclasses.replace(config, **fields), tmp_path / "run")
     assert not list((tmp_path / "run").glob("parts/0_*"))
+
+
+LONG_ROW = {"problem": "word " * 300, "solution": r"\boxed{1}", "answer": "1", "op": 1}
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"grader": GraderConfig("igsm", modulus=5)}, "grader 'igsm' needs an iGSM problem"),
+        (
+            {"decoding": DecodingConfig(max_new_tokens=900)},
+            r"test.jsonl: prompt and max_new_tokens must fit into the context",
+        ),
+        (
+            {"base": BaseConfig(TrainingConfig(), levels=(1, 9))},
+            r"base.levels must be levels of the test, \[1, 2, 3\], got \[9\]",
+        ),
+        ({"data_sizes": (4, 11)}, r"level 1 \(exact\) must have 11 examples to train on and 4"),
+        ({"max_length": 4096, "train": "long"}, "fit into the context of the checkpoint, 1024"),
+    ],
+)
+def test_what_cannot_work_is_told_before_the_base_is_trained(fields, message, config, tmp_path):
+    base = {"base": BaseConfig(dataclasses.replace(config.training)), "base_data": config.train}
+    if fields.get("train"):
+        rows = json.dumps(LONG_ROW) + "\n"
+        (tmp_path / "long.jsonl").write_text(rows * 20)
+        fields = {**fields, "train": Source(str(tmp_path / "long.jsonl"))}
+    with pytest.raises(ValueError, match=message):
+        run_scan(dataclasses.replace(config, **(base | fields)), tmp_path / "run")
+    assert not (tmp_path / "run" / "base").exists()
+    assert not (tmp_path / "run" / "parts").exists()
 
 
 @pytest.mark.parametrize(

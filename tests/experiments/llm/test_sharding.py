@@ -11,7 +11,12 @@ from jax.sharding import PartitionSpec as P
 
 from experiments import checkpoint
 from experiments.llm import lora
-from experiments.llm.sharding import make_mesh, parameter_sharding, parameter_shardings
+from experiments.llm.sharding import (
+    Devices,
+    make_mesh,
+    parameter_sharding,
+    parameter_shardings,
+)
 from synth.decoder import Lora, initialise, logits
 from tests.golden import regenerate as golden
 
@@ -55,8 +60,14 @@ def test_specs_by_name():
         assert parameter_sharding(path, shape, mesh).spec == spec, path
 
 
+def test_a_mesh_may_leave_devices_out():
+    assert jax.device_count() == 2
+    assert make_mesh().devices.size == 1
+    assert Devices(data=2).mesh() == make_mesh(data=2)
+
+
 def test_refusals():
-    with pytest.raises(ValueError, match="number of devices, 2; got 1 × 2 × 2"):
+    with pytest.raises(ValueError, match=r"must be 1 to 2 \(.*\), got 1 × 2 × 2"):
         make_mesh(fsdp=2, tp=2)
     with pytest.raises(ValueError, match=re.escape("must know the parameter 'layers/x', got 0")):
         parameter_sharding("layers/x", (2, 2), make_mesh(fsdp=2))

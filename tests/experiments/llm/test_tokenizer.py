@@ -19,6 +19,7 @@ from experiments import checkpoint
 from experiments.llm.tokenizer import (
     closing,
     encode_texts,
+    has_thoughts,
     load_tokenizer,
     prompt_tokens,
     render,
@@ -160,6 +161,52 @@ def test_todays_date_is_in_no_prompt(folder):
         "{{ date_string }} {{ messages[0]['content'] }}"
     )
     assert render(tokenizer, CHAT, generation=True) == "26 Jul 2024 Be brief."
+
+
+QWEN3 = (
+    "{%- set ns = namespace(searching=true, last_query_index=messages|length - 1) %}"
+    "{%- for message in messages[::-1] %}"
+    "{%- if ns.searching and message.role == 'user' %}{%- set ns.searching = false %}"
+    "{%- set ns.last_query_index = messages|length - 1 - loop.index0 %}{%- endif %}{%- endfor %}"
+    "{%- for message in messages %}{%- set content = message.content %}"
+    "{%- if message.role != 'assistant' %}"
+    "{{- '<|im_start|>' + message.role + '\n' + content + '<|im_end|>' + '\n' }}"
+    "{%- else %}{%- set reasoning_content = '' %}{%- if '</think>' in content %}"
+    "{%- set reasoning_content = "
+    "content.split('</think>')[0].rstrip('\n').split('<think>')[-1].lstrip('\n') %}"
+    "{%- set content = content.split('</think>')[-1].lstrip('\n') %}{%- endif %}"
+    "{%- if loop.index0 > ns.last_query_index and (loop.last or reasoning_content) %}"
+    "{{- '<|im_start|>' + message.role + '\n<think>\n' + reasoning_content.strip('\n')"
+    " + '\n</think>\n\n' + content.lstrip('\n') }}"
+    "{%- else %}{{- '<|im_start|>' + message.role + '\n' + content }}{%- endif %}"
+    "{{- '<|im_end|>\n' }}{%- endif %}{%- endfor %}"
+    "{%- if add_generation_prompt %}{{- '<|im_start|>assistant\n' }}"
+    "{%- if enable_thinking is defined and enable_thinking is false %}"
+    "{{- '<think>\n\n</think>\n\n' }}{%- endif %}{%- endif %}"
+)
+"""Qwen3's without tools: the last turn keeps its thoughts, and gets empty ones without."""
+
+
+@pytest.mark.parametrize(
+    ("solution", "said"),
+    [
+        ("It is 42.", "It is 42."),
+        ("<think>\n12 + 30.\n</think>\n\nIt is 42.",) * 2,
+        ("<think>\n\n</think>\n\nIt is 42.",) * 2,
+    ],
+    ids=["plain", "thoughts", "empty"],
+)
+def test_a_solution_continues_the_prompt_with_its_own_thoughts(folder, solution, said):
+    tokenizer = load_tokenizer(folder)
+    tokenizer.chat_template = QWEN3
+    thinking = has_thoughts(solution)
+    asked = render(tokenizer, CHAT, generation=True, thinking=thinking)
+    chat = [*CHAT, {"role": "assistant", "content": solution}]
+    whole = render(tokenizer, chat, generation=False, thinking=thinking)
+    assert whole == f"{asked}{said}<|im_end|>\n"
+    assert tokenizer.decode(prompt_tokens(tokenizer, CHAT, thinking=thinking)) == asked
+    # No room for thoughts where none are asked for.
+    assert render(tokenizer, CHAT, generation=True).endswith("<think>\n\n</think>\n\n")
 
 
 def test_limits_saved_with_a_tokenizer_do_not_cut_texts(folder, tokenizer):
