@@ -42,7 +42,7 @@ figures: $(VENV)/.base  ## redraw every picture and table of the README from the
 	$(SWEETSPOT) figures --results $(RESULTS)/prediction
 	$(SWEETSPOT) figures --results $(RESULTS)/families
 	$(SWEETSPOT) figures --results $(RESULTS)/igsm
-	$(SWEETSPOT) figures --results $(RESULTS)/tiny-igsm
+	$(SWEETSPOT) figures --results $(RESULTS)/tiny-igsm --names map change_by_slice tightness
 	$(BIN)/python -m experiments.readme
 
 $(VENV)/bin/python:

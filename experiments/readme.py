@@ -302,6 +302,8 @@ def tiny_certificates() -> str:
             f"minutes on {run['device']} at commit `{run['commit']}`.",
             "",
             markdown_table(pd.DataFrame(rows)),
+            "",
+            f"![Bound over measured risk]({TINY_IGSM.relative_to(ROOT) / 'figures/tightness.png'})",
         ]
     )
 

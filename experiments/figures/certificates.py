@@ -1,9 +1,9 @@
 """Certified risk bounds (filled markers) over the measured risk of the same predictor (hollow) and
 the risk of the plainly fine-tuned member (black), on fresh draws of the training mixture. Upper
 row: half of the sample is held out (all of it, for a checkpoint that was made from other data), so
-that every certificate is close to the test-set bound. Lower row: the prior stands at the base and
-all of the sample trains the posterior. All bounds hold at once with the probability in the title;
-means over bases and seeds, bars from lowest to highest.
+that every certificate is close to the test-set bound. Lower row: the prior stands at the base (or
+at that checkpoint) and all of the sample trains the posterior. All bounds hold at once with the
+probability in the title; means over bases and seeds, bars from lowest to highest.
 
 The bounds come from `sweetspot bound`; how delta was split is in the title and in the table.
 """
@@ -21,14 +21,14 @@ from matplotlib.lines import Line2D
 from experiments.figures import style
 
 TABLES = ("certificates",)
-ROWS = (("test-set", "held-out", "candidates"), ("base",))
-"""Methods of the upper and of the lower row; trained blocks join the lower one."""
+HELD_OUT = ("test-set", "checkpoint", "held-out", "candidates")
+"""Methods of the upper row; all others are in the lower one."""
 
 
 def methods(certificates: pd.DataFrame) -> tuple[list[str], list[str]]:
     """Methods of the table for each row."""
     found = list(certificates["method"].unique())
-    upper = [method for method in ROWS[0] if method in found]
+    upper = [method for method in HELD_OUT if method in found]
     return upper, [method for method in found if method not in upper]
 
 
@@ -44,6 +44,7 @@ def plot(tables: Mapping[str, pd.DataFrame]) -> Figure:
     # A checkpoint that was made from other data leaves all of the sample to test it.
     is_whole = bool(np.all(certificates["num_examples"] == certificates["data_size"]))
     held_out = "all n held out" if is_whole else "n / 2 held out"
+    prior = "checkpoint" if is_whole else "base"
     names = [method for row in rows for method in row]
     handles = {}
     for row, shown in enumerate(rows):
@@ -86,8 +87,8 @@ def plot(tables: Mapping[str, pd.DataFrame]) -> Figure:
             axis.tick_params(axis="x", labelrotation=60)
             axis.set_ylim(-0.03, 1.03)
             axis.set_xlabel("")
-        of_half = set(shown) <= set(ROWS[0])
-        said = held_out if of_half else "all n train;\nprior at the base"
+        is_upper = set(shown) <= set(HELD_OUT)
+        said = held_out if is_upper else f"all n train;\nprior at the {prior}"
         axes[row, 0].annotate(
             said,
             (0.97, 0.97),

@@ -45,10 +45,11 @@ def plot(tables: Mapping[str, pd.DataFrame]) -> Figure:
     style.size_axis(left, list(terms.columns))
     left.set_ylim(bottom=0)
     left.set_ylabel("risk bound − risk on the sample")
+    found = [f"grows with d in {premise.grows_with_difficulty(terms)} steps"]
+    if len(terms.columns) > 1:
+        found.append(f"shrinks with n in {premise.shrinks_with_size(terms)}")
     left.set_title(
-        f"Generalization term of “{method}”\n"
-        f"grows with d in {premise.grows_with_difficulty(terms)} steps,\n"
-        f"shrinks with n in {premise.shrinks_with_size(terms)}",
+        f"Generalization term of “{method}”\n" + ",\n".join(found),
         fontsize=10,
     )
     right.set_xlabel("KL from the base (nats)")

@@ -124,6 +124,9 @@ def size_axis(axis: Axes, sizes: Sequence[int]) -> None:
     axis.xaxis.set_minor_locator(NullLocator())
     axis.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
     axis.set_xlabel(SIZE_LABEL)
+    if len(sizes) == 1:
+        # Of one point, panels that share an axis would each find other limits.
+        axis.set_xlim(sizes[0] / 2, sizes[0] * 2)
 
 
 def accuracy_axis(axis: Axes) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,9 +15,11 @@ from matplotlib.figure import Figure
 
 from experiments import figures, optimum
 from experiments.optimum import Study
+from experiments.results import read_parquet
 
 # Figures of other tables than a sweep's own are tested beside what makes those tables.
 NAMES = [name for name, figure in figures.FIGURES.items() if figure.TABLES == ("table",)]
+RESULTS = Path(__file__).parents[2] / "experiments" / "results"
 TABLES = ["two_studies", "censored_study", "smoke_study"]
 
 
@@ -158,3 +161,15 @@ def test_drawing_leaves_no_figure_in_pyplot(two_studies):
     for name in NAMES:
         figures.FIGURES[name].plot({"table": two_studies})
     assert pyplot.get_fignums() == before
+
+
+def test_one_data_size_is_seen_in_every_panel():
+    """On a shared axis, one point would else leave the limits to chance."""
+    table = read_parquet(RESULTS / "tiny-igsm" / "certificates.parquet")
+    assert table["data_size"].unique().tolist() == [512]
+    for name in ("certificates", "tightness"):
+        figure = figures.FIGURES[name].plot({"certificates": table})
+        for axis in figure.axes:
+            low, high = axis.get_xlim()
+            assert low < 512 < high < 2048
+            assert all(512 in line.get_xdata() for line in axis.lines[:1])

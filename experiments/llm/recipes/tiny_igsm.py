@@ -13,6 +13,15 @@ Commands and cost (two CPU cores)::
     sweetspot llm scan tiny-igsm --preset smoke     # 0.02 hours: for tests
     sweetspot report --results runs/tiny-igsm-cpu
 
+Certificates of a fine-tuning of that base, with S for the problems of op 2, 4 and 6,
+"runs/tiny-igsm-cpu/data/train/op0[246].jsonl" (half an hour)::
+
+    sweetspot llm finetune --model runs/tiny-igsm-cpu/base/model --source S --data-size 1024 \
+        --compute 6 --batch-size 32 --learning-rate 1e-3 --warmup 0.05 --b2 0.98 --packed \
+        --dtype float32 --no-remat --data 2 --max-length 320 --out runs/one
+    sweetspot llm bound --model runs/one/model --trained-by runs/one --source S --max-length 320 \
+        --data-sizes 512 --prior-scales 0.05 --posterior.steps 600 --num-draws 4096 --out runs/bound
+
 Expect: with SFT d = 4 best at n = 64 and 512 and d = 6, the hardest of the grid, at n = 2048
 (probability of harder .74: not settled); with DFT d = 6 best at every n, so that the grid is too
 narrow to show a move. One base, three seeds.
