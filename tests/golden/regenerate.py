@@ -1,6 +1,7 @@
-"""Golden logits of `transformers`: small decoders whose weights follow from a seed.
+"""Golden numbers of `transformers`: small decoders whose weights follow from a seed.
 
-Only logits are stored. To regenerate (needs the extras torch and transformers)::
+Logits of one sequence, greedy continuations of 20 prompts, and the gradient of the SFT loss;
+weights and inputs are not stored. To regenerate (needs the extras torch and transformers)::
 
     PYTHONPATH=. python -m tests.golden.regenerate
 """
@@ -9,6 +10,7 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -16,7 +18,7 @@ import numpy as np
 from experiments import checkpoint
 from synth.decoder import DecoderConfig, Llama3Rope, Parameters, initialise
 
-FILE = Path(__file__).parent / "transformers_logits.npz"
+FILE = Path(__file__).parent / "transformers.npz"
 
 CONFIGS = {
     "qwen2": DecoderConfig(23, 16, 24, 2, 2, 2),
@@ -42,6 +44,9 @@ CONFIGS = {
 }
 
 LENGTH = 12
+GREEDY = ("qwen2-tied", "qwen3", "llama3-rope")
+GRADIENT = "qwen2-grouped"
+STOP, NEW_TOKENS = (2, 5), 16
 
 
 def weights(config: DecoderConfig, seed: int = 0) -> Parameters:
@@ -71,14 +76,34 @@ def inputs(config: DecoderConfig, seed: int = 0) -> tuple[np.ndarray, np.ndarray
     return tokens.astype(np.int32), positions.astype(np.int32)
 
 
-def transformers_logits(folder: Path, tokens: np.ndarray, positions: np.ndarray) -> np.ndarray:
-    """Logits [length, vocab] that `transformers` computes with a checkpoint folder, float32."""
+def prompts(config: DecoderConfig) -> list[list[int]]:
+    """Twenty of different lengths."""
+    random = np.random.RandomState(3)
+    lengths = [1 + (7 * row) % 41 for row in range(20)]
+    return [random.randint(6, config.vocab_size, length).tolist() for length in lengths]
+
+
+def examples(config: DecoderConfig) -> tuple[np.ndarray, np.ndarray]:
+    """Tokens [3, length] and the mask of those that bear the loss."""
+    random = np.random.RandomState(4)
+    tokens = random.randint(0, config.vocab_size, (3, 3 * LENGTH)).astype(np.int32)
+    return tokens, random.rand(*tokens.shape) < 0.3
+
+
+def _model(folder: Path) -> Any:
     import torch
     import transformers
 
-    model = transformers.AutoModelForCausalLM.from_pretrained(
+    return transformers.AutoModelForCausalLM.from_pretrained(
         folder, dtype=torch.float32, attn_implementation="eager"
     ).eval()
+
+
+def transformers_logits(folder: Path, tokens: np.ndarray, positions: np.ndarray) -> np.ndarray:
+    """Logits [length, vocab] that `transformers` computes with a checkpoint folder, float32."""
+    import torch
+
+    model = _model(folder)
     with torch.no_grad():
         return (
             model(
@@ -94,6 +119,37 @@ def transformers_logits(folder: Path, tokens: np.ndarray, positions: np.ndarray)
         )
 
 
+def transformers_greedy(folder: Path, asked: list[list[int]]) -> np.ndarray:
+    """Greedy continuations [prompts, `NEW_TOKENS`], each prompt alone; -1 after a stop token."""
+    import torch
+
+    model, found = _model(folder), np.full((len(asked), NEW_TOKENS), -1, np.int32)
+    for row, prompt in zip(found, asked, strict=True):
+        tokens = torch.tensor([prompt])
+        new = model.generate(
+            tokens,
+            attention_mask=torch.ones_like(tokens),
+            max_new_tokens=NEW_TOKENS,
+            do_sample=False,
+            eos_token_id=list(STOP),
+            pad_token_id=0,
+        )[0, tokens.shape[1] :]
+        row[: len(new)] = new.numpy()
+    return found
+
+
+def transformers_gradient(
+    folder: Path, tokens: np.ndarray, loss_mask: np.ndarray
+) -> dict[str, np.ndarray]:
+    """Gradient of the mean loss of the tokens in the mask, by the names of the files."""
+    import torch
+
+    model = _model(folder)
+    labels = torch.tensor(np.where(loss_mask, tokens, -100).astype(np.int64))
+    model(torch.tensor(tokens.astype(np.int64)), labels=labels).loss.backward()
+    return {name: np.asarray(leaf.grad) for name, leaf in model.named_parameters()}
+
+
 def regenerate() -> None:
     """Write `FILE` anew."""
     golden = {}
@@ -102,6 +158,11 @@ def regenerate() -> None:
             path = Path(folder) / name
             checkpoint.save(path, config, weights(config))
             golden[name] = transformers_logits(path, *inputs(config))
+            if name in GREEDY:
+                golden[f"greedy {name}"] = transformers_greedy(path, prompts(config))
+            if name == GRADIENT:
+                gradient = transformers_gradient(path, *examples(config))
+                golden |= {f"gradient {part}": values for part, values in gradient.items()}
     np.savez_compressed(FILE, **golden)
 
 
