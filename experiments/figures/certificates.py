@@ -44,7 +44,7 @@ def plot(tables: Mapping[str, pd.DataFrame]) -> Figure:
     # A checkpoint that was made from other data leaves all of the sample to test it.
     is_whole = bool(np.all(certificates["num_examples"] == certificates["data_size"]))
     held_out = "all n held out" if is_whole else "n / 2 held out"
-    prior = "checkpoint" if is_whole else "base"
+    prior = "checkpoint" if certificates["prior"].str.contains("checkpoint").any() else "base"
     names = [method for row in rows for method in row]
     handles = {}
     for row, shown in enumerate(rows):

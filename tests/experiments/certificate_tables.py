@@ -65,6 +65,7 @@ def certificate_table(
                 "num_examples": size // 2 if method in HALVED else size,
                 "num_fresh": 1000,
                 "is_monotone": level != max(levels),
+                "prior": "the base",
                 "ledger": ledger(method, len(cells)).to_json(),
             }
         )

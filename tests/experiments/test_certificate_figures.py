@@ -154,6 +154,14 @@ def test_rows_say_what_the_prior_has_seen(methods, said):
     assert texts == [[each] for each in said]
 
 
+def test_rows_of_a_checkpoint_say_so():
+    of_checkpoint = certificate_table(levels=(6,), sizes=(64, 256), methods=("checkpoint", "lora"))
+    of_checkpoint["prior"] = ["the checkpoint", "N(checkpoint, 0.1² I) on lora"] * 4
+    axes = drawn({"certificates": of_checkpoint}, "certificates").axes
+    texts = [" ".join(axis.texts[0].get_text().split()) for axis in axes]
+    assert texts == ["all n held out", "all n train; prior at the checkpoint"]
+
+
 def test_pieces_add_up_at_the_level_they_are_drawn_over(tables, figure_of):
     axes = grid(figure_of["certified_gaps"])
     certificates = tables["certificates"]

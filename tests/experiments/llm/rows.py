@@ -24,15 +24,20 @@ def write_rows(path: Path, number: int, *, levels: tuple[int, ...] = (1, 2), see
     return path
 
 
-def write_sums(path: Path, number: int) -> Path:
-    """Write `number` sums with the last steps of some repeated, as chats of some 50 tokens."""
+def write_sums(path: Path, number: int, *, levels: tuple[int, ...] = (), seed: int = 0) -> Path:
+    """Write `number` sums with the last steps of some repeated, as chats of some 50 tokens.
+
+    With `levels`, each states one of them, in turn.
+    """
     with path.open("w") as file:
         for index in range(number):
-            first, second = index % 7 + 1, index % 5 + 2
+            first, second = index % 7 + 1 + seed, index % 5 + 2
             worked = f"{first} + {second} = {first + second}. " + "So. " * (index % 4)
             messages = [
                 {"role": "user", "content": f"What is {first} + {second}?"},
                 {"role": "assistant", "content": f"{worked}\\boxed{{{first + second}}}"},
             ]
-            file.write(json.dumps({"messages": messages, "answer": str(first + second)}) + "\n")
+            row = {"messages": messages, "answer": str(first + second)}
+            stated = {"difficulty": levels[index % len(levels)]} if levels else {}
+            file.write(json.dumps(row | stated) + "\n")
     return path

@@ -15,14 +15,16 @@ from experiments.llm.data import Source, read
 from experiments.llm.evaluate import DecodingConfig
 from experiments.llm.finetune import TrainingConfig
 from experiments.llm.recipes import RECIPES
-from tests.experiments.llm.rows import write_rows
+from tests.experiments.llm.rows import write_sums
 
-QUICK = DecodingConfig(max_new_tokens=4, batch_size=8, prompt_multiple=512)
+QUICK = DecodingConfig(max_new_tokens=4, batch_size=8)
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory) -> Source:
-    return Source(str(write_rows(tmp_path_factory.mktemp("rows") / "rows.jsonl", 12)))
+    return Source(
+        str(write_sums(tmp_path_factory.mktemp("rows") / "rows.jsonl", 12, levels=(1, 2)))
+    )
 
 
 def test_prepare_says_what_there_is_and_others_read_it(tiny_folder, data, tmp_path, capsys):
@@ -41,10 +43,10 @@ def test_prepare_says_what_there_is_and_others_read_it(tiny_folder, data, tmp_pa
 
 
 def test_prepare_refuses_or_drops_what_is_too_long(tiny_folder, data, tmp_path, capsys):
-    with pytest.raises(ValueError, match="at most max_length 300 tokens, but"):
-        commands.prepare(str(tiny_folder), data, tmp_path, max_length=300)
+    with pytest.raises(ValueError, match="at most max_length 20 tokens, but"):
+        commands.prepare(str(tiny_folder), data, tmp_path, max_length=20)
     assert not (tmp_path / "problems.parquet").exists()
-    commands.prepare(str(tiny_folder), data, tmp_path, max_length=600, on_long="drop")
+    commands.prepare(str(tiny_folder), data, tmp_path, max_length=56, on_long="drop")
     assert "dropped" in capsys.readouterr().out
     report = json.loads((tmp_path / "report.json").read_text())
     (dropped,) = report["dropped"].values()
