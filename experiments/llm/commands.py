@@ -267,9 +267,10 @@ def finetune_checkpoint(
         if not len(rows):
             stated = sorted({op for op in problems.ops if op is not None})
             raise ValueError(f"difficulty must be one of those stated, {stated}, got {difficulty}")
-    if data_size is not None:
-        rows = nested(rows, data_size, seed=config.seed, stream=f"exact {difficulty}")
     encoded = _encoded(problems.take(rows), model, max_length, on_long)
+    if data_size is not None:
+        kept, stream = np.arange(len(encoded)), f"exact {difficulty}"
+        encoded = encoded.take(nested(kept, data_size, seed=config.seed, stream=stream))
     about = {
         "source": dataclasses.asdict(data),
         "difficulty": difficulty,

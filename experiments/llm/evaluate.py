@@ -341,17 +341,6 @@ def text_of(model: Model, continuation: Continuation) -> str:
     )
 
 
-def respond(
-    model: Model,
-    prompts: Sequence[Sequence[Message]],
-    config: DecodingConfig,
-    *,
-    advance: Callable[[int], object] = _ignore,
-) -> list[list[str]]:
-    """The texts of `decode`: for each prompt its samples."""
-    return decode(model, prompts, config, advance=advance).texts
-
-
 @dataclass(frozen=True)
 class Evaluation:
     """How a model did.

@@ -11,20 +11,17 @@ CONFIDENCE = 0.9
 """Coverage of the intervals."""
 
 
-def summarise(responses: pd.DataFrame, *, by_slice: bool = True) -> pd.DataFrame:
+def summarise(responses: pd.DataFrame) -> pd.DataFrame:
     """Pass rates of graded responses.
 
     Args:
       responses: see `experiments.llm.evaluate.Evaluation`.
-      by_slice: one row for each slice; else one for all problems, with no slice.
 
     Returns:
-      Columns slice, pass_at_1 (mean over problems and samples), low and high (see `pass_interval`),
-      num_examples (problems), num_samples (responses to each), share_truncated and
-      mean_response_tokens.
+      One row for each slice: slice, pass_at_1 (mean over problems and samples), low and high (see
+      `pass_interval`), num_examples (problems), num_samples (responses to each), share_truncated
+      and mean_response_tokens.
     """
-    if not by_slice:
-        responses = responses.assign(slice=pd.array([pd.NA] * len(responses), dtype="Int64"))
     rows = []
     for level, part in responses.groupby("slice", dropna=False, sort=True):
         correct = part.pivot(index="row", columns="sample", values="correct").to_numpy(bool)

@@ -120,6 +120,10 @@ def test_finetune_then_evaluate(tiny_folder, data, tmp_path, capsys):
     commands.finetune_checkpoint(str(tiny_folder), data, tmp_path / "run", **options)
     assert f"Checkpoint: {tmp_path / 'run' / 'model'}" in capsys.readouterr().out.replace("\n", "")
     assert json.loads((tmp_path / "run" / "manifest.json").read_text())["num_examples"] == 4
+    # What is too long is left out before the data size is counted.
+    dropping = options | {"max_length": 57, "on_long": "drop", "difficulty": None, "data_size": 8}
+    commands.finetune_checkpoint(str(tiny_folder), data, tmp_path / "fewer", **dropping)
+    assert json.loads((tmp_path / "fewer" / "manifest.json").read_text())["num_examples"] == 8
     commands.evaluate_checkpoint(
         str(tmp_path / "run" / "model"), data, tmp_path / "test", decoding=QUICK, dtype="float32"
     )

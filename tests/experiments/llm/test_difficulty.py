@@ -15,7 +15,7 @@ pytest.importorskip("transformers", reason="tokenizers need: pip install 'sweets
 from experiments.llm.data import Problems, read
 from experiments.llm.difficulty import measure
 from experiments.llm.encoding import encode
-from experiments.llm.evaluate import DecodingConfig, Model, respond
+from experiments.llm.evaluate import DecodingConfig, Model, decode
 from experiments.llm.grade import GraderConfig
 from experiments.llm.perplexity import perplexities
 from tests.experiments.llm.rows import write_rows
@@ -68,7 +68,7 @@ def test_pass_rate_is_the_share_of_samples_that_are_right(model, problems):
     # Short ones, to which one program answers.
     problems, model = problems.take([0, 2, 5, 7]), digits_alone(model)
     config = dataclasses.replace(DECODING, samples=SAMPLES, temperature=TEMPERATURE)
-    said = respond(model, problems.prompts, config)
+    said = decode(model, problems.prompts, config).texts
     asked = dataclasses.replace(problems, answers=[texts[0] for texts in said])
     console = quiet()
     table = measure(
