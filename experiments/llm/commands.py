@@ -184,7 +184,7 @@ def measure_difficulty(
 
 def _cut(
     measure: Measure,
-    values: pd.Series,
+    values: Any,
     number: int,
     edges: Sequence[float],
     dropped: tuple[float, float],

@@ -75,8 +75,12 @@ def test_a_mean_of_means_would_be_seen():
     parameters = initialise(DECODER, jax.random.key(0))
     tokens = batch(4)
     parts = (tokens.tokens, tokens.positions, tokens.loss_mask)
-    sum_up = jax.jit(lambda *rows: loss_sums(DECODER, parameters, *rows, "sft"))
-    sums = [sum_up(*rows) for rows in zip(*parts, strict=True)]
+
+    @jax.jit
+    def sums_of(tokens, positions, loss_mask):
+        return loss_sums(DECODER, parameters, tokens, positions, loss_mask, "sft")
+
+    sums = [sums_of(*rows) for rows in zip(*parts, strict=True)]
     mean_of_means = float(np.mean([loss.sum() / weight.sum() for loss, weight in sums]))
     _, _, losses = run(tokens, steps=1)
     assert abs(mean_of_means - losses[0]) > 1e-3
