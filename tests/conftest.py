@@ -3,12 +3,11 @@
 import os
 from pathlib import Path
 
-# Level 0 compiles several times as fast as the default, and runs what is tested here fast enough. A
-# flag that the user has set comes later, and wins.
+from tests.xla_flags import XLA_FLAGS
+
+# A flag that the user has set comes later, and wins.
 os.environ["XLA_FLAGS"] = (
-    "--xla_cpu_multi_thread_eigen=false --xla_force_host_platform_device_count=2 "
-    "--xla_backend_optimization_level=0 --xla_cpu_enable_concurrency_optimized_scheduler=false "
-    + os.environ.get("XLA_FLAGS", "")
+    f"{XLA_FLAGS} --xla_force_host_platform_device_count=2 {os.environ.get('XLA_FLAGS', '')}"
 )
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 

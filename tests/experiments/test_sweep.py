@@ -28,6 +28,7 @@ from synth.decoder import initialise
 from synth.task import TextExample, TextTask, check_difficulty
 from synth.tasks import make_task
 from tests.experiments.tiny import TINY, tiny
+from tests.xla_flags import XLA_FLAGS
 
 KEYS = ["base_seed", "seed", "train_mixture", "loss", "difficulty", "data_size", "learning_rate"]
 
@@ -454,11 +455,11 @@ from tests.experiments.tiny import TINY
 assert jax.local_device_count() == 1
 run_sweep(TINY, Path(sys.argv[1]), recipe="tiny", preset="test")
 """
-    flags = "--xla_force_host_platform_device_count=1 --xla_cpu_multi_thread_eigen=false"
+    flags = f"{XLA_FLAGS} --xla_force_host_platform_device_count=1"
     subprocess.run(
         [sys.executable, "-c", script, str(tmp_path / "run")],
         cwd=Path(__file__).parents[2],
-        env=os.environ | {"XLA_FLAGS": flags + " --xla_backend_optimization_level=1"},
+        env=os.environ | {"XLA_FLAGS": flags},
         check=True,
     )
     assert_same_results(read_table(tmp_path / "run"), table)

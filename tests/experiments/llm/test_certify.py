@@ -423,7 +423,7 @@ def test_figures_draw_from_the_tables(out, table, tmp_path):
     axes = figures.FIGURES["certificates"].plot(tables).axes
     assert [axis.get_title() for axis in axes[:2]] == ["difficulty 1", "difficulty 2"]
     texts = [" ".join(text.get_text().split()) for axis in axes for text in axis.texts]
-    assert texts == ["all n held out", "all n train; prior at the base"]
+    assert texts == ["all n held out", "all n train; prior at the checkpoint"]
 
 
 # Carrying on.

@@ -30,6 +30,7 @@ from experiments.llm.encoding import Encoded, encode
 from experiments.llm.finetune import TrainingConfig, finetune
 from experiments.llm.sharding import make_mesh
 from experiments.llm.tokenizer import load_tokenizer
+from tests.xla_flags import XLA_FLAGS
 
 CACHE = Path(__file__).parents[3] / ".cache" / "jax"
 
@@ -156,11 +157,7 @@ def _main(
 ) -> None:
     """In the new process, before JAX looks for devices."""
     warnings.simplefilter("error")
-    os.environ["XLA_FLAGS"] = (
-        "--xla_cpu_multi_thread_eigen=false --xla_backend_optimization_level=1 "
-        "--xla_cpu_enable_concurrency_optimized_scheduler=false "
-        f"--xla_force_host_platform_device_count={devices}"
-    )
+    os.environ["XLA_FLAGS"] = f"{XLA_FLAGS} --xla_force_host_platform_device_count={devices}"
     jax.config.update("jax_platforms", "cpu")
     jax.config.update("jax_compilation_cache_dir", str(CACHE))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
