@@ -279,6 +279,8 @@ def print_headline(table: pd.DataFrame) -> None:
 
 def _joined(arguments: list[str]) -> list[str]:
     """The arguments, with the words of a command of two words as one."""
+    if arguments[:1] == ["llm"] and (len(arguments) == 1 or arguments[1].startswith("-")):
+        return ["--help"]
     is_two = arguments[:1] == ["llm"] or arguments[:2] in (
         ["tasks", "export"],
         ["tasks", "gallery"],
@@ -323,7 +325,7 @@ def main() -> None:
         console.print(f"[bold red]error:[/bold red] {escape(str(error))}", highlight=False)
         sys.exit(2)
     except KeyboardInterrupt:
-        console.print("Interrupted; run the same command again to carry on.")
+        console.print("Interrupted; what keeps a run directory carries on with the same command.")
         sys.exit(130)
 
 

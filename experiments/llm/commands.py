@@ -18,7 +18,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from experiments import figures
+from experiments import checkpoint, figures
 from experiments.llm import agreement, buckets, difficulty
 from experiments.llm.buckets import Buckets, Measure
 from experiments.llm.certify import CertifyConfig, certify_checkpoint
@@ -292,7 +292,8 @@ def evaluate_checkpoint(
 ) -> None:
     """Ask a checkpoint problems, and say how often it is right, by stated difficulty.
 
-    Writes OUT/slices.parquet and OUT/responses.parquet.
+    Writes OUT/slices.parquet, OUT/responses.parquet and, to say how they came about,
+    OUT/evaluation.json.
 
     Args:
       model: folder or hub id.
@@ -320,6 +321,16 @@ def evaluate_checkpoint(
         )
     _write(found.table, out / "slices.parquet")
     _write(found.responses, out / "responses.parquet")
+    about = {
+        "model": model,
+        "data": dataclasses.asdict(data),
+        "grader": dataclasses.asdict(grader),
+        "decoding": dataclasses.asdict(decoding),
+        "dtype": dtype,
+    }
+    write_atomically(
+        out / "evaluation.json", lambda path: path.write_text(json.dumps(about, indent=1) + "\n")
+    )
     _print(found.table)
     console.print("pass_at_1 with 90% intervals of its value on the problems' distribution.")
     console.print(f"Tables: {out / 'slices.parquet'}, {out / 'responses.parquet'}")
@@ -344,22 +355,30 @@ def certify_problems(
       data: the problems.
       out: directory of the run.
       trained_by: directory of the ``sweetspot llm finetune`` that made the checkpoint from these
-        problems; what it trained on is left out.
+        problems; what it trained on is left out. Default: the folder that the checkpoint is in,
+        where that is one.
       max_length: tokens of an example at most; longer ones are left out.
       config: what to certify.
       devices: of the mesh.
     """
     problems = data.read()
-    rows_trained_on: list[int] = []
+    stated, rows_trained_on = json.loads(json.dumps(dataclasses.asdict(data))), list[int]()
+    beside = Path(model).parent
+    if trained_by is None and (beside / "manifest.json").is_file():
+        # The checkpoint of a run of ours: what it was trained on is known.
+        trained_by = beside if read_manifest(beside).get("source") == stated else None
     if trained_by is not None:
         manifest = read_manifest(trained_by)
-        if manifest.get("source") != json.loads(json.dumps(dataclasses.asdict(data))):
+        if manifest.get("source") != stated:
             raise ValueError(
                 f"trained_by must be a fine-tuning on the same problems, {data}, got one on "
                 f"{manifest.get('source')}"
             )
         rows_trained_on = manifest["rows"]
+        console.print(f"{len(rows_trained_on)} problems that it was trained on are left out.")
     rows = np.setdiff1d(np.arange(len(problems)), rows_trained_on)
+    if not len(rows):
+        raise ValueError(f"source must hold problems beside those that {trained_by} trained on")
     encoded = _encoded(problems.take(rows), model, max_length, "drop")
     encoded = dataclasses.replace(encoded, rows=rows[encoded.rows])
     levels = np.array([problems.ops[row] or 0 for row in encoded.rows])
@@ -382,11 +401,13 @@ def certify_problems(
 
 
 def _encoded(problems: Problems, model: str, max_length: int, on_long: OnLong) -> Encoded:
-    """Tokens of problems; what was dropped or truncated is said."""
+    """Tokens of problems, within the context of the checkpoint; what was cut or dropped is said."""
     with warnings.catch_warnings():
         # What it warns of is said in the next line, whatever it is.
         warnings.simplefilter("ignore", UserWarning)
-        encoded = encode(problems, load_tokenizer(model), max_length=max_length, on_long=on_long)
+        tokenizer, context = load_tokenizer(model), checkpoint.read_config(model).max_positions
+        most = min(max_length, context)
+        encoded = encode(problems, tokenizer, max_length=most, on_long=on_long)
     console.print(f"{problems.name}: {encoded.report}", highlight=False)
     return encoded
 

@@ -342,7 +342,10 @@ def _letter(answer: Any, choices: Sequence[tuple[str, str]]) -> str:
     if str(value) in labels:
         return LETTERS[labels.index(str(value))]
     if not isinstance(value, int):
-        return _text(value)
+        text = _text(value)
+        if len(text) == 1 and text in LETTERS[len(choices) :]:
+            raise ValueError(f"answers must be one of {len(choices)} choices, got {text!r}")
+        return text
     if not 0 <= value < len(choices):
         raise ValueError(f"answers that number choices must be 0 to {len(choices) - 1}: {value}")
     return LETTERS[value]

@@ -92,7 +92,8 @@ class ScanConfig:
       learning_rates: one for each loss.
       seeds: members of each cell; each draws its own data.
       training: of every member; loss, learning rate and seed are the member's.
-      max_length: tokens of an example at most; longer ones are dropped and counted.
+      max_length: tokens of an example at most, or the checkpoint's context if that is shorter;
+        longer ones are dropped and counted.
       risk_examples: problems behind train risk and in-distribution risk; that many of each
         selection are held out from training.
       test_examples: problems of each test level at most; 0 for all.

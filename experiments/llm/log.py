@@ -76,7 +76,7 @@ def open_log(tracker: Tracker, directory: Path, settings: Mapping[str, Any]) -> 
       settings: what to show beside the curves; ``id`` names the run.
 
     Raises:
-      ValueError: if the tracker is unknown, or its package is not installed.
+      ValueError: if the tracker is unknown, its package is not installed, or it cannot begin.
     """
     if tracker not in TRACKERS:
         raise ValueError(f"tracker must be one of {tuple(TRACKERS)}, got {tracker!r}")
@@ -86,3 +86,6 @@ def open_log(tracker: Tracker, directory: Path, settings: Mapping[str, Any]) -> 
         raise ValueError(
             f"tracker {tracker!r} needs: pip install 'sweetspot[logging]' ({error})"
         ) from error
+    # Whatever the library finds missing, such as a key.
+    except Exception as error:
+        raise ValueError(f"tracker {tracker!r} cannot begin: {error}") from error

@@ -114,9 +114,8 @@ class ScanData:
         with warnings.catch_warnings():
             # What it warns of is said in the next line, whatever it is.
             warnings.simplefilter("ignore", UserWarning)
-            encoded = encode(
-                problems, self.tokenizer, max_length=self.config.max_length, on_long="drop"
-            )
+            most = min(self.config.max_length, self._decoder.max_positions)
+            encoded = encode(problems, self.tokenizer, max_length=most, on_long="drop")
         self._console.print(f"{problems.name}: {encoded.report}", highlight=False)
         check_tokens(encoded, self._decoder)
         return encoded
@@ -243,8 +242,9 @@ class ScanData:
         if amounts.sum() < member.data_size:
             raise ValueError(
                 f"level {member.difficulty} ({member.selection}) must have {member.data_size} "
-                f"{unit} to train on and {held_out} problems to hold out, got {amounts.sum()} "
-                f"{unit} beside those held out"
+                f"{unit} to train on (data_sizes) and {held_out} problems to hold out "
+                f"(risk_examples), got {len(order)} problems in all, with {amounts.sum()} {unit} "
+                f"beside those held out"
             )
         affordable = int(np.searchsorted(amounts.cumsum(), member.data_size, side="right"))
         return pool[: max(1, affordable)], fresh

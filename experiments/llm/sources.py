@@ -134,7 +134,7 @@ def _explained(source: PathLike, error: Exception, is_local: bool) -> Exception:
     from datasets.exceptions import DatasetGenerationError
 
     # An empty file stops the iteration; other errors come before any file is opened.
-    if is_local and isinstance(error, DatasetGenerationError | StopIteration):
+    if is_local and isinstance(error, DatasetGenerationError | StopIteration | ValueError):
         path = Path(source)
         files = sorted(path.rglob("*.json*")) if path.is_dir() else _files(str(source))
         if fault := next(filter(None, map(_broken_line, files)), None):

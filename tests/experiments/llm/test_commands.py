@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 
 from experiments.llm import commands
+from experiments.llm.certify import CertifyConfig
 from experiments.llm.data import Source, read
 from experiments.llm.evaluate import DecodingConfig
 from experiments.llm.finetune import TrainingConfig
@@ -127,6 +128,11 @@ def test_finetune_then_evaluate(tiny_folder, data, tmp_path, capsys):
     commands.evaluate_checkpoint(
         str(tmp_path / "run" / "model"), data, tmp_path / "test", decoding=QUICK, dtype="float32"
     )
+    about = json.loads((tmp_path / "test" / "evaluation.json").read_text())
+    assert (about["model"], about["decoding"]["max_new_tokens"]) == (
+        str(tmp_path / "run" / "model"),
+        4,
+    )
     slices = pd.read_parquet(tmp_path / "test" / "slices.parquet")
     assert slices["slice"].tolist() == [1, 2]
     assert len(pd.read_parquet(tmp_path / "test" / "responses.parquet")) == 12
@@ -134,6 +140,23 @@ def test_finetune_then_evaluate(tiny_folder, data, tmp_path, capsys):
         ValueError, match=r"difficulty must be one of those stated, \[1, 2\], got 9"
     ):
         commands.finetune_checkpoint(str(tiny_folder), data, tmp_path / "other", difficulty=9)
+
+
+def test_what_a_checkpoint_was_trained_on_is_not_certified(tiny_folder, data, tmp_path, capsys):
+    """Without being told: the run's manifest lies beside the checkpoint."""
+    config = TrainingConfig(
+        compute=1, compute_unit="steps", batch_size=4, dtype="float32", checkpoint_every=0
+    )
+    for size in (4, 12):
+        out = tmp_path / str(size)
+        commands.finetune_checkpoint(str(tiny_folder), data, out, data_size=size, config=config)
+    points = CertifyConfig(methods=("checkpoint",), data_sizes=(2,))
+    commands.certify_problems(
+        str(tmp_path / "4" / "model"), data, tmp_path / "bound", config=points
+    )
+    assert "4 problems that it was trained on are left out" in capsys.readouterr().out
+    with pytest.raises(ValueError, match=r"must hold problems beside those that .*12 trained on"):
+        commands.certify_problems(str(tmp_path / "12" / "model"), data, tmp_path / "no")
 
 
 def test_recipes_state_command_device_cost_and_numbers():

@@ -249,6 +249,20 @@ def test_a_broken_line_is_named_by_its_number(tmp_path, number):
         read(path)
 
 
+def test_a_line_that_ends_before_a_value_is_named(tmp_path):
+    """The reader of `datasets` finds this one in another way."""
+    path, (first, *_) = tmp_path / "broken.jsonl", [json.dumps(row) for row in PAIRS]
+    path.write_text(f'{first}\n{{"problem": "p", "solution": \n{first}\n')
+    with pytest.raises(ValueError, match=r"line 2 of '.*broken.jsonl' is not JSON"):
+        read(path)
+
+
+def test_an_answer_that_is_no_choice_is_refused(tmp_path):
+    row = {"question": "Sky?", "choices": ["red", "blue"], "answer": "E"}
+    with pytest.raises(ValueError, match="answers must be one of 2 choices, got 'E'"):
+        read(write(tmp_path / "rows.jsonl", [row]))
+
+
 def test_a_file_that_breaks_off_is_refused(tmp_path):
     path = write(tmp_path / "cut.jsonl", PAIRS)
     path.write_text(path.read_text()[:-8])
