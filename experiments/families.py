@@ -8,7 +8,6 @@ Imports no JAX, so that figures may use it.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,13 @@ import pandas as pd
 
 from experiments import optimum
 from experiments.optimum import Shift, Study
-from experiments.results import ResultsError, read_manifest, read_table, write_atomically
+from experiments.results import (
+    ResultsError,
+    read_manifest,
+    read_table,
+    write_atomically,
+    write_json,
+)
 
 HOLDS = 0.95
 FAILS = 0.5
@@ -61,10 +66,7 @@ def write_families(directories: Sequence[Path], out: Path) -> pd.DataFrame:
     write_atomically(
         Path(out) / "families.parquet", lambda path: table.to_parquet(path, index=False)
     )
-    write_atomically(
-        Path(out) / "manifest.json",
-        lambda path: path.write_text(json.dumps(manifest, indent=1) + "\n"),
-    )
+    write_json(Path(out) / "manifest.json", manifest)
     return table
 
 

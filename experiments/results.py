@@ -66,7 +66,8 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
         raise
 
 
-def _write_json(path: Path, content: Mapping[str, Any]) -> None:
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write JSON that people read, as `write_atomically`."""
     write_atomically(path, lambda p: p.write_text(json.dumps(content, indent=1) + "\n"))
 
 
@@ -153,7 +154,7 @@ class Run:
 
     def update_manifest(self, **fields: Any) -> None:
         """Replace top-level fields of the manifest."""
-        _write_json(self.directory / "manifest.json", self.manifest | fields)
+        write_json(self.directory / "manifest.json", self.manifest | fields)
 
     def pin(self, name: str, value: Any) -> None:
         """Write a field of the manifest that must not change any more.
@@ -239,7 +240,7 @@ def open_run(directory: Path, identity: Mapping[str, Any]) -> Iterator[Run]:
                     + ". Choose another directory, or repeat the command of that run."
                 )
         else:
-            _write_json(directory / "manifest.json", {**identity, "status": "running"})
+            write_json(directory / "manifest.json", {**identity, "status": "running"})
         yield Run(directory)
 
 

@@ -52,15 +52,15 @@ def plot(tables: Mapping[str, pd.DataFrame]) -> Figure:
                 limits.index, 1.25 * limits, "^", color=style.INK, markersize=5, linestyle="none"
             )
         axis.axhline(1.0, color=style.INK, linewidth=1.0)
-        axis.yaxis.set_major_formatter(lambda value, _: f"{value:g}×")
         style.size_axis(axis, sorted(certificates["data_size"].unique()))
         axis.tick_params(axis="x", labelrotation=60)
-    if axes[0, 0].get_ylim()[1] > TICKS[1]:
-        for axis in axes[0]:
+    is_wide = axes[0, 0].get_ylim()[1] > TICKS[1]
+    for axis in axes[0]:
+        if is_wide:
             axis.set_yscale("log")
             axis.yaxis.set_major_locator(FixedLocator(TICKS))
             axis.yaxis.set_minor_locator(NullLocator())
-            axis.yaxis.set_major_formatter(lambda value, _: f"{value:g}×")
+        axis.yaxis.set_major_formatter(lambda value, _: f"{value:g}×")
     style.outer_labels(axes, "examples n", "certificate / measured risk")
     handles = [
         *(

@@ -120,6 +120,13 @@ class Buckets:
             )
         return cls(measure, edges)
 
+    @classmethod
+    def cut(
+        cls, measure: Measure, values: Any, number: int, edges: Sequence[float] = ()
+    ) -> Buckets:
+        """Those of `fixed` where edges are given, else those of `quantiles`."""
+        return cls.fixed(measure, edges) if edges else cls.quantiles(measure, values, number)
+
     @property
     def number(self) -> int:
         """How many buckets there are."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -24,7 +23,7 @@ from experiments.llm.buckets import Buckets, Measure
 from experiments.llm.certify import CertifyConfig, certify_checkpoint
 from experiments.llm.data import Problems, Source
 from experiments.llm.distributed import Processes, is_first
-from experiments.llm.encoding import Encoded, OnLong, encode
+from experiments.llm.encoding import Encoded, OnLong, encode_within
 from experiments.llm.evaluate import DecodingConfig, Model, evaluate
 from experiments.llm.finetune import TrainingConfig, finetune
 from experiments.llm.grade import GraderConfig
@@ -35,7 +34,7 @@ from experiments.llm.recipes import RECIPES
 from experiments.llm.scan import run_scan
 from experiments.llm.sharding import Devices
 from experiments.llm.tokenizer import load_tokenizer
-from experiments.results import read_manifest, read_tables, write_atomically
+from experiments.results import read_manifest, read_tables, write_atomically, write_json
 from synth.decoder import Dtype
 
 console = Console()
@@ -78,9 +77,7 @@ def prepare(
         "solution_tokens": _spread(encoded.solution_lengths),
         "prompt_tokens": _spread(encoded.prompt_lengths),
     }
-    write_atomically(
-        out / "report.json", lambda path: path.write_text(json.dumps(report, indent=1) + "\n")
-    )
+    write_json(out / "report.json", report)
     shown = Table("tokens", "least", "median", "mean", "most", box=box.SIMPLE)
     for name in ("prompt_tokens", "solution_tokens"):
         shown.add_row(name.split("_")[0], *(f"{value:g}" for value in report[name].values()))
@@ -194,9 +191,7 @@ def _cut(
     kept = buckets.window(measure, values, drop_easiest=easiest, drop_hardest=hardest)
     if measure == "op":
         return kept, None
-    if edges:
-        return kept, Buckets.fixed(measure, edges)
-    return kept, Buckets.quantiles(measure, values[kept], number)
+    return kept, Buckets.cut(measure, values[kept], number, edges)
 
 
 def _write_buckets(
@@ -328,9 +323,7 @@ def evaluate_checkpoint(
         "decoding": dataclasses.asdict(decoding),
         "dtype": dtype,
     }
-    write_atomically(
-        out / "evaluation.json", lambda path: path.write_text(json.dumps(about, indent=1) + "\n")
-    )
+    write_json(out / "evaluation.json", about)
     _print(found.table)
     console.print("pass_at_1 with 90% intervals of its value on the problems' distribution.")
     console.print(f"Tables: {out / 'slices.parquet'}, {out / 'responses.parquet'}")
@@ -362,23 +355,11 @@ def certify_problems(
       devices: of the mesh.
     """
     problems = data.read()
-    stated, rows_trained_on = json.loads(json.dumps(dataclasses.asdict(data))), list[int]()
-    beside = Path(model).parent
-    if trained_by is None and (beside / "manifest.json").is_file():
-        # The checkpoint of a run of ours: what it was trained on is known.
-        trained_by = beside if read_manifest(beside).get("source") == stated else None
-    if trained_by is not None:
-        manifest = read_manifest(trained_by)
-        if manifest.get("source") != stated:
-            raise ValueError(
-                f"trained_by must be a fine-tuning on the same problems, {data}, got one on "
-                f"{manifest.get('source')}"
-            )
-        rows_trained_on = manifest["rows"]
-        console.print(f"{len(rows_trained_on)} problems that it was trained on are left out.")
+    rows_trained_on = _rows_trained_on(data, Path(model).parent, trained_by)
     rows = np.setdiff1d(np.arange(len(problems)), rows_trained_on)
     if not len(rows):
-        raise ValueError(f"source must hold problems beside those that {trained_by} trained on")
+        by = trained_by or Path(model).parent
+        raise ValueError(f"source must hold problems beside those that {by} trained on")
     encoded = _encoded(problems.take(rows), model, max_length, "drop")
     encoded = dataclasses.replace(encoded, rows=rows[encoded.rows])
     levels = np.array([problems.ops[row] or 0 for row in encoded.rows])
@@ -400,16 +381,33 @@ def certify_problems(
     console.print(f"Table: {out / 'certificates.parquet'}")
 
 
+def _rows_trained_on(data: Source, beside: Path, trained_by: Path | None) -> list[int]:
+    """Rows of the problems that a fine-tuning saw: the one named, or the one of the checkpoint."""
+    run = trained_by or beside
+    if trained_by is None and not (run / "manifest.json").is_file():
+        return []
+    manifest = read_manifest(run)
+    if manifest.get("source") != json.loads(json.dumps(dataclasses.asdict(data))):
+        if trained_by is None:
+            return []
+        raise ValueError(
+            f"trained_by must be a fine-tuning on the same problems, {data}, got one on "
+            f"{manifest.get('source')}"
+        )
+    console.print(f"{len(manifest['rows'])} problems that it was trained on are left out.")
+    return manifest["rows"]
+
+
 def _encoded(problems: Problems, model: str, max_length: int, on_long: OnLong) -> Encoded:
-    """Tokens of problems, within the context of the checkpoint; what was cut or dropped is said."""
-    with warnings.catch_warnings():
-        # What it warns of is said in the next line, whatever it is.
-        warnings.simplefilter("ignore", UserWarning)
-        tokenizer, context = load_tokenizer(model), checkpoint.read_config(model).max_positions
-        most = min(max_length, context)
-        encoded = encode(problems, tokenizer, max_length=most, on_long=on_long)
-    console.print(f"{problems.name}: {encoded.report}", highlight=False)
-    return encoded
+    """Problems for a checkpoint, see `encode_within`."""
+    return encode_within(
+        problems,
+        load_tokenizer(model),
+        context=checkpoint.read_config(model).max_positions,
+        max_length=max_length,
+        on_long=on_long,
+        console=console,
+    )
 
 
 def _write(table: pd.DataFrame, path: Path) -> None:

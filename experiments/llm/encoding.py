@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 from jaxtyping import Int
+from rich.console import Console
 
 from experiments.llm.data import Problems
 from experiments.llm.tokenizer import Closing, closing, encode_texts, has_thoughts, render
@@ -165,6 +166,25 @@ def encode(
         report,
         np.maximum(lengths[kept] - max_length, 0),
     )
+
+
+def encode_within(
+    problems: Problems,
+    tokenizer: PreTrainedTokenizerFast,
+    *,
+    context: int,
+    max_length: int,
+    on_long: OnLong,
+    console: Console,
+) -> Encoded:
+    """`encode` for a model with a context of so many tokens; the report goes to the console."""
+    with warnings.catch_warnings():
+        # What it warns of is said in the next line, whatever it is.
+        warnings.simplefilter("ignore", UserWarning)
+        most = min(max_length, context)
+        encoded = encode(problems, tokenizer, max_length=most, on_long=on_long)
+    console.print(f"{problems.name}: {encoded.report}", highlight=False)
+    return encoded
 
 
 def _tokens(

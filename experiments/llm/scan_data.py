@@ -8,7 +8,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import warnings
 from pathlib import Path
 
 import numpy as np
@@ -22,9 +21,9 @@ from experiments.export import Stream
 from experiments.llm.buckets import Buckets, levels
 from experiments.llm.data import Problems, read
 from experiments.llm.difficulty import OF_MODEL, measure
-from experiments.llm.encoding import Encoded, encode
+from experiments.llm.encoding import Encoded, encode_within
 from experiments.llm.evaluate import Model, check_prompts
-from experiments.llm.finetune import check_tokens, make_loader
+from experiments.llm.finetune import check_tokens
 from experiments.llm.grade import check_solutions, references
 from experiments.llm.grid import Member, ScanConfig
 from experiments.llm.loader import nested
@@ -111,12 +110,14 @@ class ScanData:
         return self.config.measure in OF_MODEL
 
     def _encoded(self, problems: Problems) -> Encoded:
-        with warnings.catch_warnings():
-            # What it warns of is said in the next line, whatever it is.
-            warnings.simplefilter("ignore", UserWarning)
-            most = min(self.config.max_length, self._decoder.max_positions)
-            encoded = encode(problems, self.tokenizer, max_length=most, on_long="drop")
-        self._console.print(f"{problems.name}: {encoded.report}", highlight=False)
+        encoded = encode_within(
+            problems,
+            self.tokenizer,
+            context=self._decoder.max_positions,
+            max_length=self.config.max_length,
+            on_long="drop",
+            console=self._console,
+        )
         check_tokens(encoded, self._decoder)
         return encoded
 
@@ -134,12 +135,8 @@ class ScanData:
         train, test = self._measured(model)
         buckets = None
         if config.measure != "op":
-            name = config.measure
-            buckets = (
-                Buckets.fixed(name, config.edges)
-                if config.edges
-                else Buckets.quantiles(name, train[name], config.buckets)
-            )
+            values = train[config.measure]
+            buckets = Buckets.cut(config.measure, values, config.buckets, config.edges)
             self.run.update_manifest(
                 buckets=dataclasses.asdict(buckets), buckets_in_words=buckets.describe()
             )
@@ -185,13 +182,12 @@ class ScanData:
         return np.concatenate(found)
 
     def _check_members(self) -> None:
-        """Refuse what a member could not be trained on or asked; say what there is."""
+        """Refuse levels with too few problems, and prompts too long to ask; say what there is."""
         config = self.config
         asked: set[int] = set()
         for member in config.members:
             rows, fresh = self.rows(member)
             asked.update(rows[: config.risk_examples].tolist(), fresh.tolist())
-            make_loader(self.encoded.take(rows), config.training, mesh=self._mesh)
         thinking = config.decoding.thinking
         tests = [
             prompt_tokens(self.tokenizer, self.test.prompts[row], thinking=thinking)

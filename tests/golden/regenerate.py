@@ -90,7 +90,8 @@ def examples(config: DecoderConfig) -> tuple[np.ndarray, np.ndarray]:
     return tokens, random.rand(*tokens.shape) < 0.3
 
 
-def _model(folder: Path) -> Any:
+def transformers_model(folder: Path) -> Any:
+    """A checkpoint folder in `transformers`, float32."""
     import torch
     import transformers
 
@@ -103,7 +104,7 @@ def transformers_logits(folder: Path, tokens: np.ndarray, positions: np.ndarray)
     """Logits [length, vocab] that `transformers` computes with a checkpoint folder, float32."""
     import torch
 
-    model = _model(folder)
+    model = transformers_model(folder)
     with torch.no_grad():
         return (
             model(
@@ -119,19 +120,24 @@ def transformers_logits(folder: Path, tokens: np.ndarray, positions: np.ndarray)
         )
 
 
-def transformers_greedy(folder: Path, asked: list[list[int]]) -> np.ndarray:
-    """Greedy continuations [prompts, `NEW_TOKENS`], each prompt alone; -1 after a stop token."""
+def transformers_greedy(
+    folder: Path,
+    asked: list[list[int]],
+    stop: tuple[int, ...] = STOP,
+    new_tokens: int = NEW_TOKENS,
+) -> np.ndarray:
+    """Greedy continuations [prompts, new_tokens], each prompt alone; -1 after a stop token."""
     import torch
 
-    model, found = _model(folder), np.full((len(asked), NEW_TOKENS), -1, np.int32)
+    model, found = transformers_model(folder), np.full((len(asked), new_tokens), -1, np.int32)
     for row, prompt in zip(found, asked, strict=True):
         tokens = torch.tensor([prompt])
         new = model.generate(
             tokens,
             attention_mask=torch.ones_like(tokens),
-            max_new_tokens=NEW_TOKENS,
+            max_new_tokens=new_tokens,
             do_sample=False,
-            eos_token_id=list(STOP),
+            eos_token_id=list(stop),
             pad_token_id=0,
         )[0, tokens.shape[1] :]
         row[: len(new)] = new.numpy()
@@ -144,7 +150,7 @@ def transformers_gradient(
     """Gradient of the mean loss of the tokens in the mask, by the names of the files."""
     import torch
 
-    model = _model(folder)
+    model = transformers_model(folder)
     labels = torch.tensor(np.where(loss_mask, tokens, -100).astype(np.int64))
     model(torch.tensor(tokens.astype(np.int64)), labels=labels).loss.backward()
     return {name: np.asarray(leaf.grad) for name, leaf in model.named_parameters()}

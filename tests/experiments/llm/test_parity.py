@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -13,10 +12,10 @@ from safetensors.numpy import load_file
 
 from experiments import checkpoint
 from experiments.llm import lora
-from experiments.llm.loss import loss_sums
 from synth.decoder import Lora, logits
-from synth.generate import generate_batch, prompt_batches
+from tests.experiments.llm.agree import check_gradient, check_greedy
 from tests.experiments.llm.conftest import CASES
+from tests.golden import regenerate as golden
 
 pytestmark = pytest.mark.slow
 
@@ -24,17 +23,9 @@ LENGTH = 150
 batch_logits = jax.jit(jax.vmap(logits, (None, None, 0, 0)), static_argnums=0)
 
 
-def reference(torch, folder) -> Any:
-    import transformers
-
-    return transformers.AutoModelForCausalLM.from_pretrained(
-        folder, dtype=torch.float32, attn_implementation="eager"
-    ).eval()
-
-
 def reference_logits(torch, folder, tokens):
     with torch.no_grad():
-        return reference(torch, folder)(torch.tensor(tokens)).logits.numpy()
+        return golden.transformers_model(folder)(torch.tensor(tokens)).logits.numpy()
 
 
 def our_logits(config, parameters, tokens):
@@ -73,8 +64,8 @@ def test_logits_and_round_trip(name, torch, reference_folder, tokens, tmp_path, 
 
 def test_bfloat16_round_trip_by_value(torch, reference_folder, tmp_path):
     folder = reference_folder("qwen2")
-    reference(torch, folder).to(torch.bfloat16).save_pretrained(tmp_path / "half")
-    theirs = reference(torch, tmp_path / "half").state_dict()
+    golden.transformers_model(folder).to(torch.bfloat16).save_pretrained(tmp_path / "half")
+    theirs = golden.transformers_model(tmp_path / "half").state_dict()
     for dtype in (None, jnp.float32):
         config, parameters = checkpoint.load(tmp_path / "half", dtype=dtype)
         checkpoint.save(tmp_path / str(dtype), config, parameters, dtype=jnp.bfloat16)
@@ -91,67 +82,26 @@ PROMPT_LENGTHS = [1 + (7 * row) % 41 for row in range(20)]
 @pytest.mark.parametrize("name", ["qwen2-tied", "qwen3", "llama3-rope"])
 def test_greedy_decoding_of_20_prompts_in_one_batch(name, torch, reference_folder):
     folder = reference_folder(name)
-    model = reference(torch, folder)
     random = np.random.RandomState(1)
     prompts = [random.randint(3, 97, length).tolist() for length in PROMPT_LENGTHS]
     assert len(set(PROMPT_LENGTHS)) == 20
-    stop, new_tokens = (2, 5, 17), 24
-    (batch,) = prompt_batches(prompts, batch_size=20, multiple=48)
-    config, parameters = checkpoint.load(folder)
-    decode = jax.jit(generate_batch, static_argnums=0, static_argnames=("max_new_tokens", "stop"))
-    found, lengths = decode(
-        config, parameters, batch.prompts, batch.lengths, max_new_tokens=new_tokens, stop=stop
-    )
-    ended = 0
-    for row, tokens, length in zip(batch.rows, found, lengths, strict=True):
-        prompt = torch.tensor([prompts[row]])
-        expected = model.generate(
-            prompt,
-            attention_mask=torch.ones_like(prompt),
-            max_new_tokens=new_tokens,
-            do_sample=False,
-            eos_token_id=list(stop),
-            pad_token_id=0,
-        )[0, prompt.shape[1] :].tolist()
-        assert tokens[:length].tolist() == expected
-        assert not np.asarray(tokens[length:]).any()
-        ended += expected[-1] in stop
-    assert 0 < ended < 20
+    stop = (2, 5, 17)
+    expected = golden.transformers_greedy(folder, prompts, stop, 24)
+    check_greedy(*checkpoint.load(folder), prompts, expected, stop)
 
 
 def test_gradient_of_the_sft_loss(torch, reference_folder, tokens, tmp_path):
-    """Every parameter's gradient, through the names of the files."""
     folder = reference_folder("qwen2")
     loss_mask = np.random.RandomState(2).rand(*tokens.shape) < 0.3
-    model = reference(torch, folder)
-    labels = torch.tensor(np.where(loss_mask, tokens, -100))
-    model(torch.tensor(tokens), labels=labels).loss.backward()
-    theirs = {name: np.asarray(leaf.grad) for name, leaf in model.named_parameters()}
-
-    config, parameters = checkpoint.load(folder)
-    positions = jnp.broadcast_to(jnp.arange(LENGTH), tokens.shape)
-
-    @jax.jit
-    @jax.grad
-    def gradient(parameters):
-        total, weight = loss_sums(
-            config,
-            parameters,
-            jnp.asarray(tokens),
-            positions,
-            jnp.asarray(loss_mask),
-            "sft",
-            chunk_tokens=64,
-        )
-        return total.sum() / weight.sum()
-
-    checkpoint.save(tmp_path / "gradient", config, gradient(parameters))
-    ours = load_file(tmp_path / "gradient" / "model.safetensors")
-    assert ours.keys() == theirs.keys()
-    for name, expected in theirs.items():
-        scale = np.linalg.norm(expected)
-        assert scale > 0
-        assert np.linalg.norm(ours[name] - expected) < 1e-4 * scale, name
+    expected = golden.transformers_gradient(folder, tokens, loss_mask)
+    check_gradient(
+        *checkpoint.load(folder),
+        tokens,
+        loss_mask,
+        expected,
+        tmp_path / "gradient",
+        chunk_tokens=64,
+    )
 
 
 def test_merged_adapters_decode_as_live_ones_and_as_transformers(

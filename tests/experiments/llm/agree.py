@@ -1,0 +1,84 @@
+"""What decoding and gradients must have in common with `transformers`, stored or live."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from safetensors.numpy import load_file
+
+from experiments import checkpoint
+from experiments.llm.loss import loss_sums
+from synth.decoder import DecoderConfig, Parameters
+from synth.generate import generate_batch, prompt_batches
+
+decode = jax.jit(generate_batch, static_argnums=0, static_argnames=("max_new_tokens", "stop"))
+
+
+def check_greedy(
+    config: DecoderConfig,
+    parameters: Parameters,
+    prompts: Sequence[Sequence[int]],
+    expected: np.ndarray,
+    stop: tuple[int, ...],
+) -> None:
+    """Decode all prompts in one batch; some end by a stop token, some do not.
+
+    Args:
+      config, parameters: the decoder.
+      prompts: of at most 48 tokens.
+      expected: [prompts, new tokens]; -1 after a stop token.
+      stop: token ids.
+    """
+    (batch,) = prompt_batches(prompts, batch_size=len(prompts), multiple=48)
+    most = expected.shape[1]
+    found, lengths = decode(
+        config, parameters, batch.prompts, batch.lengths, max_new_tokens=most, stop=stop
+    )
+    ended = 0
+    for row, tokens, length in zip(batch.rows, found, lengths, strict=True):
+        new = expected[row][expected[row] >= 0].tolist()
+        assert tokens[:length].tolist() == new
+        assert not np.asarray(tokens[length:]).any()
+        ended += new[-1] in stop
+    assert 0 < ended < len(prompts)
+
+
+def check_gradient(
+    config: DecoderConfig,
+    parameters: Parameters,
+    tokens: np.ndarray,
+    loss_mask: np.ndarray,
+    expected: Mapping[str, np.ndarray],
+    folder: Path,
+    *,
+    chunk_tokens: int,
+) -> None:
+    """Compare every parameter's gradient of the SFT loss, through the names of the files.
+
+    Args:
+      config, parameters: the decoder.
+      tokens, loss_mask: [rows, length].
+      expected: by name in a file.
+      folder: a new one, for ours.
+      chunk_tokens: see `loss_sums`.
+    """
+    positions = jnp.broadcast_to(jnp.arange(tokens.shape[1]), tokens.shape)
+
+    @jax.jit
+    @jax.grad
+    def gradient(parameters):
+        arrays = (jnp.asarray(tokens), positions, jnp.asarray(loss_mask))
+        total, weight = loss_sums(config, parameters, *arrays, "sft", chunk_tokens=chunk_tokens)
+        return total.sum() / weight.sum()
+
+    checkpoint.save(folder, config, gradient(parameters))
+    ours = load_file(folder / "model.safetensors")
+    assert ours.keys() == expected.keys()
+    for name, theirs in expected.items():
+        scale = np.linalg.norm(theirs)
+        assert scale > 0
+        assert np.linalg.norm(ours[name] - theirs) < 1e-4 * scale, name
