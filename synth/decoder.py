@@ -24,6 +24,7 @@ from typing import Any, Literal, get_args
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 Parameters = dict[str, Any]
@@ -374,6 +375,24 @@ class Cache:
         return self.keys[0].shape[-2]
 
 
+def empty_cache(
+    config: DecoderConfig, rows: tuple[int, ...], capacity: int, dtype: DTypeLike
+) -> Cache:
+    """A cache of zeros.
+
+    Args:
+      config: shape of the decoder.
+      rows: leading axes.
+      capacity: slots.
+      dtype: of the decoder's activations; see `DecoderConfig.activation_dtype`.
+    """
+    shape = (*rows, config.num_kv_heads, capacity, config.head_size)
+    keys, values = (
+        tuple(jnp.zeros(shape, dtype) for _ in range(config.num_layers)) for _ in range(2)
+    )
+    return Cache(keys, values)
+
+
 class Layer(nnx.Module):
     """Attention and SwiGLU, each behind a norm and added to the residual stream."""
 
@@ -621,20 +640,22 @@ def read_token(
     *,
     cache: Cache,
     index: Int[Array, ""],
-    first: Int[Array, "*rows"],
+    length: Int[Array, "*rows"],
 ) -> tuple[Float[Array, "*rows vocab"], Cache]:
     """Logits after the next token of sequences whose past is in the cache.
+
+    The cache is a ring: the slot before the first is the last.
 
     Args:
       config: shape of the decoder (static).
       parameters: its weights; a loop over tokens better has them `ready_to_decode`.
       token, position: the new token of each sequence.
-      cache: keys and values of the slots before `index`.
+      cache: keys and values of each past, in the slots just before `index`.
       index: slot of the new token, one for all.
-      first: slot where each sequence begins.
+      length: tokens of each sequence with the new one, at most the capacity.
     """
-    slots = jnp.broadcast_to(jnp.arange(cache.capacity), (*token.shape, cache.capacity))
-    visible = (slots <= index) & (slots >= first[..., None])
+    age = (index - jnp.arange(cache.capacity)) % cache.capacity
+    visible = jnp.broadcast_to(age, (*token.shape, cache.capacity)) < length[..., None]
     hidden, cache = _module(config, parameters)(
         token[..., None], position[..., None], visible[..., None, :], (cache, index)
     )

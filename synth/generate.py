@@ -3,9 +3,8 @@
 `generate` is written for one sequence, and a batch of toys is `jax.vmap` around it: prompts are
 padded on the left to one length, so that all sequences share one, unbatched, cache index.
 
-`generate_batch` is for real checkpoints: its loop ends when every sequence has, several tokens may
-end one, and the logits of a prompt are those of its last token alone. `prompt_batches` sorts
-prompts of all lengths into batches of few shapes for it.
+For real checkpoints see `synth.stream`. `prompt_batches` sorts sequences of all lengths into
+batches of few shapes.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from synth.decoder import DecoderConfig, Parameters, read_prompt, read_token, ready_to_decode
+from synth.decoder import DecoderConfig, Parameters, read_prompt, read_token
 from synth.task import PADDING, Pool
 
 
@@ -88,9 +87,9 @@ def generate(
     def step(carry, inputs):
         scores, cache, ended = carry
         index, position, key = inputs
-        token = jnp.where(ended, PADDING, _choose(scores, temperature, key))
+        token = jnp.where(ended, PADDING, choose(scores, temperature, key))
         scores, cache = read_token(
-            decoder, parameters, token, position, cache=cache, index=index, first=first
+            decoder, parameters, token, position, cache=cache, index=index, length=index - first + 1
         )
         return (scores, cache, ended | (token == end)), token
 
@@ -107,95 +106,11 @@ def _check_temperature(temperature: float, key: PRNGKeyArray | None) -> None:
         )
 
 
-def _choose(
-    scores: Float[Array, " vocab"], temperature: float, key: PRNGKeyArray
-) -> Int[Array, ""]:
+def choose(scores: Float[Array, " vocab"], temperature: float, key: PRNGKeyArray) -> Int[Array, ""]:
     """The best token, or a draw at a temperature."""
     if temperature == 0:
         return scores.argmax()
     return jax.random.categorical(key, scores / temperature)
-
-
-def generate_batch(
-    decoder: DecoderConfig,
-    parameters: Parameters,
-    prompts: Int[Array, "batch prompt"],
-    prompt_lengths: Int[Array, " batch"],
-    *,
-    max_new_tokens: int,
-    stop: tuple[int, ...],
-    temperature: float = 0.0,
-    keys: PRNGKeyArray | None = None,
-) -> tuple[Int[Array, "batch new"], Int[Array, " batch"]]:
-    """Continue prompts of different lengths, at sequential positions, until all have ended.
-
-    What a sequence gets does not depend on the others, but by rounding.
-
-    Args:
-      decoder: shape of the model (static).
-      parameters: its weights.
-      prompts: token ids, padded on the left with any token.
-      prompt_lengths: tokens of each prompt that are not padding, at least 1.
-      max_new_tokens: the most tokens to produce.
-      stop: ids that end a sequence, each as good as another; may be empty.
-      temperature: 0 for greedy decoding.
-      keys: one for each row; needed where `temperature` is positive.
-
-    Returns:
-      New tokens, and how many of each row count (a stop token is the last of them); what follows
-      is zeros.
-
-    Raises:
-      ValueError: if the temperature is negative or keys are missing, or if prompt and new tokens
-        together exceed `max_positions` of the decoder.
-    """
-    _check_temperature(temperature, keys)
-    batch, width = prompts.shape
-    capacity = width + max_new_tokens
-    if capacity > decoder.max_positions:
-        raise ValueError(
-            f"prompt and new tokens must fit into max_positions = {decoder.max_positions}, "
-            f"got {width} + {max_new_tokens}"
-        )
-    first = width - prompt_lengths
-    if keys is None:
-        keys = jax.random.split(jax.random.key(0), batch)
-    stops = jnp.asarray(stop, prompts.dtype)
-    # Where padding stands does not matter: nothing sees it.
-    positions = jnp.clip(jnp.arange(capacity)[None] - first[:, None], 0)
-
-    def write(count, scores, new, lengths, ended):
-        """Token number `count` of every row that goes on."""
-        now = jax.vmap(jax.random.fold_in, (0, None))(keys, count)
-        token = jax.vmap(_choose, (0, None, 0))(scores, temperature, now).astype(new.dtype)
-        token = jnp.where(ended, 0, token)
-        new = jax.lax.dynamic_update_slice_in_dim(new, token[:, None], count, axis=1)
-        lengths = lengths + (~ended).astype(lengths.dtype)
-        return new, lengths, ended | (token[:, None] == stops[None]).any(axis=1)
-
-    def step(state):
-        count, cache, new, lengths, ended = state
-        index = width + count - 1
-        token = jax.lax.dynamic_index_in_dim(new, count - 1, axis=1, keepdims=False)
-        position = jax.lax.dynamic_index_in_dim(positions, index, axis=1, keepdims=False)
-        scores, cache = read_token(
-            decoder, weights, token, position, cache=cache, index=index, first=first
-        )
-        return count + 1, cache, *write(count, scores, new, lengths, ended)
-
-    def goes_on(state):
-        count, *_, ended = state
-        return (count < max_new_tokens) & ~ended.all()
-
-    weights = ready_to_decode(decoder, parameters)
-    scores, cache = read_prompt(
-        decoder, parameters, prompts, positions[:, :width], first=first, capacity=capacity
-    )
-    new = jnp.zeros((batch, max_new_tokens), prompts.dtype)
-    nothing = jnp.zeros_like(prompt_lengths)
-    begun = write(jnp.int32(0), scores, new, nothing, jnp.zeros(batch, bool))
-    _, _, new, lengths, _ = jax.lax.while_loop(goes_on, step, (jnp.int32(1), cache, *begun))
-    return new, lengths
 
 
 @dataclass(frozen=True)

@@ -48,8 +48,9 @@ from experiments.benchmarks import (
 )
 from experiments.devices import configure_host_devices, num_cores
 from experiments.llm.cost import peak_flops, training_flops
-from experiments.llm.evaluate import DecodingConfig, Model, continuations
+from experiments.llm.decoding import DecodingConfig, continuations
 from experiments.llm.loader import Batch
+from experiments.llm.model import Model
 from experiments.llm.published import QWEN25_MATH_1_5B
 from experiments.llm.sharding import make_mesh, parameter_shardings
 from experiments.llm.step import StepConfig, make_step, place, start

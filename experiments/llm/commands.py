@@ -22,14 +22,16 @@ from experiments.llm import agreement, buckets, difficulty
 from experiments.llm.buckets import Buckets, Measure
 from experiments.llm.certify import CertifyConfig, certify_checkpoint
 from experiments.llm.data import Problems, Source
+from experiments.llm.decoding import DecodingConfig
 from experiments.llm.distributed import Processes, is_first
 from experiments.llm.encoding import Encoded, OnLong, encode_within
-from experiments.llm.evaluate import DecodingConfig, Model, evaluate
+from experiments.llm.evaluate import evaluate
 from experiments.llm.finetune import TrainingConfig, finetune
 from experiments.llm.grade import GraderConfig
 from experiments.llm.grid import ScanConfig
 from experiments.llm.loader import nested
 from experiments.llm.log import Tracker
+from experiments.llm.model import Model
 from experiments.llm.recipes import RECIPES
 from experiments.llm.scan import run_scan
 from experiments.llm.sharding import Devices

@@ -28,9 +28,11 @@ from rich.progress import (
 
 from experiments.llm.buckets import MEASURES, Measure
 from experiments.llm.data import Problems
+from experiments.llm.decoding import DecodingConfig
 from experiments.llm.encoding import encode
-from experiments.llm.evaluate import DecodingConfig, Model, evaluate
+from experiments.llm.evaluate import evaluate
 from experiments.llm.grade import GraderConfig
+from experiments.llm.model import Model
 from experiments.llm.perplexity import check, perplexities
 
 if TYPE_CHECKING:

@@ -405,7 +405,7 @@ def finetune(
 def save_trained(trained: Trained, path: Path, *, like: Path) -> None:
     """Write a Hugging Face folder, adapters merged, in the base's type and with its tokenizer.
 
-    It states every token that `experiments.llm.evaluate` stops at: a base may state the end of
+    It states every token that `experiments.llm.decoding` stops at: a base may state the end of
     texts alone, where it has learnt to end chats.
 
     Args:

@@ -11,8 +11,8 @@ from experiments.export import ExportConfig
 from experiments.grid import DataUnit
 from experiments.llm.buckets import MEASURES, Measure
 from experiments.llm.data import Source
+from experiments.llm.decoding import DecodingConfig
 from experiments.llm.difficulty import SAMPLED
-from experiments.llm.evaluate import DecodingConfig
 from experiments.llm.finetune import TrainingConfig
 from experiments.llm.grade import GraderConfig
 from experiments.llm.scratch import ScratchConfig

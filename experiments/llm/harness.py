@@ -23,8 +23,10 @@ import pandas as pd
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Bool, Float, Int
 
-from experiments.llm.evaluate import DecodingConfig, Model, continuations, text_of
+from experiments.llm.decoding import DecodingConfig, continuations
+from experiments.llm.evaluate import text_of
 from experiments.llm.loss import label_log_probability
+from experiments.llm.model import Model
 from experiments.llm.sharding import spread
 from experiments.llm.tokenizer import TEMPLATE_SETTINGS
 from synth.decoder import DecoderConfig, Parameters, hidden_states, project

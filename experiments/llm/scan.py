@@ -31,7 +31,7 @@ from experiments import checkpoint, provenance
 from experiments.devices import num_cores
 from experiments.export import export_igsm
 from experiments.llm.data import Problems
-from experiments.llm.evaluate import Evaluation, Model, evaluate
+from experiments.llm.evaluate import Evaluation, evaluate
 from experiments.llm.finetune import (
     PACKAGES,
     Trained,
@@ -44,6 +44,7 @@ from experiments.llm.finetune import (
 )
 from experiments.llm.grid import Member, ScanConfig
 from experiments.llm.meter import DivergedError
+from experiments.llm.model import Model
 from experiments.llm.scan_data import ScanData, read_part
 from experiments.llm.scratch import new_checkpoint
 from experiments.results import Run, open_run, read_table, tidy, write_atomically

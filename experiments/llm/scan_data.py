@@ -20,13 +20,14 @@ from experiments import checkpoint
 from experiments.export import Stream
 from experiments.llm.buckets import Buckets, levels
 from experiments.llm.data import Problems, read
+from experiments.llm.decoding import check_prompts
 from experiments.llm.difficulty import OF_MODEL, measure
 from experiments.llm.encoding import Encoded, encode_within
-from experiments.llm.evaluate import Model, check_prompts
 from experiments.llm.finetune import check_tokens
 from experiments.llm.grade import check_solutions, references
 from experiments.llm.grid import Member, ScanConfig
 from experiments.llm.loader import nested
+from experiments.llm.model import Model
 from experiments.llm.selection import selected
 from experiments.llm.tokenizer import load_tokenizer, prompt_tokens
 from experiments.results import Run, write_atomically

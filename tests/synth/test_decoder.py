@@ -118,7 +118,7 @@ def test_prompt_then_token_by_token_equals_logits(case, padding):
             case.positions[i],
             cache=cache,
             index=jnp.array(padding + i),
-            first=jnp.array(padding),
+            length=jnp.array(i + 1),
         )
         found.append(np.asarray(scores))
     np.testing.assert_allclose(np.stack(found), case.found[prompt - 1 :], rtol=0, atol=1e-4)
@@ -151,7 +151,7 @@ def test_rows_with_a_cache_and_unstacked_layers(case):
         positions[:, -1],
         cache=cache,
         index=jnp.array(capacity - 1),
-        first=first,
+        length=capacity - first,
     )
     for row, start in enumerate(first):
         alone = compiled_logits(
@@ -269,7 +269,11 @@ def test_cache_is_of_the_type_of_activations():
     np.testing.assert_allclose(found, expected, rtol=0, atol=0.1)
     ready = ready_to_decode(config, parameters)
     assert {leaf.dtype for leaf in jax.tree.leaves(ready)} == {jnp.dtype(jnp.bfloat16)}
-    step = {"cache": cache, "index": jnp.array(golden.LENGTH - 1), "first": jnp.array(0)}
+    step = {
+        "cache": cache,
+        "index": jnp.array(golden.LENGTH - 1),
+        "length": jnp.array(golden.LENGTH),
+    }
     last = jnp.asarray(tokens[-1]), jnp.asarray(positions[-1])
     again, _ = read_token(config, ready, *last, **step)
     cast_in_the_loop, _ = read_token(config, parameters, *last, **step)

@@ -10,9 +10,8 @@ import pytest
 import scipy.stats
 
 from synth.decoder import logits
-from synth.generate import generate, generate_batch, left_padded_prompts, prompt_batches
+from synth.generate import generate, left_padded_prompts, prompt_batches
 from synth.task import PADDING, Pool
-from tests.golden import regenerate as golden
 
 
 @functools.partial(jax.jit, static_argnames=("decoder", "max_new_tokens", "end", "temperature"))
@@ -192,65 +191,6 @@ def test_sampled_frequencies_equal_the_softmax(trained, samples):
     assert scipy.stats.chisquare(counts, expected).pvalue > 1e-4
 
 
-# Real prompts: sequential positions, several stop tokens, a loop that ends.
-
-decode_batch = jax.jit(
-    generate_batch, static_argnums=0, static_argnames=("max_new_tokens", "stop", "temperature")
-)
-CONFIG = golden.CONFIGS["llama"]
-PROMPTS = [list(range(1, 1 + length)) for length in (3, 7, 2, 9, 5)]
-
-
-@pytest.fixture(scope="module")
-def parameters():
-    return jax.tree.map(jnp.asarray, golden.weights(CONFIG))
-
-
-def one_by_one(parameters, prompt, new_tokens):
-    """Greedy continuation, the whole sequence read again for each token."""
-    read = jax.jit(logits, static_argnums=0)
-    sequence = np.zeros(32, np.int32)
-    sequence[: len(prompt)] = prompt
-    for end in range(len(prompt), len(prompt) + new_tokens):
-        scores = read(CONFIG, parameters, sequence, np.arange(32))
-        sequence[end] = np.argmax(scores[end - 1])
-    return sequence[len(prompt) : len(prompt) + new_tokens].tolist()
-
-
-def test_a_batch_of_all_lengths_is_each_alone_up_to_its_stop(parameters):
-    stop = (5, 8)
-    (batch,) = prompt_batches(PROMPTS, batch_size=5, multiple=16)
-    found, lengths = decode_batch(
-        CONFIG, parameters, batch.prompts, batch.lengths, max_new_tokens=10, stop=stop
-    )
-    assert len(set(lengths.tolist())) > 2
-    for row, tokens, length in zip(batch.rows, found.tolist(), lengths.tolist(), strict=True):
-        expected = one_by_one(parameters, PROMPTS[row], 10)
-        ends = [place for place, token in enumerate(expected) if token in stop]
-        assert length == (ends[0] + 1 if ends else 10)
-        assert tokens == expected[:length] + [0] * (10 - length)
-
-
-def test_low_temperature_is_greedy_and_keys_matter_at_a_high_one(parameters):
-    (batch,) = prompt_batches(PROMPTS, batch_size=5, multiple=16)
-
-    def decode(temperature, seed):
-        keys = jax.random.split(jax.random.key(seed), len(batch.prompts))
-        return decode_batch(
-            CONFIG,
-            parameters,
-            batch.prompts,
-            batch.lengths,
-            max_new_tokens=6,
-            stop=(),
-            temperature=temperature,
-            keys=keys,
-        )[0].tolist()
-
-    assert decode(1e-6, 0) == [one_by_one(parameters, PROMPTS[row], 6) for row in batch.rows]
-    assert decode(3.0, 0) == decode(3.0, 0) != decode(3.0, 1)
-
-
 def test_batches_cover_every_prompt_in_few_shapes():
     lengths = [1, 8, 9, 16, 3, 17, 2, 8]
     prompts = [list(range(1, 1 + length)) for length in lengths]
@@ -264,16 +204,8 @@ def test_batches_cover_every_prompt_in_few_shapes():
             assert not tokens[: tokens.size - length].any()
 
 
-def test_batched_decoding_refuses(parameters):
+def test_batches_refuse():
     with pytest.raises(ValueError, match=re.escape("these are empty: [1]")):
         list(prompt_batches([[1], []], batch_size=2))
     with pytest.raises(ValueError, match=re.escape("must be at least 1, got 0 and 64")):
         list(prompt_batches([[1]], batch_size=0))
-    prompts, lengths = jnp.ones((1, 200), jnp.int32), jnp.array([3])
-    message = "prompt and new tokens must fit into max_positions = 256, got 200 + 57"
-    with pytest.raises(ValueError, match=re.escape(message)):
-        generate_batch(CONFIG, parameters, prompts, lengths, max_new_tokens=57, stop=())
-    with pytest.raises(ValueError, match="temperature must be 0, or positive with a key"):
-        generate_batch(
-            CONFIG, parameters, prompts, lengths, max_new_tokens=1, stop=(), temperature=1.0
-        )

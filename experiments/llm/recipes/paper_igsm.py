@@ -27,7 +27,7 @@ import dataclasses
 
 from experiments.export import ExportConfig
 from experiments.llm.cost import answering_flops, device_hours, finetuning_flops
-from experiments.llm.evaluate import DecodingConfig
+from experiments.llm.decoding import DecodingConfig
 from experiments.llm.finetune import TrainingConfig
 from experiments.llm.grade import GraderConfig
 from experiments.llm.grid import BaseConfig, ScanConfig

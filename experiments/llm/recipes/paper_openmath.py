@@ -25,7 +25,7 @@ import dataclasses
 
 from experiments.llm.cost import answering_flops, device_hours, finetuning_flops
 from experiments.llm.data import Columns, Source
-from experiments.llm.evaluate import DecodingConfig
+from experiments.llm.decoding import DecodingConfig
 from experiments.llm.grade import GraderConfig
 from experiments.llm.grid import ScanConfig
 from experiments.llm.published import QWEN25_MATH_1_5B, QWEN25_MATH_7B

@@ -32,7 +32,7 @@ from __future__ import annotations
 import dataclasses
 
 from experiments.export import ExportConfig
-from experiments.llm.evaluate import DecodingConfig
+from experiments.llm.decoding import DecodingConfig
 from experiments.llm.finetune import TrainingConfig
 from experiments.llm.grade import GraderConfig
 from experiments.llm.grid import BaseConfig, ScanConfig

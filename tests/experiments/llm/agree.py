@@ -11,11 +11,10 @@ import numpy as np
 from safetensors.numpy import load_file
 
 from experiments import checkpoint
+from experiments.llm.decoding import DecodingConfig, continuations
 from experiments.llm.loss import loss_sums
+from experiments.llm.model import Model
 from synth.decoder import DecoderConfig, Parameters
-from synth.generate import generate_batch, prompt_batches
-
-decode = jax.jit(generate_batch, static_argnums=0, static_argnames=("max_new_tokens", "stop"))
 
 
 def check_greedy(
@@ -33,18 +32,14 @@ def check_greedy(
       expected: [prompts, new tokens]; -1 after a stop token.
       stop: token ids.
     """
-    (batch,) = prompt_batches(prompts, batch_size=len(prompts), multiple=48)
     most = expected.shape[1]
-    found, lengths = decode(
-        config, parameters, batch.prompts, batch.lengths, max_new_tokens=most, stop=stop
-    )
-    ended = 0
-    for row, tokens, length in zip(batch.rows, found, lengths, strict=True):
-        new = expected[row][expected[row] >= 0].tolist()
-        assert tokens[:length].tolist() == new
-        assert not np.asarray(tokens[length:]).any()
-        ended += new[-1] in stop
-    assert 0 < ended < len(prompts)
+    decoding = DecodingConfig(max_new_tokens=most, batch_size=len(prompts), prompt_multiple=48)
+    found = continuations(Model(config, parameters, None, stop), prompts, decoding)
+    for (one,), row in zip(found, expected, strict=True):
+        new = row[row >= 0].tolist()
+        assert one.truncated == (new[-1] not in stop)
+        assert one.tokens.tolist() == (new if one.truncated else new[:-1])
+    assert {one.truncated for (one,) in found} == {True, False}
 
 
 def check_gradient(

@@ -13,7 +13,7 @@ import pytest
 from experiments.llm import commands
 from experiments.llm.certify import CertifyConfig
 from experiments.llm.data import Source, read
-from experiments.llm.evaluate import DecodingConfig
+from experiments.llm.decoding import DecodingConfig
 from experiments.llm.finetune import TrainingConfig
 from experiments.llm.recipes import RECIPES
 from tests.experiments.llm.rows import write_sums

@@ -13,10 +13,12 @@ from rich.console import Console
 pytest.importorskip("transformers", reason="tokenizers need: pip install 'sweetspot[llm]'")
 
 from experiments.llm.data import Problems, read
+from experiments.llm.decoding import DecodingConfig
 from experiments.llm.difficulty import measure
 from experiments.llm.encoding import encode
-from experiments.llm.evaluate import DecodingConfig, Model, decode
+from experiments.llm.evaluate import decode
 from experiments.llm.grade import GraderConfig
+from experiments.llm.model import Model
 from experiments.llm.perplexity import perplexities
 from tests.experiments.llm.rows import write_rows
 from tests.experiments.llm.tiny import write_tiny_folder

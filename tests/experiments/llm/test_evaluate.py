@@ -13,13 +13,9 @@ import pytest
 import scipy.stats
 
 from experiments.llm.data import Problems
-from experiments.llm.evaluate import (
-    DecodingConfig,
-    Model,
-    continuations,
-    decode,
-    evaluate,
-)
+from experiments.llm.decoding import DecodingConfig, continuations
+from experiments.llm.evaluate import decode, evaluate
+from experiments.llm.model import Model
 from experiments.llm.pass_rates import summarise
 from experiments.llm.sharding import make_mesh
 from experiments.llm.tokenizer import prompt_tokens
@@ -237,12 +233,12 @@ def test_configs_out_of_range(fields, message):
 @pytest.fixture
 def never(monkeypatch):
     """A decoder that must not be used."""
-    from experiments.llm import evaluate as module
+    from experiments.llm import decoding as module
 
     def refuse(*args, **kwargs):
         raise AssertionError("it is decoded")
 
-    monkeypatch.setattr(module, "_program", refuse)
+    monkeypatch.setattr(module, "_enter", refuse)
 
 
 def test_bad_input_is_refused_before_decoding(model, never):

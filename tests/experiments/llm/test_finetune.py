@@ -18,7 +18,6 @@ from safetensors.numpy import load_file
 from experiments import checkpoint
 from experiments.llm.data import read
 from experiments.llm.encoding import encode
-from experiments.llm.evaluate import Model
 from experiments.llm.finetune import (
     TrainingConfig,
     check_tokens,
@@ -31,6 +30,7 @@ from experiments.llm.loader import Loader
 from experiments.llm.log import TRACKERS
 from experiments.llm.lora import split
 from experiments.llm.meter import DivergedError
+from experiments.llm.model import Model
 from experiments.llm.tokenizer import load_tokenizer
 from experiments.results import ResultsError
 from tests.experiments.llm.rows import write_sums

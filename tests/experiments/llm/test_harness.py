@@ -12,7 +12,8 @@ import jax
 import numpy as np
 import pytest
 
-from experiments.llm.evaluate import DecodingConfig, Model
+from experiments.llm.decoding import DecodingConfig
+from experiments.llm.model import Model
 from experiments.llm.sharding import make_mesh
 from synth.decoder import logits
 from tests.experiments.llm.tiny import MAX_POSITIONS

@@ -17,7 +17,7 @@ from experiments import figures, optimum
 from experiments.__main__ import main
 from experiments.llm import commands, finetune, scan_data
 from experiments.llm.data import Columns, Source
-from experiments.llm.evaluate import DecodingConfig
+from experiments.llm.decoding import DecodingConfig
 from experiments.llm.finetune import TrainingConfig
 from experiments.llm.grade import GraderConfig
 from experiments.llm.grid import NO_DATA, BaseConfig, ScanConfig
