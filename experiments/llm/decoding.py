@@ -155,7 +155,9 @@ class _Batch:
         slot = 0
         while self._waiting or self._busy:
             while self._waiting and len(self._free) >= min(self._group, len(self._waiting)):
-                rows = self._enter(rows, slot)
+                # All at once where all are free: larger products are faster.
+                is_all = min(len(self._free), len(self._waiting)) == self._rows
+                rows = self._enter(rows, slot, self._rows if is_all else self._group)
             wanted = min(self._group, len(self._waiting)) if self._waiting else self._rows
             rows, seen = _advance(model.decoder, ready, rows, wanted, how, model.mesh)
             seen = _Seen(*map(np.asarray, seen))
@@ -171,15 +173,15 @@ class _Batch:
         padded = -(-len(self._prompt(one)) // multiple) * multiple
         return min(padded, room - self._config.max_new_tokens)
 
-    def _enter(self, rows: Stream, slot: int) -> Stream:
-        """Give free rows to the next group; a place without a prompt repeats the last, nowhere."""
-        taken = [self._waiting.popleft() for _ in range(min(self._group, len(self._waiting)))]
+    def _enter(self, rows: Stream, slot: int, size: int) -> Stream:
+        """Give `size` free rows to the next prompts; where those lack, the last goes nowhere."""
+        taken = [self._waiting.popleft() for _ in range(min(size, len(self._waiting)))]
         places = [self._free.pop() for _ in taken]
         for one, row in zip(taken, places, strict=True):
             self._busy[row], self._begun[row] = one, slot
-        missing = self._group - len(taken)
+        missing = size - len(taken)
         padded = [*taken, *taken[-1:] * missing]
-        prompts = np.zeros((self._group, self._width(taken[0])), np.int32)
+        prompts = np.zeros((size, self._width(taken[0])), np.int32)
         for target, one in zip(prompts, padded, strict=True):
             target[target.size - len(self._prompt(one)) :] = self._prompt(one)
         lengths = np.array([len(self._prompt(one)) for one in padded], np.int32)

@@ -360,7 +360,8 @@ def test_quick_run_end_to_end(name):
 
 
 def test_real_checkpoints_are_compared_round_by_round():
-    seconds = {"ours": 1.0, "transformers": 3.0}
+    seconds = {llm.OURS: 1.0, llm.THEIRS: 3.0, llm.LIMIT: 0.5}
+    works = (llm.DECODING, llm.ANSWERING, llm.TRAINING)
     rows = [
         {
             "shape": shape.name,
@@ -372,7 +373,7 @@ def test_real_checkpoints_are_compared_round_by_round():
             "tokens": 600,
         }
         for shape in llm.SHAPES
-        for work in (llm.TRAINING, llm.DECODING)
+        for work in works
         for program, taken in seconds.items()
         for repeat in range(3)
     ]
@@ -381,20 +382,41 @@ def test_real_checkpoints_are_compared_round_by_round():
     assert [(verdict.bar, verdict.value) for verdict in found] == [
         (1.0, 3.0),
         (2.0, 3.0),
+        (2.0, 3.0),
         (0.7, 3.0),
+        (2.0, 3.0),
         (2.0, 3.0),
     ]
     assert all(verdict.lowest == verdict.highest == 3.0 for verdict in found)
     agreement = {
         f"{shape.name}, {work}": value
         for shape in llm.SHAPES
-        for work, value in ((llm.TRAINING, 2e-6), (llm.DECODING, 0.99))
+        for work, value in zip(works, (1.0, 0.99, 2e-6), strict=True)
+    }
+    answers = {
+        f"{shape.name}, {work}": {"number": 9, "mean": 4.6, "longest": 8}
+        for shape in llm.SHAPES
+        for work in works[:2]
     }
     manifest = MANIFEST | {
         "num_devices": 2,
         "agreement": agreement,
+        "answers": answers,
         "verdicts": [dataclasses.asdict(verdict) for verdict in found],
     }
     text = llm.markdown(table, manifest)
-    assert "| tiny: width 64, 2 layers | fine-tuning step | 300 (200–600) | 100 (67–200) |" in text
-    assert "at most 2e-06 nats; 99% of the decoded tokens are equal" in text
+    rates = "300 (200–600) | 100 (67–200) | 600 (400–1,200)"
+    assert f"| tiny: width 64, 2 layers | fine-tuning step | {rates} |" in text
+    assert "The test sets have 9 answers of 5 tokens on average, at most 8 and 9 answers" in text
+    assert "at most 2e-06 nats; 99% of the answers are equal" in text
+
+
+def test_products_of_decoding_are_counted():
+    """By hand: every token goes through the layers once, and new ones alone have logits."""
+    decoder = DecoderConfig(10, hidden_size=8, intermediate_size=6, num_layers=1)
+    kernels = 4 * 8 * 8 + 3 * 8 * 6
+    # Answers of two tokens and a stop token, and of three without one.
+    decoding = llm.Decoding([[1, 2, 3], [4, 5, 6]], 2, 3, stop=(9,))
+    read = (3 + 2) + (3 + 2)
+    expected = 2 * (read * kernels + (3 + 3) * 8 * 10)
+    assert llm.decoding_products(decoder, decoding, [[1, 2], [3, 4, 5]]) == expected
