@@ -45,10 +45,12 @@ EXPECTED = (ValueError, OSError, ImportError, ResultsError, DivergedError, First
 def list_recipes() -> None:
     """List recipes and their presets."""
     for command, recipes in (("run", RECIPES), ("llm scan", SCANS)):
-        columns = ("preset", "members", "difficulties", "data sizes", "what it shows")
-        table = Table("recipe", *columns, title=f"sweetspot {command}", title_justify="left")
+        table = Table(title=f"sweetspot {command}", title_justify="left")
+        for column in ("recipe", "preset", "members"):
+            table.add_column(column, no_wrap=True)
+        for column in ("difficulties", "data sizes"):
+            table.add_column(column)
         for name, recipe in recipes.items():
-            first = next(iter(recipe.PRESETS))
             for preset, config in recipe.PRESETS.items():
                 table.add_row(
                     name,
@@ -56,9 +58,12 @@ def list_recipes() -> None:
                     str(config.num_members),
                     " ".join(map(str, config.difficulties)),
                     " ".join(map(str, config.data_sizes)),
-                    (recipe.__doc__ or "").splitlines()[0] if preset == first else "",
                 )
         console.print(table)
+        for name, recipe in recipes.items():
+            headline = (recipe.__doc__ or "").splitlines()[0]
+            console.print(f"[bold]{name}[/bold]: {headline}", highlight=False)
+        console.print()
 
 
 def run_command(defaults: SweepConfig) -> Callable[..., None]:

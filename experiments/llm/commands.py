@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -29,6 +30,7 @@ from experiments.llm.evaluate import evaluate
 from experiments.llm.finetune import TrainingConfig, finetune
 from experiments.llm.grade import GraderConfig
 from experiments.llm.grid import ScanConfig
+from experiments.llm.kept import Kept
 from experiments.llm.loader import nested
 from experiments.llm.log import Tracker
 from experiments.llm.model import Model
@@ -75,6 +77,7 @@ def prepare(
         "model": model,
         "data": dataclasses.asdict(data),
         **dataclasses.asdict(encoded.report),
+        "difficulties": {str(level): count for level, count in _levels(kept).items()},
         "tokens": int(encoded.lengths.sum()),
         "solution_tokens": _spread(encoded.solution_lengths),
         "prompt_tokens": _spread(encoded.prompt_lengths),
@@ -84,7 +87,15 @@ def prepare(
     for name in ("prompt_tokens", "solution_tokens"):
         shown.add_row(name.split("_")[0], *(f"{value:g}" for value in report[name].values()))
     console.print(shown)
+    if counts := report["difficulties"]:
+        told = ", ".join(f"{level}: {count}" for level, count in counts.items())
+        console.print(f"Problems of difficulty {told}", highlight=False)
     console.print(f"Problems: {out / 'problems.parquet'}")
+
+
+def _levels(problems: Problems) -> dict[int, int]:
+    """How many problems state each difficulty."""
+    return dict(sorted(Counter(op for op in problems.ops if op is not None).items()))
 
 
 def _spread(values: np.ndarray) -> dict[str, float]:
@@ -127,7 +138,8 @@ def measure_difficulty(
     """Measure how difficult problems are for a checkpoint, and cut them into buckets.
 
     Writes OUT/measures.parquet, OUT/correlations.parquet and their figure; with `bucket_by` also
-    OUT/problems.parquet, whose difficulty is the bucket, 1 the easiest.
+    OUT/problems.parquet, whose difficulty is the bucket, 1 the easiest. Responses are kept in
+    OUT/decoded.jsonl as they end, for a run that carries on or cuts other buckets.
 
     Args:
       model: folder or hub id of the base.
@@ -159,12 +171,16 @@ def measure_difficulty(
         if needs_model
         else load_tokenizer(model)
     )
+    kept = None
+    if isinstance(asked, Model) and "pass_rate" in measures:
+        kept = _kept(out, model, asked, decoding, dtype)
     table = difficulty.measure(
         asked,
         problems,
         measures=measures,
         grader=grader,
         decoding=decoding,
+        kept=kept,
         console=console,
     )
     _write(table, out / "measures.parquet")
@@ -290,7 +306,8 @@ def evaluate_checkpoint(
     """Ask a checkpoint problems, and say how often it is right, by stated difficulty.
 
     Writes OUT/slices.parquet, OUT/responses.parquet and, to say how they came about,
-    OUT/evaluation.json.
+    OUT/evaluation.json. Responses are kept in OUT/decoded.jsonl as they end: a run that was
+    interrupted carries on from there, and another grader needs no new ones.
 
     Args:
       model: folder or hub id.
@@ -308,12 +325,14 @@ def evaluate_checkpoint(
             f"{unstated} of {len(problems)} problems state no difficulty: one slice of all."
         )
     asked = Model.load(model, mesh=devices.mesh(), dtype=dtype)
+    kept = _kept(out, model, asked, decoding, dtype)
     with console.status(f"Asking {len(problems)} problems …"):
         found = evaluate(
             asked,
             problems,
             decoding=decoding,
             grader=grader,
+            kept=kept,
             slices=None if unstated else [op or 0 for op in problems.ops],
         )
     _write(found.table, out / "slices.parquet")
@@ -381,6 +400,22 @@ def certify_problems(
     for path in figures.draw(read_tables(out), out / "figures"):
         console.print(str(path))
     console.print(f"Table: {out / 'certificates.parquet'}")
+
+
+def _kept(out: Path, model: str, asked: Model, decoding: DecodingConfig, dtype: str) -> Kept:
+    """Where responses are kept as they end: OUT/decoded.jsonl."""
+    about = {
+        "checkpoint": checkpoint.digest(model),
+        "stop": list(asked.stop),
+        "dtype": dtype,
+        "max_new_tokens": decoding.max_new_tokens,
+        "temperature": decoding.temperature,
+        "seed": decoding.seed,
+    }
+    kept = Kept(out / "decoded.jsonl", about)
+    if kept.num_found:
+        console.print(f"{kept.num_found} responses are there already: {out / 'decoded.jsonl'}")
+    return kept
 
 
 def _rows_trained_on(data: Source, beside: Path, trained_by: Path | None) -> list[int]:

@@ -23,6 +23,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Bool, Int, PRNGKeyArray, UInt32
 
+from experiments.llm.kept import Continuation, Kept
 from experiments.llm.model import Model
 from experiments.llm.sharding import ROW_AXES, row_split, spread
 from synth import stream
@@ -72,19 +73,6 @@ class DecodingConfig:
             )
 
 
-@dataclass(frozen=True)
-class Continuation:
-    """New tokens after a prompt.
-
-    Attributes:
-      tokens: their ids, without the stop token.
-      truncated: whether there was no stop token.
-    """
-
-    tokens: Int[np.ndarray, " tokens"]
-    truncated: bool
-
-
 def ignore(count: int) -> None:
     """Progress that nobody watches."""
 
@@ -94,6 +82,7 @@ def continuations(
     prompts: Sequence[Sequence[int]],
     config: DecodingConfig,
     *,
+    kept: Kept | None = None,
     advance: Callable[[int], object] = ignore,
 ) -> list[list[Continuation]]:
     """Continue prompts that are given as tokens.
@@ -102,6 +91,7 @@ def continuations(
       model: what continues them.
       prompts: token ids of each.
       config: how.
+      kept: where continuations are kept as they end; what is there already is not decoded again.
       advance: called with the number of continuations that are done since the last call.
 
     Returns:
@@ -111,12 +101,20 @@ def continuations(
       ValueError: before any decoding, if a prompt is empty or has a token that the model does not
         know, if prompt and new tokens do not fit into the context, or if the batch size does not
         divide over the mesh.
+      OSError: if `kept` cannot be written.
     """
     check_prompts(model.decoder, prompts, config, mesh=model.mesh)
-    if not prompts:
-        return []
+    words = identities(prompts, config.samples)
+    names = [row.tobytes().hex() for row in words]
     found: dict[int, Continuation] = {}
-    for new in _Batch(model, prompts, config):
+    if kept is not None:
+        there = ((one, kept.get(name)) for one, name in enumerate(names))
+        found = {one: continuation for one, continuation in there if continuation is not None}
+        advance(len(found))
+    wanted = [one for one in range(len(names)) if one not in found]
+    for new in _Batch(model, prompts, config, words, wanted) if wanted else ():
+        if kept is not None:
+            kept.add((names[one], continuation) for one, continuation in new.items())
         found |= new
         advance(len(new))
     return [
@@ -132,12 +130,19 @@ class _Batch:
     own. Iterating gives those that have ended since the last time.
     """
 
-    def __init__(self, model: Model, prompts: Sequence[Sequence[int]], config: DecodingConfig):
+    def __init__(
+        self,
+        model: Model,
+        prompts: Sequence[Sequence[int]],
+        config: DecodingConfig,
+        identities: UInt32[np.ndarray, "continuations words"],
+        wanted: Sequence[int],
+    ):
         self._model, self._prompts, self._config = model, prompts, config
-        self._identities = _identities(prompts, config.samples)
-        number, split = len(self._identities), row_split(model.mesh)
+        self._identities = identities
+        number, split = len(wanted), row_split(model.mesh)
         # Longest first: they tend to go on longest, and none should be left when all others ended.
-        order = sorted(range(number), key=lambda one: -len(self._prompt(one)))
+        order = sorted(wanted, key=lambda one: -len(self._prompt(one)))
         self._waiting = deque(order)
         self._rows = min(config.batch_size, -(-number // split) * split)
         self._group = max(self._rows // GROUPS // split, 1) * split
@@ -214,10 +219,10 @@ class _Batch:
 class _Seen(NamedTuple):
     """What every process sees of a stream: fields of `Stream`."""
 
-    tokens: Int[Array, "rows capacity"]
-    slot: Int[Array, ""]
-    num_new: Int[Array, " rows"]
-    ended: Bool[Array, " rows"]
+    tokens: Int[np.ndarray, "rows capacity"]
+    slot: Int[np.ndarray, ""]
+    num_new: Int[np.ndarray, " rows"]
+    ended: Bool[np.ndarray, " rows"]
 
 
 def _placed(rows: Stream, decoder: DecoderConfig, mesh: Mesh | None) -> Stream:
@@ -270,9 +275,10 @@ def _advance(
     wanted: Int[Array, ""],
     how: Continuing,
     mesh: Mesh | None,
-) -> tuple[Stream, _Seen]:
+) -> tuple[Stream, tuple[Array, ...]]:
+    """Decode until `wanted` rows are free; see `_Seen`."""
     rows = _placed(stream.advance(decoder, ready, rows, wanted, how), decoder, mesh)
-    seen = _Seen(rows.tokens, rows.slot, rows.num_new, rows.ended)
+    seen = (rows.tokens, rows.slot, rows.num_new, rows.ended)
     if mesh is not None:
         everywhere = NamedSharding(mesh, PartitionSpec())
         seen = jax.lax.with_sharding_constraint(seen, everywhere)
@@ -321,7 +327,7 @@ def check_prompts(
         )
 
 
-def _identities(
+def identities(
     prompts: Sequence[Sequence[int]], samples: int
 ) -> UInt32[np.ndarray, "continuations words"]:
     """What is random about each continuation: its prompt, how often that came before, its number.

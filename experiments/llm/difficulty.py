@@ -32,6 +32,7 @@ from experiments.llm.decoding import DecodingConfig
 from experiments.llm.encoding import encode
 from experiments.llm.evaluate import evaluate
 from experiments.llm.grade import GraderConfig
+from experiments.llm.kept import Kept
 from experiments.llm.model import Model
 from experiments.llm.perplexity import check, perplexities
 
@@ -55,6 +56,7 @@ def measure(
     measures: Sequence[Measure],
     grader: GraderConfig = GraderConfig(),  # noqa: B008 (frozen)
     decoding: DecodingConfig = SAMPLED,
+    kept: Kept | None = None,
     batch_tokens: int = 16_384,
     console: Console | None = None,
 ) -> pd.DataFrame:
@@ -67,6 +69,7 @@ def measure(
       grader: how the responses behind a pass rate are graded.
       decoding: how they are made.
       batch_tokens: of a batch behind the perplexity.
+      kept: where the responses are kept as they end; see `experiments.llm.decoding`.
       console: where progress is shown.
 
     Returns:
@@ -102,6 +105,7 @@ def measure(
                 problems,
                 decoding=decoding,
                 grader=grader,
+                kept=kept,
                 advance=lambda count: progress.advance(bar, count),
             )
             responses = found.responses.sort_values(["row", "sample"])

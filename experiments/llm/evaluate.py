@@ -14,8 +14,9 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Int
 
-from experiments.llm.decoding import Continuation, DecodingConfig, continuations, ignore
+from experiments.llm.decoding import DecodingConfig, continuations, ignore
 from experiments.llm.grade import GraderConfig, grade, references
+from experiments.llm.kept import Continuation, Kept
 from experiments.llm.model import Model
 from experiments.llm.pass_rates import summarise
 from experiments.llm.tokenizer import Message, prompt_tokens
@@ -44,6 +45,7 @@ def decode(
     prompts: Sequence[Sequence[Message]],
     config: DecodingConfig,
     *,
+    kept: Kept | None = None,
     advance: Callable[[int], object] = ignore,
 ) -> Responses:
     """Let a model answer chats.
@@ -52,6 +54,7 @@ def decode(
       model: who answers.
       prompts: chats that end with a user's turn.
       config: how.
+      kept: see `continuations`.
       advance: called with the number of responses that are done since the last call.
 
     Raises:
@@ -60,7 +63,7 @@ def decode(
     tokens = [
         prompt_tokens(model.tokenizer, prompt, thinking=config.thinking) for prompt in prompts
     ]
-    found = continuations(model, tokens, config, advance=advance)
+    found = continuations(model, tokens, config, kept=kept, advance=advance)
     shape = (len(found), config.samples)
     every = [part for samples in found for part in samples]
     return Responses(
@@ -101,6 +104,7 @@ def evaluate(
     decoding: DecodingConfig = DecodingConfig(),  # noqa: B008 (frozen)
     grader: GraderConfig = GraderConfig(),  # noqa: B008 (frozen)
     slices: Sequence[int] | Int[np.ndarray, " problems"] | None = None,
+    kept: Kept | None = None,
     advance: Callable[[int], object] = ignore,
 ) -> Evaluation:
     """Ask every problem and grade the responses.
@@ -111,6 +115,7 @@ def evaluate(
       decoding: how responses are made.
       grader: how they are graded.
       slices: difficulty of each problem; None for one slice of all, whose number is missing.
+      kept: see `continuations`.
       advance: called with the number of responses that are done since the last call.
 
     Raises:
@@ -125,7 +130,7 @@ def evaluate(
             f"slices must be one for each of {len(problems)} problems, got {len(slices)}"
         )
     references(problems, grader)
-    answers = decode(model, problems.prompts, decoding, advance=advance)
+    answers = decode(model, problems.prompts, decoding, kept=kept, advance=advance)
     correct = grade(problems, answers.texts, grader)
     rows, samples = np.indices(correct.shape)
     levels = pd.array([pd.NA] * len(problems) if slices is None else list(slices), dtype="Int64")

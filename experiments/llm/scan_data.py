@@ -26,6 +26,7 @@ from experiments.llm.encoding import Encoded, encode_within
 from experiments.llm.finetune import check_tokens
 from experiments.llm.grade import check_solutions, references
 from experiments.llm.grid import Member, ScanConfig
+from experiments.llm.kept import Kept
 from experiments.llm.loader import nested
 from experiments.llm.model import Model
 from experiments.llm.selection import selected
@@ -158,6 +159,10 @@ class ScanData:
         if self.needs_model and path.exists():
             kept = pd.read_parquet(path)
             return kept.loc[kept["part"] == "train"], kept.loc[kept["part"] == "test"]
+        kept = None
+        if self.config.measure == "pass_rate":
+            # The directory belongs to one configuration, base and data.
+            kept = Kept(self.run.directory / "decoded.jsonl", {"of": "the base"})
         train, test = (
             measure(
                 model or self.tokenizer,
@@ -165,6 +170,7 @@ class ScanData:
                 measures=(self.config.measure,),
                 grader=self.config.grader,
                 decoding=self.config.sampled,
+                kept=kept,
                 console=self._console,
             ).assign(part=part)
             for part, problems in (("train", self.problems), ("test", self.test))

@@ -127,6 +127,6 @@ def test_refusals(parameters):
     message = f"must fit into the stream's capacity of {WIDTH + NEW}, got {WIDTH} + {NEW + 1}"
     with pytest.raises(ValueError, match=re.escape(message)):
         put(parameters, start(1), [0], PROMPTS[:1], Continuing(NEW + 1))
-    for fields in ({"max_new_tokens": 0}, {"max_new_tokens": 1, "temperature": -1.0}):
+    for new, temperature in ((0, 0.0), (1, -1.0)):
         with pytest.raises(ValueError, match="max_new_tokens must be at least 1"):
-            Continuing(**fields)
+            Continuing(new, temperature=temperature)

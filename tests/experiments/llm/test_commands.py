@@ -15,6 +15,7 @@ from experiments.llm.certify import CertifyConfig
 from experiments.llm.data import Source, read
 from experiments.llm.decoding import DecodingConfig
 from experiments.llm.finetune import TrainingConfig
+from experiments.llm.grade import GraderConfig
 from experiments.llm.recipes import RECIPES
 from tests.experiments.llm.rows import write_sums
 
@@ -34,7 +35,10 @@ def test_prepare_says_what_there_is_and_others_read_it(tiny_folder, data, tmp_pa
     assert (report["read"], report["dropped"], report["truncated"]) == (12, {}, 0)
     assert report["solution_tokens"]["least"] > 5
     # Lines are broken where they are full.
-    assert "12 of 12 examples kept" in " ".join(capsys.readouterr().out.split())
+    told = " ".join(capsys.readouterr().out.split())
+    assert "12 of 12 examples kept" in told
+    assert report["difficulties"] == {"1": 6, "2": 6}
+    assert "difficulty 1: 6, 2: 6" in told
     again = read(tmp_path / "problems.parquet")
     first = data.read()
     assert (again.prompts, again.solutions) == (first.prompts, first.solutions)
@@ -135,7 +139,21 @@ def test_finetune_then_evaluate(tiny_folder, data, tmp_path, capsys):
     )
     slices = pd.read_parquet(tmp_path / "test" / "slices.parquet")
     assert slices["slice"].tolist() == [1, 2]
-    assert len(pd.read_parquet(tmp_path / "test" / "responses.parquet")) == 12
+    responses = pd.read_parquet(tmp_path / "test" / "responses.parquet")
+    assert len(responses) == 12
+    # Another grader needs no new responses.
+    capsys.readouterr()
+    commands.evaluate_checkpoint(
+        str(tmp_path / "run" / "model"),
+        data,
+        tmp_path / "test",
+        grader=GraderConfig("boxed"),
+        decoding=QUICK,
+        dtype="float32",
+    )
+    assert "12 responses are there already" in capsys.readouterr().out
+    again = pd.read_parquet(tmp_path / "test" / "responses.parquet")
+    assert again["response"].tolist() == responses["response"].tolist()
     with pytest.raises(
         ValueError, match=r"difficulty must be one of those stated, \[1, 2\], got 9"
     ):

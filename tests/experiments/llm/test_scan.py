@@ -329,6 +329,15 @@ def test_what_cannot_work_is_told_before_the_base_is_trained(fields, message, co
         ({"difficulties": (2, 1)}, r"difficulties must be distinct integers .* got \(2, 1\)"),
         ({"measure": "cot_tokens", "difficulties": (4,)}, r"buckets from 1 to 3, got \(4,\)"),
         ({"buckets": 1}, "buckets must be at least 2, got 1"),
+        (
+            {"training": TrainingConfig(learning_rate=3e-4)},
+            r"training.learning_rate is the member's: state learning_rates, .* got 0.0003",
+        ),
+        (
+            {"training": TrainingConfig(loss="dft")},
+            r"training.loss and .* are the member's: state losses and seeds, got 'dft' and 0",
+        ),
+        ({"training": TrainingConfig(seed=4)}, "state losses and seeds, got 'sft' and 4"),
     ],
 )
 def test_a_wrong_field_is_told(fields, message, config):
