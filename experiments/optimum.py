@@ -86,7 +86,8 @@ class Shift:
     largest size. `probability_interior`: share whose best one at the smallest size is not at the
     grid's edge. The rises are paired differences there, a neighbour's test risk minus the
     optimum's; `None` where the grid has no neighbour. With one member a cell nothing is known of
-    the noise: the first is NaN, and the rises are `None`.
+    the noise: the first is NaN, and the rises are `None`. `tied_size` is the first of the two sizes
+    at which all levels have the same risk, so that none is best; `None` if there is no such.
     """
 
     smallest_size: int
@@ -99,6 +100,7 @@ class Shift:
     probability_interior: float
     easier_rise: Interval | None
     harder_rise: Interval | None
+    tied_size: int | None = None
 
     @property
     def neighbours_are_worse(self) -> bool:
@@ -232,6 +234,11 @@ def _best(means: np.ndarray) -> np.ndarray:
     return np.where(np.isnan(means), np.inf, means).argmin(axis=-2)
 
 
+def _all_equal(means: np.ndarray) -> bool:
+    """Whether several levels have the same mean, as where none was learned."""
+    return len(means) > 1 and bool(np.ptp(means) == 0)
+
+
 def censored(position: int, levels: int) -> str:
     return "easiest" if position == 0 else "hardest" if position == levels - 1 else ""
 
@@ -290,6 +297,9 @@ def shift(table: pd.DataFrame, study: Study, *, replicates: int = 2000, seed: in
         censored_at_largest=censored(final, levels),
         probability_harder=np.nan if is_one else float((drawn[:, -1] > drawn[:, 0]).mean()),
         probability_interior=float(((drawn[:, 0] > 0) & (drawn[:, 0] < levels - 1)).mean()),
+        tied_size=next(
+            (int(risk.data_sizes[at]) for at in (0, -1) if _all_equal(risk.mean[:, at])), None
+        ),
         easier_rise=rise(first - 1),
         harder_rise=rise(first + 1),
     )
@@ -307,12 +317,18 @@ def headline(table: pd.DataFrame, *, replicates: int = 2000, seed: int = 0) -> p
     """Text for the terminal and the report: one row per study and data size.
 
     Columns: study, data_size, best_difficulty ("8 [6, 10]"), censored, and the test risk and the
-    two gaps at that difficulty, each as "mean [low, high]".
+    two gaps at that difficulty, each as "mean [low, high]". Where all levels have the same risk the
+    best is "none".
     """
     rows = []
     for study in studies(table):
-        for row in optimum(table, study, replicates=replicates, seed=seed).to_dict("records"):
+        means = cube(table, study, "test_risk").mean.T
+        tied = [_all_equal(levels) for levels in means]
+        found = optimum(table, study, replicates=replicates, seed=seed).to_dict("records")
+        for is_tied, row in zip(tied, found, strict=True):
             best = f"{row['best_difficulty']} [{row['low']}, {row['high']}]"
+            if is_tied:
+                best, row["censored"] = "none", ""
             text = {"study": study.title, "data_size": row["data_size"], "best_difficulty": best}
             text["censored"] = row["censored"]
             for name in ("test_risk", *GAPS):

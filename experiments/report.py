@@ -41,6 +41,11 @@ def verdict(moved: optimum.Shift, *, clear: float = CLEAR) -> str:
     at += f"; probability of harder: {optimum.format_probability(moved.probability_harder)})"
     if small == large:
         return f"Only n = {small} was run, so nothing can be said about a move."
+    if moved.tied_size is not None:
+        return (
+            f"At n = {moved.tied_size} all levels of the grid have the same test risk, as where "
+            f"none was learned: nothing can be said about a move."
+        )
     if moved.censored_at_smallest == "hardest":
         return (
             f"The hardest level of the grid is already best at n = {small} {at}: "

@@ -104,7 +104,8 @@ def plot(tables: Mapping[str, pd.DataFrame]) -> Figure:
     style.outer_labels(axes, style.SIZE_LABEL, style.DIFFICULTY_LABEL)
     colours = ScalarMappable(scale, "viridis")
     bar = figure.colorbar(colours, ax=axes, label=style.ACCURACY_LABEL, pad=0.02, aspect=30)
-    bar.ax.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+    # As many decimals as tell the ticks apart.
+    bar.ax.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=None))
     bar.outline.set_visible(False)  # pyright: ignore[reportCallIssue]
     legend(figure, columns=min(3, 1 + len(studies)))
     return figure

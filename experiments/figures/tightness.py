@@ -29,7 +29,7 @@ def plot(tables: Mapping[str, pd.DataFrame]) -> Figure:
     names = list(certificates["method"].unique())
     levels = sorted(certificates["difficulty"].unique())
     figure, axes = style.panels(style.level_titles(certificates, levels), width=2.4)
-    lines = {}
+    lines, has_limits = {}, False
     for axis, level in zip(axes[0], levels, strict=True):
         cells = certificates.loc[certificates["difficulty"] == level]
         for position, method in enumerate(names):
@@ -48,6 +48,7 @@ def plot(tables: Mapping[str, pd.DataFrame]) -> Figure:
                 linestyle=style.LINES[position % len(style.LINES)],
             )[0]
             limits = ratio[risk < least]
+            has_limits |= len(limits) > 0
             axis.plot(
                 limits.index, 1.25 * limits, "^", color=style.INK, markersize=5, linestyle="none"
             )
@@ -74,10 +75,10 @@ def plot(tables: Mapping[str, pd.DataFrame]) -> Figure:
             )
             for method, line in lines.items()
         ),
-        Line2D(
-            [], [], color=style.INK, marker="^", linestyle="none", label="no error seen:\nat least"
-        ),
     ]
+    if has_limits:
+        arrow = {"color": style.INK, "marker": "^", "linestyle": "none"}
+        handles.append(Line2D([], [], label="no error seen:\nat least", **arrow))
     style.side_legend(figure, handles)
     style.ledger_title(figure, certificates)
     return figure

@@ -89,7 +89,7 @@ def test_all_is_labelled_and_nothing_lies_outside_the_page(name, fixture, reques
     assert all(axis.get_ylabel() for axis in axes[:, 0])
     assert all(axis.get_title() for axis in axes[0])
     (legend,) = figure.legends
-    assert len(legend.get_texts()) >= (1 if name == "complexity" else 4)
+    assert len(legend.get_texts()) >= (1 if name == "complexity" else 3)
     page, texts = figure.bbox, (legend, title_of(figure))
     boxes = [text.get_window_extent() for text in texts]
     for box in (*boxes, *(axis.get_tightbbox() for axis in figure.axes)):

@@ -122,6 +122,10 @@ RISE = Interval(0.02, 0.01, 0.03)
         (Shift(16, 64, 6, 6, "", "", 0.30, 1.0, RISE, RISE), "not settled"),
         (Shift(16, 64, 9, 9, "hardest", "hardest", 0.0, 0.0, RISE, None), "too narrow"),
         (Shift(16, 64, 4, 4, "easiest", "easiest", 0.0, 0.0, None, RISE), "too narrow"),
+        (
+            Shift(16, 64, 4, 6, "easiest", "", 0.9, 0.0, None, RISE, tied_size=16),
+            "At n = 16 all levels of the grid have the same test risk",
+        ),
         (Shift(16, 16, 6, 6, "", "", 0.0, 1.0, RISE, RISE), "nothing can be said"),
         (
             Shift(16, 64, 6, 8, "", "", 0.99, 0.9, Interval(0.01, -0.01, 0.03), RISE),
@@ -136,6 +140,16 @@ def test_verdict_is_honest(moved, said):
 def test_verdict_follows_the_data(make_table):
     still = optimum.shift(make_table({16: 8, 64: 8}), Study("range"))
     assert "does not move" in report.verdict(still)
+
+
+def test_where_all_levels_fail_alike_none_is_best(make_table):
+    table = make_table({16: 8, 64: 8})
+    small = table["data_size"] == 16
+    table.loc[small & (table["metric"] == "test_risk"), "value"] = 1.0
+    assert optimum.shift(table, Study("range")).tied_size == 16
+    assert "At n = 16 all levels" in report.verdict(optimum.shift(table, Study("range")))
+    best = optimum.headline(table).set_index("data_size")["best_difficulty"]
+    assert (best[16], best[64].split()[0]) == ("none", "8")
 
 
 def test_cells_table_counts_the_missing(make_table):

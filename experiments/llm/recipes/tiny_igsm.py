@@ -69,7 +69,7 @@ TRAINING = TrainingConfig(
 CPU = ScanConfig(
     export=ExportConfig(
         preset="tiny",
-        difficulties=tuple(range(1, 7)),
+        difficulties=tuple(range(1, 9)),
         train_sizes=(1200,),
         base_difficulties=(1, 2, 3, 4, 5, 6),
         base_sizes=(8000, 8000, 8000, 2000, 1000, 500),
@@ -85,7 +85,7 @@ CPU = ScanConfig(
         least_accuracy=0.5,
     ),
     selections=("range",),
-    difficulties=(2, 4, 6),
+    difficulties=(2, 5, 8),
     data_sizes=(64, 512, 2048),
     losses=("sft", "dft"),
     learning_rates=(1e-3, 1e-3),
