@@ -276,8 +276,9 @@ def print_headline(table: pd.DataFrame) -> None:
         shown.box = box.SIMPLE
         for row in optimum.optimum(table, study).to_dict("records"):
             best = f"{row['best_difficulty']} [{row['low']}, {row['high']}]"
+            best = "none" if row["tied"] else limits[row["censored"]] + best
             gaps = [interval(row, name) for name in ("test_risk", *optimum.GAPS)]
-            shown.add_row(str(row["data_size"]), limits[row["censored"]] + best, *gaps)
+            shown.add_row(str(row["data_size"]), best, *gaps)
         console.print(shown)
     console.print("Means with 90% bootstrap intervals; ≥ or ≤: at the edge of the grid.")
 

@@ -143,6 +143,8 @@ def judge(moved: Shift) -> tuple[str, str]:
     at = f"d = {from_} is best at n = {small} and d = {to} at n = {large}"
     if small == large:
         return "undecided", f"Only n = {small} was run."
+    if moved.tied_size is not None:
+        return "undecided", f"At n = {moved.tied_size} all levels tested are equally good or bad."
     if moved.censored_at_smallest == "hardest":
         return "undecided", (
             f"The hardest level tested (d = {from_}) is already best at n = {small}: "

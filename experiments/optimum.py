@@ -235,8 +235,8 @@ def _best(means: np.ndarray) -> np.ndarray:
 
 
 def _all_equal(means: np.ndarray) -> bool:
-    """Whether several levels have the same mean, as where none was learned."""
-    return len(means) > 1 and bool(np.ptp(means) == 0)
+    """Whether several levels have the same mean but for rounding, as where none was learned."""
+    return len(means) > 1 and bool(np.ptp(means) < 1e-9)
 
 
 def censored(position: int, levels: int) -> str:
@@ -251,7 +251,8 @@ def optimum(
     Returns:
       One row per data_size: best_difficulty; low and high, the 5% and 95% percentiles of the
       bootstrap's argmin (levels of the grid); censored, "easiest" or "hardest" where the best level
-      is the grid's edge, so that the optimum may lie beyond; and each name of AT_OPTIMUM there,
+      is the grid's edge, so that the optimum may lie beyond; tied, where all levels have the same
+      risk, so that none is best, and the easiest stands for all; and each name of AT_OPTIMUM there,
       with name_low and name_high (on the data that chose the level, so slightly optimistic).
     """
     risk = cube(table, study, "test_risk")
@@ -264,6 +265,7 @@ def optimum(
     )
     result["low"], result["high"] = low, high
     result["censored"] = [censored(position, len(risk.difficulties)) for position in best]
+    result["tied"] = [_all_equal(means) for means in risk.mean.T]
     for name in AT_OPTIMUM:
         metric = cube(table, study, name)
         means = replicate_means(metric, counts)[:, best, sizes]
@@ -317,17 +319,14 @@ def headline(table: pd.DataFrame, *, replicates: int = 2000, seed: int = 0) -> p
     """Text for the terminal and the report: one row per study and data size.
 
     Columns: study, data_size, best_difficulty ("8 [6, 10]"), censored, and the test risk and the
-    two gaps at that difficulty, each as "mean [low, high]". Where all levels have the same risk the
-    best is "none".
+    two gaps at that difficulty, each as "mean [low, high]". Where all levels have the same risk,
+    the best is "none", and the gaps are those of the easiest.
     """
     rows = []
     for study in studies(table):
-        means = cube(table, study, "test_risk").mean.T
-        tied = [_all_equal(levels) for levels in means]
-        found = optimum(table, study, replicates=replicates, seed=seed).to_dict("records")
-        for is_tied, row in zip(tied, found, strict=True):
+        for row in optimum(table, study, replicates=replicates, seed=seed).to_dict("records"):
             best = f"{row['best_difficulty']} [{row['low']}, {row['high']}]"
-            if is_tied:
+            if row["tied"]:
                 best, row["censored"] = "none", ""
             text = {"study": study.title, "data_size": row["data_size"], "best_difficulty": best}
             text["censored"] = row["censored"]

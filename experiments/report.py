@@ -43,8 +43,8 @@ def verdict(moved: optimum.Shift, *, clear: float = CLEAR) -> str:
         return f"Only n = {small} was run, so nothing can be said about a move."
     if moved.tied_size is not None:
         return (
-            f"At n = {moved.tied_size} all levels of the grid have the same test risk, as where "
-            f"none was learned: nothing can be said about a move."
+            f"At n = {moved.tied_size} all levels of the grid have the same test risk: "
+            f"nothing can be said about a move."
         )
     if moved.censored_at_smallest == "hardest":
         return (

@@ -320,9 +320,9 @@ def measure(shapes: tuple[Shape, ...], repeats: int) -> tuple[pd.DataFrame, dict
       repeats: rounds; both programs take turns in each.
 
     Returns:
-      The tidy table, one row per shape, work, program and repeat: ``seconds`` for ``tokens``; and
-      the manifest, with the largest difference of losses after the same steps and the share of
-      decoded tokens that are equal.
+      The tidy table, one row per shape, work, program (or `LIMIT`) and repeat: ``seconds`` for
+      ``tokens``; and the manifest, with the difference of losses at the first step or the share of
+      equal answers in ``agreement``, and number and lengths of the ``answers``.
     """
     rows, agreement, answers = [], {}, {}
     speed = product_speed()
@@ -387,7 +387,8 @@ def _works(shape: Shape) -> Iterator[Work]:
         )
     theirs = reference(shape)
     ours = _same(theirs, "data")
-    flops = training_flops(ours.decoder, shape.rows * shape.length, shape.length)
+    # Forward, and twice as much backward.
+    flops = 6 * num_matrix_weights(ours.decoder) * shape.rows * shape.length
     programs = our_step(ours, shape), their_step(theirs, shape)
     yield TRAINING, dict(zip((OURS, THEIRS), programs, strict=True)), lambda _: flops
 
@@ -443,15 +444,15 @@ def markdown(table: pd.DataFrame, manifest: Mapping[str, Any]) -> str:
     lines += ["", *verdict_lines(manifest, 2), ""]
     losses = [value for name, value in manifest["agreement"].items() if TRAINING in name]
     equal = [value for name, value in manifest["agreement"].items() if TRAINING not in name]
-    sets = [words for name, words in manifest["answers"].items() if ANSWERING in name]
-    told = " and ".join(
-        f"{words['number']} answers of {words['mean']:.0f} tokens on average, at most "
-        f"{words['longest']}"
-        for words in sets
+    told = "; ".join(
+        f"{name.split(':')[0]}, {words['number']} answers of {words['mean']:.0f} tokens on average "
+        f"and {words['longest']} at most"
+        for name, words in manifest["answers"].items()
+        if ANSWERING in name
     )
     lines.append(
         f"{caption(manifest)} float32, {manifest['num_devices']} devices. The limit is products "
-        f"with the weights alone, at the speed of one large product. The test sets have {told}. "
+        f"with the weights alone, at the speed of one large product. Test sets: {told}. "
         f"Losses of the first step differ by at most {max(losses):.0e} nats; {min(equal):.0%} of "
         f"the answers are equal."
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 from collections import Counter
@@ -23,7 +24,7 @@ from experiments.llm import agreement, buckets, difficulty
 from experiments.llm.buckets import Buckets, Measure
 from experiments.llm.certify import CertifyConfig, certify_checkpoint
 from experiments.llm.data import Problems, Source
-from experiments.llm.decoding import DecodingConfig
+from experiments.llm.decoding import DecodingConfig, kept_of
 from experiments.llm.distributed import Processes, is_first
 from experiments.llm.encoding import Encoded, OnLong, encode_within
 from experiments.llm.evaluate import evaluate
@@ -44,6 +45,8 @@ from synth.decoder import Dtype
 console = Console()
 Positional = tyro.conf.Positional
 GRADER, DECODING, TRAINING = GraderConfig(), DecodingConfig(), TrainingConfig()
+OF_MEMBERS = {"loss": "losses", "learning_rate": "learning_rates", "seed": "seeds"}
+"""Fields of a training that each member of a scan has of its own, and where they are stated."""
 ONE_DEVICE, ONE_PROCESS, CERTIFICATES = Devices(), Processes(), CertifyConfig()
 
 
@@ -139,7 +142,7 @@ def measure_difficulty(
 
     Writes OUT/measures.parquet, OUT/correlations.parquet and their figure; with `bucket_by` also
     OUT/problems.parquet, whose difficulty is the bucket, 1 the easiest. Responses are kept in
-    OUT/decoded.jsonl as they end, for a run that carries on or cuts other buckets.
+    OUT/decoded-*.jsonl as they end, for a run that carries on or cuts other buckets.
 
     Args:
       model: folder or hub id of the base.
@@ -171,18 +174,17 @@ def measure_difficulty(
         if needs_model
         else load_tokenizer(model)
     )
-    kept = None
-    if isinstance(asked, Model) and "pass_rate" in measures:
-        kept = _kept(out, model, asked, decoding, dtype)
-    table = difficulty.measure(
-        asked,
-        problems,
-        measures=measures,
-        grader=grader,
-        decoding=decoding,
-        kept=kept,
-        console=console,
-    )
+    is_asked = isinstance(asked, Model) and "pass_rate" in measures
+    with _kept(out, asked, decoding) if is_asked else contextlib.nullcontext() as kept:
+        table = difficulty.measure(
+            asked,
+            problems,
+            measures=measures,
+            grader=grader,
+            decoding=decoding,
+            kept=kept,
+            console=console,
+        )
     _write(table, out / "measures.parquet")
     if bucket_by is not None:
         _write_buckets(problems, table, bucket_by, number, edges, dropped, out)
@@ -306,7 +308,7 @@ def evaluate_checkpoint(
     """Ask a checkpoint problems, and say how often it is right, by stated difficulty.
 
     Writes OUT/slices.parquet, OUT/responses.parquet and, to say how they came about,
-    OUT/evaluation.json. Responses are kept in OUT/decoded.jsonl as they end: a run that was
+    OUT/evaluation.json. Responses are kept in OUT/decoded-*.jsonl as they end: a run that was
     interrupted carries on from there, and another grader needs no new ones.
 
     Args:
@@ -325,8 +327,7 @@ def evaluate_checkpoint(
             f"{unstated} of {len(problems)} problems state no difficulty: one slice of all."
         )
     asked = Model.load(model, mesh=devices.mesh(), dtype=dtype)
-    kept = _kept(out, model, asked, decoding, dtype)
-    with console.status(f"Asking {len(problems)} problems …"):
+    with _kept(out, asked, decoding) as kept, console.status(f"Asking {len(problems)} problems …"):
         found = evaluate(
             asked,
             problems,
@@ -402,19 +403,11 @@ def certify_problems(
     console.print(f"Table: {out / 'certificates.parquet'}")
 
 
-def _kept(out: Path, model: str, asked: Model, decoding: DecodingConfig, dtype: str) -> Kept:
-    """Where responses are kept as they end: OUT/decoded.jsonl."""
-    about = {
-        "checkpoint": checkpoint.digest(model),
-        "stop": list(asked.stop),
-        "dtype": dtype,
-        "max_new_tokens": decoding.max_new_tokens,
-        "temperature": decoding.temperature,
-        "seed": decoding.seed,
-    }
-    kept = Kept(out / "decoded.jsonl", about)
+def _kept(out: Path, asked: Model, decoding: DecodingConfig) -> Kept:
+    """Where responses are kept as they end, and what is there already."""
+    kept = kept_of(out, asked, decoding)
     if kept.num_found:
-        console.print(f"{kept.num_found} responses are there already: {out / 'decoded.jsonl'}")
+        console.print(f"{kept.num_found} responses are there already: {kept.path}")
     return kept
 
 
@@ -479,7 +472,14 @@ def scan_command(
           preset: size of the scan; default the recipe's first.
           out: run directory; default runs/RECIPE-PRESET.
           config: fields to change.
+
+        Raises:
+          ValueError: beside what `run_scan` raises, if loss, learning rate or seed of the training
+            are stated, which are each member's own.
         """
+        for name, plural in OF_MEMBERS.items():
+            if (stated := getattr(config.training, name)) != getattr(defaults.training, name):
+                raise ValueError(f"training.{name} is the member's: state {plural}; got {stated!r}")
         preset = preset or _first_preset(recipe)
         out = out or Path("runs") / f"{recipe}-{preset}"
         table = run_scan(config, out, recipe=recipe, preset=preset)

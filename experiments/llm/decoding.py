@@ -15,6 +15,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
+from pathlib import Path
 from typing import NamedTuple
 
 import jax
@@ -23,6 +24,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Bool, Int, PRNGKeyArray, UInt32
 
+from experiments import checkpoint
 from experiments.llm.kept import Continuation, Kept
 from experiments.llm.model import Model
 from experiments.llm.sharding import ROW_AXES, row_split, spread
@@ -32,6 +34,9 @@ from synth.stream import Continuing, Stream
 
 GROUPS = 8
 """Prompts enter in groups of a batch's eighth: fewer would wait less and be read at more cost."""
+
+SMALLER = 0.5
+"""When prompts are left that need so small a part of the capacity, a smaller stream begins."""
 
 
 @dataclass(frozen=True)
@@ -99,15 +104,16 @@ def continuations(
 
     Raises:
       ValueError: before any decoding, if a prompt is empty or has a token that the model does not
-        know, if prompt and new tokens do not fit into the context, or if the batch size does not
-        divide over the mesh.
+        know, if prompt and new tokens do not fit into the context, if the batch size does not
+        divide over the mesh, or if `kept` is given where several processes decode.
       OSError: if `kept` cannot be written.
     """
     check_prompts(model.decoder, prompts, config, mesh=model.mesh)
     words = identities(prompts, config.samples)
-    names = [row.tobytes().hex() for row in words]
-    found: dict[int, Continuation] = {}
+    names, found = [row.tobytes().hex() for row in words], {}
     if kept is not None:
+        if jax.process_count() > 1:
+            raise ValueError("kept must be None where several processes decode")
         there = ((one, kept.get(name)) for one, name in enumerate(names))
         found = {one: continuation for one, continuation in there if continuation is not None}
         advance(len(found))
@@ -142,32 +148,42 @@ class _Batch:
         self._identities = identities
         number, split = len(wanted), row_split(model.mesh)
         # Longest first: they tend to go on longest, and none should be left when all others ended.
-        order = sorted(wanted, key=lambda one: -len(self._prompt(one)))
-        self._waiting = deque(order)
+        self._waiting = deque(sorted(wanted, key=lambda one: -len(self._prompt(one))))
         self._rows = min(config.batch_size, -(-number // split) * split)
         self._group = max(self._rows // GROUPS // split, 1) * split
         self._how = Continuing(config.max_new_tokens, model.stop, config.temperature)
         self._free = list(range(self._rows))
         self._busy: dict[int, int] = {}  # row: continuation
         self._begun: dict[int, int] = {}  # row: slot of its first new token
-        self._capacity = self._width(order[0]) + config.max_new_tokens
+        self._capacity = 0
 
     def __iter__(self) -> Iterator[dict[int, Continuation]]:
-        model, how = self._model, self._how
-        ready = _ready(model.decoder, model.parameters)
+        ready = _ready(self._model.decoder, self._model.parameters)
+        while self._waiting:
+            self._capacity = self._need(self._waiting[0])
+            yield from self._stream(ready)
+
+    def _stream(self, ready: Parameters) -> Iterator[dict[int, Continuation]]:
+        """Prompts that need much of one capacity, until all have ended."""
+        model = self._model
         dtype = model.decoder.activation_dtype(model.parameters)
         rows = _start(model.decoder, dtype, self._rows, self._capacity, model.mesh)
         slot = 0
-        while self._waiting or self._busy:
-            while self._waiting and len(self._free) >= min(self._group, len(self._waiting)):
-                # All at once where all are free: larger products are faster.
-                is_all = min(len(self._free), len(self._waiting)) == self._rows
-                rows = self._enter(rows, slot, self._rows if is_all else self._group)
-            wanted = min(self._group, len(self._waiting)) if self._waiting else self._rows
-            rows, seen = _advance(model.decoder, ready, rows, wanted, how, model.mesh)
+        while self._num_next() or self._busy:
+            while 0 < self._num_next() <= len(self._free):
+                rows = self._enter(rows, slot)
+            # Also where nothing waits, so that what has ended is handed on.
+            wanted = self._num_next() or min(len(self._free) + self._group, self._rows)
+            rows, seen = _advance(model.decoder, ready, rows, wanted, self._how, model.mesh)
             seen = _Seen(*map(np.asarray, seen))
             slot = int(seen.slot)
             yield self._leave(seen)
+
+    def _num_next(self) -> int:
+        """Prompts that enter next, together; 0 where the rest would do with less capacity."""
+        if not self._waiting or self._need(self._waiting[0]) <= SMALLER * self._capacity:
+            return 0
+        return min(self._group, len(self._waiting))
 
     def _prompt(self, one: int) -> Sequence[int]:
         return self._prompts[one // self._config.samples]
@@ -178,15 +194,19 @@ class _Batch:
         padded = -(-len(self._prompt(one)) // multiple) * multiple
         return min(padded, room - self._config.max_new_tokens)
 
-    def _enter(self, rows: Stream, slot: int, size: int) -> Stream:
-        """Give `size` free rows to the next prompts; where those lack, the last goes nowhere."""
-        taken = [self._waiting.popleft() for _ in range(min(size, len(self._waiting)))]
+    def _need(self, one: int) -> int:
+        """Slots of a prompt and its new tokens."""
+        return self._width(one) + self._config.max_new_tokens
+
+    def _enter(self, rows: Stream, slot: int) -> Stream:
+        """Give free rows to the next group; a place without a prompt repeats the last, nowhere."""
+        taken = [self._waiting.popleft() for _ in range(self._num_next())]
         places = [self._free.pop() for _ in taken]
         for one, row in zip(taken, places, strict=True):
             self._busy[row], self._begun[row] = one, slot
-        missing = size - len(taken)
+        missing = self._group - len(taken)
         padded = [*taken, *taken[-1:] * missing]
-        prompts = np.zeros((size, self._width(taken[0])), np.int32)
+        prompts = np.zeros((self._group, self._width(taken[0])), np.int32)
         for target, one in zip(prompts, padded, strict=True):
             target[target.size - len(self._prompt(one)) :] = self._prompt(one)
         lengths = np.array([len(self._prompt(one)) for one in padded], np.int32)
@@ -230,7 +250,8 @@ def _placed(rows: Stream, decoder: DecoderConfig, mesh: Mesh | None) -> Stream:
     if mesh is None:
         return rows
     names = tuple(name for name in ROW_AXES if name in mesh.axis_names) or None
-    heads = "tp" if decoder.num_kv_heads % mesh.shape.get("tp", 1) == 0 else None
+    is_split = "tp" in mesh.axis_names and decoder.num_kv_heads % mesh.shape["tp"] == 0
+    heads = "tp" if is_split else None
 
     def place(leaf: Array) -> Array:
         axes = (names, heads) if leaf.ndim == 4 else (names,) * min(leaf.ndim, 1)
@@ -283,6 +304,32 @@ def _advance(
         everywhere = NamedSharding(mesh, PartitionSpec())
         seen = jax.lax.with_sharding_constraint(seen, everywhere)
     return rows, seen
+
+
+def kept_of(directory: Path, model: Model, config: DecodingConfig) -> Kept:
+    """Where the continuations of a model that was read from a folder are kept.
+
+    Args:
+      directory: where the file is.
+      model: whose weights, stop tokens and types make a file of their own.
+      config: of which length, temperature and seed do.
+
+    Raises:
+      ResultsError: if another process writes the file.
+    """
+    assert model.folder is not None  # what is asked from the command line was read
+    types = sorted({str(leaf.dtype) for leaf in jax.tree.leaves(model.parameters)})
+    return Kept(
+        directory,
+        {
+            "checkpoint": checkpoint.digest(model.folder),
+            "types": types,
+            "stop": list(model.stop),
+            "max_new_tokens": config.max_new_tokens,
+            "temperature": float(config.temperature),
+            "seed": config.seed,
+        },
+    )
 
 
 def check_prompts(

@@ -148,18 +148,6 @@ class ScanConfig:
                 f"learning_rates must be positive, one for each of {self.losses}, "
                 f"got {self.learning_rates}"
             )
-        plain = TrainingConfig()
-        if self.training.loss not in (plain.loss, *self.losses) or self.training.seed:
-            raise ValueError(
-                f"training.loss and training.seed are the member's: state losses and seeds, "
-                f"got {self.training.loss!r} and {self.training.seed}"
-            )
-        stated = self.training.learning_rate
-        if stated not in (plain.learning_rate, *self.learning_rates):
-            raise ValueError(
-                f"training.learning_rate is the member's: state learning_rates, one for each of "
-                f"{self.losses}; got {stated}"
-            )
         for name, least in (
             ("buckets", 2),
             ("seeds", 1),

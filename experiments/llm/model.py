@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import jax.numpy as jnp
@@ -23,6 +24,7 @@ class Model:
       tokenizer: with a chat template.
       stop: token ids that end a response.
       mesh: where the parameters are; None for the default device.
+      folder: where it was read; None if it was made here.
     """
 
     decoder: DecoderConfig
@@ -30,6 +32,7 @@ class Model:
     tokenizer: Any
     stop: tuple[int, ...]
     mesh: Mesh | None = None
+    folder: Path | None = None
 
     @classmethod
     def load(
@@ -53,4 +56,4 @@ class Model:
         tokenizer = load_tokenizer(folder)
         stop = stop_tokens(tokenizer, folder)
         decoder, parameters = checkpoint.load(folder, mesh=mesh, dtype=dtype)
-        return cls(decoder, parameters, tokenizer, stop, mesh)
+        return cls(decoder, parameters, tokenizer, stop, mesh, folder)

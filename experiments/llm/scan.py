@@ -3,7 +3,7 @@
 A scan's directory is a run's (see `experiments.results`), so that every figure draws from it::
 
     manifest.json, table.parquet, parts/   as in a sweep; a part is a member, or the base
-    measures.parquet, decoded.jsonl        what the base was asked for the sake of levels
+    measures.parquet, decoded-*.jsonl      what the base was asked for the sake of levels
     data/       exported problems, where the scan makes its own
     scratch/    new checkpoint, where the base is made from nothing
     base/       fine-tuning of the base, where there is one

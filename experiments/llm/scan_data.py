@@ -5,6 +5,7 @@ All that a wrong data set, grader or grid could spoil is told here, before anyth
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -20,13 +21,12 @@ from experiments import checkpoint
 from experiments.export import Stream
 from experiments.llm.buckets import Buckets, levels
 from experiments.llm.data import Problems, read
-from experiments.llm.decoding import check_prompts
+from experiments.llm.decoding import check_prompts, kept_of
 from experiments.llm.difficulty import OF_MODEL, measure
 from experiments.llm.encoding import Encoded, encode_within
 from experiments.llm.finetune import check_tokens
 from experiments.llm.grade import check_solutions, references
 from experiments.llm.grid import Member, ScanConfig
-from experiments.llm.kept import Kept
 from experiments.llm.loader import nested
 from experiments.llm.model import Model
 from experiments.llm.selection import selected
@@ -159,22 +159,23 @@ class ScanData:
         if self.needs_model and path.exists():
             kept = pd.read_parquet(path)
             return kept.loc[kept["part"] == "train"], kept.loc[kept["part"] == "test"]
-        kept = None
-        if self.config.measure == "pass_rate":
-            # The directory belongs to one configuration, base and data.
-            kept = Kept(self.run.directory / "decoded.jsonl", {"of": "the base"})
-        train, test = (
-            measure(
-                model or self.tokenizer,
-                problems,
-                measures=(self.config.measure,),
-                grader=self.config.grader,
-                decoding=self.config.sampled,
-                kept=kept,
-                console=self._console,
-            ).assign(part=part)
-            for part, problems in (("train", self.problems), ("test", self.test))
-        )
+        decoding = self.config.sampled
+        with contextlib.ExitStack() as stack:
+            kept = None
+            if model is not None and self.config.measure == "pass_rate":
+                kept = stack.enter_context(kept_of(self.run.directory, model, decoding))
+            train, test = (
+                measure(
+                    model or self.tokenizer,
+                    problems,
+                    measures=(self.config.measure,),
+                    grader=self.config.grader,
+                    decoding=decoding,
+                    kept=kept,
+                    console=self._console,
+                ).assign(part=part)
+                for part, problems in (("train", self.problems), ("test", self.test))
+            )
         if self.needs_model:
             both = pd.concat([train, test], ignore_index=True)
             write_atomically(path, lambda temporary: both.to_parquet(temporary, index=False))

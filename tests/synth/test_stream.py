@@ -128,5 +128,5 @@ def test_refusals(parameters):
     with pytest.raises(ValueError, match=re.escape(message)):
         put(parameters, start(1), [0], PROMPTS[:1], Continuing(NEW + 1))
     for new, temperature in ((0, 0.0), (1, -1.0)):
-        with pytest.raises(ValueError, match="max_new_tokens must be at least 1"):
+        with pytest.raises(ValueError, match=f"at least 0, got {new} and {temperature}"):
             Continuing(new, temperature=temperature)

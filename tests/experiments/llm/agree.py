@@ -24,7 +24,7 @@ def check_greedy(
     expected: np.ndarray,
     stop: tuple[int, ...],
 ) -> None:
-    """Decode all prompts in one batch; some end by a stop token, some do not.
+    """Decode all prompts in one batch, and in turns; some end by a stop token, some do not.
 
     Args:
       config, parameters: the decoder.
@@ -33,13 +33,14 @@ def check_greedy(
       stop: token ids.
     """
     most = expected.shape[1]
-    decoding = DecodingConfig(max_new_tokens=most, batch_size=len(prompts), prompt_multiple=48)
-    found = continuations(Model(config, parameters, None, stop), prompts, decoding)
-    for (one,), row in zip(found, expected, strict=True):
-        new = row[row >= 0].tolist()
-        assert one.truncated == (new[-1] not in stop)
-        assert one.tokens.tolist() == (new if one.truncated else new[:-1])
-    assert {one.truncated for (one,) in found} == {True, False}
+    for rows in (len(prompts), 6):
+        decoding = DecodingConfig(max_new_tokens=most, batch_size=rows, prompt_multiple=48)
+        found = continuations(Model(config, parameters, None, stop), prompts, decoding)
+        for (one,), row in zip(found, expected, strict=True):
+            new = row[row >= 0].tolist()
+            assert one.truncated == (new[-1] not in stop)
+            assert one.tokens.tolist() == (new if one.truncated else new[:-1])
+        assert {one.truncated for (one,) in found} == {True, False}
 
 
 def check_gradient(

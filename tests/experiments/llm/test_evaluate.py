@@ -17,9 +17,9 @@ from experiments.llm.decoding import DecodingConfig, continuations
 from experiments.llm.evaluate import decode, evaluate
 from experiments.llm.model import Model
 from experiments.llm.pass_rates import summarise
-from experiments.llm.sharding import make_mesh
+from experiments.llm.sharding import make_mesh, parameter_shardings
 from experiments.llm.tokenizer import prompt_tokens
-from synth.decoder import logits
+from synth.decoder import DecoderConfig, initialise, logits
 from tests.experiments.llm.tiny import MAX_POSITIONS
 
 NEW = 12
@@ -273,6 +273,33 @@ def test_padding_may_reach_beyond_the_context(model):
     expected = slow_greedy(model, [5] * 90, model.stop)
     ((found,),) = continuations(model, [[5] * 90], GREEDY)
     assert (found.tokens.tolist(), found.truncated) == expected
+
+
+def test_one_new_token_and_one_long_prompt(model):
+    """A prompt that needs more than twice the room of the others has a stream of its own."""
+    prompts = [[7] * 3, [5] * 90, [9, 8], [6] * 40]
+    config = DecodingConfig(max_new_tokens=1, batch_size=2, prompt_multiple=16)
+    found = [one.tokens.tolist() for (one,) in continuations(model, prompts, config)]
+    assert found == [slow_greedy(model, prompt, model.stop)[0][:1] for prompt in prompts]
+
+
+def test_fewer_problems_than_a_mesh_takes_at_once(model, tiny_folder):
+    spread = Model.load(tiny_folder, mesh=make_mesh(data=2))
+    spread = dataclasses.replace(spread, stop=model.stop)
+    config = dataclasses.replace(GREEDY, batch_size=8)
+    assert respond(spread, chats(5), config) == respond(model, chats(5), config)
+
+
+def test_heads_that_do_not_divide_over_the_mesh():
+    decoder = DecoderConfig(20, num_heads=2, num_kv_heads=1, positions="sequential")
+    parameters, mesh = initialise(decoder, jax.random.key(0)), make_mesh(tp=2)
+    spread = jax.device_put(parameters, parameter_shardings(parameters, mesh))
+    prompts, config = [[3, 5, 7], [2] * 9, [11]], dataclasses.replace(GREEDY, batch_size=2)
+    one, two = (
+        continuations(Model(decoder, each, None, (), where), prompts, config)
+        for each, where in ((parameters, None), (spread, mesh))
+    )
+    assert [a.tokens.tolist() for (a,) in one] == [b.tokens.tolist() for (b,) in two]
 
 
 def test_batches_must_divide_over_the_mesh(tiny_folder, never):

@@ -329,20 +329,31 @@ def test_what_cannot_work_is_told_before_the_base_is_trained(fields, message, co
         ({"difficulties": (2, 1)}, r"difficulties must be distinct integers .* got \(2, 1\)"),
         ({"measure": "cot_tokens", "difficulties": (4,)}, r"buckets from 1 to 3, got \(4,\)"),
         ({"buckets": 1}, "buckets must be at least 2, got 1"),
-        (
-            {"training": TrainingConfig(learning_rate=3e-4)},
-            r"training.learning_rate is the member's: state learning_rates, .* got 0.0003",
-        ),
-        (
-            {"training": TrainingConfig(loss="dft")},
-            r"training.loss and .* are the member's: state losses and seeds, got 'dft' and 0",
-        ),
-        ({"training": TrainingConfig(seed=4)}, "state losses and seeds, got 'sft' and 4"),
     ],
 )
 def test_a_wrong_field_is_told(fields, message, config):
     with pytest.raises(ValueError, match=message):
         dataclasses.replace(config, **fields)
+
+
+@pytest.mark.parametrize(
+    ("flag", "value", "message"),
+    [
+        ("learning-rate", "3e-4", "training.learning_rate is the member's: state learning_rates;"),
+        ("loss", "dft", "training.loss is the member's: state losses; got 'dft'"),
+        ("seed", "4", "training.seed is the member's: state seeds; got 4"),
+    ],
+)
+def test_what_each_member_has_of_its_own_is_no_flag(
+    flag, value, message, tmp_path, monkeypatch, capsys
+):
+    out = tmp_path / "run"
+    arguments = ["llm", "scan", "tiny-igsm", f"--training.{flag}", value, "--out", str(out)]
+    monkeypatch.setattr(sys, "argv", ["sweetspot", *arguments])
+    with pytest.raises(SystemExit):
+        main()
+    assert message in " ".join(capsys.readouterr().err.split())
+    assert not out.exists()
 
 
 @pytest.mark.slow
