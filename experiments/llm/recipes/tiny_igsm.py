@@ -9,7 +9,7 @@ and DFT, six epochs of 32 a step; test: op 1 to 9, greedy decoding, graded by th
 
 Commands and cost (two CPU cores)::
 
-    sweetspot llm scan tiny-igsm                    # 0.64 hours
+    sweetspot llm scan tiny-igsm                    # 0.72 hours
     sweetspot llm scan tiny-igsm --preset smoke     # 0.02 hours: for tests
     sweetspot report --results runs/tiny-igsm-cpu
 
@@ -22,9 +22,10 @@ Certificates of a fine-tuning of that base, with S for the problems of op 2, 4 a
     sweetspot llm bound --model runs/one/model --trained-by runs/one --source S --max-length 320 \
         --data-sizes 512 --prior-scales 0.05 --posterior.steps 600 --num-draws 4096 --out runs/bound
 
-Expect: with SFT d = 4 best at n = 64 and 512 and d = 6, the hardest of the grid, at n = 2048
-(probability of harder .74: not settled); with DFT d = 6 best at every n, so that the grid is too
-narrow to show a move. One base, three seeds.
+Expect: no move to harder data. With DFT d = 5 is best at every n, at n = 2048 clearly; with SFT
+d = 8, the hardest of the grid, at n = 64, and d = 5 at n = 512 and 2048. Training on d = 2 forgets
+op 3 and 4, the more the larger n; at n = 2048 d = 5 gains at op 4 and 5, and d = 8 at op 5 to 7,
+but loses at op 1 to 3. One base, three seeds.
 """
 
 from __future__ import annotations
@@ -127,4 +128,4 @@ PRESETS = {"cpu": CPU, "smoke": SMOKE}
 
 def hours(config: ScanConfig) -> float:
     """Measured hours of two CPU cores."""
-    return 0.64 if config.num_members > 8 else 0.02
+    return 0.72 if config.num_members > 8 else 0.02
