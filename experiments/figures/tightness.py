@@ -77,8 +77,8 @@ def plot(tables: Mapping[str, pd.DataFrame]) -> Figure:
         ),
     ]
     if has_limits:
-        arrow = {"color": style.INK, "marker": "^", "linestyle": "none"}
-        handles.append(Line2D([], [], label="no error seen:\nat least", **arrow))
+        label = "no error seen:\nat least"
+        handles.append(Line2D([], [], color=style.INK, marker="^", linestyle="none", label=label))
     style.side_legend(figure, handles)
     style.ledger_title(figure, certificates)
     return figure

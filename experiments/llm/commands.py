@@ -174,8 +174,10 @@ def measure_difficulty(
         if needs_model
         else load_tokenizer(model)
     )
-    is_asked = isinstance(asked, Model) and "pass_rate" in measures
-    with _kept(out, asked, decoding) if is_asked else contextlib.nullcontext() as kept:
+    with contextlib.ExitStack() as stack:
+        kept = None
+        if isinstance(asked, Model) and "pass_rate" in measures:
+            kept = stack.enter_context(_kept(out, asked, decoding))
         table = difficulty.measure(
             asked,
             problems,
