@@ -128,6 +128,14 @@ class PromptBatch:
     lengths: Int[np.ndarray, " batch"]
 
 
+def pad_left(sequences: Sequence[Sequence[int]], width: int) -> Int[np.ndarray, "sequences width"]:
+    """Token ids with zeros before them, up to one width."""
+    padded = np.zeros((len(sequences), width), np.int32)
+    for target, tokens in zip(padded, sequences, strict=True):
+        target[width - len(tokens) :] = tokens
+    return padded
+
+
 def prompt_batches(
     prompts: Sequence[Sequence[int]], *, batch_size: int, multiple: int = 64
 ) -> Iterator[PromptBatch]:
@@ -156,7 +164,5 @@ def prompt_batches(
         for start in range(0, len(members), batch_size):
             rows = members[start : start + batch_size]
             filled = np.pad(rows, (0, batch_size - len(rows)), mode="edge")
-            padded = np.zeros((batch_size, width), np.int32)
-            for target, row in zip(padded, filled, strict=True):
-                target[width - lengths[row] :] = prompts[row]
+            padded = pad_left([prompts[row] for row in filled], width)
             yield PromptBatch(rows, padded, lengths[filled].astype(np.int32))

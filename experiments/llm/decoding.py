@@ -30,6 +30,7 @@ from experiments.llm.model import Model
 from experiments.llm.sharding import ROW_AXES, row_split, spread
 from synth import stream
 from synth.decoder import DecoderConfig, Parameters, ready_to_decode
+from synth.generate import pad_left
 from synth.stream import Continuing, Stream
 
 GROUPS = 8
@@ -205,20 +206,18 @@ class _Batch:
         for one, row in zip(taken, places, strict=True):
             self._busy[row], self._begun[row] = one, slot
         missing = self._group - len(taken)
-        padded = [*taken, *taken[-1:] * missing]
-        prompts = np.zeros((self._group, self._width(taken[0])), np.int32)
-        for target, one in zip(prompts, padded, strict=True):
-            target[target.size - len(self._prompt(one)) :] = self._prompt(one)
-        lengths = np.array([len(self._prompt(one)) for one in padded], np.int32)
+        filled = [*taken, *taken[-1:] * missing]
+        prompts = [self._prompt(one) for one in filled]
+        lengths = np.array([len(prompt) for prompt in prompts], np.int32)
         place = functools.partial(spread, mesh=self._model.mesh)
         return _enter(
             self._model.decoder,
             self._model.parameters,
             rows,
             np.array([*places, *[self._rows] * missing], np.int32),
-            place(prompts),
+            place(pad_left(prompts, self._width(taken[0]))),
             place(lengths),
-            place(self._identities[padded]),
+            place(self._identities[filled]),
             jax.random.key(self._config.seed),
             self._how,
             self._model.mesh,
