@@ -18,22 +18,25 @@ from rich.console import Console  # noqa: E402
 from rich.markup import escape  # noqa: E402
 from rich.table import Table  # noqa: E402
 
-from experiments import families, figures, optimum, report, tasks  # noqa: E402
-from experiments.average import average_regret  # noqa: E402
-from experiments.certify import DEFAULT_CERTIFICATES, CertifyConfig, certify  # noqa: E402
-from experiments.grid import SweepConfig  # noqa: E402
-from experiments.llm import commands  # noqa: E402
-from experiments.llm.distributed import FirstProcessError  # noqa: E402
-from experiments.llm.grid import ScanConfig  # noqa: E402
-from experiments.llm.meter import DivergedError  # noqa: E402
+from experiments import figures  # noqa: E402
+from experiments.analysis import families, optimum  # noqa: E402
+from experiments.analysis.average import average_regret  # noqa: E402
+from experiments.analysis.pilot import Mixtures, read_pilot, read_scan  # noqa: E402
+from experiments.analysis.recommend import Recommendation, recommend  # noqa: E402
+from experiments.analysis.regret import write_regret  # noqa: E402
+from experiments.certify.members import DEFAULT_CERTIFICATES, CertifyConfig, certify  # noqa: E402
+from experiments.cli import llm as commands  # noqa: E402
+from experiments.cli import tasks  # noqa: E402
+from experiments.cli.presets import asked_for  # noqa: E402
 from experiments.llm.recipes import RECIPES as SCANS  # noqa: E402
-from experiments.pilot import Mixtures, read_pilot, read_scan  # noqa: E402
-from experiments.presets import asked_for  # noqa: E402
+from experiments.llm.scan.grid import ScanConfig  # noqa: E402
+from experiments.llm.training.distributed import FirstProcessError  # noqa: E402
+from experiments.llm.training.meter import DivergedError  # noqa: E402
+from experiments.pages import report  # noqa: E402
 from experiments.recipes import RECIPES  # noqa: E402
-from experiments.recommend import Recommendation, recommend  # noqa: E402
-from experiments.regret import write_regret  # noqa: E402
-from experiments.results import ResultsError, read_manifest, read_tables  # noqa: E402
-from experiments.run import run_sweep  # noqa: E402
+from experiments.storage.results import ResultsError, read_manifest, read_tables  # noqa: E402
+from experiments.sweep.grid import SweepConfig  # noqa: E402
+from experiments.sweep.run import run_sweep  # noqa: E402
 from theory.certificate import Ledger  # noqa: E402
 
 console = Console()

@@ -17,6 +17,27 @@ FILES = sorted(
 PLOTTING = {"matplotlib", "seaborn", "plotly", "altair", "bokeh", "PIL"}
 ACCELERATED = {"jax", "jaxlib", "flax", "optax", "orbax"}
 
+FLOORS: tuple[tuple[str, ...], ...] = (
+    ("devices",),
+    ("storage",),
+    ("engine",),
+    ("igsm", "sweep", "llm.published"),
+    ("llm.problems",),
+    ("llm.text",),
+    ("llm.training",),
+    ("llm.answering",),
+    ("llm.difficulty",),
+    ("analysis", "certify", "llm.scan"),
+    ("benchmarks", "figures", "llm.recipes", "recipes"),
+    ("pages",),
+    ("cli",),
+    ("__main__",),
+)
+"""Folders (or files) of `experiments`, lowest floor first. A file imports from its own folder, and
+from folders on lower floors."""
+HALLS = {"experiments", "experiments.llm"}
+"""Packages that only hold others."""
+
 
 def module_name(path: Path) -> str:
     parts = path.relative_to(ROOT).with_suffix("").parts
@@ -37,6 +58,28 @@ def imports(tree: ast.AST, module: str, *, is_package: bool) -> set[str]:
                 start = ".".join([*parts, *([node.module] if node.module else [])])
             found |= {start} | {f"{start}.{alias.name}" for alias in node.names}
     return found
+
+
+def floor_of(module: str) -> tuple[int, str]:
+    """Floor of a module of `experiments`, and the entry of `FLOORS` that it belongs to."""
+    for floor, folders in enumerate(FLOORS):
+        for folder in folders:
+            prefix = f"experiments.{folder}"
+            if module == prefix or module.startswith(prefix + "."):
+                return floor, folder
+    raise ValueError(f"{module} has no floor: name its folder in FLOORS")
+
+
+def upward(module: str, found: set[str]) -> set[str]:
+    """Imports of a module of `experiments` from a higher floor, or a neighbour on its own."""
+    floor, folder = floor_of(module)
+    return {
+        name
+        for name in found
+        if name.startswith("experiments.") and name not in HALLS
+        for other, neighbour in [floor_of(name)]
+        if other > floor or (other == floor and neighbour != folder)
+    }
 
 
 def violations(module: str, found: set[str]) -> set[str]:
@@ -71,6 +114,8 @@ def violations(module: str, found: set[str]) -> set[str]:
         forbidden |= within("theory") - within("theory.divergence", "theory.bounds") - {"theory"}
     if module.startswith("experiments.figures"):
         forbidden |= within("synth", "theory", *ACCELERATED)
+    if package == "experiments" and module not in HALLS:
+        forbidden |= upward(module, found)
     return forbidden
 
 
@@ -109,14 +154,19 @@ def test_imports_keep_to_the_design(path):
 
 def test_every_package_is_looked_at():
     names = {module_name(path) for path in FILES}
-    assert {"synth.tasks.chain", "theory", "experiments.figures.map", "experiments.run"} <= names
+    assert {
+        "synth.tasks.chain",
+        "theory",
+        "experiments.figures.map",
+        "experiments.sweep.run",
+    } <= names
 
 
 @pytest.mark.parametrize(
     ("module", "source", "forbidden"),
     [
         ("synth.gaps", "import theory.shift", {"theory.shift"}),
-        ("synth.gaps", "from experiments import grid", {"experiments", "experiments.grid"}),
+        ("synth.gaps", "from experiments import sweep", {"experiments", "experiments.sweep"}),
         ("synth.gaps", "def f():\n    import matplotlib.pyplot", {"matplotlib.pyplot"}),
         ("theory.shift", "from synth.task import pool", {"synth.task", "synth.task.pool"}),
         ("theory.shift", "from ..synth import task", {"synth", "synth.task"}),
@@ -133,7 +183,25 @@ def test_every_package_is_looked_at():
         ("theory.bounds.catoni", "from theory.bounds.arguments import check", set()),
         ("experiments.figures.map", "import jax.numpy as jnp", {"jax.numpy"}),
         ("experiments.figures.map", "from synth import task", {"synth", "synth.task"}),
-        ("experiments.run", "import jax, matplotlib, synth.task", set()),
+        ("experiments.sweep.run", "import jax, matplotlib, synth.task", set()),
+        ("experiments.sweep.run", "from experiments.storage import results", set()),
+        ("experiments.sweep.run", "from experiments.sweep.grid import Member", set()),
+        (
+            "experiments.sweep.run",
+            "from experiments.igsm import export",
+            {"experiments.igsm", "experiments.igsm.export"},
+        ),
+        (
+            "experiments.storage.results",
+            "from experiments.engine.session import Session",
+            {"experiments.engine.session", "experiments.engine.session.Session"},
+        ),
+        (
+            "experiments.llm.text.encoding",
+            "from experiments.llm.training import loss",
+            {"experiments.llm.training", "experiments.llm.training.loss"},
+        ),
+        ("experiments.cli.main", "from experiments.figures import draw", set()),
     ],
 )
 def test_a_forbidden_import_would_be_found(module, source, forbidden):

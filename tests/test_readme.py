@@ -13,9 +13,9 @@ import jax
 import numpy as np
 import pytest
 
-from experiments import readme
-from experiments.families import write_families
-from experiments.results import read_table
+from experiments.analysis.families import write_families
+from experiments.pages import readme
+from experiments.storage.results import read_table
 from synth.task import Mixture, pool
 from synth.tasks import make_task
 from tests.experiments.conftest import MOVING, synthetic_table

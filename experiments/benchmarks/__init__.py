@@ -18,9 +18,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from experiments import provenance
 from experiments.devices import num_cores
-from experiments.results import read_parquet, write_atomically
+from experiments.storage import provenance
+from experiments.storage.results import read_parquet, write_atomically
 
 RESULTS = Path(__file__).parents[1] / "results" / "benchmarks"
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "torch")

@@ -229,7 +229,7 @@ def _take(work: Work, index: int) -> Work:
 def prepare_sharded(
     mapping: Engine, training: FinetuneConfig, work: Work
 ) -> tuple[Callable[[], Any], float]:
-    """All members in one program, as `experiments.sweep` runs a chunk."""
+    """All members in one program, as `experiments.sweep.programs` runs a chunk."""
     member = _member(training)
     mesh = jax.make_mesh((jax.local_device_count(),), ("members",), axis_types=(AxisType.Auto,))
     spec = PartitionSpec("members")

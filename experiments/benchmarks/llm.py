@@ -50,7 +50,6 @@ import numpy as np
 import pandas as pd
 import tyro
 
-from experiments import checkpoint
 from experiments.benchmarks import (
     Verdict,
     caption,
@@ -61,13 +60,14 @@ from experiments.benchmarks import (
     verdict_lines,
 )
 from experiments.devices import configure_host_devices, num_cores
-from experiments.llm.cost import num_matrix_weights, peak_flops, training_flops
-from experiments.llm.decoding import DecodingConfig, continuations
-from experiments.llm.loader import Batch
-from experiments.llm.model import Model
+from experiments.llm.answering.decoding import DecodingConfig, continuations
+from experiments.llm.answering.model import Model
 from experiments.llm.published import QWEN25_MATH_1_5B
-from experiments.llm.sharding import make_mesh, parameter_shardings
-from experiments.llm.step import StepConfig, make_step, place, start
+from experiments.llm.text.loader import Batch
+from experiments.llm.training.cost import num_matrix_weights, peak_flops, training_flops
+from experiments.llm.training.step import StepConfig, make_step, place, start
+from experiments.storage import checkpoint
+from experiments.storage.sharding import make_mesh, parameter_shardings
 from synth.decoder import DecoderConfig, Execution, initialise
 
 LEARNING_RATE = 1e-4

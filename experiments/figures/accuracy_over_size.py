@@ -16,7 +16,7 @@ from matplotlib.container import ErrorbarContainer
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from experiments import optimum
+from experiments.analysis import optimum
 from experiments.figures import style
 
 TABLES = ("table",)

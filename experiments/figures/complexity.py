@@ -15,7 +15,7 @@ import matplotlib
 import pandas as pd
 from matplotlib.figure import Figure
 
-from experiments import premise
+from experiments.analysis import premise
 from experiments.figures import style
 
 TABLES = ("certificates", "complexity")

@@ -20,8 +20,8 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
 from experiments.figures import style
-from experiments.llm.agreement import pass_rate_over, present, rank_correlations
-from experiments.llm.buckets import MEASURES, Measure
+from experiments.llm.difficulty.agreement import pass_rate_over, present, rank_correlations
+from experiments.llm.difficulty.buckets import MEASURES, Measure
 
 TABLES = ("measures",)
 TITLES: dict[Measure, str] = {

@@ -14,7 +14,7 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
-from experiments import families
+from experiments.analysis import families
 from experiments.figures import map as accuracy_map
 from experiments.figures import style
 

@@ -14,7 +14,7 @@ import matplotlib
 import pandas as pd
 from matplotlib.figure import Figure
 
-from experiments import families
+from experiments.analysis import families
 from experiments.figures import optimum_over_size, style
 
 TABLES = ("families",)

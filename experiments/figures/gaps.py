@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from experiments import optimum
+from experiments.analysis import optimum
 from experiments.figures import style
 
 TABLES = ("table",)

@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, PercentFormatter
 
-from experiments import optimum
+from experiments.analysis import optimum
 from experiments.figures import style
 
 TABLES = ("table",)

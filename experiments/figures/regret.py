@@ -14,7 +14,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from experiments.average import average_regret
+from experiments.analysis.average import average_regret
 from experiments.figures import style
 
 TABLES = ("regret",)

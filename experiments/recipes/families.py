@@ -24,8 +24,8 @@ from __future__ import annotations
 
 import dataclasses
 
-from experiments.grid import PretrainConfig, SweepConfig
 from experiments.recipes.tradeoff import PRESETS as TRADEOFF
+from experiments.sweep.grid import PretrainConfig, SweepConfig
 from synth.decoder import DecoderConfig
 
 SWEEP = SweepConfig(

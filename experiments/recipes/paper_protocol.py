@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from experiments.grid import PretrainConfig, SweepConfig
+from experiments.sweep.grid import PretrainConfig, SweepConfig
 
 CPU = SweepConfig(
     mixtures=("exact",),

@@ -17,8 +17,8 @@ from __future__ import annotations
 
 import dataclasses
 
-from experiments.grid import PretrainConfig
 from experiments.recipes.tradeoff import PRESETS as TRADEOFF
+from experiments.sweep.grid import PretrainConfig
 
 SWEEP = dataclasses.replace(TRADEOFF["cpu"], mixtures=("range",), seeds=1, chunk_members=12)
 

@@ -17,7 +17,7 @@ trained on d alone it stays at 6.
 
 from __future__ import annotations
 
-from experiments.grid import PretrainConfig, SweepConfig
+from experiments.sweep.grid import PretrainConfig, SweepConfig
 from synth.decoder import DecoderConfig
 
 PRESETS = {

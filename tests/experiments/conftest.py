@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from experiments.run import run_sweep
+from experiments.sweep.run import run_sweep
 from tests.experiments.tiny import TINY
 
 MOVING = {16: 6, 64: 8, 256: 10, 1024: 10}

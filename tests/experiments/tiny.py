@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from experiments.grid import PretrainConfig, SweepConfig
+from experiments.sweep.grid import PretrainConfig, SweepConfig
 from synth.decoder import DecoderConfig
 
 TINY = SweepConfig(

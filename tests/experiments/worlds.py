@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from experiments.grid import SweepConfig
-from experiments.results import tidy
+from experiments.storage.results import tidy
+from experiments.sweep.grid import SweepConfig
 
 CONFIG = SweepConfig(
     difficulties=(2, 4, 6, 9, 12),

@@ -15,7 +15,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from experiments import checkpoint
+from experiments.storage import checkpoint
 from synth.decoder import DecoderConfig, Llama3Rope, Parameters, initialise
 
 FILE = Path(__file__).parent / "transformers.npz"

@@ -25,13 +25,13 @@ from __future__ import annotations
 
 import dataclasses
 
-from experiments.export import ExportConfig
-from experiments.llm.cost import answering_flops, device_hours, finetuning_flops
-from experiments.llm.decoding import DecodingConfig
-from experiments.llm.finetune import TrainingConfig
-from experiments.llm.grade import GraderConfig
-from experiments.llm.grid import BaseConfig, ScanConfig
+from experiments.igsm.export import ExportConfig
+from experiments.llm.answering.decoding import DecodingConfig
+from experiments.llm.problems.grade import GraderConfig
 from experiments.llm.published import QWEN25_MATH_1_5B
+from experiments.llm.scan.grid import BaseConfig, ScanConfig
+from experiments.llm.training.cost import answering_flops, device_hours, finetuning_flops
+from experiments.llm.training.finetune import TrainingConfig
 
 DEVICE = "one H100"
 TRAINING = TrainingConfig(

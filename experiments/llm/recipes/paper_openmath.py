@@ -23,14 +23,14 @@ from __future__ import annotations
 
 import dataclasses
 
-from experiments.llm.cost import answering_flops, device_hours, finetuning_flops
-from experiments.llm.data import Columns, Source
-from experiments.llm.decoding import DecodingConfig
-from experiments.llm.grade import GraderConfig
-from experiments.llm.grid import ScanConfig
+from experiments.llm.answering.decoding import DecodingConfig
+from experiments.llm.problems.data import Columns, Source
+from experiments.llm.problems.grade import GraderConfig
 from experiments.llm.published import QWEN25_MATH_1_5B, QWEN25_MATH_7B
 from experiments.llm.recipes.paper_igsm import TRAINING
-from experiments.llm.sharding import Devices
+from experiments.llm.scan.grid import ScanConfig
+from experiments.llm.training.cost import answering_flops, device_hours, finetuning_flops
+from experiments.storage.sharding import Devices
 
 DEVICE = "one H100 (1.5B), four (7B)"
 NUM_TESTS = 500

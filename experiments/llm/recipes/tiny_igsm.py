@@ -32,13 +32,13 @@ from __future__ import annotations
 
 import dataclasses
 
-from experiments.export import ExportConfig
-from experiments.llm.decoding import DecodingConfig
-from experiments.llm.finetune import TrainingConfig
-from experiments.llm.grade import GraderConfig
-from experiments.llm.grid import BaseConfig, ScanConfig
-from experiments.llm.scratch import ScratchConfig
-from experiments.llm.sharding import Devices
+from experiments.igsm.export import ExportConfig
+from experiments.llm.answering.decoding import DecodingConfig
+from experiments.llm.problems.grade import GraderConfig
+from experiments.llm.scan.grid import BaseConfig, ScanConfig
+from experiments.llm.training.finetune import TrainingConfig
+from experiments.llm.training.scratch import ScratchConfig
+from experiments.storage.sharding import Devices
 from synth.decoder import DecoderConfig
 
 DEVICE = "two CPU cores"

@@ -10,10 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 from safetensors.numpy import load_file
 
-from experiments import checkpoint
-from experiments.llm.decoding import DecodingConfig, continuations
-from experiments.llm.loss import loss_sums
-from experiments.llm.model import Model
+from experiments.llm.answering.decoding import DecodingConfig, continuations
+from experiments.llm.answering.model import Model
+from experiments.llm.training.loss import loss_sums
+from experiments.storage import checkpoint
 from synth.decoder import DecoderConfig, Parameters
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import jax.numpy as jnp
 import numpy as np
 
-from experiments import checkpoint
-from experiments.llm.tokenizer import save_tokenizer, train_tokenizer
+from experiments.llm.text.tokenizer import save_tokenizer, train_tokenizer
+from experiments.storage import checkpoint
 from synth.decoder import DecoderConfig, Parameters
 from synth.tasks.igsm import problems
 

@@ -23,13 +23,13 @@ from typing import Any
 
 import jax
 
-from experiments.llm import log
-from experiments.llm.data import read
-from experiments.llm.distributed import Processes
-from experiments.llm.encoding import Encoded, encode
-from experiments.llm.finetune import TrainingConfig, finetune
-from experiments.llm.sharding import make_mesh
-from experiments.llm.tokenizer import load_tokenizer
+from experiments.llm.problems.data import read
+from experiments.llm.text.encoding import Encoded, encode
+from experiments.llm.text.tokenizer import load_tokenizer
+from experiments.llm.training import log
+from experiments.llm.training.distributed import Processes
+from experiments.llm.training.finetune import TrainingConfig, finetune
+from experiments.storage.sharding import make_mesh
 from tests.xla_flags import XLA_FLAGS
 
 CACHE = Path(__file__).parents[3] / ".cache" / "jax"

@@ -1,0 +1,189 @@
+"""The best difficulty for a data budget, from a pilot: the answer, its uncertainty, or why not.
+
+Every cell of the pilot is averaged over bases and seeds, `theory.predictor` carries the curves to
+the budget, and a hierarchical bootstrap over bases and seeds (see `experiments.analysis.optimum`)
+repeats this as often as there are replicates. All comparisons between difficulties are paired. No
+number here is a certificate, and a certificate does not certify its argmin.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from experiments.analysis import optimum
+from experiments.analysis.optimum import Interval, Study
+from experiments.analysis.pilot import Mixtures, measured
+from theory.predictor import PREDICTOR, RULES, choose
+
+VALIDATED_FACTOR = 16
+"""Budget over the pilot's largest data size up to which recorded runs have judged the predictor."""
+
+
+@dataclass(frozen=True)
+class Recommendation:
+    """The answer for one study.
+
+    Attributes:
+      study: which cells of the table.
+      data_size: the budget, in the unit of the table's data sizes.
+      pilot_sizes: data sizes that the curves were fitted to.
+      difficulty: level of the pilot's grid with the least predicted test risk.
+      low, high: 5% and 95% percentile of the level that the replicates choose.
+      share: of the replicates that choose `difficulty`.
+      censored: "easiest" or "hardest" where `difficulty` is the grid's edge, else empty.
+      predicted: test risk for each difficulty of the grid.
+      excess: that minus the one at `difficulty` for each other one, paired, with a 90% interval
+        that allows for few members (see `recommend`).
+      choices: difficulty that each rule of `theory.predictor.RULES` chooses.
+      doubts: why nothing should be concluded; empty if something can.
+    """
+
+    study: Study
+    data_size: int
+    pilot_sizes: tuple[int, ...]
+    difficulty: int
+    low: int
+    high: int
+    share: float
+    censored: str
+    predicted: dict[int, Interval]
+    excess: dict[int, Interval]
+    choices: dict[str, int]
+    doubts: tuple[str, ...]
+
+    @property
+    def abstains(self) -> bool:
+        """Whether `difficulty` should not be acted on."""
+        return bool(self.doubts)
+
+    @property
+    def verdict(self) -> str:
+        """The answer in words."""
+        if self.abstains:
+            return f"No recommendation for n = {self.data_size}: {'; '.join(self.doubts)}."
+        beyond = {"easiest": "at most ", "hardest": "at least ", "": ""}[self.censored]
+        answer = f"For n = {self.data_size} train on difficulty {beyond}{self.difficulty}"
+        share = optimum.format_probability(self.share)
+        answer += f" (90% interval {self.low} to {self.high}; share of replicates: {share})."
+        if self.censored:
+            answer += f" It is the {self.censored} level of the pilot, so the best may lie beyond."
+        return answer
+
+
+def recommend(
+    table: pd.DataFrame,
+    study: Study,
+    config: Mixtures,
+    data_size: int,
+    *,
+    fitted_up_to: int | None = None,
+    replicates: int = 2000,
+    seed: int = 0,
+) -> Recommendation:
+    """Predict the best difficulty of a study at a data size beyond the pilot's.
+
+    A difficulty is clearly worse than the best one if the interval of its excess lies above 0. A
+    percentile interval from a few members is too narrow to decide that: here it is Student's, with
+    one degree of freedom less than there are members of a cell, and the bootstrap's standard error
+    corrected for their number. Unless half of the others are clearly worse, both as measured at the
+    pilot's largest size and as predicted, there is no recommendation.
+
+    Args:
+      table: the tidy result table of the pilot.
+      study: which cells of it.
+      config: of the sweep, or the levels of a scan (see `experiments.analysis.pilot`).
+      data_size: the budget, at least the largest data size that is fitted.
+      fitted_up_to: leave out the table's larger data sizes, as if they had not been run.
+      replicates, seed: of the bootstrap.
+
+    Raises:
+      ValueError: if fewer than two data sizes are fitted, the budget lies below the largest of
+        them, or the table lacks a cell.
+    """
+    members = measured(table, study, config)
+    sizes = members.test_risk.data_sizes
+    largest = sizes[-1] if fitted_up_to is None else fitted_up_to
+    if (fitted := sizes[sizes <= largest]).size < 2:
+        raise ValueError(
+            f"a prediction needs a pilot of at least two data sizes, got {fitted.tolist()} "
+            f"of {sizes.tolist()}"
+        )
+    if data_size < fitted[-1]:
+        raise ValueError(
+            f"data_size must be at least the pilot's largest, {fitted[-1]}, got {data_size}; "
+            f"within the pilot read the measured optimum (sweetspot report)"
+        )
+    counts = optimum.resample(members.test_risk, replicates=replicates, seed=seed)
+    pilot = members.pilot(lambda metric: metric.mean).up_to(largest)
+    drawn = members.pilot(lambda metric: optimum.replicate_means(metric, counts)).up_to(largest)
+    predicted, replicated = (RULES[PREDICTOR](each, data_size) for each in (pilot, drawn))
+    levels = pilot.difficulties
+    best = int(choose(predicted))
+    chosen = levels[choose(replicated)]
+    low, high = np.quantile(chosen, optimum.TAILS, method="inverted_cdf")
+    num_members = int(np.isfinite(members.test_risk.values).any(axis=(0, 1)).sum())
+    seen = _excess(levels, pilot.test_risk[:, -1], drawn.test_risk[..., -1], num_members)
+    excess = _excess(levels, predicted, replicated, num_members)
+    # The line along which a risk is carried has no end at 0 or 1.
+    clipped = np.clip(predicted, 0.0, 1.0), np.clip(replicated, 0.0, 1.0).T
+    return Recommendation(
+        study=study,
+        data_size=data_size,
+        pilot_sizes=tuple(int(size) for size in fitted),
+        difficulty=int(levels[best]),
+        low=int(low),
+        high=int(high),
+        share=float((chosen == levels[best]).mean()),
+        censored=optimum.censored(best, len(levels)),
+        predicted={
+            int(level): Interval(float(mean), *map(float, np.quantile(draws, optimum.TAILS)))
+            for level, mean, draws in zip(levels, *clipped, strict=True)
+        },
+        excess=excess,
+        choices={name: int(levels[choose(rule(pilot, data_size))]) for name, rule in RULES.items()},
+        doubts=tuple(_doubts(seen, excess, num_members, data_size / fitted[-1])),
+    )
+
+
+def _excess(
+    levels: np.ndarray, risks: np.ndarray, drawn: np.ndarray, num_members: int
+) -> dict[int, Interval]:
+    """Risk of each other difficulty minus the best one's, with Student's interval."""
+    best = int(choose(risks))
+    means = risks - risks[best]
+    widths = np.full(len(means), np.inf)
+    if num_members > 1:
+        errors = (drawn - drawn[:, [best]]).std(axis=0)
+        correction = np.sqrt(num_members / (num_members - 1))
+        widths = errors * correction * stats.t.ppf(optimum.TAILS[1], num_members - 1)
+    return {
+        int(level): Interval(float(mean), float(mean - width), float(mean + width))
+        for position, (level, mean, width) in enumerate(zip(levels, means, widths, strict=True))
+        if position != best
+    }
+
+
+def _doubts(
+    seen: dict[int, Interval], excess: dict[int, Interval], num_members: int, factor: float
+) -> list[str]:
+    found = []
+    if num_members == 1:
+        found.append("the pilot has one member in each cell, which says nothing about the noise")
+    else:
+        for risks, where in ((seen, "measured at its largest size"), (excess, "predicted")):
+            # Neighbours of a best level are nearly as good: that is no reason to say nothing.
+            if 2 * (worse := sum(interval.low > 0 for interval in risks.values())) < len(risks):
+                found.append(
+                    f"the pilot cannot tell the difficulties apart ({where}, {worse} of the "
+                    f"{len(risks)} others are clearly worse than the best one)"
+                )
+    if factor > VALIDATED_FACTOR:
+        found.append(
+            f"the budget is {factor:.3g} times the pilot's largest data size, and the predictor "
+            f"was judged up to {VALIDATED_FACTOR} times"
+        )
+    return found

@@ -1,0 +1,1 @@
+"""Certificates: the theory applied to members and checkpoints."""

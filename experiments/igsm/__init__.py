@@ -1,0 +1,1 @@
+"""iGSM as a data set, and its fidelity to the reference."""

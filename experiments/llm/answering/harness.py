@@ -1,0 +1,402 @@
+"""A checkpoint as a model of lm-evaluation-harness, for numbers that compare with published ones.
+
+The tasks, their prompts and their metrics are the harness's; tokens, logits and decoding are ours.
+What the harness's own adapter for `transformers` does is done here too: prompts that are too long
+lose their beginning, and text gets the special tokens that the tokenizer adds by itself.
+
+Needs: pip install 'sweetspot[harness]'
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pandas as pd
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Array, Bool, Float, Int
+
+from experiments.llm.answering.decoding import DecodingConfig, continuations
+from experiments.llm.answering.evaluate import text_of
+from experiments.llm.answering.model import Model
+from experiments.llm.text.tokenizer import TEMPLATE_SETTINGS
+from experiments.llm.training.loss import label_log_probability
+from experiments.storage.sharding import spread
+from synth.decoder import DecoderConfig, Parameters, hidden_states, project
+from synth.generate import prompt_batches
+
+try:
+    from lm_eval.api.model import TemplateLM  # pyright: ignore[reportMissingImports]
+    from lm_eval.evaluator import simple_evaluate  # pyright: ignore[reportMissingImports]
+    from lm_eval.tasks import TaskManager  # pyright: ignore[reportMissingImports]
+    from lm_eval.utils import (  # pyright: ignore[reportMissingImports]
+        get_rolling_token_windows,
+        make_disjoint_window,
+    )
+except ImportError as error:
+    raise ImportError("lm-evaluation-harness needs: pip install 'sweetspot[harness]'") from error
+
+LOGIT_TOKENS = 128
+"""Tokens of each sequence whose logits are held at once."""
+LIMIT_NAMES = ("max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_tokens")
+"""What tasks call the most tokens of a response."""
+NARROWING = ("top_p", "top_k", "min_p")
+"""Settings that choose among the tokens to sample from, which we do not have."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Generation:
+    """What a task asks of a response.
+
+    Attributes:
+      max_new_tokens: the most tokens.
+      temperature: 0 for the most probable token each time.
+      until: texts that end it, and are no part of it.
+    """
+
+    max_new_tokens: int
+    temperature: float
+    until: tuple[str, ...]
+
+    @classmethod
+    def read(cls, settings: Mapping[str, Any], default: DecodingConfig) -> Generation:
+        """From a task's ``generation_kwargs``.
+
+        Args:
+          settings: as the task states them.
+          default: has the number of tokens where the task states none.
+
+        Raises:
+          ValueError: if a setting is unknown, or asks for what we cannot do.
+        """
+        left = dict(settings)
+        until = left.pop("until", None) or ()
+        limits = [left.pop(name) for name in LIMIT_NAMES if left.get(name) is not None]
+        temperature, is_sampled = left.pop("temperature", None), left.pop("do_sample", None)
+        if is_sampled is None:
+            is_sampled = bool(temperature)
+        narrowing = {name: left.pop(name) for name in NARROWING if name in left}
+        if is_sampled and any(value not in (None, 0, 1) for value in narrowing.values()):
+            raise ValueError(f"samples are drawn from all tokens, got {narrowing}")
+        if left:
+            raise ValueError(
+                f"generation_kwargs must be among until, do_sample, temperature, {LIMIT_NAMES} "
+                f"and {NARROWING}, got {left}"
+            )
+        return cls(
+            int(limits[0] if limits else default.max_new_tokens),
+            float(1.0 if temperature is None else temperature) if is_sampled else 0.0,
+            (until,) if isinstance(until, str) else tuple(until),
+        )
+
+
+class HarnessModel(TemplateLM):
+    """Answers the harness's requests.
+
+    Args:
+      model: who answers.
+      decoding: batch size, padding and seed; the tokens of a response where a task states none.
+    """
+
+    backend = "causal"
+
+    def __init__(self, model: Model, decoding: DecodingConfig | None = None):
+        super().__init__()
+        self.model = model
+        self.decoding = decoding or DecodingConfig()
+        self.tokenizer = model.tokenizer
+
+    @property
+    def max_length(self) -> int:
+        """Context in tokens."""
+        return self.model.decoder.max_positions
+
+    @property
+    def eot_token_id(self) -> int:
+        """The tokenizer's end marker."""
+        return self.tokenizer.eos_token_id
+
+    @property
+    def prefix_token_id(self) -> int:
+        """What stands before a text that has nothing before it."""
+        start = self.tokenizer.bos_token_id
+        return self.eot_token_id if start is None else start
+
+    @property
+    def tokenizer_name(self) -> str:
+        """Under which the harness keeps requests."""
+        return self.tokenizer.name_or_path.replace("/", "__")
+
+    def tok_encode(
+        self, string: str, add_special_tokens: bool | None = None, **_: Any
+    ) -> list[int]:
+        """Token ids of a text; by default with a start marker, where it is usual and missing."""
+        if add_special_tokens is None:
+            start = self.tokenizer.bos_token
+            add_special_tokens = not (start and string.startswith(start))
+        return self.tokenizer.encode(string, add_special_tokens=add_special_tokens)
+
+    def apply_chat_template(
+        self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True
+    ) -> str:
+        """A chat as text, up to where the assistant's turn begins or goes on."""
+        return self.tokenizer.apply_chat_template(
+            chat_history,
+            tokenize=False,
+            add_generation_prompt=add_generation_prompt,
+            continue_final_message=not add_generation_prompt,
+            **TEMPLATE_SETTINGS,
+        )
+
+    def generate_until(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[str]:
+        """Responses to (prompt, settings), cut before the first text that ends them.
+
+        Raises:
+          ValueError: if a setting is not supported, or leaves no room for a prompt.
+        """
+        groups: dict[Generation, list[int]] = {}
+        for row, request in enumerate(requests):
+            groups.setdefault(Generation.read(request.args[1], self.decoding), []).append(row)
+        found: dict[int, str] = {}
+        for generation, rows in groups.items():
+            texts = self._generate([requests[row].args[0] for row in rows], generation)
+            found |= dict(zip(rows, texts, strict=True))
+        for row, request in enumerate(requests):
+            self.cache_hook.add_partial("generate_until", request.args, found[row])
+        return [found[row] for row in range(len(requests))]
+
+    def _generate(self, prompts: Sequence[str], generation: Generation) -> list[str]:
+        room = self.max_length - generation.max_new_tokens
+        if room < 1:
+            raise ValueError(
+                f"a response of {generation.max_new_tokens} tokens leaves no room for a prompt in "
+                f"a context of {self.max_length}"
+            )
+        tokens = [self.tok_encode(prompt) for prompt in prompts]
+        if long := sum(len(prompt) > room for prompt in tokens):
+            warnings.warn(f"{long} prompts lost their beginning to fit {room} tokens", stacklevel=3)
+        # Those are taken out of the text, and have to stop the decoding itself.
+        added = self.tokenizer.get_added_vocab()
+        ends = {added[text] for text in generation.until if text in added}
+        model = dataclasses.replace(self.model, stop=tuple(sorted({*self.model.stop, *ends})))
+        config = dataclasses.replace(
+            self.decoding,
+            max_new_tokens=generation.max_new_tokens,
+            temperature=generation.temperature,
+            samples=1,
+        )
+        texts = [
+            text_of(model, one)
+            for (one,) in continuations(model, [prompt[-room:] for prompt in tokens], config)
+        ]
+        for end in filter(None, generation.until):
+            texts = [text.split(end)[0] for text in texts]
+        return texts
+
+    def _loglikelihood_tokens(
+        self,
+        requests: Sequence[tuple[Any, list[int], list[int]]],
+        disable_tqdm: bool = False,
+        **_: Any,
+    ) -> list[tuple[float, bool]]:
+        """Nats (negative) of the second tokens after the first, and whether greedy gives them.
+
+        Raises:
+          ValueError: if the second alone do not fit into the context.
+        """
+        sequences: list[list[int]] = []
+        starts: list[int] = []
+        for _, context, continuation in requests:
+            if len(continuation) > self.max_length:
+                raise ValueError(
+                    f"a continuation of {len(continuation)} tokens does not fit into a context of "
+                    f"{self.max_length}"
+                )
+            # The last token is predicted and never read.
+            sequences.append((context + continuation)[-(self.max_length + 1) :])
+            starts.append(len(sequences[-1]) - len(continuation))
+        found = score(self.model, sequences, starts, self.decoding)
+        for request, result in zip(requests, found, strict=True):
+            if request[0] is not None:
+                self.cache_hook.add_partial("loglikelihood", request[0], result)
+        return found
+
+    def loglikelihood_rolling(
+        self, requests: Sequence[Any], disable_tqdm: bool = False
+    ) -> list[float]:
+        """Nats (negative) of whole texts, in windows of the context's length."""
+        windows, owners = [], []
+        for row, request in enumerate(requests):
+            (text,) = request.args
+            for context, continuation in map(
+                make_disjoint_window,
+                get_rolling_token_windows(
+                    self.tok_encode(text), self.prefix_token_id, self.max_length, context_len=1
+                ),
+            ):
+                windows.append((None, context, continuation))
+                owners.append(row)
+        totals = np.zeros(len(requests))
+        for row, (total, _) in zip(owners, self._loglikelihood_tokens(windows), strict=True):
+            totals[row] += total
+        for request, total in zip(requests, totals.tolist(), strict=True):
+            self.cache_hook.add_partial("loglikelihood_rolling", request.args, total)
+        return totals.tolist()
+
+
+def score(
+    model: Model,
+    sequences: Sequence[Sequence[int]],
+    starts: Sequence[int],
+    config: DecodingConfig,
+) -> list[tuple[float, bool]]:
+    """How likely the ends of sequences are.
+
+    Args:
+      model: who foresees them.
+      sequences: token ids of each.
+      starts: place of the first token that counts in each, at least 1.
+      config: batch size and padding.
+
+    Returns:
+      For each the log-probability of the tokens from its start on given all before, in nats, and
+      whether each of them is the most probable.
+    """
+    found: dict[int, tuple[float, bool]] = {}
+    place = functools.partial(spread, mesh=model.mesh)
+    for batch in prompt_batches(
+        sequences, batch_size=config.batch_size, multiple=config.prompt_multiple
+    ):
+        width = batch.prompts.shape[1]
+        filled = np.pad(batch.rows, (0, len(batch.prompts) - len(batch.rows)), mode="edge")
+        # From the left to the right side of the padding.
+        tokens = np.stack(
+            [
+                np.roll(row, length - width)
+                for row, length in zip(batch.prompts, batch.lengths.tolist(), strict=True)
+            ]
+        )
+        totals, greedy = _program(
+            model.decoder,
+            model.parameters,
+            place(tokens),
+            place(np.asarray(starts, np.int32)[filled]),
+            place(batch.lengths),
+            mesh=model.mesh,
+        )
+        for row, total, is_greedy in zip(
+            batch.rows.tolist(), np.asarray(totals), np.asarray(greedy), strict=False
+        ):
+            found[row] = float(total), bool(is_greedy)
+    return [found[row] for row in range(len(sequences))]
+
+
+def _scores(
+    decoder: DecoderConfig,
+    parameters: Parameters,
+    tokens: Int[Array, "batch length"],
+    starts: Int[Array, " batch"],
+    lengths: Int[Array, " batch"],
+    *,
+    mesh: Mesh | None,
+) -> tuple[Float[Array, " batch"], Bool[Array, " batch"]]:
+    """`score` of one batch, padded behind. Every device gets all results."""
+    length = tokens.shape[1]
+    missing = -(length - 1) % LOGIT_TOKENS
+
+    def one(tokens, start, end):
+        places = jnp.arange(length)
+        hidden = hidden_states(decoder, parameters, tokens, places)[:-1]
+        counts = (places[1:] >= start) & (places[1:] < end)
+        chunks = jax.tree.map(
+            lambda leaf: jnp.pad(leaf, ((0, missing), *[(0, 0)] * (leaf.ndim - 1))).reshape(
+                -1, LOGIT_TOKENS, *leaf.shape[1:]
+            ),
+            (hidden, tokens[1:], counts),
+        )
+
+        def of_chunk(chunk):
+            hidden, labels, counts = chunk
+            scores = project(decoder, parameters, hidden)
+            nats = label_log_probability(scores, labels)
+            is_best = scores.argmax(axis=1).astype(labels.dtype) == labels
+            return (nats * counts.astype(jnp.float32)).sum(), (is_best | ~counts).all()
+
+        totals, greedy = jax.lax.map(of_chunk, chunks)
+        return totals.sum(), greedy.all()
+
+    found = jax.vmap(one)(tokens, starts, lengths)
+    if mesh is not None:
+        found = jax.lax.with_sharding_constraint(found, NamedSharding(mesh, PartitionSpec()))
+    return found
+
+
+_program = jax.jit(_scores, static_argnums=0, static_argnames="mesh")
+
+
+def run_tasks(
+    model: Model,
+    tasks: Sequence[str],
+    *,
+    decoding: DecodingConfig | None = None,
+    include: Path | None = None,
+    chat: bool = False,
+    num_fewshot: int | None = None,
+    limit: int | None = None,
+) -> pd.DataFrame:
+    """Evaluate a model on tasks of the harness.
+
+    Args:
+      model: who answers.
+      tasks: their names, or those of groups of them.
+      decoding: see `HarnessModel`.
+      include: a folder of further tasks, as YAML files.
+      chat: ask by the chat template; without, prompts are plain text, as for bases.
+      num_fewshot: examples in each prompt; None for what the task says.
+      limit: problems of each task at most; None for all.
+
+    Returns:
+      Columns task, metric, filter (how the answer is found in a response), value, standard_error
+      (missing where the harness gives none) and num_examples.
+
+    Raises:
+      ValueError: if a task asks for what we cannot do, or none is named.
+    """
+    results = simple_evaluate(
+        HarnessModel(model, decoding),
+        tasks=list(tasks),
+        task_manager=TaskManager(include_path=None if include is None else str(include)),
+        apply_chat_template=chat,
+        num_fewshot=num_fewshot,
+        limit=limit,
+        log_samples=False,
+        bootstrap_iters=1000,
+    )
+    # It is None in the harness' own further processes alone.
+    found = cast("Mapping[str, Any]", results)
+    rows = []
+    for task, measured in found["results"].items():
+        size = found.get("n-samples", {}).get(task, {}).get("effective")
+        for key, value in measured.items():
+            metric, comma, name = key.partition(",")
+            if not comma or metric.endswith("_stderr"):
+                continue
+            error = measured.get(f"{metric}_stderr,{name}")
+            rows.append(
+                {
+                    "task": task,
+                    "metric": metric,
+                    "filter": name,
+                    "value": float(value),
+                    "standard_error": error if isinstance(error, float) else np.nan,
+                    "num_examples": size,
+                }
+            )
+    return pd.DataFrame(rows)

@@ -1,0 +1,1 @@
+"""The difficulty of problems: measured, cut into buckets, selected."""

@@ -1,0 +1,168 @@
+"""Measures of difficulty of a data set, one row a problem.
+
+``op`` is what the data set states. ``cot_tokens`` is the paper's measure: the length of the
+reference solution in tokens of the model's tokenizer. ``pass_rate`` is the share of the base's
+samples that the grader accepts, and ``perplexity`` tells how badly the base foresees the reference
+solution: in these two difficulty is relative to the base. Only they need the model's weights.
+
+What is done with the table: `experiments.llm.difficulty.buckets` and
+`experiments.llm.difficulty.agreement`.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+from experiments.llm.answering.decoding import DecodingConfig
+from experiments.llm.answering.evaluate import evaluate
+from experiments.llm.answering.kept import Kept
+from experiments.llm.answering.model import Model
+from experiments.llm.answering.perplexity import check, perplexities
+from experiments.llm.difficulty.buckets import MEASURES, Measure
+from experiments.llm.problems.data import Problems
+from experiments.llm.problems.grade import GraderConfig
+from experiments.llm.text.encoding import encode
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
+
+OF_MODEL: tuple[Measure, ...] = ("pass_rate", "perplexity")
+"""Measures that need the model's weights."""
+
+SAMPLED = DecodingConfig(samples=8, temperature=0.7)
+"""Behind a pass rate. The paper tells neither number."""
+
+MANY_CUT = 0.05
+"""Share of samples that reach the most tokens above which a message says so."""
+
+
+def measure(
+    model: Model | PreTrainedTokenizerFast,
+    problems: Problems,
+    *,
+    measures: Sequence[Measure],
+    grader: GraderConfig = GraderConfig(),  # noqa: B008 (frozen)
+    decoding: DecodingConfig = SAMPLED,
+    kept: Kept | None = None,
+    batch_tokens: int = 16_384,
+    console: Console | None = None,
+) -> pd.DataFrame:
+    """Measure how difficult problems are.
+
+    Args:
+      model: the base; its tokenizer alone is enough for ``op`` and ``cot_tokens``.
+      problems: with what the grader needs, if the pass rate is measured.
+      measures: which; ``op`` is there without being asked for where it is stated.
+      grader: how the responses behind a pass rate are graded.
+      decoding: how they are made.
+      batch_tokens: of a batch behind the perplexity.
+      kept: where the responses are kept as they end; see `experiments.llm.answering.decoding`.
+      console: where progress is shown.
+
+    Returns:
+      One row a problem: row (from 0), split (if given), each measure, and with the pass rate
+      samples (their number) and share_truncated (of them, cut at the most tokens of a response).
+
+    Raises:
+      ImportError, ValueError: before any decoding, if there are no problems, a measure is unknown,
+        needs a model where there is only a tokenizer, or is ``op`` and never stated; and see
+        `encode`, `experiments.llm.answering.perplexity.check` and
+        `experiments.llm.answering.evaluate.evaluate`.
+    """
+    _check(model, problems, measures)
+    samples = decoding.samples
+    table = pd.DataFrame({"row": np.arange(len(problems))})
+    if any(op is not None for op in problems.ops):
+        table["op"] = pd.array(list(problems.ops), dtype="Int64")
+    encoded = None
+    if {"cot_tokens", "perplexity"} & set(measures):
+        tokenizer = model.tokenizer if isinstance(model, Model) else model
+        encoded = encode(problems, tokenizer, max_length=sys.maxsize)
+    if encoded is not None and "cot_tokens" in measures:
+        table["cot_tokens"] = encoded.solution_lengths
+    if not isinstance(model, Model):
+        return table
+    if encoded is not None and "perplexity" in measures:
+        check(model.decoder, encoded)
+    console = console or Console()
+    with _progress(console) as progress:
+        if "pass_rate" in measures:
+            bar = progress.add_task("pass rate: responses", total=len(problems) * samples)
+            found = evaluate(
+                model,
+                problems,
+                decoding=decoding,
+                grader=grader,
+                kept=kept,
+                advance=lambda count: progress.advance(bar, count),
+            )
+            responses = found.responses.sort_values(["row", "sample"])
+            for name, column in (("pass_rate", "correct"), ("share_truncated", "truncated")):
+                each = responses[column].to_numpy(bool).reshape(len(problems), samples)
+                table[name] = each.mean(axis=1)
+            table["samples"] = samples
+        if encoded is not None and "perplexity" in measures:
+            line = progress.add_task("perplexity: solutions", total=len(problems))
+            table["perplexity"] = perplexities(
+                model.decoder,
+                model.parameters,
+                encoded,
+                mesh=model.mesh,
+                batch_tokens=batch_tokens,
+                advance=lambda count: progress.advance(line, count),
+            )
+    _tell_cut(table, decoding, console)
+    return table
+
+
+def _check(model: Any, problems: Problems, measures: Sequence[Measure]) -> None:
+    if not measures or set(measures) - set(MEASURES):
+        raise ValueError(f"measures must be some of {list(MEASURES)}, got {list(measures)}")
+    if not len(problems):
+        raise ValueError(f"problems must have at least one row, got none in {problems.name!r}")
+    if "op" in measures and not any(op is not None for op in problems.ops):
+        raise ValueError(
+            f"measure 'op' must be stated by the data set, but {problems.name!r} has no column of "
+            f"whole numbers op or difficulty"
+        )
+    needing = [name for name in measures if name in OF_MODEL]
+    if needing and not isinstance(model, Model):
+        raise ValueError(f"measures {needing} need a model, got {type(model).__name__}")
+
+
+def _progress(console: Console) -> Progress:
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        console=console,
+    )
+
+
+def _tell_cut(table: pd.DataFrame, decoding: DecodingConfig, console: Console) -> None:
+    """Say if the pass rate measures the room for responses more than the problems."""
+    if "share_truncated" not in table:
+        return
+    cut = float(table["share_truncated"].to_numpy().mean())
+    if cut > MANY_CUT:
+        console.print(
+            f"[yellow]{cut:.0%} of the samples reached max_new_tokens {decoding.max_new_tokens} "
+            f"and were cut: the pass rate calls long solutions hard for that alone.[/yellow]"
+        )

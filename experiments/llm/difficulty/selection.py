@@ -1,0 +1,68 @@
+"""Which levels a cell of a scan trains on, and in which proportion."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+from synth.task import Mixture
+
+Selection = Literal["exact", "range", "above"]
+"""``exact`` is level d, ``range`` the easiest up to d, ``above`` d and harder."""
+
+
+def selected(selection: Selection, difficulty: int, levels: Iterable[int]) -> list[int]:
+    """Levels that a cell trains on, increasing.
+
+    Args:
+      selection, difficulty: of the cell.
+      levels: those that there are.
+
+    Raises:
+      ValueError: if the selection is unknown.
+    """
+    rules = {
+        "exact": lambda level: level == difficulty,
+        "range": lambda level: level <= difficulty,
+        "above": lambda level: level >= difficulty,
+    }
+    if selection not in rules:
+        raise ValueError(f"selection must be one of {get_args(Selection)}, got {selection!r}")
+    return sorted(filter(rules[selection], levels))
+
+
+@dataclass(frozen=True)
+class Levels:
+    """Problems of a scan by level, as `experiments.analysis.pilot` wants them.
+
+    Attributes:
+      train: number of training problems at each level.
+      test: number of test problems at each level.
+    """
+
+    train: Mapping[int, int]
+    test: Mapping[int, int]
+
+    @classmethod
+    def of(cls, manifest: Mapping[str, Any]) -> Levels:
+        """Those that a scan wrote into its manifest."""
+        counts = (
+            {int(k): n for k, n in manifest["levels"][part].items()} for part in ("train", "test")
+        )
+        return cls(*counts)
+
+    @property
+    def test_levels(self) -> list[int]:
+        """Level of each test slice."""
+        return sorted(self.test)
+
+    def mixture(self, kind: Any, difficulty: int) -> Mixture:
+        """Training mixture of a cell: its levels weigh as they have problems.
+
+        Raises:
+          ValueError: if the selection is unknown or has no problems.
+        """
+        levels = selected(kind, difficulty, self.train)
+        total = sum(self.train[level] for level in levels)
+        return Mixture(tuple(levels), tuple(self.train[level] / total for level in levels))

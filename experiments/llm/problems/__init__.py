@@ -1,0 +1,1 @@
+"""Problems with solutions: read from data sets, graded."""

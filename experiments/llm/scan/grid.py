@@ -1,0 +1,215 @@
+"""A scan: base, data, and the grid of fine-tunings, as one frozen configuration."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from dataclasses import dataclass, field
+from typing import get_args
+
+from experiments.igsm.export import ExportConfig
+from experiments.llm.answering.decoding import DecodingConfig
+from experiments.llm.difficulty.buckets import MEASURES, Measure
+from experiments.llm.difficulty.measures import SAMPLED
+from experiments.llm.difficulty.selection import Selection
+from experiments.llm.problems.data import Source
+from experiments.llm.problems.grade import GraderConfig
+from experiments.llm.training.finetune import TrainingConfig
+from experiments.llm.training.scratch import ScratchConfig
+from experiments.storage.sharding import Devices
+from experiments.sweep.grid import DataUnit
+from synth.finetune import Loss
+
+NO_DATA = Source("")
+"""No data set is named; a source all the same, so that the command line has flags for it."""
+
+
+@dataclass(frozen=True)
+class Member:
+    """One fine-tuned checkpoint: a cell at one seed."""
+
+    seed: int
+    selection: Selection
+    difficulty: int
+    data_size: int
+    loss: Loss
+    learning_rate: float
+
+    @property
+    def name(self) -> str:
+        """All fields in one word, as a file name."""
+        return "_".join(str(value) for value in dataclasses.astuple(self))
+
+
+@dataclass(frozen=True)
+class BaseConfig:
+    """How the base comes about, where it is not the checkpoint as it is.
+
+    Attributes:
+      training: fine-tuning of the checkpoint on the base's own data; None for none.
+      scratch: begin with a new checkpoint; needs `training`.
+      levels: test levels that the base has to know.
+      least_accuracy: the scan stops if the base gets less of these right.
+
+    Raises:
+      ValueError: if a field is out of range.
+    """
+
+    training: TrainingConfig | None = None
+    scratch: ScratchConfig | None = None
+    levels: tuple[int, ...] = ()
+    least_accuracy: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.scratch is not None and self.training is None:
+            raise ValueError("training of the base must be given with scratch, got None")
+        if not 0 <= self.least_accuracy <= 1:
+            raise ValueError(f"least_accuracy must lie in [0, 1], got {self.least_accuracy}")
+        if self.least_accuracy and not self.levels:
+            raise ValueError("levels must be given with least_accuracy, got ()")
+
+
+@dataclass(frozen=True)
+class ScanConfig:
+    """A grid of fine-tunings of one checkpoint.
+
+    Attributes:
+      checkpoint: folder or hub id; unused with ``base.scratch``.
+      train, test, base_data: problems; `NO_DATA` with `export`.
+      export: make iGSM problems in the run's directory.
+      base: what is done to the checkpoint first.
+      measure: of difficulty; ``op`` takes the stated levels, others are cut into buckets.
+      pass_rate_samples, pass_rate_temperature: responses behind a problem's pass rate, where that
+        is the measure, and at which temperature they are drawn.
+      buckets: number of buckets of equal size; unused for ``op`` and with `edges`.
+      edges: inner edges of the buckets, in place of equal sizes.
+      selections: ``exact`` trains on level d, ``range`` on the easiest level up to d, ``above`` on
+        d and harder.
+      difficulties: levels d of the grid, increasing.
+      data_sizes: examples (or tokens, see `data_unit`) of each cell, increasing.
+      data_unit: what `data_sizes` counts; a token budget buys the longest affordable prefix.
+      losses: to compare.
+      learning_rates: one for each loss.
+      seeds: members of each cell; each draws its own data.
+      training: of every member; loss, learning rate and seed are the member's.
+      max_length: tokens of an example at most, or the checkpoint's context if that is shorter;
+        longer ones are dropped and counted.
+      risk_examples: problems behind train risk and in-distribution risk; that many of each
+        selection are held out from training.
+      test_examples: problems of each test level at most; 0 for all.
+      decoding, grader: how answers are made and judged.
+      devices: of the mesh.
+      save_members: keep every fine-tuned checkpoint.
+
+    Raises:
+      ValueError: if a field is out of range.
+    """
+
+    checkpoint: str = ""
+    train: Source = NO_DATA
+    test: Source = NO_DATA
+    base_data: Source = NO_DATA
+    export: ExportConfig | None = None
+    base: BaseConfig = BaseConfig()
+    measure: Measure = "op"
+    pass_rate_samples: int = SAMPLED.samples
+    pass_rate_temperature: float = SAMPLED.temperature
+    buckets: int = 3
+    edges: tuple[float, ...] = ()
+    selections: tuple[Selection, ...] = ("exact",)
+    difficulties: tuple[int, ...] = (1, 2, 3)
+    data_sizes: tuple[int, ...] = (1000, 2000, 5000)
+    data_unit: DataUnit = "examples"
+    losses: tuple[Loss, ...] = ("sft", "dft")
+    learning_rates: tuple[float, ...] = (5e-5, 1e-5)
+    seeds: int = 1
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+    max_length: int = 2048
+    risk_examples: int = 200
+    test_examples: int = 0
+    decoding: DecodingConfig = field(default_factory=DecodingConfig)
+    grader: GraderConfig = field(default_factory=GraderConfig)
+    devices: Devices = field(default_factory=Devices)
+    save_members: bool = False
+
+    def __post_init__(self) -> None:
+        for name, kind in (("selections", Selection), ("losses", Loss)):
+            values = getattr(self, name)
+            if not values or set(values) - set(get_args(kind)) or len(set(values)) < len(values):
+                raise ValueError(f"{name} must be distinct, some of {get_args(kind)}, got {values}")
+        for name in ("difficulties", "data_sizes"):
+            values = getattr(self, name)
+            if not values or min(values) < 1 or list(values) != sorted(set(values)):
+                raise ValueError(
+                    f"{name} must be distinct integers of at least 1, increasing; got {values}"
+                )
+        if len(self.learning_rates) != len(self.losses) or not min(self.learning_rates) > 0:
+            raise ValueError(
+                f"learning_rates must be positive, one for each of {self.losses}, "
+                f"got {self.learning_rates}"
+            )
+        for name, least in (
+            ("buckets", 2),
+            ("seeds", 1),
+            ("max_length", 2),
+            ("risk_examples", 1),
+            ("test_examples", 0),
+        ):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
+        _ = self.sampled  # refuses what is out of range
+        if self.measure not in MEASURES:
+            raise ValueError(f"measure must be one of {list(MEASURES)}, got {self.measure!r}")
+        if self.data_unit not in get_args(DataUnit):
+            raise ValueError(
+                f"data_unit must be one of {get_args(DataUnit)}, got {self.data_unit!r}"
+            )
+        number = len(self.edges) + 1 if self.edges else self.buckets
+        if self.measure != "op" and max(self.difficulties) > number:
+            raise ValueError(
+                f"difficulties must be buckets from 1 to {number}, got {self.difficulties}"
+            )
+
+    def check_sources(self) -> None:
+        """Raise ValueError if base or data are not named.
+
+        Not when the configuration is made: a command fills these fields in.
+        """
+        if not self.checkpoint and self.base.scratch is None:
+            raise ValueError("checkpoint must be a folder or hub id, got ''")
+        if self.export is None:
+            needed = ["train", "test", *(["base_data"] if self.base.training else [])]
+            if empty := [name for name in needed if not getattr(self, name).source]:
+                flags = ", ".join(f"--{name.replace('_', '-')}.source" for name in empty)
+                raise ValueError(f"{' and '.join(empty)} must name a data set ({flags}), got ''")
+
+    @property
+    def sampled(self) -> DecodingConfig:
+        """How the responses behind a pass rate are made."""
+        return dataclasses.replace(
+            self.decoding, samples=self.pass_rate_samples, temperature=self.pass_rate_temperature
+        )
+
+    @property
+    def members(self) -> list[Member]:
+        """Every member; seeds vary slowest, so that early results cover whole curves."""
+        return [
+            Member(seed, selection, difficulty, size, loss, rate)
+            for seed, selection, difficulty, size, (loss, rate) in itertools.product(
+                range(self.seeds),
+                self.selections,
+                self.difficulties,
+                self.data_sizes,
+                zip(self.losses, self.learning_rates, strict=True),
+            )
+        ]
+
+    @property
+    def num_members(self) -> int:
+        """Members of the whole grid."""
+        return len(self.members)
+
+    @property
+    def compute_name(self) -> str:
+        """Compute of each cell as it stands in the table."""
+        return f"{self.training.compute:g} {self.training.compute_unit}"

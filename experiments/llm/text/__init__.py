@@ -1,0 +1,1 @@
+"""Text as tokens: tokenizers, encoded examples, batches."""

@@ -1,0 +1,233 @@
+"""Problems as tokens: the prompt as the model will see it, then what alone bears the loss.
+
+That is the solution, and what ends it.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, get_args
+
+import numpy as np
+from jaxtyping import Int
+from rich.console import Console
+
+from experiments.llm.problems.data import Problems
+from experiments.llm.text.tokenizer import Closing, closing, encode_texts, has_thoughts, render
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
+
+OnLong = Literal["error", "drop", "truncate"]
+BLOCK = 1024
+"""Examples that are tokenized at once."""
+
+
+@dataclass(frozen=True)
+class Report:
+    """What became of the examples.
+
+    Attributes:
+      read: how many there were.
+      dropped: how many were left out, by reason.
+      truncated: how many were kept without the end of their solution.
+      max_length: the most tokens that an example may have.
+      longest: the most tokens that one had.
+    """
+
+    read: int
+    dropped: Mapping[str, int]
+    truncated: int
+    max_length: int
+    longest: int
+
+    @property
+    def kept(self) -> int:
+        """How many are left."""
+        return self.read - sum(self.dropped.values())
+
+    def __str__(self) -> str:
+        parts = [f"{self.kept:,} of {self.read:,} examples kept"]
+        parts += [f"{number:,} dropped ({reason})" for reason, number in self.dropped.items()]
+        if self.truncated:
+            parts.append(f"{self.truncated:,} cut to {self.max_length:,} tokens")
+        return f"{', '.join(parts)}; the longest has {self.longest:,} tokens"
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """Examples as tokens: prompt, solution, end marker.
+
+    Attributes:
+      tokens: those of each example.
+      prompt_lengths: how many of them bear no loss.
+      rows: number of each example in the `Problems` that it comes from.
+      report: what became of the others.
+      tokens_cut: how many each example lost at its end; None for none.
+    """
+
+    tokens: Sequence[Int[np.ndarray, " tokens"]]
+    prompt_lengths: Int[np.ndarray, " examples"]
+    rows: Int[np.ndarray, " examples"]
+    report: Report
+    tokens_cut: Int[np.ndarray, " examples"] | None = None
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    @property
+    def lengths(self) -> Int[np.ndarray, " examples"]:
+        """Tokens of each example."""
+        return np.array([len(tokens) for tokens in self.tokens], np.int64)
+
+    @property
+    def solution_lengths(self) -> Int[np.ndarray, " examples"]:
+        """Tokens of each whole solution without its end marker: the paper's length of a CoT."""
+        lost = 0 if self.tokens_cut is None else self.tokens_cut
+        return self.lengths + lost - self.prompt_lengths - 1
+
+    def take(self, indices: Iterable[int]) -> Encoded:
+        """Those with these numbers, in this order."""
+        chosen = np.array([int(index) for index in indices], np.int64)
+        return Encoded(
+            tuple(self.tokens[index] for index in chosen),
+            self.prompt_lengths[chosen],
+            self.rows[chosen],
+            self.report,
+            None if self.tokens_cut is None else self.tokens_cut[chosen],
+        )
+
+
+def encode(
+    problems: Problems,
+    tokenizer: PreTrainedTokenizerFast,
+    *,
+    max_length: int,
+    on_long: OnLong = "error",
+) -> Encoded:
+    """Tokens of problems and solutions, for training.
+
+    The prompt is tokenized by itself, as it is when a model is asked; what the chat template writes
+    after it, up to the end marker, is the solution's part. (A tokenizer that puts a space before
+    every text, as Llama 2's, puts one before that part too.)
+
+    Args:
+      problems: what to encode.
+      tokenizer: see `experiments.llm.text.tokenizer.load_tokenizer`.
+      max_length: the most tokens of an example.
+      on_long: what becomes of longer ones: an ``error``, ``drop``, or ``truncate``, which cuts the
+        end of the solution with its end marker, and drops examples whose prompt leaves no room.
+
+    Raises:
+      ValueError: if an argument is out of range, if examples are too long and `on_long` is
+        ``error``, if none is left, if a solution contains the end marker, or if the chat template
+        refuses a problem or changes it or its solution (problems are counted from 0).
+
+    Warns:
+      UserWarning: with the report, if an example was dropped or truncated.
+    """
+    if max_length < 2:
+        raise ValueError(f"max_length must be at least 2, got {max_length}")
+    if on_long not in get_args(OnLong):
+        raise ValueError(f"on_long must be one of {get_args(OnLong)}, got {on_long!r}")
+    whole, prompt_lengths = _tokens(problems, tokenizer)
+    lengths = np.array([len(tokens) for tokens in whole], np.int64)
+    is_long = lengths > max_length
+    if on_long == "error" and is_long.any():
+        first = int(is_long.argmax())
+        raise ValueError(
+            f"examples must have at most max_length {max_length} tokens, but {is_long.sum()} of "
+            f"{len(whole)} have more (the first, problem {first}, has {lengths[first]}); on_long "
+            f"'drop' leaves them out, 'truncate' cuts their solutions"
+        )
+    reason = f"more than {max_length:,} tokens"
+    is_dropped = is_long
+    if on_long == "truncate":
+        reason = f"{max_length:,} or more tokens of the prompt alone"
+        is_dropped = prompt_lengths >= max_length
+    kept = np.flatnonzero(~is_dropped)
+    report = Report(
+        read=len(whole),
+        dropped={reason: int(is_dropped.sum())} if is_dropped.any() else {},
+        truncated=int((is_long & ~is_dropped).sum()),
+        max_length=max_length,
+        longest=int(lengths.max(initial=0)),
+    )
+    if not len(kept):
+        raise ValueError(f"no example is left to train on: {report}")
+    if report.dropped or report.truncated:
+        warnings.warn(f"{problems.name or 'problems'}: {report}", stacklevel=2)
+    return Encoded(
+        tuple(whole[number][:max_length] for number in kept),
+        prompt_lengths[kept],
+        kept,
+        report,
+        np.maximum(lengths[kept] - max_length, 0),
+    )
+
+
+def encode_within(
+    problems: Problems,
+    tokenizer: PreTrainedTokenizerFast,
+    *,
+    context: int,
+    max_length: int,
+    on_long: OnLong,
+    console: Console,
+) -> Encoded:
+    """`encode` for a model with a context of so many tokens; the report goes to the console."""
+    with warnings.catch_warnings():
+        # What it warns of is said in the next line, whatever it is.
+        warnings.simplefilter("ignore", UserWarning)
+        most = min(max_length, context)
+        encoded = encode(problems, tokenizer, max_length=most, on_long=on_long)
+    console.print(f"{problems.name}: {encoded.report}", highlight=False)
+    return encoded
+
+
+def _tokens(
+    problems: Problems, tokenizer: PreTrainedTokenizerFast
+) -> tuple[list[Int[np.ndarray, " tokens"]], Int[np.ndarray, " examples"]]:
+    """Tokens of every whole example, and how many of them are the prompt's."""
+    end = closing(tokenizer)
+    found, prompt_lengths = [], []
+    for start in range(0, len(problems), BLOCK):
+        numbers = range(start, min(start + BLOCK, len(problems)))
+        texts = [_rendered(problems, number, tokenizer, end) for number in numbers]
+        flat = encode_texts(tokenizer, [text for pair in texts for text in pair])
+        for number, prompt, solution in zip(numbers, flat[::2], flat[1::2], strict=True):
+            if (solution[:-1] == solution[-1]).any():
+                raise ValueError(
+                    f"the solution of problem {number} contains {end.marker!r}, its end"
+                )
+            found.append(np.concatenate([prompt, solution]))
+            prompt_lengths.append(len(prompt))
+    return found, np.array(prompt_lengths, np.int64)
+
+
+def _rendered(
+    problems: Problems, number: int, tokenizer: PreTrainedTokenizerFast, end: Closing
+) -> tuple[str, str]:
+    """An example as text: prompt, and what follows it up to the end marker."""
+    prompt, solution = problems.prompts[number], problems.solutions[number]
+    chat, thinking = [*prompt, {"role": "assistant", "content": solution}], has_thoughts(solution)
+    try:
+        asked = render(tokenizer, prompt, generation=True, thinking=thinking)
+        whole = render(tokenizer, chat, generation=False, thinking=thinking)
+    except ValueError as error:
+        raise ValueError(f"problem {number}: {error}") from error
+    if not whole.startswith(asked):
+        raise ValueError(
+            f"the chat template changes the prompt of problem {number} when the solution follows: "
+            f"{asked[-40:]!r} is not in {whole[max(len(asked) - 60, 0) : len(asked) + 20]!r}"
+        )
+    after = end.marker + end.tail if end.written else end.tail
+    said = whole[len(asked) : len(whole) - len(after)]
+    if not whole.endswith(after) or solution.strip() not in said:
+        raise ValueError(
+            f"the chat template changes the solution of problem {number} or what ends it: "
+            f"{solution[:40]!r} became {whole[len(asked) :][:60]!r}"
+        )
+    return asked, said + end.marker

@@ -1,0 +1,303 @@
+r"""Text in and out of a checkpoint: its tokenizer, its chat template, where a solution ends.
+
+Only fast tokenizers (``tokenizer.json``) are read, as they were saved; no code of a checkpoint
+runs. A chat is rendered by the checkpoint's own template, and the template says what ends a
+solution: that is not always the tokenizer's own end marker (the base models of Qwen2.5 end chats by
+``<|im_end|>``, texts by ``<|endoftext|>``).
+
+`train_tokenizer` makes a small one for bases that are trained here.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from jaxtyping import Int
+
+from experiments.llm.problems.data import Message
+from experiments.storage import checkpoint
+from experiments.storage.checkpoint import GENERATION_CONFIG
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
+
+Pieces = Literal["words", "phrases"]
+TEMPLATE_SETTINGS: dict[str, Any] = {
+    # Solutions stand in the open: a template that can leave room for thoughts leaves none,
+    # but to solutions that have some, see `has_thoughts`.
+    "enable_thinking": False,
+    # Llama 3's own fallback. Its template would else write today's date into every prompt.
+    "date_string": "26 Jul 2024",
+}
+"""What templates are told; those that know no such setting do not read it."""
+
+END_OF_TEXT, TURN_START, TURN_END = "<|endoftext|>", "<|im_start|>", "<|im_end|>"
+CHAT_TEMPLATE = (
+    "{% for message in messages %}"
+    "<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n"
+    "{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+"""ChatML, as Qwen2.5 has it but for the default system prompt and the tools."""
+
+WORDS = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*"
+    r"|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+"""Qwen2's: no token crosses the border of these; every digit is a token of its own."""
+
+PHRASES = (
+    r" ?(?:The|So|How|Please|Define)(?: [a-z]{2,})*| ?[A-Z][a-z]+(?: [A-Z][a-z]+)*(?:'s)?"
+    r"| ?[a-z]{2,}(?: [a-z]{2,})*| ?\d| ?[a-z]| ?[^\s\w]+|\s"
+)
+"""Set phrases ("The number of each") and names of several words in one piece: short sequences for
+small models on text of few forms, such as iGSM's."""
+
+PIECES: dict[Pieces, str] = {"words": WORDS, "phrases": PHRASES}
+
+PROBE: list[Message] = [
+    {"role": "user", "content": "probed problem"},
+    {"role": "assistant", "content": "probed solution"},
+]
+
+
+def _tokenizer_class() -> type[PreTrainedTokenizerFast]:
+    # On import transformers says that it found no torch, which nothing here wants.
+    os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
+    try:
+        from transformers import PreTrainedTokenizerFast
+    except ImportError as error:
+        raise ImportError("tokenizers need: pip install 'sweetspot[llm]'") from error
+    return PreTrainedTokenizerFast
+
+
+def load_tokenizer(path_or_id: checkpoint.PathLike) -> PreTrainedTokenizerFast:
+    """Read the tokenizer of a checkpoint.
+
+    Args:
+      path_or_id: see `experiments.storage.checkpoint.folder`.
+
+    Raises:
+      FileNotFoundError: if there is no such folder, or it has no ``tokenizer.json``.
+      ImportError: if `transformers` is not installed.
+      ValueError: if a file cannot be read, if there is no chat template, or if it has no place for
+        a solution.
+    """
+    backend = _tokenizer_class()
+    path = checkpoint.folder(path_or_id)
+    if not (path / "tokenizer.json").is_file():
+        raise FileNotFoundError(
+            f"checkpoint {str(path)!r} has no tokenizer.json (only fast tokenizers are read)"
+        )
+    try:
+        # The general class takes tokenizer.json as it is; those of the families rebuild it.
+        tokenizer = backend.from_pretrained(path, local_files_only=True, trust_remote_code=False)
+    # The library below raises bare exceptions.
+    except Exception as error:
+        raise ValueError(
+            f"the tokenizer of {str(path)!r} cannot be read ({type(error).__name__}: {error})"
+        ) from error
+    if not tokenizer.chat_template:
+        raise ValueError(
+            f"the tokenizer of {str(path)!r} has no chat template; add chat_template.jinja to the "
+            f"folder, from the instruction-tuned model of the same family"
+        )
+    # tokenizer.json may hold these from somebody's training: they would cut in silence.
+    tokenizer.backend_tokenizer.no_truncation()
+    tokenizer.backend_tokenizer.no_padding()
+    closing(tokenizer)
+    return tokenizer
+
+
+def train_tokenizer(
+    texts: Iterable[str], vocab_size: int, *, pieces: Pieces = "words"
+) -> PreTrainedTokenizerFast:
+    """Train a byte-level BPE tokenizer with a ChatML template.
+
+    Any text can be encoded, and decodes to itself. Give a decoder ``len(tokenizer)`` token ids:
+    that counts the special ones.
+
+    Args:
+      texts: what it is trained on.
+      vocab_size: most token ids; fewer if the texts are too few to fill them.
+      pieces: what no token crosses the border of, a name in `PIECES`.
+
+    Raises:
+      ImportError: if `transformers` is not installed.
+      ValueError: if `vocab_size` has no room for the bytes and the special tokens, or `pieces` is
+        unknown.
+    """
+    backend = _tokenizer_class()
+    from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+
+    special = [END_OF_TEXT, TURN_START, TURN_END]
+    if pieces not in PIECES:
+        raise ValueError(f"pieces must be one of {tuple(PIECES)}, got {pieces!r}")
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    if vocab_size < len(special) + len(alphabet):
+        raise ValueError(
+            f"vocab_size must be at least {len(special) + len(alphabet)} (bytes and special "
+            f"tokens), got {vocab_size}"
+        )
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.normalizer = normalizers.NFC()
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(PIECES[pieces]), behavior="isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        special_tokens=special,
+        initial_alphabet=alphabet,
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    return backend(
+        tokenizer_object=tokenizer,
+        eos_token=TURN_END,
+        pad_token=END_OF_TEXT,
+        extra_special_tokens=[TURN_START],
+        chat_template=CHAT_TEMPLATE,
+        clean_up_tokenization_spaces=False,
+    )
+
+
+def save_tokenizer(tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
+    """Write a tokenizer into a checkpoint's folder, and where generation stops beside it."""
+    tokenizer.save_pretrained(folder)
+    stops = {"eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
+    text = json.dumps(stops, indent=2) + "\n"
+    (Path(folder) / GENERATION_CONFIG).write_text(text, encoding="utf-8")
+
+
+def has_thoughts(solution: str) -> bool:
+    """Whether thoughts, ``<think>…</think>``, come before the answer, as in reasoning models."""
+    return "</think>" in solution
+
+
+def render(
+    tokenizer: PreTrainedTokenizerFast,
+    messages: Sequence[Message],
+    *,
+    generation: bool,
+    thinking: bool = False,
+) -> str:
+    """A chat as text.
+
+    Qwen3's template puts empty thoughts into the opening of the assistant's turn unless `thinking`:
+    a solution with thoughts of its own continues only the opening without.
+
+    Args:
+      tokenizer: with a chat template.
+      messages: the turns.
+      generation: end with the opening of the assistant's turn.
+      thinking: tell the template to leave room for thoughts.
+
+    Raises:
+      ValueError: if the template refuses these messages.
+    """
+    from jinja2 import TemplateError
+
+    settings: dict[str, Any] = {**TEMPLATE_SETTINGS, "enable_thinking": thinking}
+    try:
+        text = tokenizer.apply_chat_template(
+            [dict(message) for message in messages],
+            add_generation_prompt=generation,
+            tokenize=False,
+            **settings,
+        )
+    except TemplateError as error:
+        roles = [message.get("role") for message in messages]
+        raise ValueError(f"the chat template refuses a chat of {roles}: {error}") from error
+    return str(text)
+
+
+@dataclass(frozen=True)
+class Closing:
+    """What the template writes after a solution.
+
+    Attributes:
+      marker: text up to the first special token, with it; or the tokenizer's end marker.
+      tail: what is left after that, such as a newline; it is no part of a solution.
+      written: whether the marker is in the rendered text, or has to be added.
+    """
+
+    marker: str
+    tail: str
+    written: bool
+
+
+def closing(tokenizer: PreTrainedTokenizerFast) -> Closing:
+    """What ends a solution, found by rendering a chat.
+
+    Raises:
+      ValueError: if the template leaves the solution out, or neither it nor the tokenizer has an
+        end marker.
+    """
+    _, found, after = render(tokenizer, PROBE, generation=False).rpartition(PROBE[-1]["content"])
+    if not found:
+        raise ValueError("the chat template leaves out the assistant's content")
+    special = {token.content for token in tokenizer.added_tokens_decoder.values() if token.special}
+    if tokenizer.eos_token:
+        special.add(str(tokenizer.eos_token))
+    ends = [after.index(token) + len(token) for token in special if token in after]
+    if ends:
+        return Closing(after[: min(ends)], after[min(ends) :], written=True)
+    if not tokenizer.eos_token:
+        raise ValueError("neither the chat template nor the tokenizer has an end marker")
+    return Closing(str(tokenizer.eos_token), after, written=False)
+
+
+def encode_texts(
+    tokenizer: PreTrainedTokenizerFast, texts: Sequence[str]
+) -> list[Int[np.ndarray, " tokens"]]:
+    """Token ids of each text as it is, nothing added; special tokens in it are recognised."""
+    found = tokenizer.backend_tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
+    return [np.array(encoding.ids, np.int32) for encoding in found]
+
+
+def prompt_tokens(
+    tokenizer: PreTrainedTokenizerFast, prompt: Sequence[Message], *, thinking: bool = False
+) -> list[int]:
+    """Token ids of a chat up to where the assistant's answer starts, see `render`.
+
+    Raises:
+      ValueError: if the chat template refuses these messages.
+    """
+    asked = render(tokenizer, prompt, generation=True, thinking=thinking)
+    (tokens,) = encode_texts(tokenizer, [asked])
+    return tokens.tolist()
+
+
+def stop_tokens(tokenizer: PreTrainedTokenizerFast, folder: checkpoint.PathLike) -> tuple[int, ...]:
+    """Token ids that end a response, in increasing order.
+
+    The tokenizer's end marker, that of the chat template, and those of ``generation_config.json``.
+
+    Args:
+      tokenizer: see `load_tokenizer`.
+      folder: of the checkpoint.
+
+    Raises:
+      ValueError: if ``generation_config.json`` cannot be read.
+    """
+    ends = [closing(tokenizer).marker, tokenizer.eos_token]
+    texts = [str(text) for text in ends if text]
+    found = {int(tokens[-1]) for tokens in encode_texts(tokenizer, texts)}
+    path = Path(folder) / GENERATION_CONFIG
+    if path.is_file():
+        try:
+            stated = json.loads(path.read_text(encoding="utf-8")).get("eos_token_id")
+        except (ValueError, AttributeError) as error:
+            raise ValueError(f"{str(path)!r} cannot be read ({error})") from error
+        found.update(stated if isinstance(stated, list) else [] if stated is None else [stated])
+    return tuple(sorted(found))

@@ -1,0 +1,106 @@
+"""What training and decoding cost: floating-point operations, utilisation, hours of a device.
+
+Operations are those of the model, as in PaLM (Chowdhery et al. 2022, arXiv 2204.02311, appendix B):
+two for each weight of a matrix and token, and attention over the whole length, causal or not; the
+backward pass is twice the forward one. What `remat` computes again does not count, so that the
+model FLOPs utilisation (MFU) of two programs can be compared.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import Any
+
+import jax
+
+from experiments.storage.checkpoint import parameter_shapes
+from synth.decoder import DecoderConfig
+
+PEAKS = {
+    "H200 NVL": 835e12,
+    "H200": 989e12,
+    "H100 NVL": 835e12,
+    "H100 PCIe": 756e12,
+    "H100": 989e12,
+    "A100": 312e12,
+    "L40S": 362e12,
+    "L4": 121e12,
+    "TPU v6 lite": 918e12,
+    "TPU v5 lite": 197e12,
+    "TPU v5": 459e12,
+    "TPU v5p": 459e12,
+    "TPU v4": 275e12,
+}
+"""Operations per second of a device in dense bfloat16, by the first of these that is in JAX's name
+of it; data sheets."""
+
+TRAINING_UTILISATION, DECODING_UTILISATION = 0.4, 0.05
+"""Shares of the peak that estimates assume; decoding waits for memory."""
+
+
+def num_matrix_weights(decoder: DecoderConfig) -> int:
+    """Weights that every token is multiplied by: kernels and the head, adapters among them."""
+    last = "embedding" if decoder.tied_head else "head"
+    return sum(
+        math.prod(shape)
+        for path, shape in parameter_shapes(decoder).items()
+        if path == last or path.endswith(("/kernel", "/lora_a", "/lora_b"))
+    )
+
+
+def training_flops(decoder: DecoderConfig, num_tokens: float, length: float) -> float:
+    """Operations of forward and backward passes over `num_tokens` in sequences of `length` tokens.
+
+    With adapters the gradients of all other weights are left out.
+    """
+    passes = 4 if decoder.lora else 6
+    width = decoder.num_heads * decoder.head_size
+    attention = 12 * decoder.num_layers * width * length
+    return num_tokens * (passes * num_matrix_weights(decoder) + attention)
+
+
+def decoding_flops(decoder: DecoderConfig, num_tokens: float, length: float) -> float:
+    """Operations of a forward pass over `num_tokens`, each of which sees `length` tokens."""
+    width = decoder.num_heads * decoder.head_size
+    attention = 4 * decoder.num_layers * width * length
+    return num_tokens * (2 * num_matrix_weights(decoder) + attention)
+
+
+def peak_flops(device: Any = None) -> float | None:
+    """Operations per second that the data sheet of a device states; None where it is not known.
+
+    Args:
+      device: of JAX; default the first one.
+    """
+    kind = (device or jax.devices()[0]).device_kind
+    # Nothing may follow: an L40 is no L4.
+    return next((peak for name, peak in PEAKS.items() if re.search(rf"{name}(?!\w)", kind)), None)
+
+
+def device_hours(training: float, decoding: float, *, device: str) -> float:
+    """Hours of one device that so many operations take, at the assumed utilisations.
+
+    Args:
+      training, decoding: operations, see `training_flops` and `decoding_flops`.
+      device: a name in `PEAKS`.
+
+    Raises:
+      ValueError: if the device is not known.
+    """
+    if device not in PEAKS:
+        raise ValueError(f"device must be one of {sorted(PEAKS)}, got {device!r}")
+    seconds = training / TRAINING_UTILISATION + decoding / DECODING_UTILISATION
+    return seconds / PEAKS[device] / 3600
+
+
+def finetuning_flops(
+    decoder: DecoderConfig, num_examples: float, epochs: float, example_tokens: float
+) -> float:
+    """Operations of a fine-tuning over examples of this mean length, one in a row."""
+    return training_flops(decoder, epochs * num_examples * example_tokens, example_tokens)
+
+
+def answering_flops(decoder: DecoderConfig, num_problems: float, example_tokens: float) -> float:
+    """Operations of answering problems, prompts read and responses written."""
+    return decoding_flops(decoder, num_problems * example_tokens, example_tokens)

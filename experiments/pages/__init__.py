@@ -1,0 +1,1 @@
+"""Pages that people read: report, gallery, README's generated parts."""

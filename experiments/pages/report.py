@@ -1,0 +1,210 @@
+"""One self-contained HTML page for a run: verdict, figures, tables, configuration, provenance.
+
+The page loads nothing: figures are embedded, styles and the table sorter are inline. Every sentence
+and number comes from the tables and the manifest; a field of the manifest that this module does not
+know is shown as it is. The template is `report.html.jinja` beside this module.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import pandas as pd
+
+from experiments import figures
+from experiments.analysis import optimum
+from experiments.storage.results import write_atomically
+
+MEDIA_TYPES = {".svg": "image/svg+xml", ".png": "image/png"}
+CLEAR = 0.95
+METRICS = {
+    "test_risk": "test risk",
+    "train_risk": "train risk",
+    "generalization_gap": "generalization gap",
+    "extrapolation_gap": "extrapolation gap",
+}
+
+
+def verdict(moved: optimum.Shift, *, clear: float = CLEAR) -> str:
+    """Say in one or two sentences whether the best difficulty moves, and what limits the answer.
+
+    Args:
+      moved: the comparison of the smallest and the largest data size.
+      clear: bootstrap probability from which the answer counts as clear, in (0.5, 1].
+    """
+    small, large = moved.smallest_size, moved.largest_size
+    at = f"(d = {moved.best_at_smallest} at n = {small}, d = {moved.best_at_largest} at n = {large}"
+    at += f"; probability of harder: {optimum.format_probability(moved.probability_harder)})"
+    if small == large:
+        return f"Only n = {small} was run, so nothing can be said about a move."
+    if moved.tied_size is not None:
+        return (
+            f"At n = {moved.tied_size} all levels of the grid have the same test risk: "
+            f"nothing can be said about a move."
+        )
+    if moved.censored_at_smallest == "hardest":
+        return (
+            f"The hardest level of the grid is already best at n = {small} {at}: "
+            f"the grid is too narrow to show a move to harder data."
+        )
+    if moved.censored_at_largest == "easiest":
+        return (
+            f"The easiest level of the grid is still best at n = {large} {at}: "
+            f"the grid is too narrow to show a move to harder data."
+        )
+    if moved.probability_harder >= clear:
+        answer = f"The best difficulty moves to harder data as n grows {at}."
+    elif moved.probability_harder <= 1 - clear:
+        answer = f"The best difficulty does not move to harder data as n grows {at}."
+    elif moved.best_at_largest > moved.best_at_smallest:
+        answer = f"The best difficulty looks harder at large n, but this is not settled {at}."
+    else:
+        answer = f"Whether the best difficulty moves to harder data is not settled {at}."
+    if moved.censored_at_largest:
+        answer += f" At n = {large} it is the hardest level tested, so it is a lower limit."
+    if moved.censored_at_smallest:
+        answer += f" At n = {small} it is the easiest level tested, so it is an upper limit."
+    elif moved.neighbours_are_worse:
+        answer += f" At n = {small} both neighbouring levels are worse (paired 90% intervals)."
+    else:
+        answer += f" At n = {small} it is not clearly better than both neighbouring levels."
+    return answer
+
+
+def cells(table: pd.DataFrame) -> pd.DataFrame:
+    """One row per study and cell: numbers of members, and METRICS as `optimum.Interval`."""
+    parts = []
+    for study in optimum.studies(table):
+        frames = {name: optimum.mean_interval(table, study, name) for name in METRICS}
+        part = frames["test_risk"].drop(columns=["mean", "low", "high"])
+        part.insert(0, "study", study.title)
+        for name, title in METRICS.items():
+            numbers = frames[name][["mean", "low", "high"]].itertuples(index=False)
+            part = part.assign(**{title: [optimum.Interval(*row) for row in numbers]})
+        parts.append(part)
+    return pd.concat(parts, ignore_index=True)
+
+
+def certificates(table: pd.DataFrame) -> pd.DataFrame:
+    """One row per cell and method of a table of certificates, means over members."""
+    shown = {
+        "risk_bound": "risk bound",
+        "gibbs_risk": "measured risk",
+        "kl": "KL (nats)",
+        "plain_risk": "risk of plain fine-tuning",
+        "test_bound_monotone": "test risk bound if risk rises with d",
+        "test_risk": "measured test risk",
+    }
+    means = table.pivot_table(list(shown), ["difficulty", "data_size", "method"], sort=False)
+    return means.loc[:, list(shown)].rename(columns=shown).round(3).reset_index()
+
+
+def _sortable(frame: pd.DataFrame) -> dict[str, Any]:
+    """A frame as header and rows of (text, sort key): intervals sort by their mean."""
+
+    def cell(value: Any) -> tuple[str, Any]:
+        return str(value), value.mean if isinstance(value, optimum.Interval) else value
+
+    header = [str(name).removeprefix("num_").replace("_", " ") for name in frame.columns]
+    rows = [[cell(value) for value in row] for row in frame.itertuples(index=False)]
+    return {"header": header, "rows": rows}
+
+
+def _pictures(paths: Sequence[Path]) -> list[dict[str, str]]:
+    """Name, caption and data address of each figure; the SVG where there are both."""
+    chosen: dict[str, Path] = {}
+    for path in map(Path, paths):
+        if path.suffix not in MEDIA_TYPES:
+            raise ValueError(f"figure_paths: {path} must end in one of {list(MEDIA_TYPES)}")
+        if path.stem not in chosen or path.suffix == ".svg":
+            chosen[path.stem] = path
+    pictures = []
+    for name, path in chosen.items():
+        # An image of its own, not inline elements: names inside two SVGs would collide.
+        data = base64.b64encode(path.read_bytes()).decode("ascii")
+        text = figures.caption(name) if name in figures.FIGURES else ""
+        title = name.replace("_", " ")
+        source = f"data:{MEDIA_TYPES[path.suffix]};base64,{data}"
+        pictures.append({"name": name, "title": title, "caption": text, "source": source})
+    return pictures
+
+
+def template(name: str) -> jinja2.Template:
+    """A page's template beside this module; a name that it lacks is an error, markup is escaped."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template(name)
+
+
+def write_report(
+    directory: Path,
+    tables: Mapping[str, pd.DataFrame],
+    manifest: Mapping[str, Any],
+    figure_paths: Sequence[Path],
+) -> Path:
+    """Write `report.html` into a directory.
+
+    Args:
+      directory: where the page goes, usually the run's own directory.
+      tables: name -> table; "table" is needed, "certificates" is shown where it is there.
+      manifest: what `results.read_manifest` gives; shown as it is, nested.
+      figure_paths: SVG or PNG files as `figures.draw` returns them, in the order of the page.
+
+    Returns:
+      The page's path.
+
+    Raises:
+      ValueError: if "table" is missing, or a path is neither SVG nor PNG.
+    """
+    if "table" not in tables:
+        raise ValueError(f"tables: 'table' is needed, got {sorted(tables)}")
+    table = tables["table"]
+    studies = optimum.studies(table)
+    members = table.drop_duplicates([*optimum.AXES, "train_mixture", "loss", "learning_rate"])
+    trained = members.loc[members["train_mixture"] != optimum.UNTRAINED]
+    bounds = tables.get("certificates")
+    details = {name: value for name, value in manifest.items() if name != "config"}
+    page = template("report.html.jinja").render(
+        name=manifest.get("recipe", Path(directory).name),
+        preset=manifest.get("preset"),
+        status=manifest.get("status", "unknown"),
+        verdicts=[(study.title, verdict(optimum.shift(table, study))) for study in studies],
+        facts={
+            "members": f"{len(trained):,}",
+            "bases": table["base_seed"].nunique(),
+            "diverged": int((trained["status"] == "diverged").sum()),
+            "test examples per slice": _slice_examples(table),
+        },
+        headline=_sortable(optimum.headline(table)),
+        cells=_sortable(cells(table)),
+        certificates=_sortable(certificates(bounds)) if bounds is not None else None,
+        ledger=figures.style.ledger_line(bounds) if bounds is not None else "",
+        pictures=_pictures(figure_paths),
+        config=manifest.get("config", {}),
+        details=details,
+        raw=json.dumps(manifest, indent=1, default=str),
+    )
+    path = Path(directory) / "report.html"
+
+    def write(temporary: Path) -> None:
+        temporary.write_text(page, encoding="utf-8")
+
+    write_atomically(path, write)
+    return path
+
+
+def _slice_examples(table: pd.DataFrame) -> str:
+    """Smallest and largest number of examples behind a risk by slice."""
+    numbers = table.loc[table["metric"] == "risk", "num_examples"]
+    low, high = numbers.min(), numbers.max()
+    return f"{low:,}" if low == high else f"{low:,} to {high:,}"

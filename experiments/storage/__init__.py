@@ -1,0 +1,1 @@
+"""Files on disk: results, checkpoints, where a result comes from."""

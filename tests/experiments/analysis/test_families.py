@@ -1,0 +1,178 @@
+"""Families side by side: the verdict on each, its words, the table and its figures."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+from experiments import figures
+from experiments.analysis import families, optimum
+from experiments.analysis.optimum import Shift
+from experiments.pages.readme import markdown_table
+from experiments.storage.results import ResultsError, read_parquet
+from tests.experiments.conftest import CENSORED, CONSTANT, MOVING, synthetic_table
+
+
+def write_family(directory: Path, table: pd.DataFrame, **changes) -> Path:
+    """A directory that looks like a finished run of a family, with the smallest manifest."""
+    directory.mkdir(parents=True)
+    table.to_parquet(directory / "table.parquet", index=False)
+    config = {"pretrain": {"hardest": 4}, "task": "synthetic"}
+    manifest = {"recipe": "tradeoff", "preset": "cpu", "config": config, "status": "complete"}
+    (directory / "manifest.json").write_text(json.dumps({**manifest, "chunks": [1]} | changes))
+    return directory
+
+
+@pytest.fixture(scope="module")
+def worlds() -> dict[str, pd.DataFrame]:
+    """Tables by family; in "low" the optimum starts at the easiest level."""
+    return {
+        "moving": synthetic_table(MOVING, num_bases=3),
+        "still": synthetic_table(CONSTANT, num_bases=3),
+        "high": synthetic_table(CENSORED, num_bases=3),
+        "low": synthetic_table({16: 4, 1024: 10}, num_bases=3),
+    }
+
+
+@pytest.fixture(scope="module")
+def compared(worlds) -> pd.DataFrame:
+    parts = [table.assign(family=name, base_hardest=4) for name, table in worlds.items()]
+    return pd.concat(parts, ignore_index=True)
+
+
+@pytest.fixture(scope="module")
+def found(compared) -> pd.DataFrame:
+    return families.verdicts(compared, replicates=300)
+
+
+def test_verdicts_follow_the_planted_optimum(found):
+    assert found["family"].tolist() == ["moving", "still", "high", "low"]
+    assert found["holds"].tolist() == ["yes", "no", "yes", "undecided"]
+    columns = ["smallest_size", "smallest_best", "largest_size", "largest_best"]
+    assert found.loc[0, columns].tolist() == [16, 6, 1024, 10]
+    assert found["largest_censored"].tolist() == ["", "", "hardest", ""]
+    assert found["smallest_censored"].tolist() == ["", "", "", "easiest"]
+    assert (found["smallest_low"] <= found["smallest_best"]).all()
+    assert (found["smallest_best"] <= found["smallest_high"]).all()
+
+
+def test_verdicts_are_those_of_each_run_alone(worlds, found):
+    (study,) = optimum.studies(worlds["moving"])
+    alone = optimum.shift(worlds["moving"], study, replicates=300)
+    assert found.loc[0, "probability_harder"] == alone.probability_harder
+
+
+def test_base_accuracy_is_over_the_levels_it_was_trained_on(worlds):
+    table = worlds["moving"]
+    (study,) = optimum.studies(table)
+    own = table.loc[(table["train_mixture"] == "none") & (table["metric"] == "risk")]
+    own = own.loc[own["slice"].isin([1, 2])]
+    expected = 1 - own["value"].mean()
+    assert families.base_accuracy(table, study, 2) == pytest.approx(expected)
+    assert families.base_accuracy(table, study, 20) < expected
+
+
+@pytest.mark.parametrize(
+    ("moved", "holds", "said"),
+    [
+        (Shift(16, 64, 6, 8, "", "", 0.97, 1.0, None, None), "yes", "moves to harder data: d = 6"),
+        (Shift(16, 64, 6, 8, "", "hardest", 0.97, 1, None, None), "yes", "it is a lower limit"),
+        (Shift(16, 64, 4, 8, "easiest", "", 0.97, 0, None, None), "undecided", "does not show"),
+        (Shift(16, 64, 6, 6, "", "", 0.10, 1.0, None, None), "no", "level does not move"),
+        (Shift(16, 64, 6, 4, "", "", 0.10, 1.0, None, None), "no", "moves to easier data"),
+        (Shift(16, 64, 6, 8, "", "", 0.50, 1.0, None, None), "no", "mostly not when resampled"),
+        (Shift(16, 64, 6, 8, "", "", 0.80, 1.0, None, None), "undecided", "does not settle it"),
+        (Shift(16, 64, 6, 6, "", "", 0.60, 1.0, None, None), "undecided", "often finds a harder"),
+        (Shift(16, 64, 9, 9, "hardest", "hardest", 0, 0, None, None), "undecided", "too narrow"),
+        (Shift(16, 64, 4, 4, "easiest", "easiest", 0, 0, None, None), "undecided", "too narrow"),
+        (Shift(16, 16, 6, 6, "", "", 0.0, 1.0, None, None), "undecided", "Only n = 16"),
+    ],
+)
+def test_judgement_says_no_more_than_was_seen(moved, holds, said):
+    judged, sentence = families.judge(moved)
+    assert judged == holds
+    assert said in sentence
+    assert sentence.endswith(".")
+
+
+def test_table_for_people(found):
+    lines = markdown_table(families.shown(found)).splitlines()
+    assert len(lines) == 2 + len(found)
+    assert lines[2].startswith("| moving | ")
+    assert " on 1..4 | 6 [6, 6] at n = 16 | 10 [10, 10] at n = 1024 | > 0.99 | yes | " in lines[2]
+    assert "| ≥ 12 [12, 12] at n = 1024 |" in lines[4]
+    assert "| ≤ 4 [4, 4] at n = 16 |" in lines[5]
+
+
+def test_a_family_with_two_studies_has_two_panels():
+    table = synthetic_table(MOVING, mixtures=("range", "exact"), num_bases=2, num_seeds=1)
+    titles = [title for title, _, _ in families.family_studies(table.assign(family="a"))]
+    assert titles == ["a, trained on 1..d", "a, trained on exactly d"]
+
+
+@pytest.mark.parametrize("name", ["families_map", "families_optimum"])
+def test_figures_have_a_labelled_panel_for_each_family(compared, name):
+    figure = figures.FIGURES[name].plot({"families": compared})
+    axes = [axis for axis in figure.axes if axis.get_label() != "<colorbar>"]
+    titles = [axis.get_title().split("\n")[0] for axis in axes]
+    assert titles == ["moving", "still", "high", "low"]
+    assert all(axis.get_xlabel() and axis.get_ylabel() for axis in axes)
+    assert figures.caption(name).endswith(".")
+    FigureCanvasAgg(figure).draw()
+    page = figure.bbox
+    for box in (axis.get_tightbbox() for axis in figure.axes):
+        assert box is not None
+        assert page.x0 - 1 <= box.x0 <= box.x1 <= page.x1 + 1
+        assert page.y0 - 1 <= box.y0 <= box.y1 <= page.y1 + 1
+    ticks = [np.asarray(axis.xaxis.get_major_locator()()).tolist() for axis in axes]
+    assert ticks == [[16, 64, 256, 1024]] * 3 + [[16, 1024]]
+
+
+def test_each_map_has_its_own_colours(compared):
+    """A panel's lowest and highest accuracy are the ends of the scale."""
+    figure = figures.FIGURES["families_map"].plot({"families": compared})
+    for axis, (_, rows, study) in zip(figure.axes, families.family_studies(compared), strict=False):
+        accuracy = 1 - optimum.cube(rows, study, "test_risk").mean
+        (mesh,) = axis.collections[:1]
+        assert mesh.norm.vmin == pytest.approx(accuracy.min())
+        assert mesh.norm.vmax == pytest.approx(accuracy.max())
+
+
+def test_runs_are_put_together(worlds, compared, tmp_path):
+    runs = [write_family(tmp_path / name, table) for name, table in worlds.items()]
+    out = tmp_path / "out"
+    table = families.write_families(runs, out)
+    pd.testing.assert_frame_equal(read_parquet(out / "families.parquet"), table)
+    pd.testing.assert_frame_equal(table.loc[:, list(compared.columns)], compared, check_dtype=False)
+    manifest = json.loads((out / "manifest.json").read_text())
+    assert list(manifest["families"]) == list(worlds)
+    assert manifest["families"]["low"]["config"]["task"] == "synthetic"
+    assert "chunks" not in manifest["families"]["low"]
+
+
+def test_a_preset_of_the_recipe_names_its_family(worlds, tmp_path):
+    run = write_family(tmp_path / "x", worlds["still"], recipe="families", preset="dyck")
+    table = families.write_families([run], tmp_path / "out")
+    assert set(table["family"]) == {"dyck"}
+
+
+def test_runs_that_cannot_be_compared(worlds, tmp_path):
+    run = write_family(tmp_path / "run", worlds["low"])
+    unfinished = write_family(tmp_path / "unfinished", worlds["low"], status="running")
+    out = tmp_path / "out"
+    with pytest.raises(ResultsError, match="unfinished is not finished"):
+        families.write_families([run, unfinished], out)
+    with pytest.raises(ResultsError, match="nowhere is not a run"):
+        families.write_families([tmp_path / "nowhere"], out)
+    with pytest.raises(ValueError, match=r"different families, got \['run', 'run'\]"):
+        families.write_families([run, run], out)
+    with pytest.raises(ValueError, match=r"different families, got \[\]"):
+        families.write_families([], out)
+    with pytest.raises(ResultsError, match="is one of the runs"):
+        families.write_families([run], run)
+    assert not out.exists()

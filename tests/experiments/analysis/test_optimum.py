@@ -1,0 +1,203 @@
+"""Known answers for the optimum, its bootstrap and the shift."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from experiments.analysis import optimum
+from experiments.analysis.optimum import Study
+
+RANGE = Study("range")
+CONSTANT = {16: 8, 64: 8, 256: 8, 1024: 8}
+
+
+def test_planted_optimum_is_found(two_studies):
+    found = optimum.optimum(two_studies, RANGE)
+    assert found["data_size"].tolist() == [16, 64, 256, 1024]
+    assert found["best_difficulty"].tolist() == [6, 8, 10, 10]
+    assert found["censored"].tolist() == ["", "", "", ""]
+    # Base and seed effects are larger than the steps of the parabola: only pairing gives this.
+    assert np.all(found["low"] == found["best_difficulty"])
+    assert np.all(found["high"] == found["best_difficulty"])
+
+
+def test_pieces_at_the_optimum_add_up(two_studies):
+    found = optimum.optimum(two_studies, RANGE)
+    pieces = found["train_risk"] + found["generalization_gap"] + found["extrapolation_gap"]
+    np.testing.assert_allclose(pieces, found["test_risk"], rtol=1e-12)
+    for name in optimum.AT_OPTIMUM:
+        assert np.all(found[f"{name}_low"] <= found[name] + 1e-12)
+        assert np.all(found[name] <= found[f"{name}_high"] + 1e-12)
+
+
+def test_unpaired_argmin_would_be_uncertain(two_studies):
+    risk = optimum.cube(two_studies, RANGE, "test_risk")
+    counts = optimum.resample(risk)
+    generator = np.random.default_rng(1)
+    unpaired = np.stack(
+        [
+            optimum.replicate_means(risk, counts[generator.permutation(len(counts))])[:, level]
+            for level in range(len(risk.difficulties))
+        ],
+        axis=1,
+    )
+    assert np.unique(unpaired[..., 0].argmin(axis=1)).size > 1
+
+
+def slow_replicate(values: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+    """One replicate by explicit loops; the members of each cell are gathered in a list."""
+    _, _, num_bases, num_seeds = values.shape
+    members = []
+    for base in generator.choice(num_bases, num_bases):
+        for seed in generator.choice(num_seeds, num_seeds):
+            members.append(values[:, :, base, seed])
+    return np.nanmean(np.stack(members), axis=0)
+
+
+def test_bootstrap_agrees_with_a_slow_loop(make_table):
+    table = make_table(noise=0.03, diverged=((6, 16, 0, 0),))
+    risk = optimum.cube(table, RANGE, "test_risk")
+    assert np.isnan(risk.values).sum() == 1
+    generator = np.random.default_rng(7)
+    slow = np.stack([slow_replicate(risk.values, generator) for _ in range(4000)])
+    fast = optimum.mean_interval(table, RANGE, "test_risk", replicates=4000)
+    shape = risk.mean.shape
+    low, high = np.quantile(slow, (0.05, 0.95), axis=0)
+    np.testing.assert_allclose(fast["low"].to_numpy().reshape(shape), low, atol=0.004)
+    np.testing.assert_allclose(fast["high"].to_numpy().reshape(shape), high, atol=0.004)
+    slow_shift = (slow[:, :, -1].argmin(axis=1) > slow[:, :, 0].argmin(axis=1)).mean()
+    fast_shift = optimum.shift(table, RANGE, replicates=4000).probability_harder
+    assert fast_shift == pytest.approx(slow_shift, abs=0.03)
+
+
+def test_weighted_means_equal_repeated_members(make_table):
+    risk = optimum.cube(make_table(diverged=((6, 16, 0, 0),)), RANGE, "test_risk")
+    counts = optimum.resample(risk, replicates=5)
+    assert np.all(counts.sum(axis=(1, 2)) == 16)
+    means = optimum.replicate_means(risk, counts)
+    flat = risk.values.reshape(*risk.mean.shape, 16)
+    for replicate in range(5):
+        repeated = np.repeat(flat, counts[replicate].ravel(), axis=-1)
+        np.testing.assert_allclose(means[replicate], np.nanmean(repeated, axis=-1), rtol=1e-12)
+
+
+def test_pairs_without_data_are_not_drawn(make_table):
+    table = make_table()
+    table = table[~((table["base_seed"] == 2) & (table["seed"] > 0))]
+    counts = optimum.resample(optimum.cube(table, RANGE, "test_risk"), replicates=50)
+    assert np.all(counts[:, 2, 1:] == 0)
+    assert counts[:, 2, 0].max() > 0
+
+
+def test_same_seed_same_interval_other_seed_other_interval(make_table):
+    table = make_table()
+    first = optimum.mean_interval(table, RANGE, "test_risk", seed=3)
+    pd.testing.assert_frame_equal(first, optimum.mean_interval(table, RANGE, "test_risk", seed=3))
+    other = optimum.mean_interval(table, RANGE, "test_risk", seed=4)
+    assert not np.array_equal(first["low"], other["low"])
+
+
+def test_shift_and_interior_maximum(two_studies):
+    found = optimum.shift(two_studies, RANGE)
+    assert (found.smallest_size, found.largest_size) == (16, 1024)
+    assert (found.best_at_smallest, found.best_at_largest) == (6, 10)
+    assert found.probability_harder == 1.0
+    assert found.probability_interior == 1.0
+    assert found.neighbours_are_worse
+    assert found.easier_rise is not None
+    assert found.easier_rise.mean == pytest.approx(0.006 * 2**2, abs=0.004)
+
+
+def test_no_shift(make_table):
+    found = optimum.shift(make_table(CONSTANT), RANGE)
+    assert found.best_at_smallest == found.best_at_largest == 8
+    assert found.probability_harder == 0.0
+    noisy = optimum.shift(make_table(CONSTANT, noise=0.1), RANGE)
+    assert 0.02 < noisy.probability_harder < 0.98
+    assert not noisy.neighbours_are_worse
+
+
+def test_edges_are_censored(censored_study, make_table):
+    found = optimum.optimum(censored_study, RANGE)
+    assert found["censored"].tolist() == ["", "", "hardest", "hardest"]
+    easy = make_table({16: 2, 64: 8})
+    assert optimum.optimum(easy, RANGE)["censored"].tolist() == ["easiest", ""]
+    found = optimum.shift(easy, RANGE)
+    assert found.censored_at_smallest == "easiest"
+    assert found.easier_rise is None
+    assert found.harder_rise is not None
+    assert not found.neighbours_are_worse
+    assert found.probability_interior == 0.0
+
+
+def test_diverged_members_are_left_out_and_counted(make_table):
+    table = make_table(diverged=((6, 16, 0, 0), (6, 16, 1, 2)))
+    cells = optimum.mean_interval(table, RANGE, "test_risk").set_index(["difficulty", "data_size"])
+    assert sum(cells["num_missing"]) == 2
+    assert cells.loc[(6, 16), "num_members"] == 14
+    risk = optimum.cube(table, RANGE, "test_risk")
+    assert cells.loc[(6, 16), "mean"] == pytest.approx(np.nanmean(risk.values[1, 0]))
+
+
+def test_change_from_base_is_paired(make_table):
+    table = make_table(noise=0.0)
+    change = optimum.mean_interval(table, RANGE, "test_risk", minus_base=True)
+    # The effects of base and seed are shared, so the difference has no spread at all.
+    np.testing.assert_allclose(change["low"], change["high"], atol=1e-12)
+    best = change.set_index(["difficulty", "data_size"]).loc[(6, 16), "mean"]
+    assert best == pytest.approx(0.62 - 0.8)
+
+
+def test_slices_are_told_from_aggregates(two_studies):
+    easy = optimum.mean_interval(two_studies, RANGE, "risk", test_slice=1)
+    hard = optimum.mean_interval(two_studies, RANGE, "risk", test_slice=20)
+    assert np.all(easy["mean"] < hard["mean"])
+
+
+def test_studies_are_listed_and_told_apart(two_studies):
+    assert optimum.studies(two_studies) == [RANGE, Study("exact")]
+    longer = two_studies.assign(compute=two_studies["compute"].replace("500 steps", "9 epochs"))
+    both = pd.concat([two_studies, longer])
+    named = [study for study in optimum.studies(both) if study.train_mixture == "range"]
+    assert [study.compute for study in named] == ["500 steps", "9 epochs"]
+    with pytest.raises(ValueError, match=r"compute is None, must be one of \['500 steps'"):
+        optimum.cube(both, RANGE, "test_risk")
+    with pytest.raises(ValueError, match="no rows for"):
+        optimum.cube(two_studies, Study("window"), "test_risk")
+
+
+def test_learning_rates_that_lost_are_ignored(make_table):
+    table = make_table()
+    trained = table[table["train_mixture"] != "none"]
+    lost = trained.assign(status="not_selected", learning_rate=1.0, value=0.0)
+    expected = optimum.optimum(table, RANGE)
+    pd.testing.assert_frame_equal(optimum.optimum(pd.concat([table, lost]), RANGE), expected)
+
+
+def test_errors_name_the_cell(make_table):
+    everyone = tuple((6, 64, base, seed) for base in range(4) for seed in range(4))
+    with pytest.raises(ValueError, match=r"no member .* \(difficulty 6, data_size 64\)"):
+        optimum.optimum(make_table(diverged=everyone), RANGE)
+    table = make_table()
+    with pytest.raises(ValueError, match=r"two values at .*'difficulty'"):
+        optimum.optimum(pd.concat([table, table]), RANGE)
+
+
+def test_headline_has_a_row_for_each_study_and_size(two_studies, censored_study):
+    lines = optimum.headline(two_studies)
+    assert len(lines) == 8
+    assert lines["best_difficulty"].tolist()[0] == "6 [6, 6]"
+    assert set(lines["study"]) == {"trained on 1..d", "trained on exactly d"}
+    assert optimum.headline(censored_study)["censored"].tolist()[-1] == "hardest"
+
+
+def test_one_member_a_cell_claims_no_certainty(make_table):
+    table = make_table()
+    alone = table[(table["base_seed"] == 0) & (table["seed"] == 0)]
+    moved = optimum.shift(alone, RANGE)
+    assert np.isnan(moved.probability_harder)
+    assert (moved.easier_rise, moved.harder_rise) == (None, None)
+    assert "unknown" in optimum.format_probability(moved.probability_harder)
+    assert not np.isnan(optimum.shift(table, RANGE).probability_harder)

@@ -1,0 +1,190 @@
+"""Recommendations on invented sweeps with a known answer, and on the recorded one."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from experiments.analysis import optimum
+from experiments.analysis.optimum import Study, studies
+from experiments.analysis.pilot import measured, read_pilot
+from experiments.analysis.recommend import Recommendation, recommend
+from experiments.storage.results import ResultsError
+from experiments.sweep.grid import sweep_config
+from tests.experiments.tiny import TINY
+from tests.experiments.worlds import CONFIG, slice_risks, world, write_run
+from theory.predictor import RULES
+
+RANGE = Study("range")
+TABLE = world()
+RECORDED = Path(__file__).parents[3] / "experiments" / "results" / "tradeoff"
+
+
+def ask(table: pd.DataFrame, data_size: int, **options: Any) -> Recommendation:
+    options = {"config": CONFIG, "fitted_up_to": 64, "replicates": 200} | options
+    return recommend(table, RANGE, data_size=data_size, **options)
+
+
+def truth(data_size: int) -> int:
+    risks = [slice_risks(level, data_size).mean() for level in CONFIG.difficulties]
+    return CONFIG.difficulties[int(np.argmin(risks))]
+
+
+@pytest.mark.parametrize("data_size", [256, 1024])
+def test_the_known_optimum_is_recommended(data_size):
+    found = ask(TABLE, data_size)
+    assert found.difficulty == truth(data_size)
+    assert found.low <= found.difficulty <= found.high
+    assert found.share > 0.5
+    assert found.pilot_sizes == (16, 64)
+    assert not found.abstains
+    assert f"For n = {data_size} train on difficulty" in found.verdict
+    assert list(found.predicted) == list(CONFIG.difficulties)
+    risk = found.predicted[found.difficulty]
+    assert risk.mean == min(interval.mean for interval in found.predicted.values())
+    assert 0 <= risk.low <= risk.mean <= risk.high <= 1
+    assert set(found.excess) == set(CONFIG.difficulties) - {found.difficulty}
+    assert all(interval.mean >= 0 for interval in found.excess.values())
+
+
+def test_the_choices_of_all_rules_are_told():
+    found = ask(TABLE, 1024)
+    assert list(found.choices) == list(RULES)
+    assert found.choices["bound"] == found.difficulty
+    assert (found.choices["easiest"], found.choices["medium"], found.choices["hardest"]) == (
+        2,
+        6,
+        12,
+    )
+    assert found.choices["best in pilot"] == 4
+
+
+def test_an_optimum_at_the_edge_is_a_limit():
+    found = ask(TABLE, 1024)
+    assert found.censored == "hardest"
+    assert "at least 12" in found.verdict
+    assert "the best may lie beyond" in found.verdict
+
+
+def test_a_pilot_that_cannot_tell_abstains():
+    flat = [ask(world(is_flat=True, noise=0.1, seed=seed), 256) for seed in range(6)]
+    abstained = [found for found in flat if found.abstains]
+    assert len(abstained) >= 5
+    for found in abstained:
+        assert "cannot tell the difficulties apart" in found.verdict
+        assert found.verdict.startswith("No recommendation for n = 256")
+
+
+def test_budgets_far_beyond_the_pilot_are_not_answered():
+    assert not ask(TABLE, 64 * 16).abstains
+    found = ask(TABLE, 64 * 17)
+    assert found.abstains
+    assert "17 times the pilot's largest data size" in found.verdict
+
+
+def test_one_member_says_nothing_about_noise():
+    single = dataclasses.replace(CONFIG, base_seeds=1, seeds=1)
+    found = ask(world(config=single), 256, config=single)
+    assert found.abstains
+    assert "one member in each cell" in found.verdict
+    assert all(interval.low == -np.inf for interval in found.excess.values())
+
+
+def test_fewer_members_give_wider_intervals():
+    config = dataclasses.replace(CONFIG, base_seeds=1)
+    few = ask(world(config=config), 256, config=config)
+    many = ask(TABLE, 256)
+    widths = [
+        np.mean([interval.high - interval.low for interval in found.excess.values()])
+        for found in (few, many)
+    ]
+    assert widths[0] > widths[1]
+
+
+def test_larger_sizes_are_not_looked_at():
+    table = TABLE
+    spoilt = table.copy()
+    spoilt.loc[spoilt["data_size"] > 64, "value"] = 0.5
+    assert ask(table, 256) == ask(spoilt, 256)
+
+
+def test_same_seed_same_answer():
+    table = world(noise=0.2)
+    assert ask(table, 256) == ask(table, 256)
+    assert ask(table, 256) != ask(table, 256, seed=1)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"fitted_up_to": 16}, r"at least two data sizes, got \[16\] of \[16, 64, 256, 1024\]"),
+        ({"fitted_up_to": None}, "data_size must be at least the pilot's largest, 1024, got 256"),
+        ({"config": TINY}, r"test slices must be those of the run, \[1, 2, 3, 4\]"),
+    ],
+)
+def test_errors_name_what_is_accepted(options, message):
+    with pytest.raises(ValueError, match=message):
+        ask(TABLE, 256, **options)
+
+
+def test_missing_cells_are_named():
+    table = TABLE
+    is_gone = (table["difficulty"] == 6) & (table["data_size"] == 64)
+    with pytest.raises(ValueError, match=r"\(difficulty 6, data_size 64\)"):
+        ask(table.loc[~is_gone], 256)
+
+
+def test_mixtures_are_those_of_the_sweep():
+    for kind, levels in (("range", [1, 2, 3, 4]), ("exact", [4]), ("window", [2, 3, 4])):
+        config = dataclasses.replace(CONFIG, mixtures=(kind,))
+        members = measured(world(config=config), Study(kind), config)
+        assert members.train_mixture.shape == (5, 18)
+        np.testing.assert_allclose(members.train_mixture.sum(axis=1), 1)
+        assert (np.flatnonzero(members.train_mixture[1]) + 1).tolist() == levels
+        np.testing.assert_allclose(members.test_mixture, 1 / 18)
+    unknown = TABLE.assign(train_mixture="odd")
+    with pytest.raises(ValueError, match=r"mixture must be one of .* got 'odd'"):
+        measured(unknown, Study("odd"), CONFIG)
+
+
+def test_test_risk_of_the_slices_is_that_of_the_table():
+    pilot = measured(TABLE, RANGE, CONFIG).pilot(lambda metric: metric.mean)
+    expected = optimum.cube(TABLE, RANGE, "test_risk").mean
+    np.testing.assert_allclose(pilot.test_risk, expected, rtol=1e-12)
+
+
+def test_the_configuration_survives_its_manifest():
+    stored = json.loads(json.dumps(dataclasses.asdict(TINY)))
+    assert sweep_config(stored) == TINY
+    del stored["save_members"]
+    assert sweep_config(stored) == dataclasses.replace(TINY, save_members=False)
+    with pytest.raises(ValueError, match=r"config must have fields among .* got \['colour'\]"):
+        sweep_config(stored | {"colour": 1})
+
+
+def test_unfinished_runs_are_refused(tmp_path):
+    directory = write_run(tmp_path / "run", TABLE)
+    table, config = read_pilot(directory)
+    assert config == CONFIG
+    assert len(table) == len(TABLE)
+    manifest = json.loads((directory / "manifest.json").read_text())
+    (directory / "manifest.json").write_text(json.dumps(manifest | {"status": "running"}))
+    with pytest.raises(ResultsError, match=r"is not finished \(status 'running'\)"):
+        read_pilot(directory)
+
+
+def test_the_recorded_run_gets_a_sane_answer():
+    table, config = read_pilot(RECORDED)
+    for study in studies(table):
+        found = recommend(table, study, config, 1024, fitted_up_to=64, replicates=100)
+        risks = optimum.cube(table, study, "test_risk").mean[:, -1]
+        chosen = risks[config.difficulties.index(found.difficulty)]
+        assert chosen - risks.min() <= 0.03
+        assert found.low <= found.difficulty <= found.high
+        assert not found.abstains

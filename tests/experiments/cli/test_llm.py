@@ -1,0 +1,189 @@
+"""The commands ``sweetspot llm …`` on a tiny checkpoint: what they write and say."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+from functools import partial
+
+import pandas as pd
+import pytest
+
+from experiments.certify.checkpoints import CertifyConfig
+from experiments.cli import llm as commands
+from experiments.llm.answering.decoding import DecodingConfig
+from experiments.llm.problems.data import Source, read
+from experiments.llm.problems.grade import GraderConfig
+from experiments.llm.recipes import RECIPES
+from experiments.llm.training.finetune import TrainingConfig
+from tests.experiments.llm.rows import write_sums
+
+QUICK = DecodingConfig(max_new_tokens=4, batch_size=8)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory) -> Source:
+    return Source(
+        str(write_sums(tmp_path_factory.mktemp("rows") / "rows.jsonl", 12, levels=(1, 2)))
+    )
+
+
+def test_prepare_says_what_there_is_and_others_read_it(tiny_folder, data, tmp_path, capsys):
+    commands.prepare(str(tiny_folder), data, tmp_path, max_length=1024)
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert (report["read"], report["dropped"], report["truncated"]) == (12, {}, 0)
+    assert report["solution_tokens"]["least"] > 5
+    # Lines are broken where they are full.
+    told = " ".join(capsys.readouterr().out.split())
+    assert "12 of 12 examples kept" in told
+    assert report["difficulties"] == {"1": 6, "2": 6}
+    assert "difficulty 1: 6, 2: 6" in told
+    again = read(tmp_path / "problems.parquet")
+    first = data.read()
+    assert (again.prompts, again.solutions) == (first.prompts, first.solutions)
+    assert list(again.ops) == list(first.ops)
+    table = pd.read_parquet(tmp_path / "problems.parquet")
+    assert table["cot_tokens"].max() == report["solution_tokens"]["most"]
+
+
+def test_prepare_refuses_or_drops_what_is_too_long(tiny_folder, data, tmp_path, capsys):
+    with pytest.raises(ValueError, match="at most max_length 20 tokens, but"):
+        commands.prepare(str(tiny_folder), data, tmp_path, max_length=20)
+    assert not (tmp_path / "problems.parquet").exists()
+    commands.prepare(str(tiny_folder), data, tmp_path, max_length=56, on_long="drop")
+    assert "dropped" in capsys.readouterr().out
+    report = json.loads((tmp_path / "report.json").read_text())
+    (dropped,) = report["dropped"].values()
+    assert len(read(tmp_path / "problems.parquet")) == 12 - dropped < 12
+
+
+def test_difficulty_measures_and_cuts_into_buckets(tiny_folder, data, tmp_path, capsys):
+    commands.measure_difficulty(
+        str(tiny_folder),
+        data,
+        tmp_path,
+        measures=("cot_tokens",),
+        bucket_by="cot_tokens",
+        number=3,
+        drop_hardest=0.25,
+    )
+    measures = pd.read_parquet(tmp_path / "measures.parquet")
+    assert len(measures) == 12
+    assert set(pd.read_parquet(tmp_path / "correlations.parquet").columns) >= {"first", "second"}
+    cut = read(tmp_path / "problems.parquet")
+    assert sorted(op or 0 for op in cut.ops) == [1] * 3 + [2] * 3 + [3] * 3
+    kept = pd.read_parquet(tmp_path / "problems.parquet")["cot_tokens"].tolist()
+    assert sorted(kept) == sorted(measures["cot_tokens"].tolist())[:9]
+    assert "cot_tokens ≤" in capsys.readouterr().out
+
+
+def test_a_base_that_solves_nothing_still_leaves_its_measures(tiny_folder, data, tmp_path, capsys):
+    commands.measure_difficulty(
+        str(tiny_folder),
+        data,
+        tmp_path,
+        measures=("cot_tokens", "pass_rate"),
+        decoding=dataclasses.replace(QUICK, samples=2, temperature=0.7),
+        dtype="float32",
+    )
+    measures = pd.read_parquet(tmp_path / "measures.parquet")
+    assert measures["pass_rate"].tolist() == [0.0] * 12
+    # What does not vary cannot be compared, nor drawn.
+    pairs = pd.read_parquet(tmp_path / "correlations.parquet")
+    assert set(pairs["first"]) | set(pairs["second"]) == {"op", "cot_tokens"}
+    assert not (tmp_path / "figures").exists()
+    said = " ".join(capsys.readouterr().out.split())
+    # A sample may end by chance before.
+    share = re.search(r"(\d+)% of the samples reached max_new_tokens 4", said)
+    assert share is not None
+    assert int(share[1]) >= 75
+
+
+def test_difficulty_refuses_what_does_not_fit(tiny_folder, data, tmp_path):
+    with pytest.raises(ValueError, match="bucket_by must be given with edges"):
+        commands.measure_difficulty(str(tiny_folder), data, tmp_path, edges=(3.0,))
+    with pytest.raises(ValueError, match=r"bucket_by must be one of .* got 'perplexity'"):
+        commands.measure_difficulty(
+            str(tiny_folder), data, tmp_path, measures=("cot_tokens",), bucket_by="perplexity"
+        )
+    # There is no such checkpoint: these are told before it is read.
+    refused = partial(
+        commands.measure_difficulty, "nowhere", data, tmp_path, bucket_by="cot_tokens"
+    )
+    with pytest.raises(ValueError, match=r"drop_easiest must be a share in \[0, 1\), got 1.5"):
+        refused(drop_easiest=1.5)
+    with pytest.raises(ValueError, match="number of buckets must be at least 2, got 1"):
+        refused(number=1)
+
+
+def test_finetune_then_evaluate(tiny_folder, data, tmp_path, capsys):
+    config = TrainingConfig(
+        compute=1, compute_unit="steps", batch_size=4, dtype="float32", checkpoint_every=0
+    )
+    options = {"difficulty": 1, "data_size": 4, "max_length": 1024, "config": config}
+    commands.finetune_checkpoint(str(tiny_folder), data, tmp_path / "run", **options)
+    assert f"Checkpoint: {tmp_path / 'run' / 'model'}" in capsys.readouterr().out.replace("\n", "")
+    assert json.loads((tmp_path / "run" / "manifest.json").read_text())["num_examples"] == 4
+    # What is too long is left out before the data size is counted.
+    dropping = options | {"max_length": 57, "on_long": "drop", "difficulty": None, "data_size": 8}
+    commands.finetune_checkpoint(str(tiny_folder), data, tmp_path / "fewer", **dropping)
+    assert json.loads((tmp_path / "fewer" / "manifest.json").read_text())["num_examples"] == 8
+    commands.evaluate_checkpoint(
+        str(tmp_path / "run" / "model"), data, tmp_path / "test", decoding=QUICK, dtype="float32"
+    )
+    about = json.loads((tmp_path / "test" / "evaluation.json").read_text())
+    assert (about["model"], about["decoding"]["max_new_tokens"]) == (
+        str(tmp_path / "run" / "model"),
+        4,
+    )
+    slices = pd.read_parquet(tmp_path / "test" / "slices.parquet")
+    assert slices["slice"].tolist() == [1, 2]
+    responses = pd.read_parquet(tmp_path / "test" / "responses.parquet")
+    assert len(responses) == 12
+    # Another grader needs no new responses.
+    capsys.readouterr()
+    commands.evaluate_checkpoint(
+        str(tmp_path / "run" / "model"),
+        data,
+        tmp_path / "test",
+        grader=GraderConfig("boxed"),
+        decoding=QUICK,
+        dtype="float32",
+    )
+    assert "12 responses are there already" in capsys.readouterr().out
+    again = pd.read_parquet(tmp_path / "test" / "responses.parquet")
+    assert again["response"].tolist() == responses["response"].tolist()
+    with pytest.raises(
+        ValueError, match=r"difficulty must be one of those stated, \[1, 2\], got 9"
+    ):
+        commands.finetune_checkpoint(str(tiny_folder), data, tmp_path / "other", difficulty=9)
+
+
+def test_what_a_checkpoint_was_trained_on_is_not_certified(tiny_folder, data, tmp_path, capsys):
+    """Without being told: the run's manifest lies beside the checkpoint."""
+    config = TrainingConfig(
+        compute=1, compute_unit="steps", batch_size=4, dtype="float32", checkpoint_every=0
+    )
+    for size in (4, 12):
+        out = tmp_path / str(size)
+        commands.finetune_checkpoint(str(tiny_folder), data, out, data_size=size, config=config)
+    points = CertifyConfig(methods=("checkpoint",), data_sizes=(2,))
+    commands.certify_problems(
+        str(tmp_path / "4" / "model"), data, tmp_path / "bound", config=points
+    )
+    assert "4 problems that it was trained on are left out" in capsys.readouterr().out
+    with pytest.raises(ValueError, match=r"must hold problems beside those that .*12 trained on"):
+        commands.certify_problems(str(tmp_path / "12" / "model"), data, tmp_path / "no")
+
+
+def test_recipes_state_command_device_cost_and_numbers():
+    for name, recipe in RECIPES.items():
+        text = recipe.__doc__ or ""
+        assert f"sweetspot llm scan {name}" in text
+        assert "Expect" in text
+        assert recipe.DEVICE
+        for preset, config in recipe.PRESETS.items():
+            assert config.num_members > 0
+            stated = f"{recipe.hours(config):.2g} hours"
+            assert stated in text, f"{name} {preset}: {stated}"

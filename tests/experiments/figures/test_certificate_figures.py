@@ -1,0 +1,235 @@
+"""The figures of certificates, drawn from invented tables."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from matplotlib.text import Text
+
+from experiments import figures
+from experiments.certify.blocks import BLOCKS
+from experiments.certify.members import POINT_METHODS
+from experiments.figures import style
+from experiments.figures.certified_gaps import PIECES
+from tests.experiments.certificate_tables import (
+    LEVELS,
+    METHODS,
+    SIZES,
+    TRAINED,
+    certificate_table,
+    complexity_table,
+)
+
+Tables = dict[str, pd.DataFrame]
+NAMES = ("certificates", "certified_gaps", "complexity", "tightness")
+
+
+@pytest.fixture(scope="module")
+def tables() -> Tables:
+    return {"certificates": certificate_table(), "complexity": complexity_table()}
+
+
+@pytest.fixture(scope="module")
+def few() -> Tables:
+    """One level, one size, one posterior: what a first try has."""
+    one = {"levels": (6,), "sizes": (64,)}
+    certificates = certificate_table(**one, methods=("base", "test-set", "gains"), num_members=1)
+    complexity = complexity_table(**one)
+    return {
+        "certificates": certificates,
+        "complexity": complexity.loc[complexity["method"] == "gains"],
+    }
+
+
+def drawn(tables: Tables, name: str) -> Figure:
+    figure = figures.FIGURES[name].plot(tables)
+    # The canvas of a bare Figure draws nothing, so that its layout would not be run.
+    FigureCanvasAgg(figure).draw()
+    return figure
+
+
+@pytest.fixture(scope="module")
+def figure_of(tables) -> dict[str, Figure]:
+    return {name: drawn(tables, name) for name in NAMES}
+
+
+def grid(figure: Figure) -> np.ndarray:
+    """Panels [row, column]."""
+    layout = figure.axes[0].get_gridspec()
+    assert layout is not None
+    return np.array(figure.axes).reshape(layout.nrows, -1)
+
+
+def title_of(figure: Figure) -> Text:
+    (title,) = (text for text in figure.get_children() if isinstance(text, Text))
+    return title
+
+
+def heights(axis: Axes) -> np.ndarray:
+    """Heights of the bars, by [side, piece, level]."""
+    bars = [bar for bar in axis.patches if isinstance(bar, Rectangle)]
+    pieces = [[bar.get_height() for bar in bars if bar.get_gid() == piece] for piece in PIECES]
+    return np.array(pieces).reshape(len(PIECES), 2, -1).transpose(1, 0, 2)
+
+
+@pytest.mark.parametrize("fixture", ["tables", "few"])
+@pytest.mark.parametrize("name", NAMES)
+def test_all_is_labelled_and_nothing_lies_outside_the_page(name, fixture, request):
+    figure = drawn(request.getfixturevalue(fixture), name)
+    assert figures.caption(name).endswith(".")
+    axes = grid(figure)
+    assert all(axis.get_xlabel() for axis in axes[-1])
+    assert all(axis.get_ylabel() for axis in axes[:, 0])
+    assert all(axis.get_title() for axis in axes[0])
+    (legend,) = figure.legends
+    assert len(legend.get_texts()) >= (1 if name == "complexity" else 3)
+    page, texts = figure.bbox, (legend, title_of(figure))
+    boxes = [text.get_window_extent() for text in texts]
+    for box in (*boxes, *(axis.get_tightbbox() for axis in figure.axes)):
+        assert box is not None
+        assert page.x0 - 1 <= box.x0 <= box.x1 <= page.x1 + 1
+        assert page.y0 - 1 <= box.y0 <= box.y1 <= page.y1 + 1
+    # Titles of neighbouring panels do not run into each other.
+    titles = [axis.title.get_window_extent() for axis in axes[0]]
+    assert all(left.x1 < right.x0 for left, right in itertools.pairwise(titles))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_title_says_how_delta_was_split(name, tables, figure_of):
+    number = len(tables["certificates"])
+    words = " ".join(title_of(figure_of[name]).get_text().split())
+    assert "hold at once with probability 0.95" in words
+    assert f"δ = 0.05 = {number} claims × {0.05 / number:.2g}" in words
+
+
+def test_the_ledger_line_holds_whatever_row_comes_first(tables):
+    certificates = tables["certificates"]
+    assert certificates["ledger"].nunique() == 2
+    assert style.ledger_line(certificates) == style.ledger_line(certificates[::-1])
+
+
+def test_bounds_stand_over_the_measured_risk_of_the_same_predictor(tables, figure_of):
+    axes = grid(figure_of["certificates"])
+    shown = [("test-set", "held-out", "candidates"), ("base", "gains", "lora")]
+    cells = tables["certificates"].groupby(["difficulty", "method", "data_size"])
+    measured = cells["gibbs_risk"].mean()
+    certified = cells["risk_bound"].agg(["mean", "min", "max"])
+    for row, methods in enumerate(shown):
+        for column, level in enumerate(LEVELS):
+            there = [method for method in methods if level in TRAINED.get(method, LEVELS)]
+            plain, *lines = axes[row, column].lines
+            np.testing.assert_allclose(plain.get_ydata(), 0.002 * level)
+            assert len(lines) == 2 * len(there)
+            bars = [bar.get_segments() for bar in axes[row, column].collections]
+            for method, bound, own, bar in zip(there, lines[::2], lines[1::2], bars, strict=True):
+                cell = certified.loc[level, method]
+                np.testing.assert_allclose(bound.get_xdata(), SIZES)
+                np.testing.assert_allclose(bound.get_ydata(), cell["mean"])
+                np.testing.assert_allclose(np.array(bar)[..., 1], cell[["min", "max"]])
+                np.testing.assert_allclose(own.get_ydata(), measured.loc[level, method])
+                assert bound.get_marker() == own.get_marker()
+                assert own.get_markerfacecolor() == "white" != bound.get_markerfacecolor()
+
+
+@pytest.mark.parametrize(
+    ("methods", "said"),
+    [
+        (("test-set", "base"), ["n / 2 held out", "all n train; prior at the base"]),
+        (("candidates", "lora"), ["n / 2 held out", "all n train; prior at the base"]),
+        (("held-out",), ["n / 2 held out"]),
+        (("gains",), ["all n train; prior at the base"]),
+    ],
+)
+def test_rows_say_what_the_prior_has_seen(methods, said):
+    certificates = certificate_table(levels=(6,), sizes=(64, 256), methods=methods)
+    axes = drawn({"certificates": certificates}, "certificates").axes
+    texts = [[" ".join(text.get_text().split()) for text in axis.texts] for axis in axes]
+    assert texts == [[each] for each in said]
+
+
+def test_rows_of_a_checkpoint_say_so():
+    of_checkpoint = certificate_table(levels=(6,), sizes=(64, 256), methods=("checkpoint", "lora"))
+    of_checkpoint["prior"] = ["the checkpoint", "N(checkpoint, 0.1² I) on lora"] * 4
+    axes = drawn({"certificates": of_checkpoint}, "certificates").axes
+    texts = [" ".join(axis.texts[0].get_text().split()) for axis in axes]
+    assert texts == ["all n held out", "all n train; prior at the checkpoint"]
+
+
+def test_pieces_add_up_at_the_level_they_are_drawn_over(tables, figure_of):
+    axes = grid(figure_of["certified_gaps"])
+    certificates = tables["certificates"]
+    labels = [label.get_text() for label in axes[-1, 0].get_xticklabels()]
+    assert labels == [str(level) for level in LEVELS]
+    for column, (method, levels) in enumerate((("candidates", LEVELS), ("gains", (6, 9, 12)))):
+        for row, size in enumerate((SIZES[0], SIZES[-1])):
+            axis = axes[row, column]
+            chosen = (certificates["method"] == method) & (certificates["data_size"] == size)
+            means = certificates[chosen].groupby("difficulty").mean(numeric_only=True)
+            bars = heights(axis)
+            totals = [means["test_risk"], means["test_bound_monotone"]]
+            np.testing.assert_allclose(bars.sum(axis=1), totals)
+            terms = means["risk_bound"] - means["empirical_risk"]
+            np.testing.assert_allclose(bars[1, 1], terms)
+            centres = {round(bar.get_x() + bar.get_width() / 2) for bar in axis.patches}
+            assert sorted(centres) == [LEVELS.index(level) for level in levels]
+
+
+def test_a_violated_assumption_is_crossed_out(figure_of):
+    axes = grid(figure_of["certified_gaps"])
+    crosses = [[list(axis.lines[0].get_xdata()) for axis in row] for row in axes]
+    # Level 16, for which no posterior is trained.
+    assert crosses == [[[4], []], [[4], []]]
+
+
+def test_the_ratio_of_a_predictor_without_errors_is_a_lower_limit(tables, figure_of):
+    axes = figure_of["tightness"].axes
+    certificates = tables["certificates"]
+    chosen = (certificates["method"] == "held-out") & (certificates["difficulty"] == 4)
+    bounds = certificates[chosen].groupby("data_size")["risk_bound"].mean()
+    line = axes[0].lines[METHODS.index("held-out") * 2]
+    # One error in the fresh draws of both members.
+    np.testing.assert_allclose(line.get_ydata(), bounds * 2000)
+    arrows = [
+        sum(mark.get_linestyle() == "None" and len(mark.get_xdata()) for mark in axis.lines)
+        for axis in axes
+    ]
+    assert arrows == [3, 0, 0, 0, 0]
+
+
+def test_the_premise_is_counted_in_the_titles(figure_of):
+    left, right = figure_of["complexity"].axes
+    assert "“gains”" in left.get_title()
+    # Three levels and three sizes: two steps in each column and in each row.
+    assert "grows with d in 6 of 6 steps" in left.get_title()
+    assert "shrinks with n in 6 of 6" in left.get_title()
+    assert "n = 1024" in right.get_title()
+    assert "in 3 of 3 pairs" in right.get_title()
+    assert len(left.lines) == len(right.lines) == 3
+    for level, line in zip(TRAINED["gains"], right.lines, strict=True):
+        np.testing.assert_allclose(line.get_xdata(), np.linspace(0, 20, 5))
+        np.testing.assert_allclose(line.get_ydata(), 0.9 * np.exp(-line.get_xdata() / level))
+
+
+@pytest.mark.parametrize(
+    "methods",
+    [("base",), ("held-out",), ("test-set", "lora"), METHODS[1:4], (*POINT_METHODS, *BLOCKS)],
+)
+def test_any_choice_of_methods_can_be_drawn(methods):
+    certificates = certificate_table(levels=(6, 9), sizes=(64, 256), methods=methods)
+    for name in ("certificates", "certified_gaps", "tightness"):
+        axes = drawn({"certificates": certificates}, name).axes
+        assert all(axis.lines or axis.patches for axis in axes)
+
+
+def test_figures_without_their_tables_are_left_out(few, tmp_path):
+    paths = figures.draw({"certificates": few["certificates"]}, tmp_path)
+    names = [f"{name}.{suffix}" for name in NAMES[:2] + NAMES[3:] for suffix in ("png", "svg")]
+    assert [path.name for path in paths] == names
+    assert all(path.stat().st_size > 5000 for path in paths)

@@ -1,0 +1,176 @@
+"""The contract of every figure, and that the gaps' pieces really add up."""
+
+from __future__ import annotations
+
+import logging
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from matplotlib import pyplot
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from experiments import figures
+from experiments.analysis import optimum
+from experiments.analysis.optimum import Study
+from experiments.storage.results import read_parquet
+
+# Figures of other tables than a sweep's own are tested beside what makes those tables.
+NAMES = [name for name, figure in figures.FIGURES.items() if figure.TABLES == ("table",)]
+RESULTS = Path(__file__).parents[3] / "experiments" / "results"
+TABLES = ["two_studies", "censored_study", "smoke_study"]
+
+
+def data_axes(figure: Figure) -> list:
+    """The axes with data, without colour bars."""
+    return [axis for axis in figure.axes if axis.get_label() != "<colorbar>"]
+
+
+def test_all_six_figures_of_a_sweep_are_found():
+    assert NAMES == [
+        "accuracy_over_difficulty",
+        "accuracy_over_size",
+        "change_by_slice",
+        "gaps",
+        "map",
+        "optimum_over_size",
+    ]
+
+
+def test_all_ten_figures_of_other_tables_are_found():
+    tables = {name: figures.FIGURES[name].TABLES for name in figures.FIGURES if name not in NAMES}
+    assert tables == {
+        "certificates": ("certificates",),
+        "certified_gaps": ("certificates",),
+        "complexity": ("certificates", "complexity"),
+        "difficulty_measures": ("measures",),
+        "families_map": ("families",),
+        "families_optimum": ("families",),
+        "fidelity": ("fidelity",),
+        "predicted_optimum": ("prediction",),
+        "regret": ("regret",),
+        "tightness": ("certificates",),
+    }
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("fixture", TABLES)
+def test_figure_is_labelled(name, fixture, request):
+    table = request.getfixturevalue(fixture)
+    module = figures.FIGURES[name]
+    assert figures.caption(name).endswith(".")
+    figure = module.plot({"table": table})
+    assert isinstance(figure, Figure)
+    axes = np.array(data_axes(figure)).reshape(-1, len(optimum.studies(table)))
+    assert all(axis.get_xlabel() for axis in axes[-1])
+    assert all(axis.get_ylabel() for axis in axes[:, 0])
+    titles = [axis.get_title().split("\n")[0] for axis in axes[0]]
+    assert titles == [study.title for study in optimum.studies(table)]
+    (legend,) = figure.legends
+    assert len(legend.get_texts()) >= 3
+    # The canvas of a bare Figure draws nothing, so that its layout would not be run.
+    FigureCanvasAgg(figure).draw()
+    # Nothing that is drawn lies outside the page.
+    page = figure.bbox
+    for box in (legend.get_window_extent(), *(axis.get_tightbbox() for axis in figure.axes)):
+        assert box is not None
+        assert page.x0 - 1 <= box.x0 <= box.x1 <= page.x1 + 1
+        assert page.y0 - 1 <= box.y0 <= box.y1 <= page.y1 + 1
+
+
+@pytest.mark.slow
+def test_draw_writes_both_formats_and_the_same_svg_twice(two_studies, tmp_path):
+    first = figures.draw({"table": two_studies}, tmp_path / "first")
+    assert [path.name for path in first] == [f"{n}.{s}" for n in NAMES for s in ("png", "svg")]
+    assert all(path.stat().st_size > 5000 for path in first)
+    figures.draw({"table": two_studies}, tmp_path / "second")
+    for name in NAMES:
+        file = f"{name}.svg"
+        assert (tmp_path / "first" / file).read_bytes() == (tmp_path / "second" / file).read_bytes()
+
+
+def test_draw_names_what_it_skips_and_refuses_the_unknown(tmp_path, caplog):
+    with caplog.at_level(logging.WARNING):
+        assert figures.draw({"other": None}, tmp_path, ["gaps"]) == []  # type: ignore[dict-item]
+    assert (
+        "figure gaps is skipped: it needs the tables ['table'], there are ['other']" in caplog.text
+    )
+    with pytest.raises(ValueError, match=r"\['gap'\] are not figures"):
+        figures.draw({}, tmp_path, ["gap"])
+
+
+def test_pieces_of_the_gaps_add_up_to_the_test_risk(two_studies):
+    figure = figures.FIGURES["gaps"].plot({"table": two_studies})
+    axes = np.array(data_axes(figure)).reshape(2, 2)
+    saw_negative = False
+    for column, mixture in enumerate(("range", "exact")):
+        risk = optimum.mean_interval(two_studies, Study(mixture), "test_risk")
+        for row, n in enumerate((16, 1024)):
+            expected = risk.loc[risk["data_size"] == n, "mean"].to_numpy()
+            axis = axes[row, column]
+            bars = [
+                [b for b in axis.patches if b.get_gid() == g] for g in ("train_risk", *optimum.GAPS)
+            ]
+            heights = np.array([[bar.get_height() for bar in piece] for piece in bars])
+            starts = np.array([[bar.get_y() for bar in piece] for piece in bars])
+            np.testing.assert_allclose(starts[0], 0.0)
+            np.testing.assert_allclose(starts[1:], (starts + heights)[:-1])
+            np.testing.assert_allclose((starts + heights)[-1], expected, rtol=1e-12)
+            marker = next(line for line in axis.lines if line.get_marker() == "D")
+            np.testing.assert_allclose(
+                np.asarray(marker.get_ydata(), dtype=float), expected, rtol=1e-12
+            )
+            hatched = np.array([[bool(bar.get_hatch()) for bar in piece] for piece in bars])
+            np.testing.assert_array_equal(hatched, heights < 0)
+            saw_negative |= bool((heights < 0).any())
+    assert saw_negative
+
+
+def test_censored_optima_are_hollow_where_they_are(censored_study):
+    figure = figures.FIGURES["optimum_over_size"].plot({"table": censored_study})
+    markers = [line for line in figure.axes[0].lines if line.get_marker() == "D"]
+    seen = [(int(line.get_xdata()[0]), line.get_markerfacecolor() == "white") for line in markers]
+    assert seen == [(16, False), (64, False), (256, True), (1024, True)]
+    assert "P(harder at n = 1024 than at 16): > 0.99" in figure.axes[0].get_title()
+
+
+def test_sizes_are_logarithmic_and_written_out(two_studies):
+    for name in ("map", "accuracy_over_size", "optimum_over_size"):
+        figure = figures.FIGURES[name].plot({"table": two_studies})
+        FigureCanvasAgg(figure).draw()
+        axis = figure.axes[0]
+        assert axis.get_xscale() == "log"
+        labels = [label.get_text() for label in axis.get_xticklabels()]
+        assert labels == ["16", "64", "256", "1024"]
+
+
+def test_figures_do_not_import_jax():
+    code = (
+        "import sys, experiments.figures\n"
+        "found = {'jax', 'jaxlib'} & set(sys.modules)\n"
+        "sys.exit(f'imported: {found}' if found else 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_drawing_leaves_no_figure_in_pyplot(two_studies):
+    before = pyplot.get_fignums()
+    for name in NAMES:
+        figures.FIGURES[name].plot({"table": two_studies})
+    assert pyplot.get_fignums() == before
+
+
+def test_one_data_size_is_seen_in_every_panel():
+    """On a shared axis, one point would else leave the limits to chance."""
+    table = read_parquet(RESULTS / "tiny-igsm" / "certificates.parquet")
+    assert table["data_size"].unique().tolist() == [512]
+    for name in ("certificates", "tightness"):
+        figure = figures.FIGURES[name].plot({"certificates": table})
+        for axis in figure.axes:
+            low, high = axis.get_xlim()
+            assert low < 512 < high < 2048
+            assert all(512 in line.get_xdata() for line in axis.lines[:1])

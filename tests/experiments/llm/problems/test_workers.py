@@ -1,0 +1,54 @@
+"""Work in processes that may hang or end without harm to the caller."""
+
+import os
+import time
+
+import pytest
+
+from experiments.llm.problems import workers
+from experiments.llm.problems.workers import Lost, map_in_workers
+
+
+def respond(item):
+    """Squares, but for items that ask for trouble."""
+    if item == "hang":
+        # As one long operation of a library would: no signal of Python's gets through.
+        while True:
+            time.sleep(60)
+    if item == "crash":
+        os._exit(3)
+    return item * item
+
+
+def fail():
+    os._exit(4)
+
+
+def wait():
+    time.sleep(60)
+
+
+def test_results_in_order_whatever_happens_to_some():
+    items = [2, "crash", 3, "hang", 4, "word", "crash", 5]
+    began = time.monotonic()
+    found = map_in_workers(respond, items, timeout=1.0, processes=2)
+    assert time.monotonic() - began < 20
+    assert found[5].reason == "error"
+    assert "TypeError" in found[5].detail
+    crash, hang = Lost("crash"), Lost("timeout")
+    assert found[:5] + found[6:] == [4, crash, 9, hang, 16, crash, 25]
+
+
+def test_nothing_to_do():
+    assert map_in_workers(respond, [], timeout=1.0) == []
+
+
+def test_a_process_that_cannot_start_is_an_error():
+    with pytest.raises(RuntimeError, match=r"could not start \(crash, exit code 4\)"):
+        map_in_workers(respond, [1, 2], timeout=1.0, processes=1, prepare=fail)
+
+
+def test_a_process_that_does_not_get_ready_is_an_error(monkeypatch):
+    monkeypatch.setattr(workers, "START_SECONDS", 0.5)
+    with pytest.raises(RuntimeError, match=r"could not start \(timeout"):
+        map_in_workers(respond, [1], timeout=60.0, prepare=wait)

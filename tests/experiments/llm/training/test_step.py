@@ -1,0 +1,162 @@
+"""An optimiser step: token-weighted micro-batches, AdamW, adapters, meshes."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from experiments.llm.text.loader import Batch
+from experiments.llm.training import lora
+from experiments.llm.training.loss import loss_sums
+from experiments.llm.training.step import StepConfig, make_step, place, start
+from experiments.storage.sharding import make_mesh, parameter_shardings
+from synth.decoder import DecoderConfig, Execution, Lora, initialise
+
+DECODER = DecoderConfig(
+    vocab_size=32,
+    hidden_size=16,
+    intermediate_size=32,
+    num_kv_heads=2,
+    positions="sequential",
+    max_positions=64,
+    unroll=False,
+)
+ROWS, LENGTH = 8, 12
+PLAIN = StepConfig()
+
+
+def batch(micro: int = 1, seed: int = 0) -> Batch:
+    """Rows with solutions of very different lengths, the longest ones in the first micro-batch."""
+    random = np.random.default_rng(seed)
+    lengths = np.sort(random.integers(1, LENGTH - 2, ROWS))[::-1]
+    places = np.arange(LENGTH)
+    tokens = random.integers(1, 32, (ROWS, LENGTH)).astype(np.int32)
+    mask = (places >= 2) & (places < 2 + lengths[:, None])
+    segments = np.where(places < 2 + lengths[:, None], 0, -1)
+    fields = (tokens, np.broadcast_to(places, tokens.shape), segments, mask)
+    return Batch(*(field.reshape(micro, ROWS // micro, LENGTH) for field in fields))
+
+
+def run(tokens, config=PLAIN, decoder=DECODER, parameters=None, mesh=None, steps=3):
+    parameters = initialise(decoder, jax.random.key(0)) if parameters is None else parameters
+    parameters = jax.tree.map(jnp.copy, parameters)
+    if mesh is not None:
+        parameters = jax.device_put(parameters, parameter_shardings(parameters, mesh))
+    frozen, state = start(decoder, parameters, config, mesh=mesh)
+    step, losses = make_step(decoder, config, mesh), []
+    for _ in range(steps):
+        state, measured = step(frozen, state, place(tokens, mesh), jnp.float32(0.01))
+        losses.append(float(measured.loss))
+    return frozen, state, losses
+
+
+def close(first, second, tolerance=1e-5):
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=tolerance, atol=tolerance), first, second
+    )
+
+
+@pytest.mark.parametrize("loss", ["sft", "dft"])
+def test_micro_batches_add_up_by_tokens(loss):
+    config = StepConfig(loss=loss)
+    _, whole, losses = run(batch(1), config)
+    _, parts, part_losses = run(batch(4), config)
+    np.testing.assert_allclose(part_losses, losses, rtol=1e-5)
+    close(parts.trained, whole.trained)
+
+
+def test_a_mean_of_means_would_be_seen():
+    """The same micro-batches, weighed equally, give another loss: the test above can fail."""
+    parameters = initialise(DECODER, jax.random.key(0))
+    tokens = batch(4)
+    parts = (tokens.tokens, tokens.positions, tokens.loss_mask)
+
+    @jax.jit
+    def sums_of(tokens, positions, loss_mask):
+        return loss_sums(DECODER, parameters, tokens, positions, loss_mask, "sft")
+
+    sums = [sums_of(*rows) for rows in zip(*parts, strict=True)]
+    mean_of_means = float(np.mean([loss.sum() / weight.sum() for loss, weight in sums]))
+    _, _, losses = run(tokens, steps=1)
+    assert abs(mean_of_means - losses[0]) > 1e-3
+
+
+def test_it_is_adamw():
+    config = StepConfig(weight_decay=0.1, clip=0.5)
+    _, state, losses = run(batch(), config, steps=3)
+    assert losses[-1] < losses[0]
+    decays = jax.tree_util.tree_map_with_path(
+        lambda path, _: path[-1].key not in ("gain", "bias"), initialise(DECODER, jax.random.key(0))
+    )
+    reference = optax.chain(
+        optax.clip_by_global_norm(0.5),
+        optax.adamw(0.01, b2=0.999, weight_decay=0.1, mask=decays),
+    )
+    parameters, tokens = initialise(DECODER, jax.random.key(0)), batch()
+
+    @jax.grad
+    def gradient(parameters):
+        loss, weight = loss_sums(
+            DECODER, parameters, tokens.tokens[0], tokens.positions[0], tokens.loss_mask[0], "sft"
+        )
+        return loss.sum() / weight.sum()
+
+    @jax.jit
+    def updated(parameters, moments):
+        update, moments = reference.update(gradient(parameters), moments, parameters)
+        return optax.apply_updates(parameters, update), moments
+
+    with jax.numpy_dtype_promotion("standard"):
+        moments = reference.init(parameters)
+        for _ in range(3):
+            parameters, moments = updated(parameters, moments)
+    close(state.trained, parameters, 1e-4)
+
+
+def test_adapters_alone_are_trained():
+    decoder = dataclasses.replace(DECODER, execution=Execution("float32", remat=True))
+    base = initialise(decoder, jax.random.key(0))
+    adapted, parameters = lora.attach(decoder, base, Lora(rank=2), jax.random.key(1))
+    frozen, state, losses = run(batch(), decoder=adapted, parameters=parameters, steps=4)
+    assert losses[-1] < losses[0]
+    jax.tree.map(np.testing.assert_array_equal, frozen, base)
+    assert set(state.trained) == {"layers"}
+    moved = [leaf for leaf in jax.tree.leaves(state.trained) if np.asarray(leaf).any()]
+    assert len(moved) == 2 * 7
+    moments = optax.tree.get(state.moments, "mu")
+    assert jax.tree.structure(moments) == jax.tree.structure(state.trained)
+
+
+@pytest.mark.parametrize("shape", [(2, 1), (1, 2)])
+@pytest.mark.parametrize("adapters", [False, True])
+def test_two_devices_are_as_good_as_one(shape, adapters):
+    decoder, parameters = DECODER, initialise(DECODER, jax.random.key(0))
+    if adapters:
+        decoder = dataclasses.replace(decoder, execution=Execution("float32"))
+        decoder, parameters = lora.attach(decoder, parameters, Lora(rank=2), jax.random.key(1))
+    _, one, losses = run(batch(2), decoder=decoder, parameters=parameters)
+    mesh = make_mesh(fsdp=shape[0], tp=shape[1])
+    _, two, mesh_losses = run(batch(2), decoder=decoder, parameters=parameters, mesh=mesh)
+    np.testing.assert_allclose(mesh_losses, losses, rtol=1e-5)
+    close(two.trained, one.trained)
+    # The state stays where it was, so that the second step is the first one's program.
+    places = parameter_shardings(two.trained, mesh)
+    same = jax.tree.map(
+        lambda leaf, place: leaf.sharding.is_equivalent_to(place, leaf.ndim), two.trained, places
+    )
+    assert jax.tree.all(same), same
+    assert make_step(decoder, StepConfig(), mesh)._cache_size() == 1  # pyright: ignore
+
+
+def test_bfloat16_computes_and_float32_keeps():
+    decoder = dataclasses.replace(DECODER, execution=Execution("bfloat16", remat=True))
+    _, state, losses = run(batch(), decoder=decoder)
+    assert {leaf.dtype for leaf in jax.tree.leaves(state.trained)} == {jnp.dtype("float32")}
+    _, _, exact = run(batch())
+    np.testing.assert_allclose(losses, exact, rtol=0.02)
+    assert losses != exact

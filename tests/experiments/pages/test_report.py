@@ -1,0 +1,229 @@
+"""The report: its structure by an HTML parser, its look and its sorter in a browser (slow)."""
+
+from __future__ import annotations
+
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from experiments import figures
+from experiments.analysis import optimum
+from experiments.analysis.optimum import Interval, Shift, Study
+from experiments.pages import report
+from tests.experiments.certificate_tables import certificate_table
+
+MANIFEST = {
+    "recipe": "tradeoff",
+    "preset": "smoke <b>not bold</b>",
+    "config": {"difficulties": [4, 6, 8], "decoder": {"width": 32, "num_layers": 2}},
+    "master_seed": 0,
+    "sessions": [
+        {
+            "versions": {"jax": "0.10.2"},
+            "device": "cpu",
+            "commit": "abc123",
+            "wall_time_seconds": 61.5,
+        }
+    ],
+    "status": "complete",
+}
+VOID = {"meta", "link", "img", "br"}
+
+
+class Page(HTMLParser):
+    """Collects tags and checks that they nest."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+    def attributes(self, tag: str) -> list[dict[str, str | None]]:
+        return [attributes for name, attributes in self.tags if name == tag]
+
+
+@pytest.fixture(scope="session")
+def page_path(two_studies, tmp_path_factory) -> Path:
+    directory = tmp_path_factory.mktemp("run")
+    paths = figures.draw({"table": two_studies}, directory / "figures")
+    return report.write_report(directory, {"table": two_studies}, MANIFEST, paths)
+
+
+def test_page_is_whole_and_self_contained(page_path):
+    text = page_path.read_text(encoding="utf-8")
+    page = Page(text)
+    assert page.open == []
+    images = page.attributes("img")
+    assert len(images) == 6
+    assert all((image["src"] or "").startswith("data:image/svg+xml;base64,") for image in images)
+    assert all(image["alt"] for image in images)
+    assert "http://" not in text
+    assert "https://" not in text
+    assert [link["href"] for link in page.attributes("link")] == ["data:,"]
+    assert not any("src" in script for script in page.attributes("script"))
+    ids = [attributes["id"] for _, attributes in page.tags if "id" in attributes]
+    assert len(ids) == len(set(ids))
+    anchors = [(a["href"] or "").removeprefix("#") for a in page.attributes("a")]
+    assert set(anchors) <= set(ids)
+
+
+def test_page_says_what_is_in_the_data_and_the_manifest(page_path):
+    page = Page(page_path.read_text(encoding="utf-8"))
+    assert "The best difficulty moves to harder data as n grows" in page.text
+    assert "6 [6, 6]" in page.text
+    for found in ("abc123", "0.10.2", "61.5", "num layers", "4, 6, 8"):
+        assert found in page.text
+    # Escaped: markup from a manifest is text, not an element.
+    assert "smoke <b>not bold</b>" in page.text
+    assert not page.attributes("b")
+    assert "not complete" not in page.text
+
+
+def test_partial_run_and_png_only(smoke_study, tmp_path):
+    (path, _) = figures.draw({"table": smoke_study}, tmp_path, ["gaps"])
+    written = report.write_report(tmp_path, {"table": smoke_study}, {"status": "running"}, [path])
+    page = Page(written.read_text(encoding="utf-8"))
+    assert "This run is not complete (status: running)" in page.text
+    assert (page.attributes("img")[0]["src"] or "").startswith("data:image/png;base64,")
+
+
+def test_errors(smoke_study, tmp_path):
+    with pytest.raises(ValueError, match="'table' is needed, got \\['other'\\]"):
+        report.write_report(tmp_path, {"other": smoke_study}, {}, [])
+    with pytest.raises(ValueError, match=r"must end in one of \['.svg', '.png'\]"):
+        report.write_report(tmp_path, {"table": smoke_study}, {}, [Path("figure.pdf")])
+
+
+RISE = Interval(0.02, 0.01, 0.03)
+
+
+@pytest.mark.parametrize(
+    ("moved", "said"),
+    [
+        (Shift(16, 64, 6, 8, "", "", 0.99, 1.0, RISE, RISE), "moves to harder data as n grows"),
+        (Shift(16, 64, 6, 8, "", "", 0.99, 1.0, RISE, RISE), "both neighbouring levels are worse"),
+        (Shift(16, 64, 6, 8, "", "hardest", 0.99, 1.0, RISE, RISE), "it is a lower limit"),
+        (Shift(16, 64, 4, 8, "easiest", "", 0.99, 0.1, None, RISE), "it is an upper limit"),
+        (Shift(16, 64, 6, 6, "", "", 0.02, 1.0, RISE, RISE), "does not move"),
+        (Shift(16, 64, 6, 8, "", "", 0.80, 1.0, RISE, RISE), "not settled"),
+        (Shift(16, 64, 6, 6, "", "", 0.30, 1.0, RISE, RISE), "not settled"),
+        (Shift(16, 64, 9, 9, "hardest", "hardest", 0.0, 0.0, RISE, None), "too narrow"),
+        (Shift(16, 64, 4, 4, "easiest", "easiest", 0.0, 0.0, None, RISE), "too narrow"),
+        (
+            Shift(16, 64, 4, 6, "easiest", "", 0.9, 0.0, None, RISE, tied_size=16),
+            "At n = 16 all levels of the grid have the same test risk",
+        ),
+        (Shift(16, 16, 6, 6, "", "", 0.0, 1.0, RISE, RISE), "nothing can be said"),
+        (
+            Shift(16, 64, 6, 8, "", "", 0.99, 0.9, Interval(0.01, -0.01, 0.03), RISE),
+            "not clearly better than both",
+        ),
+    ],
+)
+def test_verdict_is_honest(moved, said):
+    assert said in report.verdict(moved)
+
+
+def test_verdict_follows_the_data(make_table):
+    still = optimum.shift(make_table({16: 8, 64: 8}), Study("range"))
+    assert "does not move" in report.verdict(still)
+
+
+def test_where_all_levels_fail_alike_none_is_best(make_table):
+    table = make_table({16: 8, 64: 8})
+    small = table["data_size"] == 16
+    table.loc[small & (table["metric"] == "test_risk"), "value"] = 1.0
+    assert optimum.shift(table, Study("range")).tied_size == 16
+    assert "At n = 16 all levels" in report.verdict(optimum.shift(table, Study("range")))
+    best = optimum.headline(table).set_index("data_size")["best_difficulty"]
+    assert (best[16], str(best[64]).split()[0]) == ("none", "8")
+
+
+def test_cells_table_counts_the_missing(make_table):
+    cells = report.cells(make_table(diverged=((6, 16, 0, 0),)))
+    assert len(cells) == 20
+    assert sum(cells["num_missing"]) == 1
+
+
+def test_certificates_have_a_section_where_there_are_any(smoke_study, page_path, tmp_path):
+    certificates = certificate_table(levels=(4, 6), sizes=(64,), methods=("base", "gains"))
+    tables = {"table": smoke_study, "certificates": certificates}
+    text = report.write_report(tmp_path, tables, {}, []).read_text(encoding="utf-8")
+    page = Page(text)
+    assert page.open == []
+    assert "all bounds hold at once with probability 0.95: δ = 0.05 = 6 claims" in page.text
+    assert "certificates-title" in text
+    assert "certificates-title" not in page_path.read_text(encoding="utf-8")
+    rows = report.certificates(certificates)
+    # No posterior is trained at level 4.
+    assert rows[["difficulty", "method"]].to_numpy().tolist() == [
+        [4, "base"],
+        [6, "base"],
+        [6, "gains"],
+    ]
+    means = certificates.loc[certificates["difficulty"] == 4, ["risk_bound", "test_risk"]].mean()
+    assert rows["risk bound"][0] == round(means["risk_bound"], 3)
+    assert rows["measured test risk"][0] == round(means["test_risk"], 3)
+
+
+@pytest.mark.slow
+def test_page_in_a_browser(page_path):
+    playwright = pytest.importorskip("playwright.sync_api")
+    if not Path("/usr/bin/chromium").exists():
+        pytest.skip("needs /usr/bin/chromium")
+    problems: list[str] = []
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(
+            executable_path="/usr/bin/chromium", args=["--no-sandbox", "--disable-gpu"]
+        )
+        page = browser.new_page(viewport={"width": 1280, "height": 900}, offline=True)
+        page.on("console", lambda message: problems.append(message.text))
+        page.on("pageerror", lambda error: problems.append(str(error)))
+        page.goto(page_path.as_uri())
+        assert page.get_by_role("heading", level=1).inner_text().startswith("tradeoff")
+        assert page.locator("#verdict").get_by_text("moves to harder data").first.is_visible()
+        images = page.locator("figure img")
+        assert images.count() == 6
+        for index in range(6):
+            box = images.nth(index).bounding_box()
+            assert box is not None
+            assert box["width"] > 300
+            assert box["height"] > 150
+            assert images.nth(index).evaluate("image => image.naturalWidth") > 0
+
+        def column(position: int) -> list[float]:
+            found = page.locator(f"#cells tbody td:nth-child({position + 1})")
+            return [float(text.split()[0]) for text in found.all_inner_texts()]
+
+        headers = [text.strip(" ↕↑↓") for text in page.locator("#cells th").all_inner_texts()]
+        position = headers.index("test risk")
+        button = page.locator("#cells th button").nth(position)
+        button.click()
+        assert column(position) == sorted(column(position))
+        button.click()
+        assert column(position) == sorted(column(position), reverse=True)
+        # Narrow: only the tables scroll sideways, the page does not.
+        for scheme, width in (("light", 1280), ("dark", 1280), ("light", 400)):
+            page.emulate_media(color_scheme=scheme)
+            page.set_viewport_size({"width": width, "height": 900})
+            assert page.evaluate("document.documentElement.scrollWidth") <= width
+            shot = page_path.parent / f"report_{scheme}_{width}.png"
+            page.screenshot(path=shot, full_page=True)
+            assert shot.stat().st_size > 50_000
+        browser.close()
+    assert problems == []

@@ -1,0 +1,271 @@
+"""Files of a run: whole or absent, and a directory that refuses what it does not hold."""
+
+from __future__ import annotations
+
+import errno
+import json
+import re
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from experiments.storage.results import (
+    COLUMNS,
+    ResultsError,
+    Run,
+    open_run,
+    read_manifest,
+    read_parquet,
+    read_table,
+    read_tables,
+    tidy,
+    write_atomically,
+)
+
+ROW = {
+    "task": "chain",
+    "base": "base-0",
+    "base_seed": 0,
+    "train_mixture": "range",
+    "loss": "sft",
+    "difficulty": 4,
+    "data_size": 16,
+    "compute": "20 steps",
+    "data_unit": "examples",
+    "learning_rate": 1e-3,
+    "seed": 1,
+    "slice": None,
+    "metric": "test_risk",
+    "value": 0.25,
+    "num_examples": 64,
+    "status": "ok",
+}
+IDENTITY = {"recipe": "tradeoff", "config": {"sizes": (16, 64), "decoder": {"width": 8}}}
+
+
+def files(directory: Path) -> set[str]:
+    """Every file below a directory, hidden ones as well."""
+    return {str(path.relative_to(directory)) for path in directory.rglob("*") if path.is_file()}
+
+
+@pytest.fixture
+def full_disk(monkeypatch):
+    """Parquet files that break off halfway, as on a disk without space."""
+
+    def write(self, path, **options):
+        del self, options
+        Path(path).write_bytes(b"PAR1 and then")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    return lambda: monkeypatch.setattr(pd.DataFrame, "to_parquet", write)
+
+
+# Writing.
+
+
+@pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "No space left"), KeyboardInterrupt()])
+def test_a_write_that_fails_leaves_nothing_behind(tmp_path, error):
+    def write(path: Path) -> None:
+        path.write_text("half")
+        raise error
+
+    with pytest.raises(type(error)):
+        write_atomically(tmp_path / "new.txt", write)
+    assert files(tmp_path) == set()
+
+    (tmp_path / "old.txt").write_text("whole")
+    with pytest.raises(type(error)):
+        write_atomically(tmp_path / "old.txt", write)
+    assert files(tmp_path) == {"old.txt"}
+    assert (tmp_path / "old.txt").read_text() == "whole"
+
+
+def test_a_file_appears_only_when_it_is_whole(tmp_path):
+    path = tmp_path / "folder" / "file.txt"
+
+    def write(temporary: Path) -> None:
+        temporary.write_text("whole")
+        assert not path.exists()
+        assert temporary.parent == path.parent
+
+    write_atomically(path, write)
+    assert path.read_text() == "whole"
+    assert files(tmp_path) == {"folder/file.txt"}
+    assert path.stat().st_mode & 0o777 == 0o644
+
+
+def test_finished_parts_survive_a_full_disk(tmp_path, full_disk):
+    run, table = Run(tmp_path), tidy([ROW])
+    run.write_part("first", table)
+    run.write_table(table)
+    before = {name: (tmp_path / name).read_bytes() for name in files(tmp_path)}
+    full_disk()
+    for write in (lambda: run.write_part("second", table), lambda: run.write_table(table)):
+        with pytest.raises(OSError, match="No space left"):
+            write()
+    assert {name: (tmp_path / name).read_bytes() for name in files(tmp_path)} == before
+    assert run.has_part("first")
+    assert not run.has_part("second")
+    pd.testing.assert_frame_equal(run.read_parts(["first"]), table)
+
+
+# Tables.
+
+
+def test_tidy_gives_columns_and_types_that_a_file_keeps(tmp_path):
+    table = tidy([ROW, ROW | {"slice": 3, "value": float("nan")}])
+    assert list(table.columns) == list(COLUMNS)
+    assert table["slice"].tolist() == [pd.NA, 3]
+    run = Run(tmp_path)
+    run.write_table(table)
+    pd.testing.assert_frame_equal(read_table(tmp_path), table)
+    assert read_table(tmp_path)["slice"].dtype == "Int64"
+
+
+@pytest.mark.parametrize(
+    "row", [{name: ROW[name] for name in list(ROW)[1:]}, ROW | {"more": 1}], ids=["less", "more"]
+)
+def test_tidy_refuses_other_columns(row):
+    with pytest.raises(ValueError, match=r"row must have columns \['task', 'base'"):
+        tidy([ROW, row])
+
+
+def test_a_table_that_cannot_be_read(tmp_path):
+    with pytest.raises(ResultsError, match="does not exist; has the run finished a chunk"):
+        read_table(tmp_path)
+    (tmp_path / "table.parquet").write_bytes(b"PAR1 broken")
+    with pytest.raises(
+        ResultsError, match=r"table.parquet is not a readable Parquet file .*delete it and run the"
+    ):
+        read_table(tmp_path)
+    Run(tmp_path).write_table(tidy([ROW]).drop(columns=["slice", "value"]))
+    with pytest.raises(ResultsError, match=re.escape("lacks the columns ['slice', 'value']")):
+        read_table(tmp_path)
+
+
+def test_a_part_that_cannot_be_read(tmp_path):
+    run = Run(tmp_path)
+    run.write_part("first", tidy([ROW]))
+    whole = run.part_path("first").read_bytes()
+    run.part_path("first").write_bytes(whole[: len(whole) // 2])
+    for read in (run.has_part, lambda name: run.read_parts([name])):
+        with pytest.raises(ResultsError, match=r"first.parquet is not a readable Parquet file"):
+            read("first")
+
+
+def test_read_tables_gives_every_table_at_the_top(tmp_path):
+    run = Run(tmp_path)
+    run.write_table(tidy([ROW]))
+    run.write_part("first", tidy([ROW]))
+    pd.DataFrame({"bound": [0.5]}).to_parquet(tmp_path / "certificates.parquet")
+    tables = read_tables(tmp_path)
+    assert set(tables) == {"table", "certificates"}
+    pd.testing.assert_frame_equal(tables["table"], tidy([ROW]))
+    assert read_parquet(tmp_path / "certificates.parquet")["bound"].item() == 0.5
+
+
+# Manifests.
+
+
+def test_a_manifest_that_cannot_be_read(tmp_path):
+    with pytest.raises(ResultsError, match=r"is not a run: it has no manifest.json"):
+        read_manifest(tmp_path)
+    for text, message in [
+        ('{"recipe": "tra', r"manifest.json is not valid JSON \(.*line 1"),
+        ("[1, 2]", "manifest.json must hold a JSON object"),
+    ]:
+        (tmp_path / "manifest.json").write_text(text)
+        with pytest.raises(ResultsError, match=message):
+            read_manifest(tmp_path)
+        with (
+            pytest.raises(ResultsError, match=message),
+            open_run(tmp_path, IDENTITY),
+        ):
+            pass
+        assert (tmp_path / "manifest.json").read_text() == text
+
+
+def test_fields_of_the_manifest_are_replaced_one_by_one(tmp_path):
+    with open_run(tmp_path, IDENTITY) as run:
+        run.update_manifest(status="complete", sessions=[1])
+        run.update_manifest(sessions=[1, 2])
+    manifest = read_manifest(tmp_path)
+    assert manifest == json.loads(json.dumps(IDENTITY)) | {"status": "complete", "sessions": [1, 2]}
+
+
+# Opening a run.
+
+
+def test_a_run_is_opened_anew_and_again(tmp_path):
+    directory = tmp_path / "a" / "run"
+    with open_run(directory, IDENTITY) as run:
+        assert run.manifest["status"] == "running"
+        run.update_manifest(status="complete")
+    with open_run(directory, IDENTITY) as run:
+        assert run.manifest["status"] == "complete"
+
+
+@pytest.mark.parametrize(
+    ("other", "message"),
+    [
+        ({"recipe": "loss"}, 'differs in recipe (there "tradeoff", here "loss")'),
+        (
+            {"config": {"sizes": (16, 65), "decoder": {"width": 8}}},
+            "config.sizes (there [16, 64], here [16, 65])",
+        ),
+        (
+            {"config": {"sizes": (16, 64), "decoder": {"width": 9}}},
+            "config.decoder.width (there 8, here 9)",
+        ),
+        (
+            {"config": {"sizes": (16, 64), "decoder": {"width": 8}, "seeds": 2}},
+            "config.seeds (there null, here 2)",
+        ),
+        ({"config": {"sizes": (16, 64)}}, 'config.decoder (there {"width": 8}, here null)'),
+        ({"chunks": list(range(100))}, "chunks (there null, here [0, 1, 2, 3"),
+    ],
+)
+def test_another_run_is_refused_and_the_difference_named(tmp_path, other, message):
+    with open_run(tmp_path, IDENTITY):
+        pass
+    before = read_manifest(tmp_path)
+    with (
+        pytest.raises(ResultsError, match=re.escape(message)) as caught,
+        open_run(tmp_path, IDENTITY | other),
+    ):
+        pass
+    assert "holds another run" in str(caught.value)
+    assert len(str(caught.value)) < 300 + len(str(tmp_path))
+    assert read_manifest(tmp_path) == before
+
+
+def test_a_directory_that_is_not_a_run_is_refused(tmp_path):
+    (tmp_path / "thesis.tex").write_text("ten years of work")
+    with (
+        pytest.raises(ResultsError, match="is not empty and is not a run"),
+        open_run(tmp_path, IDENTITY),
+    ):
+        pass
+    assert files(tmp_path) == {"thesis.tex"}
+    with (
+        pytest.raises(ResultsError, match=r"out must be a directory, .*thesis.tex is a file"),
+        open_run(tmp_path / "thesis.tex", IDENTITY),
+    ):
+        pass
+
+
+def test_a_directory_in_use_is_refused_until_it_is_left(tmp_path):
+    with open_run(tmp_path, IDENTITY):
+        with (
+            pytest.raises(ResultsError, match="is in use by another process"),
+            open_run(tmp_path, IDENTITY),
+        ):
+            pass
+        # Being refused must not release the lock of the one inside.
+        with pytest.raises(ResultsError, match="in use"), open_run(tmp_path, IDENTITY):
+            pass
+    with pytest.raises(KeyError), open_run(tmp_path, IDENTITY):
+        raise KeyError
+    with open_run(tmp_path, IDENTITY) as run:
+        assert run.directory == tmp_path

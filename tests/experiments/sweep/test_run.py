@@ -1,0 +1,262 @@
+"""Runs in a directory: interrupted, resumed, repeated, and read back."""
+
+from __future__ import annotations
+
+import dataclasses
+import errno
+import importlib.metadata
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pandas as pd
+import pytest
+
+from experiments.storage import checkpoint
+from experiments.storage.results import ResultsError, Run, read_manifest, read_table
+from experiments.sweep.programs import Sweep
+from experiments.sweep.run import PACKAGES, run_sweep
+from synth.gaps import correct_examples
+from tests.experiments.tiny import TINY, tiny
+
+
+def run_tiny(directory: Path, config=TINY, **options) -> pd.DataFrame:
+    return run_sweep(config, directory, recipe="tiny", preset="test", **options)
+
+
+def files(directory: Path) -> dict[str, int]:
+    """Time of the last change of every file but the lock, hidden ones as well."""
+    return {
+        str(path.relative_to(directory)): path.stat().st_mtime_ns
+        for path in directory.rglob("*")
+        if path.is_file() and path.name != ".lock"
+    }
+
+
+@pytest.fixture
+def copied_run(finished_run, tmp_path) -> Path:
+    return Path(shutil.copytree(finished_run, tmp_path / "copy"))
+
+
+@pytest.fixture
+def no_training(monkeypatch):
+    """A sweep that must not compute anything."""
+
+    def refuse(*_):
+        raise AssertionError("nothing is left to compute")
+
+    for name in ("pretrain_bases", "evaluate_bases", "run_chunk"):
+        monkeypatch.setattr(Sweep, name, refuse)
+
+
+# A finished run.
+
+
+def test_manifest_says_what_ran_where_and_for_how_long(finished_run):
+    manifest = read_manifest(finished_run)
+    assert manifest["status"] == "complete"
+    assert (manifest["recipe"], manifest["preset"]) == ("tiny", "test")
+    assert manifest["config"]["master_seed"] == TINY.master_seed
+    assert set(manifest["config"]) == {field.name for field in dataclasses.fields(TINY)}
+    assert manifest["decoder"]["vocab_size"] == 7  # padding, three markers, one sign, two numbers
+    assert manifest["decoder"]["max_positions"] == 5 * TINY.test_hardest + 4
+    members = [name for chunk in manifest["chunks"] for name in chunk["members"]]
+    assert sorted(members) == sorted(member.name for member in TINY.members)
+    assert manifest["chunks"][0]["group"] == {"length": 9, "steps": 20, "rows": 12, "loss": "sft"}
+    (session,) = manifest["sessions"]
+    assert session["versions"] == {name: importlib.metadata.version(name) for name in PACKAGES}
+    assert session["platform"] == jax.default_backend()
+    assert session["num_devices"] == jax.local_device_count()
+    assert session["device"]
+    assert session["python"] == ".".join(map(str, sys.version_info[:3]))
+    assert re.fullmatch(r"[0-9a-f]{12}(-dirty)?|unknown", session["commit"])
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", session["started"])
+    assert 0 < session["wall_time_seconds"] < 3600
+
+
+def test_files_of_a_run(finished_run):
+    names = [member.name for member in TINY.members]
+    chunks = [chunk["name"] for chunk in read_manifest(finished_run)["chunks"]]
+    checkpoints = ["bases/base-0", *(f"members/{name}" for name in names)]
+    assert set(files(finished_run)) == {
+        "manifest.json",
+        "table.parquet",
+        *(f"parts/{name}.parquet" for name in ["bases", *chunks]),
+        *(f"predictions/{name}.npz" for name in names),
+        *(f"{path}/{file}" for path in checkpoints for file in os.listdir(finished_run / path)),
+    }
+    assert {path.name for path in (finished_run / "members").iterdir()} == set(names)
+
+
+def test_saved_members_reproduce_the_predictions_and_the_table(finished_run):
+    sweep, table = Sweep(TINY), read_table(finished_run)
+    score = jax.jit(correct_examples, static_argnums=0)
+    for member in TINY.members:
+        config, parameters = checkpoint.load(finished_run / "members" / member.name)
+        assert config == sweep.decoder
+        with np.load(finished_run / "predictions" / f"{member.name}.npz") as file:
+            kept = {name: file[name] for name in file.files}
+        (bucket,) = sweep.draws.slice_pools("test", member.base_seed, member.seed)
+        found = np.asarray(score(config, parameters, bucket.tokens, bucket.loss_mask))
+        slices = np.split(found, TINY.test_hardest)
+        for level, part in enumerate(slices, start=1):
+            np.testing.assert_array_equal(part, kept[f"test_{level}"])
+        train = sweep.draws.training_pool(member)
+        fresh = sweep.draws.in_distribution_pool(member)
+        rows = TINY.risk_examples
+        # Positions go by row: training rows first, then fresh draws, as the sweep has them.
+        both = score(
+            config,
+            parameters,
+            jnp.concatenate([train.tokens[:rows], fresh.tokens]),
+            jnp.concatenate([train.loss_mask[:rows], fresh.loss_mask]),
+        )
+        np.testing.assert_array_equal(both[:rows], kept["train"])
+        np.testing.assert_array_equal(both[rows:], kept["in_distribution"])
+        stated = table[
+            (table["seed"] == member.seed)
+            & (table["difficulty"] == member.difficulty)
+            & (table["data_size"] == member.data_size)
+            & (table["metric"] == "test_risk")
+        ]["value"].item()
+        assert abs(stated - np.mean([1 - part.mean() for part in slices])) < 1e-12
+
+
+def test_a_complete_run_is_not_run_again(finished_run, no_training):
+    before = files(finished_run)
+    pd.testing.assert_frame_equal(run_tiny(finished_run), read_table(finished_run))
+    assert files(finished_run) == before
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"config": tiny(compute=21.0)}, "config.compute (there 20.0, here 21.0)"),
+        ({"config": tiny(master_seed=1)}, "config.master_seed (there 0, here 1)"),
+        ({"recipe": "loss"}, 'recipe (there "tiny", here "loss")'),
+        ({"preset": "gpu"}, 'preset (there "test", here "gpu")'),
+    ],
+)
+def test_the_directory_of_another_run_is_refused(finished_run, no_training, change, message):
+    arguments = {"config": TINY, "recipe": "tiny", "preset": "test"} | change
+    before = files(finished_run)
+    with pytest.raises(ResultsError, match=re.escape(message)):
+        run_sweep(arguments.pop("config"), finished_run, **arguments)
+    assert files(finished_run) == before
+
+
+def test_a_lost_table_is_made_anew_from_the_parts(copied_run, finished_run):
+    """What the error about a corrupt table advises: delete it, and run the command again."""
+    (copied_run / "table.parquet").unlink()
+    pd.testing.assert_frame_equal(run_tiny(copied_run), read_table(finished_run), check_exact=True)
+
+
+# Interruptions.
+
+
+def test_an_interrupted_run_resumes_to_the_same_table(tmp_path, finished_run, monkeypatch):
+    """Stopped after a chunk, then by a full disk, then finished: bit for bit the same."""
+    expected, directory = read_table(finished_run), tmp_path / "run"
+    partial = run_tiny(directory, max_chunks=1)
+    first, second, *_ = read_manifest(directory)["chunks"]
+    assert read_manifest(directory)["status"] == "running"
+    trained = partial[partial["train_mixture"] != "none"]
+    assert trained.groupby(["seed", "difficulty", "data_size"]).ngroups == 2
+    before = files(directory)
+
+    whole_write = pd.DataFrame.to_parquet
+
+    def write(self, path, **options):
+        if f".{second['name']}.parquet" not in str(path):
+            return whole_write(self, path, **options)
+        Path(path).write_bytes(b"PAR1 and then")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pd.DataFrame, "to_parquet", write)
+        with pytest.raises(OSError, match="No space left"):
+            run_tiny(directory)
+    after = files(directory)
+    assert {path.name for path in (directory / "parts").iterdir()} == {
+        "bases.parquet",
+        f"{first['name']}.parquet",
+    }
+    kept = [name for name in before if name.startswith(("parts", "bases", "members"))]
+    assert {name: after[name] for name in kept} == {name: before[name] for name in kept}
+
+    pd.testing.assert_frame_equal(run_tiny(directory), expected, check_exact=True)
+    pd.testing.assert_frame_equal(read_table(directory), expected, check_exact=True)
+    manifest = read_manifest(directory)
+    assert manifest["status"] == "complete"
+    assert len(manifest["sessions"]) == 3
+    assert set(files(directory)) == set(files(finished_run))
+    # A finished chunk was not computed a second time.
+    name = f"parts/{first['name']}.parquet"
+    assert files(directory)[name] == before[name]
+
+
+def test_a_corrupt_part_stops_the_run_until_it_is_deleted(copied_run, finished_run):
+    name = read_manifest(copied_run)["chunks"][-1]["name"]
+    part = Run(copied_run).part_path(name)
+    part.write_bytes(part.read_bytes()[:100])
+    with pytest.raises(ResultsError, match=f"{name}.parquet is not a readable Parquet file"):
+        run_tiny(copied_run)
+    part.unlink()
+    found = run_tiny(copied_run)
+    pd.testing.assert_frame_equal(found, read_table(finished_run), check_exact=True)
+
+
+def test_another_master_seed_gives_another_table(tmp_path, finished_run):
+    found = run_tiny(tmp_path / "run", tiny(master_seed=1), max_chunks=1)
+    expected = read_table(finished_run)
+    keys = ["seed", "difficulty", "data_size", "metric", "slice"]
+    pairs = found.merge(expected, on=[*keys, "train_mixture"], suffixes=("", "_expected"))
+    assert len(pairs) == len(found) > 0
+    losses = pairs.loc[pairs["metric"] == "final_loss", ["value", "value_expected"]].to_numpy()
+    assert len(losses) == 2
+    assert (losses[:, 0] != losses[:, 1]).all()
+    bases = [
+        checkpoint.load(directory / "bases" / "base-0")[1]
+        for directory in (tmp_path / "run", finished_run)
+    ]
+    assert np.abs(bases[0]["embedding"] - bases[1]["embedding"]).max() > 0.1
+
+
+@pytest.mark.slow
+def test_a_killed_run_resumes_to_the_same_table(tmp_path, finished_run):
+    directory = tmp_path / "run"
+    script = """
+import sys
+from pathlib import Path
+import tests.conftest
+from experiments.sweep.run import run_sweep
+from tests.experiments.tiny import TINY
+run_sweep(TINY, Path(sys.argv[1]), recipe="tiny", preset="test")
+"""
+    process = subprocess.Popen(
+        [sys.executable, "-c", script, str(directory)],
+        cwd=Path(__file__).parents[3],
+        stdout=subprocess.DEVNULL,
+    )
+    try:
+        deadline = time.monotonic() + 300
+        while not list(directory.glob("parts/group*.parquet")):
+            assert process.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.002)
+    finally:
+        os.kill(process.pid, signal.SIGKILL)
+        assert process.wait() == -signal.SIGKILL
+    assert read_manifest(directory)["status"] == "running"
+    finished = len(list(directory.glob("parts/group*.parquet")))
+    assert 1 <= finished < len(read_manifest(directory)["chunks"])
+    found = run_tiny(directory)
+    pd.testing.assert_frame_equal(found, read_table(finished_run), check_exact=True)
