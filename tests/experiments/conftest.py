@@ -10,7 +10,11 @@ import pandas as pd
 import pytest
 
 from experiments.sweep.run import run_sweep
+from tests.experiments.llm.folders import reference_folder, tiny_folder, torch
 from tests.experiments.tiny import TINY
+
+# Fixtures that several folders of tests use.
+__all__ = ["reference_folder", "tiny_folder", "torch"]
 
 MOVING = {16: 6, 64: 8, 256: 10, 1024: 10}
 CONSTANT = {16: 8, 64: 8, 256: 8, 1024: 8}

@@ -225,7 +225,7 @@ import itertools, os, signal, sys
 from pathlib import Path
 from experiments.igsm import export
 from synth.tasks import igsm
-from tests.experiments.test_export import SMALL
+from tests.experiments.igsm.test_export import SMALL
 real = igsm.problems
 
 def killing(difficulty, count, **options):

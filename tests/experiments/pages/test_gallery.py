@@ -14,7 +14,7 @@ from experiments.pages.gallery import Level, Recorded
 from experiments.storage.results import ResultsError
 from synth.tasks import TASKS, make_task
 from tests.experiments.conftest import MOVING, synthetic_table
-from tests.experiments.test_report import Page
+from tests.experiments.pages.test_report import Page
 from tests.experiments.worlds import CONFIG, write_run
 
 

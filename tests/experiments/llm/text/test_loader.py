@@ -147,7 +147,7 @@ def digest() -> str:
 
 
 def test_another_process_gets_the_same_batches():
-    code = "from tests.experiments.llm.test_loader import digest; print(digest())"
+    code = "from tests.experiments.llm.text.test_loader import digest; print(digest())"
     environment = os.environ | {"PYTHONHASHSEED": "12345"}
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment

@@ -14,7 +14,7 @@ from experiments.llm.training import lora
 from experiments.storage import checkpoint
 from synth.decoder import Lora, logits
 from tests.experiments.llm.agree import check_gradient, check_greedy
-from tests.experiments.llm.conftest import CASES
+from tests.experiments.llm.folders import CASES
 from tests.golden import regenerate as golden
 
 pytestmark = pytest.mark.slow
