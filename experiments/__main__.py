@@ -36,7 +36,7 @@ from experiments.pages import report  # noqa: E402
 from experiments.recipes import RECIPES  # noqa: E402
 from experiments.storage.results import ResultsError, read_manifest, read_tables  # noqa: E402
 from experiments.sweep.grid import SweepConfig  # noqa: E402
-from experiments.sweep.run import run_sweep  # noqa: E402
+from experiments.sweep.study import run_sweep  # noqa: E402
 from theory.certificate import Ledger  # noqa: E402
 
 console = Console()

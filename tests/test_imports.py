@@ -158,7 +158,7 @@ def test_every_package_is_looked_at():
         "synth.tasks.chain",
         "theory",
         "experiments.figures.map",
-        "experiments.sweep.run",
+        "experiments.sweep.study",
     } <= names
 
 
@@ -183,11 +183,11 @@ def test_every_package_is_looked_at():
         ("theory.bounds.catoni", "from theory.bounds.arguments import check", set()),
         ("experiments.figures.map", "import jax.numpy as jnp", {"jax.numpy"}),
         ("experiments.figures.map", "from synth import task", {"synth", "synth.task"}),
-        ("experiments.sweep.run", "import jax, matplotlib, synth.task", set()),
-        ("experiments.sweep.run", "from experiments.storage import results", set()),
-        ("experiments.sweep.run", "from experiments.sweep.grid import Member", set()),
+        ("experiments.sweep.study", "import jax, matplotlib, synth.task", set()),
+        ("experiments.sweep.study", "from experiments.storage import results", set()),
+        ("experiments.sweep.study", "from experiments.sweep.grid import Member", set()),
         (
-            "experiments.sweep.run",
+            "experiments.sweep.study",
             "from experiments.igsm import export",
             {"experiments.igsm", "experiments.igsm.export"},
         ),

@@ -33,11 +33,9 @@ from __future__ import annotations
 import dataclasses
 import functools
 import itertools
-import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -45,112 +43,42 @@ import numpy as np
 import pandas as pd
 from jax.sharding import Mesh
 from jaxtyping import Bool, Float
-from rich.console import Console
+from synth.config import DecoderConfig, Execution
 
-from experiments.certify.blocks import BLOCKS, adapters, within
+from experiments.certify.config import (
+    CHECKPOINT_BLOCKS,
+    CHECKPOINT_POINTS,
+    DEFAULT_CHECKPOINT,
+    CheckpointConfig,
+)
 from experiments.certify.exact_match import example_loss
-from experiments.certify.rows import certify_gaussian, halved, on_the_test, path_to
+from experiments.certify.posteriors import (
+    FRESH_DRAWS,
+    certify_gaussian,
+    checkpoint_posterior,
+    halved,
+    penalty,
+)
+from experiments.certify.rows import Row, certificate_row, path_rows
+from experiments.certify.study import POINTS, POSTERIORS, Certification
 from experiments.certify.untouched import Level, arrange, check_rows
+from experiments.engine.run import run_study
+from experiments.engine.study import Part
 from experiments.llm.text.encoding import Encoded
-from experiments.storage import checkpoint, provenance
-from experiments.storage.results import Run, open_run, write_atomically
-from experiments.sweep.run import PACKAGES
-from synth.decoder import DecoderConfig, Dtype, Execution, Kernel, Lora, Parameters
+from experiments.storage import checkpoint
+from synth.decoder import Parameters
 from theory.certificate import BOUND, Certificate, Ledger
 from theory.certificate import certify as make_certificate
-from theory.divergence import log_xi
-from theory.posterior import Block, PosteriorConfig, fit_posterior, gibbs_errors
 
-POINTS = ("checkpoint", "held-out")
-TRAINED = ("gains", "lora", "subspace")
-PATH_STEPS, PATH_DRAWS = 9, 1024
-"""Places on the way from prior to posterior at which KL and risk are recorded, and draws behind
-each risk."""
-
-FRESH_DRAWS = 4
-"""Draws of the weights that each fresh problem meets."""
-
-POSTERIOR = PosteriorConfig(draws=8, learning_rate=1.5)
-"""The simulator's for ``lora``."""
-
-console = Console()
-
-
-@dataclass(frozen=True)
-class CertifyConfig:
-    """What to certify, at which confidence.
-
-    Attributes:
-      delta: probability that any of all certificates of the run fails.
-      methods: which predictors, see the module's docstring.
-      data_sizes: numbers of problems n; a smaller sample is the beginning of a larger one.
-      prior_scales: scales of the prior's coordinates; each is tried, and the best bound reported
-        and charged for their number.
-      posterior: how a posterior is trained.
-      rank, kernels: of the adapters, for ``lora`` and ``subspace``.
-      subspace_size: coordinates of ``subspace``.
-      num_draws: Monte Carlo draws (weights and problem) behind a Gibbs risk.
-      num_fresh: problems of each difficulty, beyond the sample, on which risks are measured, at
-        most.
-      seed: of the order of the problems, and of all draws.
-      dtype: of weights and activations; what a posterior moves is in float32.
-      chunk_tokens: tokens of a sequence whose logits are held at once.
-      draws_at_once: sequences in a forward pass.
-
-    Raises:
-      ValueError: if a field is out of range.
-    """
-
-    delta: float = 0.05
-    methods: tuple[str, ...] = ("checkpoint", "held-out", "lora", "subspace")
-    data_sizes: tuple[int, ...] = (256, 1024)
-    prior_scales: tuple[float, ...] = (0.02, 0.1, 0.5)
-    posterior: PosteriorConfig = POSTERIOR
-    rank: int = 1
-    kernels: tuple[Kernel, ...] = get_args(Kernel)
-    subspace_size: int = 200
-    num_draws: int = 12_288
-    num_fresh: int = 256
-    seed: int = 0
-    dtype: Dtype = "float32"
-    chunk_tokens: int = 64
-    draws_at_once: int = 16
-
-    def __post_init__(self) -> None:
-        for name in ("methods", "data_sizes", "prior_scales"):
-            values = getattr(self, name)
-            if not values or len(set(values)) < len(values):
-                raise ValueError(f"{name} must be distinct, at least one, got {values}")
-        if set(self.methods) - {*POINTS, *TRAINED}:
-            raise ValueError(f"methods must be some of {POINTS + TRAINED}, got {self.methods}")
-        if not 0 < self.delta < 1:
-            raise ValueError(f"delta must lie in (0, 1), got {self.delta}")
-        if min(self.data_sizes) < 1:
-            raise ValueError(f"data_sizes must be at least 1, got {self.data_sizes}")
-        if not min(self.prior_scales) > 0:
-            raise ValueError(f"prior_scales must be positive, got {self.prior_scales}")
-        for name in ("subspace_size", "num_fresh", "chunk_tokens", "draws_at_once"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        if self.num_draws < max(self.data_sizes):
-            raise ValueError(
-                f"num_draws must be at least the largest data size, so that every problem is "
-                f"drawn; got {self.num_draws}"
-            )
-        if self.seed < 0:
-            raise ValueError(f"seed must be at least 0, got {self.seed}")
-        Execution(self.dtype)
-        Lora(self.rank, self.rank, self.kernels)
-
-
-DEFAULT = CertifyConfig()
+THEOREMS = {"checkpoint": "clopper_pearson", "held-out": "pac_bayes_kl"}
+"""Bound behind each method about the checkpoint itself, which is a point mass."""
 
 
 def certify_checkpoint(
     path_or_id: checkpoint.PathLike,
     samples: Mapping[int, Encoded],
     out: Path,
-    config: CertifyConfig = DEFAULT,
+    config: CheckpointConfig = DEFAULT_CHECKPOINT,
     *,
     rows_trained_on: Iterable[int],
     task: str = "problems",
@@ -185,99 +113,81 @@ def certify_checkpoint(
         occurs twice, a difficulty has too few problems, or one cannot be read by the checkpoint.
       ResultsError: if `out` holds something else.
     """
-    start = time.monotonic()
     check_rows(samples, rows_trained_on)
-    decoder = checkpoint.read_config(path_or_id)
     levels = arrange(
         samples,
-        decoder,
+        checkpoint.read_config(path_or_id),
         largest=max(config.data_sizes),
         num_fresh=config.num_fresh,
         seed=config.seed,
     )
-    certification = _Certification(config, levels, task, Path(path_or_id).name)
-    identity = {
-        "checkpoint": {"name": str(path_or_id), "sha256": checkpoint.digest(path_or_id)},
-        "samples": {str(level): examples.digest() for level, examples in levels.items()},
-        "certify": dataclasses.asdict(config),
-        "ledger": str(certification.ledger),
-    }
-    made_by = {
-        "commit": provenance.commit(),
-        "device": provenance.device_name(),
-        "versions": provenance.versions(PACKAGES),
-    }
-    with open_run(Path(out), identity) as run:
-        earlier = run.manifest.get("wall_time_seconds", 0.0)
-        missing = [part for part in certification.parts if not run.has_part(part.name)]
-        if missing:
-            certification.load(path_or_id, mesh)
-        for number, part in enumerate(missing):
-            with console.status(f"Certifying {part.name} ({number + 1} of {len(missing)}) …"):
-                rows, path = certification.certify(part)
-            if path:
-                run.write_part(f"{part.name}_complexity", pd.DataFrame(path))
-            run.write_part(part.name, pd.DataFrame(rows))
-            spent = round(earlier + time.monotonic() - start, 1)
-            run.update_manifest(**made_by, wall_time_seconds=spent)
-        names = [part.name for part in certification.parts]
-        trained = [f"{name}_complexity" for name in names if name != "points"]
-        if trained:
-            _put_together(run, "complexity", trained)
-        certificates = _put_together(run, "certificates", names)
-        run.update_manifest(status="complete")
-    return certificates
+    certification = CheckpointCertification(path_or_id, levels, Path(out), config, task, mesh)
+    return run_study(certification)["certificates"]
 
 
-def _put_together(run: Run, name: str, parts: list[str]) -> pd.DataFrame:
-    table = run.read_parts(parts)
-    path = run.directory / f"{name}.parquet"
-    write_atomically(path, lambda temporary: table.to_parquet(temporary, index=False))
-    return table
+class CheckpointCertification(Certification):
+    """Certificates for one checkpoint: of itself, and of Gaussians over blocks of its weights."""
 
-
-@dataclass(frozen=True)
-class _Part:
-    """Certificates that are made together; the unit of resume."""
-
-    name: str
-    method: str = ""
-    difficulty: int = 0
-    data_size: int = 0
-
-
-class _Certification:
-    """The plan and the programs of one call of `certify_checkpoint`."""
-
-    decoder: DecoderConfig
-    parameters: Parameters
-
-    def __init__(self, config: CertifyConfig, levels: dict[int, Level], task: str, base: str):
-        self.config, self.levels, self.task, self.base = config, levels, task, base
-        self.cells = [(level, size) for level in levels for size in config.data_sizes]
-        self.parts = [_Part("points")] if set(config.methods) & set(POINTS) else []
-        self.parts += [
-            _Part(f"{method}_{level}_{size}", method, level, size)
+    def __init__(
+        self,
+        path_or_id: checkpoint.PathLike,
+        levels: dict[int, Level],
+        directory: Path,
+        config: CheckpointConfig,
+        task: str,
+        mesh: Mesh | None,
+    ):
+        """Plan the parts; the arguments are those of `certify_checkpoint`, problems arranged."""
+        self.directory, self.config = directory, config
+        self._path_or_id, self._levels, self._task, self._mesh = path_or_id, levels, task, mesh
+        self._cells = list(itertools.product(levels, config.data_sizes))
+        has_points = bool(set(config.methods) & set(CHECKPOINT_POINTS))
+        # The method, difficulty and data size of each trained posterior.
+        self._trained = {
+            f"{method}_{level}_{size}": (method, level, size)
             for method in config.methods
-            if method in TRAINED
-            for level, size in self.cells
+            if method in CHECKPOINT_BLOCKS
+            for level, size in self._cells
+        }
+        self.parts = [
+            *([Part("points", "certifying points", POINTS)] if has_points else []),
+            *(Part(name, f"certifying {name}", POSTERIORS) for name in self._trained),
         ]
-        self.ledger = Ledger(config.delta, num_cells=len(config.methods) * len(self.cells))
+        self.ledger = Ledger(config.delta, num_cells=len(config.methods) * len(self._cells))
+        self._programs: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {}
 
-    def load(self, path_or_id: checkpoint.PathLike, mesh: Mesh | None) -> None:
-        """Read the checkpoint."""
-        dtype = self.config.dtype
-        decoder, self.parameters = checkpoint.load(path_or_id, mesh=mesh, dtype=dtype)
-        self.decoder = dataclasses.replace(decoder, execution=Execution(dtype, remat=True))
+    @property
+    def identity(self) -> Row:
+        """The checkpoint, the problems, the configuration, and the account of delta."""
+        path = self._path_or_id
+        return {
+            "checkpoint": {"name": str(path), "sha256": checkpoint.digest(path)},
+            "samples": {str(level): each.digest() for level, each in self._levels.items()},
+            "certify": dataclasses.asdict(self.config),
+            "ledger": str(self.ledger),
+        }
 
-    def certify(self, part: _Part) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    def certify(self, part: Part) -> tuple[list[Row], list[Row]]:
         """Rows of the certificates of one part, and of the complexity along its posterior."""
-        return self._trained(part) if part.method else (self._points(), [])
+        if part.name in self._trained:
+            return self._certify_posterior(*self._trained[part.name])
+        return self._certify_points(), []
+
+    # The checkpoint itself.
 
     @functools.cached_property
-    def wrong(self) -> dict[int, Bool[np.ndarray, " rows"]]:
-        """Which problems of each difficulty the checkpoint itself gets wrong."""
-        loss = example_loss(self.decoder, self.config.chunk_tokens)
+    def _model(self) -> tuple[DecoderConfig, Parameters]:
+        """The checkpoint, read when it is needed first."""
+        dtype = self.config.dtype
+        decoder, parameters = checkpoint.load(self._path_or_id, mesh=self._mesh, dtype=dtype)
+        execution = Execution(dtype, remat=True)
+        return dataclasses.replace(decoder, execution=execution), parameters
+
+    @functools.cached_property
+    def _wrong(self) -> dict[int, Bool[np.ndarray, " rows"]]:
+        """For each difficulty, which problems the checkpoint gets wrong."""
+        decoder, parameters = self._model
+        loss = example_loss(decoder, self.config.chunk_tokens)
         key = jax.random.key(0)
 
         @jax.jit
@@ -289,21 +199,25 @@ class _Certification:
             )
 
         return {
-            level: np.asarray(errors(self.parameters, (examples.tokens, examples.loss_mask)))
-            for level, examples in self.levels.items()
+            level: np.asarray(errors(parameters, (examples.tokens, examples.loss_mask)))
+            for level, examples in self._levels.items()
         }
 
-    def _points(self) -> list[dict[str, Any]]:
-        """The checkpoint itself, which is a point mass."""
-        bounds = {"checkpoint": "clopper_pearson", "held-out": "pac_bayes_kl"}
+    @functools.cached_property
+    def _plain_risks(self) -> Float[np.ndarray, " levels"]:
+        """The checkpoint's risk on the fresh problems of each difficulty."""
+        parts = [self._wrong[level][-each.num_fresh :] for level, each in self._levels.items()]
+        return np.array([part.mean() for part in parts])
+
+    def _certify_points(self) -> list[Row]:
+        """Certify the checkpoint itself in every cell."""
         ledger = self.ledger.spend(BOUND, self.ledger.left)
-        slice_risks = self._plain_risks()
         rows = []
-        methods = [method for method in self.config.methods if method in bounds]
-        for method, (level, size) in itertools.product(methods, self.cells):
+        methods = [method for method in self.config.methods if method in THEOREMS]
+        for method, (level, size) in itertools.product(methods, self._cells):
             certificate = make_certificate(
-                bounds[method],
-                empirical_risk=float(self.wrong[level][:size].mean()),
+                THEOREMS[method],
+                empirical_risk=float(self._wrong[level][:size].mean()),
                 num_draws=0,
                 kl=0.0,
                 num_examples=size,
@@ -313,129 +227,55 @@ class _Certification:
                 seed=self.config.seed,
                 method=method,
             )
-            rows.append(self._row(level, size, certificate, slice_risks))
+            rows.append(self._row(level, size, certificate, self._plain_risks))
         return rows
 
-    def _plain_risks(self) -> Float[np.ndarray, " levels"]:
-        """The checkpoint's risk on the fresh problems of each difficulty."""
-        parts = [self.wrong[level][-each.num_fresh :] for level, each in self.levels.items()]
-        return np.array([part.mean() for part in parts])
+    # Posteriors over a block.
 
-    def _trained(self, part: _Part) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    def _certify_posterior(self, method: str, level: int, size: int) -> tuple[list[Row], list[Row]]:
         """Train a Gaussian over a block at each prior scale, and certify the best."""
-        config, size, level = self.config, part.data_size, part.difficulty
-        fit, measure = self._programs(part.method)
-        scales = config.prior_scales
-        ledger = halved(self.ledger, grid=len(scales))
-        shares = {entry.name: entry.each for entry in ledger.entries}
-        penalty = jnp.float32(float(log_xi(size)) - np.log(shares[BOUND]))
+        config, (decoder, parameters) = self.config, self._model
+        if method not in self._programs:
+            self._programs[method] = checkpoint_posterior(decoder, method, config)
+        fit, measure = self._programs[method]
+        ledger = halved(self.ledger, grid=len(config.prior_scales))
         key = jax.random.key(config.seed)
-        for number in (TRAINED.index(part.method), level, size):
+        for number in (CHECKPOINT_BLOCKS.index(method), level, size):
             key = jax.random.fold_in(key, number)
-        sample, number = self.levels[level].sample, jnp.int32(size)
+        sample, number = self._levels[level].sample, jnp.int32(size)
+        # Each prior scale gets a posterior and its share of delta.
         tried = []
-        for index, scale in enumerate(scales):
-            own = jax.random.fold_in(key, index)
+        for index, scale in enumerate(config.prior_scales):
+            own, added = jax.random.fold_in(key, index), jnp.float32(penalty(ledger, size))
             posterior, errors = jax.device_get(
-                fit(self.parameters, sample, jnp.float32(scale), number, penalty, own)
+                fit(parameters, sample, jnp.float32(scale), number, added, own)
             )
             certificate = certify_gaussian(
                 posterior,
                 errors,
                 num_examples=size,
                 ledger=ledger,
-                prior=f"N(checkpoint, {scale:g}² I) on {part.method}",
+                prior=f"N(checkpoint, {scale:g}² I) on {method}",
                 seed=config.seed,
-                method=part.method,
+                method=method,
             )
             tried.append((certificate, posterior))
         certificate, posterior = min(tried, key=lambda pair: pair[0].risk_bound)
+        # Measure the best one on fresh problems of every difficulty.
         fresh = jax.tree.map(
-            lambda *arrays: np.stack(arrays), *(each.fresh for each in self.levels.values())
+            lambda *arrays: np.stack(arrays), *(each.fresh for each in self._levels.values())
         )
-        own = jax.random.fold_in(key, len(scales))
-        path, wrong = measure(self.parameters, posterior, sample, fresh, number, own)
+        own = jax.random.fold_in(key, len(config.prior_scales))
+        path, wrong = measure(parameters, posterior, sample, fresh, number, own)
         row = self._row(level, size, certificate, np.asarray(wrong).mean(axis=1))
-        cell = self._cell(level, size) | {"method": part.method}
-        return [row], [
-            cell | {"kl": float(kl), "risk": float(risk)} for kl, risk in zip(*path, strict=True)
-        ]
+        return [row], path_rows(self._cell(level, size), method, path)
 
-    def _block(self, method: str) -> tuple[DecoderConfig, Callable[[Parameters], Block]]:
-        """What a method moves, and the decoder that computes with it."""
-        config = self.config
-        if method == "gains":
-            return self.decoder, BLOCKS["gains"]
-        lora = Lora(config.rank, config.rank, config.kernels)
-        decoder = dataclasses.replace(self.decoder, lora=lora)
+    # Rows.
 
-        def adapted(centre: Parameters) -> Block:
-            return adapters(centre, config.rank, config.kernels)
-
-        if method == "lora":
-            return decoder, adapted
-        return decoder, lambda centre: within(adapted(centre), config.subspace_size)
-
-    @functools.cache  # noqa: B019 (one object of this class a call of `certify_checkpoint`)
-    def _programs(self, method: str) -> tuple[Callable, Callable]:
-        """Train a posterior and draw its errors on the sample; measure one elsewhere."""
-        config = self.config
-        decoder, make_block = self._block(method)
-        loss = example_loss(decoder, config.chunk_tokens)
-
-        def errors(block, posterior, examples, key, num_examples, num_draws):
-            return gibbs_errors(
-                loss,
-                block,
-                posterior,
-                examples,
-                key,
-                num_examples=num_examples,
-                num_draws=num_draws,
-                batch_size=config.draws_at_once,
-            )
-
-        @jax.jit
-        def fit(parameters, sample, prior_scale, num_examples, penalty, key):
-            key_fit, key_errors = jax.random.split(key)
-            block = make_block(parameters)
-            posterior, _ = fit_posterior(
-                loss,
-                block,
-                sample,
-                prior_scale,
-                config.posterior,
-                key_fit,
-                num_examples=num_examples,
-                penalty=penalty,
-            )
-            drawn = errors(block, posterior, sample, key_errors, num_examples, config.num_draws)
-            return posterior, drawn
-
-        @jax.jit
-        def measure(parameters, posterior, sample, fresh, num_examples, key):
-            key_path, key_fresh = jax.random.split(key)
-            block = make_block(parameters)
-            draws = min(PATH_DRAWS, config.num_draws)
-            path = path_to(
-                posterior,
-                lambda way: errors(block, way, sample, key_path, num_examples, draws),
-                PATH_STEPS,
-            )
-            levels, num_fresh = fresh[0].shape[:2]
-            draws = FRESH_DRAWS * num_fresh
-            wrong = jax.lax.map(
-                lambda level: errors(block, posterior, level[1], level[0], num_fresh, draws),
-                (jax.random.split(key_fresh, levels), fresh),
-            )
-            return path, wrong
-
-        return fit, measure
-
-    def _cell(self, level: int, size: int) -> dict[str, Any]:
+    def _cell(self, level: int, size: int) -> Row:
         return {
-            "task": self.task,
-            "base": self.base,
+            "task": self._task,
+            "base": Path(self._path_or_id).name,
             "base_seed": 0,
             "cell_seed": self.config.seed,
             "train_mixture": "exact",
@@ -449,22 +289,22 @@ class _Certification:
         size: int,
         certificate: Certificate,
         slice_risks: Float[np.ndarray, " levels"],
-    ) -> dict[str, Any]:
-        """One certificate with its cell, what was measured, and its bounds on the test risk."""
-        place, num_fresh = list(self.levels).index(level), self.levels[level].num_fresh
-        plain = float(self._plain_risks()[place])
-        return {
-            **self._cell(level, size),
-            **certificate.to_row(),
+    ) -> Row:
+        """One certificate with its cell, measured risks, and its bounds on the test risk."""
+        place, num_fresh = list(self._levels).index(level), self._levels[level].num_fresh
+        plain = float(self._plain_risks[place])
+        measured = {
             "gibbs_risk": float(slice_risks[place]),
             "num_fresh": num_fresh * (FRESH_DRAWS if certificate.num_draws else 1),
             "base_risk": plain,
             "plain_risk": plain,
-            **on_the_test(
-                certificate.risk_bound,
-                slice_risks,
-                np.full(len(slice_risks), num_fresh),
-                train=np.eye(len(slice_risks))[place],
-                delta=self.config.delta,
-            ),
         }
+        return certificate_row(
+            self._cell(level, size),
+            certificate,
+            measured,
+            slice_risks,
+            num_examples=num_fresh,
+            train=np.eye(len(slice_risks))[place],
+            delta=self.config.delta,
+        )

@@ -1,88 +1,54 @@
-"""Rows of a table of certificates: what the simulator's and real checkpoints' have in common."""
+"""Rows of a table of certificates: the cell, the certificate, measured risks, the test mixture."""
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Callable
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float, Int
 
 from theory import shift
-from theory.certificate import BOUND, MONTE_CARLO, Certificate, Ledger, certify
-from theory.divergence import gaussian_kl
-from theory.posterior import Gaussian
+from theory.certificate import Certificate
+
+Row = dict[str, Any]
 
 
-def halved(ledger: Ledger, *, grid: int = 1) -> Ledger:
-    """The account of a trained posterior: half for its Monte Carlo estimate, half for the bound.
-
-    Args:
-      ledger: with nothing spent.
-      grid: prior scales of which the best is reported.
-    """
-    ledger = ledger.spend(MONTE_CARLO, ledger.left / 2, grid=grid)
-    return ledger.spend(BOUND, ledger.left, grid=grid)
-
-
-def certify_gaussian(
-    posterior: Gaussian,
-    errors: Bool[np.ndarray, " draws"],
+def certificate_row(
+    cell: Row,
+    certificate: Certificate,
+    measured: Row,
+    slice_risks: Float[np.ndarray, " levels"],
     *,
     num_examples: int,
-    ledger: Ledger,
-    prior: str,
-    seed: int,
-    method: str,
-) -> Certificate:
-    """Certify a posterior from its errors on the sample.
+    train: Float[np.ndarray, " levels"],
+    delta: float,
+) -> Row:
+    """One certificate with its cell, what was measured, and its bounds on the test risk.
 
     Args:
-      posterior: trained on the sample.
-      errors: which draws are wrong, see `theory.posterior.gibbs_errors`; those beyond the largest
-        multiple of `num_examples` do not count.
-      num_examples: size of the sample.
-      ledger: one cell's account, see `halved`.
-      prior, seed, method: see `theory.certificate.Certificate`; the number of coordinates is added
-        to the first.
+      cell: its columns.
+      certificate: what is claimed.
+      measured: columns of measured risks.
+      slice_risks: the predictor's measured risk at each level of the test.
+      num_examples: examples behind each of them.
+      train: probabilities of the levels in the training mixture.
+      delta: of the intervals that the assumption of `on_the_test` is held against.
     """
-    used = len(errors) // num_examples * num_examples
-    moved = np.asarray(posterior.shift, np.float64)
-    return certify(
-        "pac_bayes_kl",
-        empirical_risk=float(errors[:used].mean()),
-        num_draws=used,
-        kl=float(gaussian_kl(moved, np.asarray(posterior.log_ratio, np.float64))),
-        num_examples=num_examples,
-        ledger=ledger,
-        prior=f"{prior}, {moved.size} coordinates",
-        posterior="diagonal Gaussian trained on the whole sample",
-        seed=seed,
-        method=method,
-    )
+    examples = np.full(len(slice_risks), num_examples)
+    return {
+        **cell,
+        **certificate.to_row(),
+        **measured,
+        **on_the_test(certificate.risk_bound, slice_risks, examples, train=train, delta=delta),
+    }
 
 
-def path_to(
-    posterior: Gaussian, errors: Callable[[Gaussian], Bool[Array, " draws"]], steps: int
-) -> tuple[Float[Array, " steps"], Float[Array, " steps"]]:
-    """KL in nats and risk on the way from the prior to a posterior: what a risk costs.
-
-    Args:
-      posterior: where the way ends; means and log scales grow in proportion.
-      errors: which draws of a Gaussian are wrong.
-      steps: places, both ends included.
-    """
-
-    def place(share: Float[Array, ""]) -> tuple[Float[Array, ""], Float[Array, ""]]:
-        way = dataclasses.replace(
-            posterior, shift=share * posterior.shift, log_ratio=share * posterior.log_ratio
-        )
-        return way.kl, errors(way).mean()
-
-    return jax.lax.map(place, jnp.linspace(0.0, 1.0, steps))
+def path_rows(cell: Row, method: str, path: tuple[Array, Array]) -> list[Row]:
+    """Rows of the complexity table: KL in nats and risk on the way to one posterior."""
+    return [
+        cell | {"method": method, "kl": float(kl), "risk": float(risk)}
+        for kl, risk in zip(*path, strict=True)
+    ]
 
 
 def on_the_test(
@@ -92,7 +58,7 @@ def on_the_test(
     *,
     train: Float[np.ndarray, " levels"],
     delta: float,
-) -> dict[str, Any]:
+) -> Row:
     """Columns about the test mixture, in which all levels weigh equally.
 
     Args:

@@ -9,9 +9,9 @@ import jax
 import numpy as np
 import tyro
 
+from experiments.engine.progress import console
 from experiments.igsm.export import DEFAULT_EXPORT, ExportConfig, export_igsm
 from experiments.pages.gallery import write_gallery
-from experiments.sweep.run import console
 from synth.task import Mixture, pool
 from synth.tasks import TASKS, make_task
 

@@ -19,8 +19,9 @@ import fcntl
 import json
 import os
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,17 @@ COLUMNS = {
 }
 """Columns of the result table and their types; `slice` is missing for metrics of all slices."""
 
+UNTRAINED = {
+    "train_mixture": "none",
+    "loss": "none",
+    "difficulty": 0,
+    "data_size": 0,
+    "compute": "0 steps",
+    "learning_rate": 0.0,
+    "status": "ok",
+}
+"""Columns of an untouched base's rows."""
+
 
 class ResultsError(RuntimeError):
     """A run directory that cannot be used as asked."""
@@ -69,6 +81,11 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Write JSON that people read, as `write_atomically`."""
     write_atomically(path, lambda p: p.write_text(json.dumps(content, indent=1) + "\n"))
+
+
+def write_parquet(path: Path, table: pd.DataFrame) -> None:
+    """Write a table without its index, as `write_atomically`."""
+    write_atomically(path, lambda temporary: table.to_parquet(temporary, index=False))
 
 
 def tidy(rows: list[dict[str, Any]]) -> pd.DataFrame:
@@ -172,38 +189,25 @@ class Run:
         self.update_manifest(**{name: value})
 
     def part_path(self, name: str) -> Path:
+        """Path of a finished part's rows."""
         return self.directory / "parts" / f"{name}.parquet"
 
-    def has_part(self, name: str) -> bool:
-        """Whether a chunk is finished; a part that cannot be read raises ResultsError."""
-        path = self.part_path(name)
-        if not path.exists():
-            return False
-        read_parquet(path)
-        return True
-
     def write_part(self, name: str, table: pd.DataFrame) -> None:
-        """Keep the rows of a finished chunk."""
-        write_atomically(self.part_path(name), lambda p: table.to_parquet(p, index=False))
-
-    def read_parts(self, names: list[str]) -> pd.DataFrame:
-        """The rows of the given chunks, in that order."""
-        parts = [read_parquet(self.part_path(name)) for name in names]
-        return pd.concat(parts, ignore_index=True)
-
-    def write_table(self, table: pd.DataFrame) -> None:
-        """Write the result table."""
-        path = self.directory / "table.parquet"
-        write_atomically(path, lambda p: table.to_parquet(p, index=False))
+        """Keep the rows of a finished part."""
+        write_parquet(self.part_path(name), table)
 
 
 @contextlib.contextmanager
-def open_run(directory: Path, identity: Mapping[str, Any]) -> Iterator[Run]:
+def open_run(
+    directory: Path, identity: Mapping[str, Any], *, adopts: Iterable[str] = ()
+) -> Iterator[Run]:
     """Hold a run directory: a new one, or one with the same identity to resume.
 
     Args:
       directory: where the run lives; created if missing.
-      identity: what makes a run the same run (recipe, preset, config, chunk plan), as JSON values.
+      identity: values that make a run the same run (recipe, preset, config, plan), as JSON.
+      adopts: patterns of file names; a directory without a manifest that holds nothing else is
+        taken over.
 
     Raises:
       ResultsError: if the directory is in use by another process, holds something else, or holds
@@ -215,7 +219,8 @@ def open_run(directory: Path, identity: Mapping[str, Any]) -> Iterator[Run]:
     entries = {path.name for path in directory.iterdir()} if directory.exists() else set()
     # Hidden files are the lock, and what a kill left of a file under way.
     visible = {name for name in entries if not name.startswith(".")}
-    if visible and "manifest.json" not in visible:
+    foreign = {name for name in visible if not any(fnmatch(name, each) for each in adopts)}
+    if foreign and "manifest.json" not in visible:
         raise ResultsError(
             f"{directory} is not empty and is not a run (it has no manifest.json); "
             f"choose another directory"

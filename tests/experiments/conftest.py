@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from experiments.sweep.run import run_sweep
+from experiments.sweep.study import run_sweep
 from tests.experiments.llm.folders import reference_folder, tiny_folder, torch
 from tests.experiments.tiny import TINY
 

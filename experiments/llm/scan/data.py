@@ -1,39 +1,26 @@
-"""What a scan trains and tests on: problems, their levels, and the rows of every member.
-
-All that a wrong data set, grader or grid could spoil is told here, before anything is trained.
-"""
+"""Problems of a scan: read, encoded, and checked against checkpoint and grader before training."""
 
 from __future__ import annotations
 
-import contextlib
-import dataclasses
 import hashlib
 import json
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import numpy as np
-import pandas as pd
-from jax.sharding import Mesh
-from jaxtyping import Int
-from rich.console import Console
-
+from experiments.engine.progress import console
 from experiments.igsm.export import Stream
-from experiments.llm.answering.decoding import check_prompts, kept_of
-from experiments.llm.answering.model import Model
-from experiments.llm.difficulty.buckets import Buckets, levels
-from experiments.llm.difficulty.measures import OF_MODEL, measure
-from experiments.llm.difficulty.selection import selected
 from experiments.llm.problems.data import Problems, read
 from experiments.llm.problems.grade import check_solutions, references
-from experiments.llm.scan.grid import Member, ScanConfig
+from experiments.llm.scan.grid import ScanConfig
 from experiments.llm.text.encoding import Encoded, encode_within
-from experiments.llm.text.loader import nested
-from experiments.llm.text.tokenizer import load_tokenizer, prompt_tokens
+from experiments.llm.text.tokenizer import load_tokenizer
 from experiments.llm.training.finetune import check_tokens
 from experiments.storage import checkpoint
-from experiments.storage.results import Run, write_atomically
+from synth.decoder import DecoderConfig
 
-MEASURES = "measures.parquet"
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
 
 
 def read_part(config: ScanConfig, directory: Path, part: Stream) -> Problems:
@@ -44,211 +31,72 @@ def read_part(config: ScanConfig, directory: Path, part: Stream) -> Problems:
 
 
 def digest(problems: Problems) -> str:
-    """Fingerprint of problems with all that is stated of them."""
-    found = hashlib.sha256()
+    """Fingerprint of problems with everything that is stated of them."""
+    total = hashlib.sha256()
     for row in zip(
         problems.prompts, problems.solutions, problems.answers, problems.ops, strict=True
     ):
-        found.update(json.dumps(row).encode())
-    return found.hexdigest()[:16]
+        total.update(json.dumps(row).encode())
+    return total.hexdigest()[:16]
 
 
-class ScanData:
-    """Problems of a scan, encoded and checked; `cut` gives them their levels.
+@dataclass(frozen=True)
+class ScanProblems:
+    """All problems of a scan.
 
     Attributes:
-      tokenizer: of the checkpoint.
-      problems, encoded: what members are trained on, without what is too long.
-      base: what the base is trained on; None where it is not.
-      test: what is asked in the end.
-      levels, test_levels: difficulty of each problem of both.
-      tests: numbers of the test problems in use.
-      digests: fingerprints of all problems.
-
-    Args:
       config: the scan.
-      run: its directory.
-      start: the checkpoint that base or members start from.
-      base_problems: what the base is trained on; None where it is not.
-      mesh: of the scan.
-      console: where it is told what was read.
-
-    Raises:
-      FileNotFoundError, ImportError, ValueError: if problems or checkpoint cannot be used.
+      decoder, tokenizer: of the checkpoint that base or members start from.
+      train, encoded: problems that members are trained on, without those that are too long.
+      base: encoded problems that the base is trained on; None where it is not.
+      test: problems that are asked in the end.
+      digests: fingerprints of the problems as they were read, by part.
     """
 
-    levels: Int[np.ndarray, " problems"]
-    test_levels: Int[np.ndarray, " tests"]
-    tests: Int[np.ndarray, " used"]
+    config: ScanConfig
+    decoder: DecoderConfig
+    tokenizer: PreTrainedTokenizerFast
+    train: Problems
+    encoded: Encoded
+    base: Encoded | None
+    test: Problems
+    digests: dict[str, str]
 
-    def __init__(
-        self,
-        config: ScanConfig,
-        run: Run,
-        start: checkpoint.PathLike,
-        base_problems: Problems | None,
-        *,
-        mesh: Mesh | None,
-        console: Console,
-    ):
-        self.config, self.run, self._mesh, self._console = config, run, mesh, console
-        self._decoder = checkpoint.read_config(start)
-        self.tokenizer = load_tokenizer(start)
-        self.test = read_part(config, run.directory, "test")
-        problems = read_part(config, run.directory, "train")
-        self.digests = {"train": digest(problems), "test": digest(self.test)}
-        if base_problems is not None:
-            self.digests["base"] = digest(base_problems)
-        self.encoded = self._encoded(problems)
-        self.problems = problems.take(self.encoded.rows)
-        self.base = None if base_problems is None else self._encoded(base_problems)
-        references(self.test, config.grader)
-        references(self.problems, config.grader)
-        check_solutions(self.problems, config.grader)
-
-    @property
-    def needs_model(self) -> bool:
-        """Whether levels depend on what the base answers."""
-        return self.config.measure in OF_MODEL
-
-    def _encoded(self, problems: Problems) -> Encoded:
-        encoded = encode_within(
-            problems,
-            self.tokenizer,
-            context=self._decoder.max_positions,
-            max_length=self.config.max_length,
-            on_long="drop",
-            console=self._console,
-        )
-        check_tokens(encoded, self._decoder)
-        return encoded
-
-    def cut(self, model: Model | None = None) -> None:
-        """Give every problem its level, and see that the grid can be run.
+    @classmethod
+    def read(cls, config: ScanConfig, directory: Path, start: checkpoint.PathLike) -> ScanProblems:
+        """Read and check all problems.
 
         Args:
-          model: the base, where `needs_model`.
+          config: the scan.
+          directory: of the scan, with its exported problems.
+          start: the checkpoint that base or members start from.
 
         Raises:
-          ValueError: if a level has too few problems, a problem cannot be asked, or the test lacks
-            a level that the base has to know.
+          FileNotFoundError, ImportError, ValueError: if problems or checkpoint cannot be used.
         """
-        config = self.config
-        train, test = self._measured(model)
-        buckets = None
-        if config.measure != "op":
-            values = train[config.measure]
-            buckets = Buckets.cut(config.measure, values, config.buckets, config.edges)
-            self.run.update_manifest(
-                buckets=dataclasses.asdict(buckets), buckets_in_words=buckets.describe()
+        decoder, tokenizer = checkpoint.read_config(start), load_tokenizer(start)
+
+        def encoded(problems: Problems) -> Encoded:
+            examples = encode_within(
+                problems,
+                tokenizer,
+                context=decoder.max_positions,
+                max_length=config.max_length,
+                on_long="drop",
+                console=console,
             )
-        self.levels = levels(train, buckets)
-        # A benchmark need not have problems of every level.
-        self.test_levels = levels(test, buckets, least=0)
-        self.tests = self._tests()
-        if missing := sorted(set(config.base.levels) - set(self.test_levels.tolist())):
-            raise ValueError(
-                f"base.levels must be levels of the test, {np.unique(self.test_levels).tolist()}, "
-                f"got {missing}"
-            )
-        self._check_members()
+            check_tokens(examples, decoder)
+            return examples
 
-    def _measured(self, model: Model | None) -> tuple[pd.DataFrame, pd.DataFrame]:
-        """Measures of training and test problems; what a model was asked for is kept."""
-        path = self.run.directory / MEASURES
-        if self.needs_model and path.exists():
-            kept = pd.read_parquet(path)
-            return kept.loc[kept["part"] == "train"], kept.loc[kept["part"] == "test"]
-        decoding = self.config.sampled
-        with contextlib.ExitStack() as stack:
-            kept = None
-            if model is not None and self.config.measure == "pass_rate":
-                kept = stack.enter_context(kept_of(self.run.directory, model, decoding))
-            train, test = (
-                measure(
-                    model or self.tokenizer,
-                    problems,
-                    measures=(self.config.measure,),
-                    grader=self.config.grader,
-                    decoding=decoding,
-                    kept=kept,
-                    console=self._console,
-                ).assign(part=part)
-                for part, problems in (("train", self.problems), ("test", self.test))
-            )
-        if self.needs_model:
-            both = pd.concat([train, test], ignore_index=True)
-            write_atomically(path, lambda temporary: both.to_parquet(temporary, index=False))
-        return train, test
-
-    def _tests(self) -> Int[np.ndarray, " used"]:
-        """Test problems in use: the first of each level."""
-        most, found = self.config.test_examples, []
-        for level in np.unique(self.test_levels):
-            rows = np.flatnonzero(self.test_levels == level)
-            found.append(rows[:most] if most else rows)
-        return np.concatenate(found)
-
-    def _check_members(self) -> None:
-        """Refuse levels with too few problems, and prompts too long to ask; say what there is."""
-        config = self.config
-        asked: set[int] = set()
-        for member in config.members:
-            rows, fresh = self.rows(member)
-            asked.update(rows[: config.risk_examples].tolist(), fresh.tolist())
-        thinking = config.decoding.thinking
-        tests = [
-            prompt_tokens(self.tokenizer, self.test.prompts[row], thinking=thinking)
-            for row in self.tests
-        ]
-        self._check_prompts(self.test, tests)
-        encoded = self.encoded.take(sorted(asked))
-        parts = zip(encoded.tokens, encoded.prompt_lengths, strict=True)
-        self._check_prompts(self.problems, [tokens[:length].tolist() for tokens, length in parts])
-        counts = {
-            name: dict(zip(map(str, values.tolist()), number.tolist(), strict=True))
-            for name, found in (("train", self.levels), ("test", self.test_levels[self.tests]))
-            for values, number in [np.unique(found, return_counts=True)]
-        }
-        report = dataclasses.asdict(self.encoded.report)
-        self.run.update_manifest(levels=counts, report=report)
-
-    def _check_prompts(self, problems: Problems, prompts: list[list[int]]) -> None:
-        try:
-            check_prompts(self._decoder, prompts, self.config.decoding, mesh=self._mesh)
-        except ValueError as error:
-            raise ValueError(f"{problems.name}: {error}") from error
-
-    def _order(self, member: Member) -> Int[np.ndarray, " cell"]:
-        """Problems of a cell in its order: trained on from the front, held out at the end."""
-        chosen = selected(member.selection, member.difficulty, np.unique(self.levels).tolist())
-        rows = np.flatnonzero(np.isin(self.levels, chosen))
-        if not len(rows):
-            raise ValueError(
-                f"level {member.difficulty} ({member.selection}) has no training problems; levels "
-                f"are {np.unique(self.levels).tolist()}"
-            )
-        stream = f"{member.selection} {member.difficulty}"
-        return nested(rows, len(rows), seed=member.seed, stream=stream)
-
-    def rows(
-        self, member: Member
-    ) -> tuple[Int[np.ndarray, " trained_on"], Int[np.ndarray, " held_out"]]:
-        """Problems that a member trains on, and those held out from its cell.
-
-        Raises:
-          ValueError: if there are too few.
-        """
-        held_out = self.config.risk_examples
-        order, unit = self._order(member), self.config.data_unit
-        pool, fresh = order[: max(0, len(order) - held_out)], order[-held_out:]
-        amounts = np.ones(len(pool), int) if unit == "examples" else self.encoded.lengths[pool]
-        if amounts.sum() < member.data_size:
-            raise ValueError(
-                f"level {member.difficulty} ({member.selection}) must have {member.data_size} "
-                f"{unit} to train on (data_sizes) and {held_out} problems to hold out "
-                f"(risk_examples), got {len(order)} problems in all, with {amounts.sum()} {unit} "
-                f"beside those held out"
-            )
-        affordable = int(np.searchsorted(amounts.cumsum(), member.data_size, side="right"))
-        return pool[: max(1, affordable)], fresh
+        # Read every part and encode the two that are trained on.
+        names: list[Stream] = ["train", "test", *(["base"] if config.base.training else [])]
+        parts = {name: read_part(config, directory, name) for name in names}
+        examples = encoded(parts["train"])
+        train, test = parts["train"].take(examples.rows), parts["test"]
+        base = encoded(parts["base"]) if "base" in parts else None
+        # The grader must find what it needs, and accept the reference solutions.
+        references(test, config.grader)
+        references(train, config.grader)
+        check_solutions(train, config.grader)
+        digests = {name: digest(problems) for name, problems in parts.items()}
+        return cls(config, decoder, tokenizer, train, examples, base, test, digests)

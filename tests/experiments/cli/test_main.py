@@ -82,7 +82,10 @@ def sweetspot(program, monkeypatch, capsys):
     def call(*arguments: str | Path) -> tuple[int, str]:
         monkeypatch.setattr(sys, "argv", ["sweetspot", *map(str, arguments)])
         # Wide enough that no line of a test's long paths is broken.
-        for console in (program.console, importlib.import_module("experiments.sweep.run").console):
+        for console in (
+            program.console,
+            importlib.import_module("experiments.engine.progress").console,
+        ):
             monkeypatch.setattr(console, "_width", 1000)
         try:
             program.main()

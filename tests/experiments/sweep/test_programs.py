@@ -16,13 +16,15 @@ import jax
 import numpy as np
 import pandas as pd
 import pytest
-from jax.sharding import AxisType
 
 from experiments.storage import checkpoint
 from experiments.storage.results import COLUMNS, read_manifest, read_table
 from experiments.sweep.draws import STREAMS, Draws
 from experiments.sweep.grid import Member, PretrainConfig, SweepConfig
-from experiments.sweep.programs import Group, Sweep
+from experiments.sweep.mapping import MemberMap
+from experiments.sweep.plan import Chunk, Group, group, plan
+from experiments.sweep.programs import Outcome, Sweep
+from experiments.sweep.rows import base_rows, chunk_rows
 from experiments.sweep.tune import tune
 from synth.decoder import initialise
 from synth.task import TextExample, TextTask, check_difficulty
@@ -52,6 +54,12 @@ def assert_same_results(found: pd.DataFrame, expected: pd.DataFrame) -> None:
     np.testing.assert_allclose(
         found.loc[is_loss, "value"], expected.loc[is_loss, "value"], rtol=1e-3
     )
+
+
+def run_chunk(sweep: Sweep, chunk: Chunk, bases: list) -> tuple[pd.DataFrame, list[Outcome]]:
+    """Rows of a chunk's members, and what each left behind."""
+    outcomes = sweep.finetune_chunk(chunk, bases)
+    return chunk_rows(sweep, chunk, outcomes), outcomes
 
 
 @pytest.fixture(scope="module")
@@ -239,7 +247,7 @@ def test_compute_of_a_group(changes, steps):
     config = tiny(mixtures=("exact",), difficulties=(2,), **changes)
     sweep, member = Sweep(config), config.members[1]
     rows = 12 if config.data_unit == "examples" else math.ceil(1.5 * 100 / 14) + 16
-    assert sweep.group(member) == Group(length=14, steps=steps, rows=rows, loss="sft")
+    assert group(sweep.draws, member) == Group(length=14, steps=steps, rows=rows, loss="sft")
 
 
 def test_a_token_budget_buys_the_longest_affordable_prefix():
@@ -269,19 +277,19 @@ def test_a_token_budget_below_one_example_is_refused():
 def test_chunks_hold_each_member_once(chunk_members):
     config = tiny(seeds=5, losses=("sft", "dft"), chunk_members=chunk_members)
     sweep = Sweep(config)
-    chunks = sweep.plan()
+    chunks = plan(sweep.draws)
     planned = [member for chunk in chunks for member in chunk.members]
     assert collections.Counter(planned) == collections.Counter(config.members)
     assert max(len(chunk.members) for chunk in chunks) <= chunk_members
     assert len({chunk.name for chunk in chunks}) == len(chunks)
     for chunk in chunks:
-        assert {sweep.group(member) for member in chunk.members} == {chunk.group}
+        assert {group(sweep.draws, member) for member in chunk.members} == {chunk.group}
     groups = [chunk.group for chunk in chunks]
     assert len(set(groups)) == 4
     assert len(chunks) == 4 * math.ceil(10 / chunk_members)
     # Groups take turns, so that the first results cover every difficulty.
     assert set(groups[:4]) == set(groups)
-    assert Sweep(config).plan() == chunks
+    assert plan(Sweep(config).draws) == chunks
 
 
 # The table.
@@ -404,14 +412,14 @@ def vmapped(bases):
     """Difficulty 2 in one chunk of four under `jax.vmap`, two members on each device."""
     strict = dataclasses.replace(TINY.pretrain, max_risk=0.5)
     sweep = Sweep(tiny(difficulties=(2,), mapping="vmap", chunk_members=4, pretrain=strict))
-    (chunk,) = sweep.plan()
-    return sweep, *sweep.run_chunk(chunk, bases)
+    (chunk,) = plan(sweep.draws)
+    return sweep, *run_chunk(sweep, chunk, bases)
 
 
 def test_vmap_equals_map(vmapped, finished_run, table):
     _, rows, outcomes = vmapped
     assert_same_results(rows, table[table["difficulty"] == 2])
-    for member, outcome in zip(vmapped[0].plan()[0].members, outcomes, strict=True):
+    for member, outcome in zip(plan(vmapped[0].draws)[0].members, outcomes, strict=True):
         _, kept = checkpoint.load(finished_run / "members" / member.name)
         for ours, theirs in zip(
             jax.tree.leaves(outcome.parameters), jax.tree.leaves(kept), strict=True
@@ -421,25 +429,23 @@ def test_vmap_equals_map(vmapped, finished_run, table):
 
 def test_a_base_that_fails_its_gate_stops_the_sweep(vmapped, bases):
     sweep = vmapped[0]
-    passed = sweep.evaluate_bases(bases)
+    passed = base_rows(sweep, sweep.evaluate_bases(bases))
     assert (passed["metric"] == "test_risk").sum() == TINY.seeds
     untrained = initialise(sweep.decoder, jax.random.key(5))
     with pytest.raises(
         ValueError, match=r"base 0 errs on \d+% of its own levels 1 to 1, more than pretrain.max_ri"
     ):
-        sweep.evaluate_bases([untrained])
+        base_rows(sweep, sweep.evaluate_bases([untrained]))
 
 
 @pytest.mark.slow
 def test_chunk_size_and_number_of_devices_change_nothing(bases, table):
     sweep = Sweep(tiny(difficulties=(2,), chunk_members=3))
-    sweep.mesh = jax.make_mesh(
-        (1,), ("members",), axis_types=(AxisType.Auto,), devices=jax.devices()[:1]
-    )
-    chunks = sweep.plan()
+    sweep.members = MemberMap("auto", devices=jax.devices()[:1])
+    chunks = plan(sweep.draws)
     # The second chunk holds one member, filled up to three.
     assert [len(chunk.members) for chunk in chunks] == [3, 1]
-    rows = pd.concat([sweep.run_chunk(chunk, bases)[0] for chunk in chunks])
+    rows = pd.concat([run_chunk(sweep, chunk, bases)[0] for chunk in chunks])
     assert_same_results(rows, table[table["difficulty"] == 2])
     assert list(sweep.traces.values()) == [1]
 
@@ -450,7 +456,7 @@ def test_a_process_with_one_device_gives_the_same_table(tmp_path, finished_run, 
 import sys
 from pathlib import Path
 import jax
-from experiments.sweep.run import run_sweep
+from experiments.sweep.study import run_sweep
 from tests.experiments.tiny import TINY
 assert jax.local_device_count() == 1
 run_sweep(TINY, Path(sys.argv[1]), recipe="tiny", preset="test")
@@ -473,7 +479,7 @@ def tuned(bases):
     """Difficulty 2 again, each member beside a twin with an absurd learning rate."""
     config = tiny(difficulties=(2,), learning_rates=(5e-3, 1e30), validation_examples=16)
     sweep = Sweep(config)
-    return tune(pd.concat([sweep.run_chunk(chunk, bases)[0] for chunk in sweep.plan()]))
+    return tune(pd.concat([run_chunk(sweep, chunk, bases)[0] for chunk in plan(sweep.draws)]))
 
 
 def test_a_diverged_member_is_flagged_and_the_others_are_unaffected(tuned, table):
@@ -595,8 +601,8 @@ def test_a_text_task_goes_through_a_sweep(text_sweep):
     bases = text_sweep.pretrain_bases([0, 1])
     table = pd.concat(
         [
-            text_sweep.evaluate_bases(bases),
-            *(text_sweep.run_chunk(chunk, bases)[0] for chunk in text_sweep.plan()),
+            base_rows(text_sweep, text_sweep.evaluate_bases(bases)),
+            *(run_chunk(text_sweep, chunk, bases)[0] for chunk in plan(text_sweep.draws)),
         ]
     )
     assert table.groupby(KEYS).ngroups == 4

@@ -20,10 +20,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from experiments.engine.session import PACKAGES
 from experiments.storage import checkpoint
 from experiments.storage.results import ResultsError, Run, read_manifest, read_table
 from experiments.sweep.programs import Sweep
-from experiments.sweep.run import PACKAGES, run_sweep
+from experiments.sweep.study import run_sweep
 from synth.gaps import correct_examples
 from tests.experiments.tiny import TINY, tiny
 
@@ -53,7 +54,7 @@ def no_training(monkeypatch):
     def refuse(*_):
         raise AssertionError("nothing is left to compute")
 
-    for name in ("pretrain_bases", "evaluate_bases", "run_chunk"):
+    for name in ("pretrain_bases", "evaluate_bases", "finetune_chunk"):
         monkeypatch.setattr(Sweep, name, refuse)
 
 
@@ -237,7 +238,8 @@ def test_a_killed_run_resumes_to_the_same_table(tmp_path, finished_run):
 import sys
 from pathlib import Path
 import tests.conftest
-from experiments.sweep.run import run_sweep
+from experiments.sweep.study import run_sweep
+from experiments.engine.session import PACKAGES
 from tests.experiments.tiny import TINY
 run_sweep(TINY, Path(sys.argv[1]), recipe="tiny", preset="test")
 """

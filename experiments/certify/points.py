@@ -1,0 +1,166 @@
+"""Point predictors of a sweep's cells: the base, and fine-tunings on the first half of a sample.
+
+The second half of the sample tests them. See `experiments.certify.members` for the methods.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float
+
+from synth.decoder import DecoderConfig
+from synth.finetune import FinetuneConfig, finetune
+from synth.gaps import correct_examples
+from theory.bounds.gibbs_weights import gibbs_posterior
+from theory.certificate import Certificate, Ledger, certify
+
+Errors = dict[str, Any]
+"""Wrong answers of one model: ``sample`` [rows], ``fresh`` [fresh], and ``levels``, one array for
+each bucket of test slices."""
+
+
+def model_errors(
+    decoder: DecoderConfig, finetuning: Callable[[Array], FinetuneConfig]
+) -> Callable[[dict[str, Any]], dict[str, Errors]]:
+    """A function of one member's data: the errors of its ``base``, and of its ``tuned`` model.
+
+    Args:
+      decoder: shape of the model.
+      finetuning: from a learning rate to the configuration of the fine-tuning.
+    """
+
+    def measure(arguments: dict[str, Any]) -> dict[str, Errors]:
+        data = arguments["data"]
+        parameters, _ = finetune(
+            decoder,
+            arguments["base"],
+            data,
+            finetuning(arguments["learning_rate"]),
+            jax.random.wrap_key_data(arguments["key"]),
+        )
+        drawn = [(data.tokens, data.loss_mask), arguments["fresh"], *arguments["levels"]]
+        key_positions = jax.random.wrap_key_data(arguments["key_positions"])
+        keys = jax.random.split(key_positions, len(drawn))
+
+        def wrong(model):
+            sample, fresh, *levels = [
+                ~correct_examples(decoder, model, tokens, loss_mask, key=key)
+                for (tokens, loss_mask), key in zip(drawn, keys, strict=True)
+            ]
+            return {"sample": sample, "fresh": fresh, "levels": levels}
+
+        # Mapped over both models, so that the evaluation is compiled once.
+        both = jax.tree.map(lambda *leaves: jnp.stack(leaves), arguments["base"], parameters)
+        errors = jax.lax.map(wrong, both)
+        base, tuned = (jax.tree.map(lambda leaf, at=at: leaf[at], errors) for at in (0, 1))
+        return {"base": base, "tuned": tuned}
+
+    return measure
+
+
+@dataclass(frozen=True)
+class PointPredictor:
+    """A model, or a mixture of models with known weights, and what was measured of it.
+
+    Attributes:
+      bound: name of the theorem.
+      empirical_risk, num_examples: on the examples that test it.
+      risk: on fresh draws of the training mixture.
+      slice_risks: at each level of the test.
+      prior, posterior: in words.
+      kl: of the posterior from the prior, in nats.
+    """
+
+    bound: str
+    empirical_risk: float
+    num_examples: int
+    risk: float
+    slice_risks: Float[np.ndarray, " levels"]
+    prior: str
+    posterior: str = "the prior"
+    kl: float = 0.0
+
+    def certificate(self, ledger: Ledger, *, seed: int, method: str) -> Certificate:
+        """Certify it; everything that `ledger` has spent pays for the bound."""
+        return certify(
+            self.bound,
+            empirical_risk=self.empirical_risk,
+            num_draws=0,
+            kl=self.kl,
+            num_examples=self.num_examples,
+            ledger=ledger,
+            prior=self.prior,
+            posterior=self.posterior,
+            seed=seed,
+            method=method,
+        )
+
+
+def point_predictors(
+    candidates: list[dict[str, Errors]],
+    by_slice: Callable[[list[np.ndarray]], list[np.ndarray]],
+    *,
+    data_size: int,
+    delta: float,
+) -> dict[str, PointPredictor]:
+    """The predictors of one cell by method.
+
+    Args:
+      candidates: see `model_errors`; one for each fine-tuning. All have the same base.
+      by_slice: from results of each bucket to those of each test slice.
+      data_size: of the sample; the first half is trained on.
+      delta: that the Gibbs weights are chosen for.
+    """
+    half = data_size // 2
+
+    def risks(errors: Errors) -> tuple[float, Float[np.ndarray, " levels"]]:
+        levels = [part.mean() for part in by_slice(errors["levels"])]
+        return errors["fresh"].mean(), np.array(levels)
+
+    # The base was fixed before the sample: all of it is a test set.
+    base, base_levels = risks(candidates[0]["base"])
+    base_errors: Bool[np.ndarray, " rows"] = candidates[0]["base"]["sample"]
+    # Fine-tunings, tested on the second half.
+    tuned = [candidate["tuned"] for candidate in candidates]
+    held_out = np.array([errors["sample"][half:data_size].mean() for errors in tuned])
+    fresh = np.array([risks(errors)[0] for errors in tuned])
+    levels = np.array([risks(errors)[1] for errors in tuned])
+    # Their mixture, weighted by their errors there.
+    weights = gibbs_posterior(held_out, num_examples=data_size - half, delta=delta)
+    mixture = weights.weights
+    first = {
+        "empirical_risk": held_out[0],
+        "num_examples": data_size - half,
+        "risk": fresh[0],
+        "slice_risks": levels[0],
+        "prior": "fine-tuned on the first half",
+    }
+    return {
+        "base": PointPredictor(
+            bound="clopper_pearson",
+            empirical_risk=base_errors[:data_size].mean(),
+            num_examples=data_size,
+            risk=base,
+            slice_risks=base_levels,
+            prior="the base",
+        ),
+        "test-set": PointPredictor(bound="clopper_pearson", **first),
+        "held-out": PointPredictor(bound="pac_bayes_kl", **first),
+        "candidates": PointPredictor(
+            bound="pac_bayes_kl",
+            # Weights add up to 1 but for rounding.
+            empirical_risk=min(mixture @ held_out, 1.0),
+            num_examples=data_size - half,
+            risk=mixture @ fresh,
+            slice_risks=mixture @ levels,
+            prior=f"uniform on {len(tuned)} fine-tunings on the first half",
+            posterior="Gibbs weights: " + ", ".join(f"{weight:.3f}" for weight in mixture),
+            kl=weights.kl,
+        ),
+    }

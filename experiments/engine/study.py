@@ -1,0 +1,112 @@
+"""A study: its identity, its named parts, and how one part is made.
+
+A sweep, a scan, a certification, an export and an evaluation differ in what a part is. They share
+the rest, which is in `experiments.engine.run`: the directory and its lock, the manifest, resuming,
+progress, and the tables.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+
+@dataclass(frozen=True)
+class Part:
+    """The unit of work and of resume.
+
+    A part is finished when its rows of every table and all its files are in the directory. A part
+    without tables and files is never finished: it is made once in every session that has something
+    left to do, for example to check that the data are those that the study began with.
+
+    Attributes:
+      name: file name of its rows; unique in the study.
+      title: words for the terminal; "" to say nothing.
+      tables: names of the tables that it adds rows to.
+      files: paths of other files or folders that it leaves, relative to the directory.
+      weight: its share of the progress bar, for example its number of members.
+    """
+
+    name: str
+    title: str = ""
+    tables: tuple[str, ...] = ()
+    files: tuple[str, ...] = ()
+    weight: int = 1
+
+    @property
+    def leaves_something(self) -> bool:
+        """Return whether the part leaves rows or files, so that it can be finished."""
+        return bool(self.tables or self.files)
+
+    def file_name(self, table: str) -> str:
+        """Name of the file that holds its rows of a table, without the ending."""
+        return self.name if table == self.tables[0] else f"{self.name}_{table}"
+
+
+@dataclass(frozen=True)
+class Output:
+    """The results of one part, in memory.
+
+    Attributes:
+      tables: rows of each of the part's tables.
+      files: for each further path, relative to the directory, a function that writes it in one step
+        (whole or not at all) to the path that it is given.
+      manifest: fields to set in the manifest.
+      pins: fields of the manifest that must never change: another value in a later session is an
+        error.
+    """
+
+    tables: Mapping[str, pd.DataFrame] = field(default_factory=dict)
+    files: Mapping[str, Callable[[Path], object]] = field(default_factory=dict)
+    manifest: Mapping[str, Any] = field(default_factory=dict)
+    pins: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Study:
+    """Base class of all studies. Constructors read and check; only `make` does work.
+
+    Attributes:
+      directory: where the study lives. The engine alone writes there, except for files that `make`
+        needs to carry on with an interrupted part.
+      unit: name of what `Part.weight` counts, for the progress bar.
+      adopts: patterns of files at the top of a directory without a manifest that the study takes
+        over, because earlier versions of it wrote no manifest.
+    """
+
+    directory: Path
+    unit: str = "parts"
+    adopts: tuple[str, ...] = ()
+
+    @property
+    def identity(self) -> Mapping[str, Any]:
+        """JSON values that make it the same study when it is resumed."""
+        raise NotImplementedError
+
+    def stages(self) -> Sequence[Sequence[Part]]:
+        """All parts. Those of one stage do not depend on each other, only on earlier stages."""
+        raise NotImplementedError
+
+    def make(self, part: Part) -> Output:
+        """Make one part, reading nothing but the configuration and earlier parts' files."""
+        raise NotImplementedError
+
+    def assembled(self, table: pd.DataFrame) -> pd.DataFrame:
+        """The first table, from its finished parts' rows in the order of the plan."""
+        return table
+
+    def table_path(self, table: str) -> Path:
+        """Path of a table that is put together from the parts."""
+        return self.directory / f"{table}.parquet"
+
+    def note(self, tables: Mapping[str, pd.DataFrame]) -> str:
+        """Text below the progress bar, from the tables so far."""
+        del tables
+        return ""
+
+    def session_fields(self) -> Mapping[str, Any]:
+        """Fields that a study adds to the manifest's entry of this session."""
+        return {}

@@ -1,0 +1,191 @@
+"""Levels of a scan's problems, and the problems of every cell."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+from jax.sharding import Mesh
+from jaxtyping import Int
+
+from experiments.engine.progress import console
+from experiments.llm.answering.decoding import check_prompts, kept_of
+from experiments.llm.answering.model import Model
+from experiments.llm.difficulty.buckets import Buckets, levels
+from experiments.llm.difficulty.measures import measure
+from experiments.llm.difficulty.selection import selected
+from experiments.llm.problems.data import Problems
+from experiments.llm.scan.data import ScanProblems
+from experiments.llm.scan.grid import Member
+from experiments.llm.text.loader import nested
+from experiments.llm.text.tokenizer import prompt_tokens
+from experiments.storage.results import read_parquet
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
+
+MEASURES = "measures.parquet"
+Measures = dict[str, pd.DataFrame]
+"""The scan's measure of its training and test problems: ``train`` and ``test``, a row a problem."""
+
+
+def measure_problems(
+    problems: ScanProblems,
+    model: Model | PreTrainedTokenizerFast,
+    *,
+    keep: Path | None = None,
+) -> Measures:
+    """Measure training and test problems.
+
+    Args:
+      problems: of the scan.
+      model: the base; its tokenizer is enough where the measure needs no answers.
+      keep: directory that keeps the base's answers as they end.
+    """
+    config = problems.config
+    with contextlib.ExitStack() as stack:
+        kept = None
+        if keep is not None and isinstance(model, Model) and config.measure == "pass_rate":
+            kept = stack.enter_context(kept_of(keep, model, config.sampled))
+        return {
+            part: measure(
+                model,
+                measured,
+                measures=(config.measure,),
+                grader=config.grader,
+                decoding=config.sampled,
+                kept=kept,
+                console=console,
+            )
+            for part, measured in (("train", problems.train), ("test", problems.test))
+        }
+
+
+def read_measures(directory: Path) -> Measures:
+    """The measures that a scan's directory keeps."""
+    kept = read_parquet(directory / MEASURES)
+    return {part: kept.loc[kept["part"] == part] for part in ("train", "test")}
+
+
+@dataclass(frozen=True)
+class Levels:
+    """Levels of a scan's problems.
+
+    Attributes:
+      problems: of the scan.
+      train, test_levels: difficulty of each training and each test problem.
+      tests: numbers of the test problems in use: the first of each level.
+      buckets: that measures were cut into; None where levels are stated.
+    """
+
+    problems: ScanProblems
+    train: Int[np.ndarray, " problems"]
+    test_levels: Int[np.ndarray, " tests"]
+    tests: Int[np.ndarray, " used"]
+    buckets: Buckets | None
+
+    @classmethod
+    def cut(cls, problems: ScanProblems, measures: Measures) -> Levels:
+        """Give every problem its level.
+
+        Raises:
+          ValueError: if there are too few problems for the buckets, or the test lacks a level that
+            the base has to know.
+        """
+        config, buckets = problems.config, None
+        if config.measure != "op":
+            values = measures["train"][config.measure]
+            buckets = Buckets.cut(config.measure, values, config.buckets, config.edges)
+        # A benchmark need not have problems of every level.
+        test = levels(measures["test"], buckets, least=0)
+        stated = np.unique(test)
+        if missing := sorted(set(config.base.levels) - set(stated.tolist())):
+            raise ValueError(
+                f"base.levels must be levels of the test, {stated.tolist()}, got {missing}"
+            )
+        most = config.test_examples or len(test)
+        tests = np.concatenate([np.flatnonzero(test == level)[:most] for level in stated])
+        return cls(problems, levels(measures["train"], buckets), test, tests, buckets)
+
+    def record(self) -> dict[str, Any]:
+        """Fields of the manifest: problems of each level, what was encoded, and the buckets."""
+        counts = {
+            part: dict(zip(map(str, values.tolist()), number.tolist(), strict=True))
+            for part, each in (("train", self.train), ("test", self.test_levels[self.tests]))
+            for values, number in [np.unique(each, return_counts=True)]
+        }
+        fields = {"levels": counts, "report": dataclasses.asdict(self.problems.encoded.report)}
+        if self.buckets is not None:
+            words = self.buckets.describe()
+            fields |= {"buckets": dataclasses.asdict(self.buckets), "buckets_in_words": words}
+        return fields
+
+    def check_members(self, mesh: Mesh | None) -> None:
+        """Check that every cell has enough problems, and that every prompt can be asked.
+
+        Raises:
+          ValueError: if a cell has too few, or a prompt leaves no room for an answer.
+        """
+        problems, config = self.problems, self.problems.config
+        asked: set[int] = set()
+        for member in config.members:
+            trained_on, fresh = self.rows(member)
+            asked.update(trained_on[: config.risk_examples].tolist(), fresh.tolist())
+        thinking = config.decoding.thinking
+        prompts = [
+            prompt_tokens(problems.tokenizer, problems.test.prompts[row], thinking=thinking)
+            for row in self.tests
+        ]
+        self._check_prompts(problems.test, prompts, mesh)
+        encoded = problems.encoded.take(sorted(asked))
+        parts = zip(encoded.tokens, encoded.prompt_lengths, strict=True)
+        prompts = [tokens[:length].tolist() for tokens, length in parts]
+        self._check_prompts(problems.train, prompts, mesh)
+
+    def _check_prompts(self, asked: Problems, prompts: list[list[int]], mesh: Mesh | None) -> None:
+        problems = self.problems
+        try:
+            check_prompts(problems.decoder, prompts, problems.config.decoding, mesh=mesh)
+        except ValueError as error:
+            raise ValueError(f"{asked.name}: {error}") from error
+
+    def rows(
+        self, member: Member
+    ) -> tuple[Int[np.ndarray, " trained_on"], Int[np.ndarray, " held_out"]]:
+        """Problems that a member trains on, and those held out from its cell.
+
+        Raises:
+          ValueError: if there are too few.
+        """
+        config, unit = self.problems.config, self.problems.config.data_unit
+        order, held_out = self._order(member), config.risk_examples
+        pool, fresh = order[: max(0, len(order) - held_out)], order[-held_out:]
+        lengths = self.problems.encoded.lengths
+        amounts = np.ones(len(pool), int) if unit == "examples" else lengths[pool]
+        if amounts.sum() < member.data_size:
+            raise ValueError(
+                f"level {member.difficulty} ({member.selection}) must have {member.data_size} "
+                f"{unit} to train on (data_sizes) and {held_out} problems to hold out "
+                f"(risk_examples), got {len(order)} problems in all, with {amounts.sum()} {unit} "
+                f"beside those held out"
+            )
+        affordable = int(np.searchsorted(amounts.cumsum(), member.data_size, side="right"))
+        return pool[: max(1, affordable)], fresh
+
+    def _order(self, member: Member) -> Int[np.ndarray, " cell"]:
+        """Problems of a cell in its order: trained on from the front, held out at the end."""
+        stated = np.unique(self.train).tolist()
+        chosen = selected(member.selection, member.difficulty, stated)
+        rows = np.flatnonzero(np.isin(self.train, chosen))
+        if not len(rows):
+            raise ValueError(
+                f"level {member.difficulty} ({member.selection}) has no training problems; levels "
+                f"are {stated}"
+            )
+        stream = f"{member.selection} {member.difficulty}"
+        return nested(rows, len(rows), seed=member.seed, stream=stream)

@@ -1,0 +1,373 @@
+"""A scan as a study: problems, base, gate, then one fine-tuning after the other.
+
+The directory is that of every study (see `experiments.storage.results`), so that every figure draws
+from it. A part is a member, or the base. Beside manifest, parts and table::
+
+    measures.parquet, decoded-*.jsonl      answers of the base that give problems their levels
+    data/       exported problems, where the scan makes its own
+    scratch/    new checkpoint, where the base is made from nothing
+    base/       fine-tuning of the base, where there is one
+    work/       the member under way, with its checkpoints
+    members/    fine-tuned checkpoints, on request
+    responses/  every member's answers to the test
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+import math
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Int
+
+from experiments.devices import num_cores
+from experiments.engine.progress import console
+from experiments.engine.run import run_study
+from experiments.engine.study import Output, Part, Study
+from experiments.igsm.export import export_igsm
+from experiments.llm.answering.evaluate import Evaluation, evaluate
+from experiments.llm.answering.model import Model
+from experiments.llm.difficulty.measures import OF_MODEL
+from experiments.llm.problems.data import Problems
+from experiments.llm.scan.data import ScanProblems, read_part
+from experiments.llm.scan.grid import Member, ScanConfig
+from experiments.llm.scan.levels import MEASURES, Levels, measure_problems, read_measures
+from experiments.llm.text.tokenizer import stop_tokens
+from experiments.llm.training.finetune import (
+    Trained,
+    TrainingConfig,
+    finetune,
+    load_base,
+    make_loader,
+    save_trained,
+    train,
+)
+from experiments.llm.training.meter import DivergedError
+from experiments.llm.training.scratch import new_checkpoint
+from experiments.storage import checkpoint
+from experiments.storage.results import UNTRAINED, tidy, write_parquet
+
+Row = dict[str, Any]
+TABLE = ("table",)
+
+
+def run_scan(
+    config: ScanConfig, out: Path, *, recipe: str = "custom", preset: str = "custom"
+) -> pd.DataFrame:
+    """Run a scan in `out`, or carry on with the one that is there.
+
+    Args:
+      config: the scan.
+      out: run directory; new, or holding the same scan.
+      recipe, preset: names kept in the manifest.
+
+    Returns:
+      The result table.
+
+    Raises:
+      FileNotFoundError, ImportError, ValueError: if data, checkpoint or configuration cannot be
+        used, before any training; ValueError too if the base does not know its own levels.
+      ResultsError: if the directory cannot be used.
+    """
+    config.check_sources()
+    return run_study(ScanStudy(config, Path(out), recipe=recipe, preset=preset))["table"]
+
+
+class ScanStudy(Study):
+    """Parts: problems and base, the base's evaluation, then one for each member."""
+
+    unit = "members"
+
+    def __init__(self, config: ScanConfig, directory: Path, *, recipe: str, preset: str):
+        self.config, self.directory = config, directory
+        self._names = {"recipe": recipe, "preset": preset}
+        self._members = {member.name: member for member in config.members}
+        self._makers = {
+            "export": self._export,
+            "scratch": self._make_scratch,
+            "problems": self._check_problems,
+            "train the base": self._train_base,
+            "levels": self._measure_levels,
+            "base": self._evaluate_base,
+        }
+
+    @property
+    def identity(self) -> Row:
+        """Recipe, preset, configuration, and the members."""
+        return {
+            "kind": "llm",
+            **self._names,
+            "config": dataclasses.asdict(self.config),
+            "chunks": [{"name": name} for name in self._members],
+        }
+
+    def stages(self) -> list[list[Part]]:
+        """Problems and base, one after the other, as far as the scan needs them; then members."""
+        config = self.config
+        before = [
+            (config.export is not None, Part("export", "exporting problems")),
+            (config.base.scratch is not None, Part("scratch", "", (), ("scratch",), weight=0)),
+            (True, Part("problems")),
+            (
+                config.base.training is not None,
+                Part("train the base", "The base", files=("base/model",), weight=0),
+            ),
+            (self._needs_model, Part("levels", files=(MEASURES,), weight=0)),
+            (True, Part("base", tables=TABLE, weight=0)),
+        ]
+        members = [Part(name, _words(member), TABLE) for name, member in self._members.items()]
+        return [*([part] for is_needed, part in before if is_needed), members]
+
+    def make(self, part: Part) -> Output:
+        """Make one of the parts before the members, or fine-tune and measure a member."""
+        if part.name in self._makers:
+            return self._makers[part.name]()
+        return Output({"table": tidy(self._member_rows(self._members[part.name]))})
+
+    # Problems.
+
+    @property
+    def _needs_model(self) -> bool:
+        """Whether levels depend on what the base answers."""
+        return self.config.measure in OF_MODEL
+
+    @functools.cached_property
+    def problems(self) -> ScanProblems:
+        """Problems, encoded and checked."""
+        return ScanProblems.read(self.config, self.directory, self._start)
+
+    @functools.cached_property
+    def levels(self) -> Levels:
+        """Levels of the problems; from the kept measures, where a model had to be asked."""
+        measures = (
+            read_measures(self.directory)
+            if self._needs_model
+            else measure_problems(self.problems, self.problems.tokenizer)
+        )
+        return Levels.cut(self.problems, measures)
+
+    @functools.cached_property
+    def mesh(self):
+        """Devices of the whole scan."""
+        return self.config.devices.mesh()
+
+    def _export(self) -> Output:
+        """Export problems, or carry on with an export that was interrupted."""
+        assert self.config.export is not None  # otherwise there is no such part
+        export_igsm(self.config.export, self.directory / "data", processes=num_cores(), on=console)
+        return Output()
+
+    def _check_problems(self) -> Output:
+        """Read, encode and check all problems before anything is trained."""
+        pins = {"data": self.problems.digests, "start": checkpoint.digest(self._start)}
+        if self._needs_model:
+            return Output(pins=pins)
+        self.levels.check_members(self.mesh)
+        return Output(pins=pins, manifest=self.levels.record())
+
+    def _measure_levels(self) -> Output:
+        """Ask the base for the measures that levels depend on; keep them."""
+        measures = measure_problems(self.problems, self._load_base(), keep=self.directory)
+        levels = Levels.cut(self.problems, measures)
+        levels.check_members(self.mesh)
+        tables = [table.assign(part=part) for part, table in measures.items()]
+        kept = pd.concat(tables, ignore_index=True)
+        write = functools.partial(write_parquet, table=kept)
+        return Output(files={MEASURES: write}, manifest=levels.record())
+
+    # The base.
+
+    @property
+    def _start(self) -> checkpoint.PathLike:
+        """The checkpoint that is given, or the new one."""
+        is_new = self.config.base.scratch is not None
+        return self.directory / "scratch" if is_new else self.config.checkpoint
+
+    @property
+    def base(self) -> Path:
+        """The checkpoint that members start from, fine-tuned where that is asked for."""
+        if self.config.base.training is None:
+            return checkpoint.folder(self._start)
+        return self.directory / "base" / "model"
+
+    def _load_base(self) -> Model:
+        return Model.load(self.base, mesh=self.mesh, dtype=self.config.training.dtype)
+
+    def _make_scratch(self) -> Output:
+        """Write a new checkpoint, with a tokenizer trained on the base's problems."""
+        assert self.config.base.scratch is not None  # otherwise there is no such part
+        problems = read_part(self.config, self.directory, "base")
+        write = functools.partial(new_checkpoint, self.config.base.scratch, problems)
+        return Output(files={"scratch": write})
+
+    def _train_base(self) -> Output:
+        """Fine-tune the base in a directory of its own, which resumes by itself."""
+        training, encoded = self.config.base.training, self.problems.base
+        assert training is not None  # otherwise there is no such part
+        assert encoded is not None
+        finetune(self._start, encoded, training, self.directory / "base", mesh=self.mesh)
+        return Output()
+
+    def _evaluate_base(self) -> Output:
+        """Rows of the untouched base, once for each seed.
+
+        Raises:
+          ValueError: if it gets too few of its own levels right.
+        """
+        rows, config = self._test_rows(self._load_base(), "base"), self.config.base
+        own = [row for row in rows if row["slice"] in config.levels]
+        if config.levels:
+            accuracy = 1 - float(np.mean([row["value"] for row in own])) if own else 0.0
+            words = f"{accuracy:.0%} of its own levels {list(config.levels)}"
+            if accuracy < config.least_accuracy:
+                raise ValueError(
+                    f"the base gets {words} right, less than base.least_accuracy = "
+                    f"{config.least_accuracy:.0%}: train it longer (base.training) or allow it"
+                )
+            console.print(f"The base gets {words} right.", highlight=False)
+        seeds = range(self.config.seeds)
+        repeated = [self._columns(seed) | UNTRAINED | row for seed in seeds for row in rows]
+        return Output({"table": tidy(repeated)})
+
+    # Members.
+
+    def _member_rows(self, member: Member) -> list[Row]:
+        """Fine-tune and measure one member; its rows of the table."""
+        config, work = self.config, self.directory / "work" / member.name
+        training = dataclasses.replace(
+            config.training, loss=member.loss, learning_rate=member.learning_rate, seed=member.seed
+        )
+        # Train it, or carry on with its checkpoints.
+        trained_on, fresh = self.levels.rows(member)
+        trained = self._train(training, trained_on, work)
+        columns = self._columns(member.seed) | {
+            "train_mixture": member.selection,
+            "loss": member.loss,
+            "difficulty": member.difficulty,
+            "data_size": member.data_size,
+            "compute": config.compute_name,
+            "learning_rate": member.learning_rate,
+            "status": "diverged" if trained is None else "ok",
+        }
+        if trained is None:
+            _remove(work)
+            return [columns | row for row in self._lost_rows()]
+        # Measure it, keep it where that is asked for, and drop its checkpoints.
+        tokenizer, mesh = self.problems.tokenizer, self.mesh
+        stop = stop_tokens(tokenizer, self.base)
+        model = Model(trained.decoder, trained.parameters, tokenizer, stop, mesh)
+        rows = self._measure(model, member, trained_on, fresh)
+        if len(trained.losses):
+            final = trained.losses[-max(1, len(trained.losses) // 10) :].mean()
+            rows.append(_metric("final_loss", final, len(trained_on)))
+        if config.save_members and not (path := self.directory / "members" / member.name).exists():
+            save_trained(trained, path, like=self.base)
+        _remove(work)
+        return [columns | row for row in rows]
+
+    def _train(
+        self, training: TrainingConfig, rows: Int[np.ndarray, " trained_on"], work: Path
+    ) -> Trained | None:
+        """A fine-tuned checkpoint; None if its loss was not finite."""
+        decoder, parameters = load_base(self.base, training, mesh=self.mesh)
+        loader = make_loader(self.problems.encoded.take(rows), training, mesh=self.mesh)
+        try:
+            return train(decoder, parameters, loader, training, mesh=self.mesh, directory=work)
+        except DivergedError as error:
+            console.print(f"[yellow]{error}[/yellow]", highlight=False)
+            return None
+
+    # Measurements.
+
+    def _measure(
+        self,
+        model: Model,
+        member: Member,
+        trained_on: Int[np.ndarray, " trained_on"],
+        fresh: Int[np.ndarray, " held_out"],
+    ) -> list[Row]:
+        """Risks and gaps of one member."""
+        seen = self.problems.train.take(trained_on[: self.config.risk_examples])
+        held_out = self.problems.train.take(fresh)
+        train_risk = _risk(self._ask(model, seen, "training"))
+        fresh_risk = _risk(self._ask(model, held_out, "held out"))
+        *slices, test = self._test_rows(model, member.name)
+        generalization, extrapolation = fresh_risk - train_risk, test["value"] - fresh_risk
+        return [
+            _metric("train_risk", train_risk, len(seen)),
+            _metric("in_distribution_risk", fresh_risk, len(held_out)),
+            test,
+            _metric("generalization_gap", generalization, len(held_out)),
+            _metric("extrapolation_gap", extrapolation, test["num_examples"]),
+            *slices,
+        ]
+
+    def _test_rows(self, model: Model, name: str) -> list[Row]:
+        """Risk on the test by slice, and in all; the responses are kept."""
+        tests = self.levels.tests
+        problems = self.problems.test.take(tests)
+        evaluation = self._ask(model, problems, "test", self.levels.test_levels[tests])
+        write_parquet(self.directory / "responses" / f"{name}.parquet", evaluation.responses)
+        rows = [
+            _metric("risk", 1 - row["pass_at_1"], row["num_examples"], int(row["slice"]))
+            for row in evaluation.table.to_dict("records")
+        ]
+        return [*rows, _metric("test_risk", _risk(evaluation), len(problems))]
+
+    def _ask(self, model: Model, problems: Problems, name: str, slices=None) -> Evaluation:
+        with console.status(f"Asking {len(problems)} problems: {name} …"):
+            return evaluate(
+                model,
+                problems,
+                decoding=self.config.decoding,
+                grader=self.config.grader,
+                slices=slices,
+            )
+
+    def _columns(self, seed: int) -> Row:
+        config = self.config
+        return {
+            "task": "igsm" if config.export else self.problems.train.name,
+            "base": "scratch" if config.base.scratch else config.checkpoint,
+            "base_seed": 0,
+            "seed": seed,
+            "data_unit": config.data_unit,
+        }
+
+    def _lost_rows(self) -> list[Row]:
+        """Rows of a member that diverged, without values."""
+        levels = np.unique(self.levels.test_levels[self.levels.tests]).tolist()
+        names = ("train_risk", "in_distribution_risk", "test_risk", "generalization_gap")
+        return [
+            *(_metric(name, math.nan, 0) for name in (*names, "extrapolation_gap")),
+            *(_metric("risk", math.nan, 0, level) for level in levels),
+        ]
+
+
+def _words(member: Member) -> str:
+    return (
+        f"{member.selection} d = {member.difficulty}, n = {member.data_size}, "
+        f"{member.loss.upper()}, seed {member.seed}"
+    )
+
+
+def _remove(work: Path) -> None:
+    """Remove the folder of a member under way, and the folder around it once it is empty."""
+    shutil.rmtree(work, ignore_errors=True)
+    with contextlib.suppress(OSError):
+        work.parent.rmdir()
+
+
+def _metric(name: str, value: float, num_examples: int, level: int | None = None) -> Row:
+    return {"slice": level, "metric": name, "value": float(value), "num_examples": num_examples}
+
+
+def _risk(evaluation: Evaluation) -> float:
+    """Share of wrong responses, all problems alike."""
+    return float(1 - evaluation.responses["correct"].to_numpy(float).mean())

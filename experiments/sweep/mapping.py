@@ -1,0 +1,136 @@
+"""Map a function of one member over many: sharded over the devices, then mapped on each.
+
+On a CPU `jax.lax.map` runs the members of a device one after the other, so that results do not
+depend on the number of devices. Elsewhere `jax.vmap` runs them together.
+
+All chunks of a group have one shape, so that they share a compiled program. The places that a
+smaller chunk leaves empty hold copies of its first member. `jax.lax.map` skips them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+from jaxtyping import Array, Bool, Int
+
+from experiments.sweep.grid import Mapping
+
+MEMBERS = PartitionSpec("members")
+
+
+class Stacked(NamedTuple):
+    """Trees of several members, stacked along a leading axis of places.
+
+    Attributes:
+      tree: each leaf [places, …], on the devices.
+      is_used: false at places that hold a copy [places].
+    """
+
+    tree: Any
+    is_used: Bool[Array, " places"] | Bool[np.ndarray, " places"]
+
+
+class MemberMap:
+    """Stacks members over the devices, maps functions over them, and takes results apart again."""
+
+    def __init__(self, mapping: Mapping, *, devices: Sequence[Any] | None = None):
+        """Make the mesh.
+
+        Args:
+          mapping: how members run inside a device; ``auto`` chooses by the platform.
+          devices: default all of this process.
+        """
+        devices = devices or jax.local_devices()
+        self.mesh = jax.make_mesh(
+            (len(devices),), ("members",), axis_types=(AxisType.Auto,), devices=devices
+        )
+        if mapping == "auto":
+            mapping = "map" if devices[0].platform == "cpu" else "vmap"
+        self.mapping = mapping
+
+    def _places(self, count: int, places: int) -> Int[np.ndarray, " members"]:
+        """Place of each member: devices take turns, so that all have equally much to do."""
+        members = np.arange(count)
+        return members % self.mesh.size * (places // self.mesh.size) + members // self.mesh.size
+
+    def stack(self, trees: list[Any], *, places: int = 0) -> Stacked:
+        """Stack the trees of members.
+
+        Args:
+          trees: one for each member.
+          places: at least so many; rounded up to a multiple of the devices.
+        """
+        places = math.ceil(max(places, len(trees)) / self.mesh.size) * self.mesh.size
+        own = self._places(len(trees), places)
+        filled = [trees[0]] * places
+        for place, tree in zip(own, trees, strict=True):
+            filled[place] = tree
+        # Stacked on the host: stacking on the device would compile a program for each shape.
+        stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *jax.device_get(filled))
+        is_used = np.isin(np.arange(places), own)
+        return jax.device_put(Stacked(stacked, is_used), NamedSharding(self.mesh, MEMBERS))
+
+    def unstack(self, stacked: Any, count: int) -> list[Any]:
+        """Take the trees of the first `count` members apart, on the host."""
+        host = jax.device_get(stacked)
+        places = len(jax.tree.leaves(host)[0])
+        return [
+            jax.tree.map(lambda leaf, place=place: leaf[place], host)
+            for place in self._places(count, places)
+        ]
+
+    def map(self, function: Callable[..., Any], trees: list[Any], *, at_once: int) -> list[Any]:
+        """Map a function over the trees of members, in equal chunks of at most `at_once`."""
+        chunks = math.ceil(len(trees) / at_once)
+        size = math.ceil(len(trees) / chunks)
+        program = jax.jit(self.over(function))
+        results = []
+        for start in range(0, len(trees), size):
+            chunk = trees[start : start + size]
+            results += self.unstack(program(self.stack(chunk, places=size)), len(chunk))
+        return results
+
+    def over(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """`function` of one member's tree (and arguments that members share), over stacked members.
+
+        Returns:
+          A function of `Stacked`, whose results have the leading axis of places. Every device holds
+          the shared arguments whole.
+        """
+
+        def on_a_device(stacked: Stacked, *shared):
+            def member(tree):
+                return function(tree, *shared)
+
+            if self.mapping == "vmap":
+                return jax.vmap(member)(stacked.tree)
+            traced_once = jax.jit(member)
+
+            def used_alone(place):
+                tree, is_used = place
+                shapes = jax.eval_shape(traced_once, tree)
+                return jax.lax.cond(
+                    is_used,
+                    traced_once,
+                    lambda _: jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes),
+                    tree,
+                )
+
+            return jax.lax.map(used_alone, tuple(stacked))
+
+        def over_devices(stacked: Stacked, *shared):
+            return jax.shard_map(
+                on_a_device,
+                mesh=self.mesh,
+                in_specs=(MEMBERS, *(PartitionSpec() for _ in shared)),
+                out_specs=MEMBERS,
+                check_vma=False,
+            )(stacked, *shared)
+
+        return over_devices

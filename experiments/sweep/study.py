@@ -1,0 +1,227 @@
+"""A sweep as a study: its bases, then chunks of fine-tuned members.
+
+The directory holds, beside manifest, parts and table (see `experiments.storage.results`)::
+
+    bases/          pre-trained bases as Hugging Face folders
+    members/        fine-tuned members, on request
+    predictions/    which examples each member got right, on request
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from experiments.engine.run import run_study
+from experiments.engine.study import Output, Part, Study
+from experiments.storage import checkpoint
+from experiments.storage.results import write_atomically
+from experiments.sweep.grid import Member, SweepConfig
+from experiments.sweep.plan import Chunk, plan
+from experiments.sweep.programs import Outcome, Sweep
+from experiments.sweep.rows import base_rows, chunk_rows
+from experiments.sweep.tune import tune
+from synth.decoder import Parameters
+from synth.task import Task
+
+TABLE = ("table",)
+
+
+def run_sweep(
+    config: SweepConfig,
+    out: Path,
+    *,
+    recipe: str = "custom",
+    preset: str = "custom",
+    task: Task | None = None,
+    max_chunks: int | None = None,
+) -> pd.DataFrame:
+    """Run a sweep in `out`, or carry on with the one that is there.
+
+    Args:
+      config: the sweep.
+      out: run directory; new, or holding the same sweep.
+      recipe, preset: names kept in the manifest.
+      task: a task object to use instead of ``config.task``.
+      max_chunks: stop after this many chunks (the rest is left to a later call).
+
+    Returns:
+      The result table, of the finished chunks.
+
+    Raises:
+      ResultsError: if the directory cannot be used (see `experiments.storage.results.open_run`).
+      ValueError: if the configuration does not fit the task, or a base fails its gate.
+    """
+    study = SweepStudy(Sweep(config, task=task), Path(out), recipe=recipe, preset=preset)
+    return run_study(study, max_parts=max_chunks)["table"]
+
+
+class SweepStudy(Study):
+    """Parts: the bases' training, their evaluation, then one for each chunk."""
+
+    unit = "members"
+
+    def __init__(self, sweep: Sweep, directory: Path, *, recipe: str, preset: str):
+        self.sweep, self.directory = sweep, directory
+        self._names = {"recipe": recipe, "preset": preset}
+        self._chunks = {chunk.name: chunk for chunk in plan(sweep.draws)}
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """Recipe, preset, configuration, and the members of every chunk."""
+        return {
+            **self._names,
+            "config": dataclasses.asdict(self.sweep.config),
+            "decoder": dataclasses.asdict(self.sweep.decoder),
+            "chunks": [
+                {
+                    "name": chunk.name,
+                    "group": dataclasses.asdict(chunk.group),
+                    "members": [member.name for member in chunk.members],
+                }
+                for chunk in self._chunks.values()
+            ],
+        }
+
+    def stages(self) -> list[list[Part]]:
+        """Train the bases; evaluate them; fine-tune and measure the members."""
+        number = self.sweep.config.base_seeds
+        return [
+            [Part("pretrain", f"training {number} base(s)", files=tuple(self._bases), weight=0)],
+            [Part("bases", "evaluating the bases", TABLE, weight=0)],
+            [
+                Part(chunk.name, _title(chunk), TABLE, weight=len(chunk.members))
+                for chunk in self._chunks.values()
+            ],
+        ]
+
+    def make(self, part: Part) -> Output:
+        """Train the missing bases, evaluate all, or run a chunk."""
+        sweep = self.sweep
+        if part.name == "pretrain":
+            return self._pretrained()
+        if part.name == "bases":
+            rows = base_rows(sweep, sweep.evaluate_bases(self.bases))
+            sizes = {"log10_num_problems": self._log10_num_problems()}
+            return Output({"table": rows}, manifest=sizes)
+        chunk = self._chunks[part.name]
+        outcomes = sweep.finetune_chunk(chunk, self.bases)
+        files = {
+            path: write
+            for member, outcome in zip(chunk.members, outcomes, strict=True)
+            for path, write in self._kept(member, outcome).items()
+        }
+        return Output({"table": chunk_rows(sweep, chunk, outcomes)}, files)
+
+    def assembled(self, table: pd.DataFrame) -> pd.DataFrame:
+        """The table with the learning rates that lost marked as such."""
+        return tune(table)
+
+    def session_fields(self) -> dict[str, int]:
+        """Traces of fine-tuning programs, and groups that were traced: equal unless shapes vary."""
+        traces = self.sweep.traces
+        return {"traces": sum(traces.values()), "groups_traced": len(traces)}
+
+    def note(self, tables: Mapping[str, pd.DataFrame]) -> str:
+        """One line per loss and mixture: the best difficulty for each data size so far."""
+        return best_so_far(tables["table"]) if "table" in tables else ""
+
+    # Bases.
+
+    @property
+    def _bases(self) -> dict[str, int]:
+        """Path of each base, and its base seed."""
+        return {f"bases/base-{seed}": seed for seed in range(self.sweep.config.base_seeds)}
+
+    @functools.cached_property
+    def bases(self) -> list[Parameters]:
+        """The bases, as they were saved."""
+        return [checkpoint.load(self.directory / path)[1] for path in self._bases]
+
+    def _pretrained(self) -> Output:
+        """Train the bases that are not in the directory yet."""
+        missing = {
+            path: seed for path, seed in self._bases.items() if not (self.directory / path).exists()
+        }
+        trained = self.sweep.pretrain_bases([*missing.values()])
+        return Output(
+            files={
+                path: self._saver(parameters)
+                for path, parameters in zip(missing, trained, strict=True)
+            }
+        )
+
+    def _log10_num_problems(self) -> dict[str, float | None]:
+        """Decimal logarithm of the number of distinct problems by level; None if not known."""
+        task, levels = self.sweep.task, self.sweep.config.test_levels
+        sizes = {str(level): task.log_num_problems(level) for level in levels}
+        return {
+            level: None if size is None else round(size / math.log(10), 2)
+            for level, size in sizes.items()
+        }
+
+    # Members.
+
+    def _saver(self, parameters: Parameters) -> Callable[[Path], None]:
+        """A function that saves parameters, unless they were saved before a kill."""
+
+        def save(path: Path) -> None:
+            if not path.exists():
+                checkpoint.save(path, self.sweep.decoder, parameters)
+
+        return save
+
+    def _kept(self, member: Member, outcome: Outcome) -> dict[str, Callable[[Path], None]]:
+        """Files of a member that the configuration asks for: parameters and predictions."""
+        files: dict[str, Callable[[Path], None]] = {}
+        if outcome.parameters is not None:
+            files[f"members/{member.name}"] = self._saver(outcome.parameters)
+        if self.sweep.config.save_predictions:
+            slices = self.sweep.draws.by_slice(outcome.test)
+            levels = self.sweep.config.test_levels
+            arrays = {f"test_{level}": part for level, part in zip(levels, slices, strict=True)}
+            arrays |= {"train": outcome.train, "in_distribution": outcome.in_distribution}
+            files[f"predictions/{member.name}.npz"] = functools.partial(_write_arrays, arrays)
+        return files
+
+
+def _title(chunk: Chunk) -> str:
+    """Words for a chunk: how many members, at which difficulties and sizes."""
+
+    def spread(values: set[int]) -> str:
+        return f"{min(values)}" + (f" to {max(values)}" if len(values) > 1 else "")
+
+    difficulties = spread({member.difficulty for member in chunk.members})
+    sizes = spread({member.data_size for member in chunk.members})
+    return (
+        f"{len(chunk.members)} members of d = {difficulties}, n = {sizes}, "
+        f"{chunk.group.loss.upper()}, {chunk.group.steps} steps"
+    )
+
+
+def _write_arrays(arrays: dict[str, np.ndarray], path: Path) -> None:
+    def write(temporary: Path) -> None:
+        with open(temporary, "wb") as file:
+            np.savez_compressed(file, **arrays)  # pyright: ignore[reportArgumentType]
+
+    write_atomically(path, write)
+
+
+def best_so_far(table: pd.DataFrame) -> str:
+    """One line per study: the best difficulty for each data size among finished members."""
+    chosen = (table["metric"] == "test_risk") & (table["status"] == "ok")
+    risks = table.loc[chosen & (table["train_mixture"] != "none")]
+    cells = risks.groupby(["train_mixture", "loss", "data_size", "difficulty"])["value"].mean()
+    lines = []
+    for study, rows in cells.groupby(level=["train_mixture", "loss"]):
+        best = rows.groupby(level="data_size").idxmin()
+        levels = ", ".join(f"n={size}: {cell[-1]}" for size, cell in best.items())
+        lines.append(f"best difficulty so far ({', '.join(map(str, study))})  {levels}")
+    return "\n".join(lines)
