@@ -37,7 +37,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -48,6 +48,12 @@ from jaxtyping import Bool, Float
 from rich.console import Console
 
 from experiments.certify.blocks import BLOCKS, adapters, within
+from experiments.certify.config import (
+    CHECKPOINT_BLOCKS,
+    CHECKPOINT_POINTS,
+    DEFAULT_CHECKPOINT,
+    CheckpointConfig,
+)
 from experiments.certify.exact_match import example_loss
 from experiments.certify.rows import certify_gaussian, halved, on_the_test, path_to
 from experiments.certify.untouched import Level, arrange, check_rows
@@ -55,14 +61,13 @@ from experiments.llm.text.encoding import Encoded
 from experiments.storage import checkpoint, provenance
 from experiments.storage.results import Run, open_run, write_atomically
 from experiments.sweep.run import PACKAGES
-from synth.decoder import DecoderConfig, Dtype, Execution, Kernel, Lora, Parameters
+from synth.config import DecoderConfig, Execution, Lora
+from synth.decoder import Parameters
 from theory.certificate import BOUND, Certificate, Ledger
 from theory.certificate import certify as make_certificate
 from theory.divergence import log_xi
-from theory.posterior import Block, PosteriorConfig, fit_posterior, gibbs_errors
+from theory.posterior import Block, fit_posterior, gibbs_errors
 
-POINTS = ("checkpoint", "held-out")
-TRAINED = ("gains", "lora", "subspace")
 PATH_STEPS, PATH_DRAWS = 9, 1024
 """Places on the way from prior to posterior at which KL and risk are recorded, and draws behind
 each risk."""
@@ -70,87 +75,14 @@ each risk."""
 FRESH_DRAWS = 4
 """Draws of the weights that each fresh problem meets."""
 
-POSTERIOR = PosteriorConfig(draws=8, learning_rate=1.5)
-"""The simulator's for ``lora``."""
-
 console = Console()
-
-
-@dataclass(frozen=True)
-class CertifyConfig:
-    """What to certify, at which confidence.
-
-    Attributes:
-      delta: probability that any of all certificates of the run fails.
-      methods: which predictors, see the module's docstring.
-      data_sizes: numbers of problems n; a smaller sample is the beginning of a larger one.
-      prior_scales: scales of the prior's coordinates; each is tried, and the best bound reported
-        and charged for their number.
-      posterior: how a posterior is trained.
-      rank, kernels: of the adapters, for ``lora`` and ``subspace``.
-      subspace_size: coordinates of ``subspace``.
-      num_draws: Monte Carlo draws (weights and problem) behind a Gibbs risk.
-      num_fresh: problems of each difficulty, beyond the sample, on which risks are measured, at
-        most.
-      seed: of the order of the problems, and of all draws.
-      dtype: of weights and activations; what a posterior moves is in float32.
-      chunk_tokens: tokens of a sequence whose logits are held at once.
-      draws_at_once: sequences in a forward pass.
-
-    Raises:
-      ValueError: if a field is out of range.
-    """
-
-    delta: float = 0.05
-    methods: tuple[str, ...] = ("checkpoint", "held-out", "lora", "subspace")
-    data_sizes: tuple[int, ...] = (256, 1024)
-    prior_scales: tuple[float, ...] = (0.02, 0.1, 0.5)
-    posterior: PosteriorConfig = POSTERIOR
-    rank: int = 1
-    kernels: tuple[Kernel, ...] = get_args(Kernel)
-    subspace_size: int = 200
-    num_draws: int = 12_288
-    num_fresh: int = 256
-    seed: int = 0
-    dtype: Dtype = "float32"
-    chunk_tokens: int = 64
-    draws_at_once: int = 16
-
-    def __post_init__(self) -> None:
-        for name in ("methods", "data_sizes", "prior_scales"):
-            values = getattr(self, name)
-            if not values or len(set(values)) < len(values):
-                raise ValueError(f"{name} must be distinct, at least one, got {values}")
-        if set(self.methods) - {*POINTS, *TRAINED}:
-            raise ValueError(f"methods must be some of {POINTS + TRAINED}, got {self.methods}")
-        if not 0 < self.delta < 1:
-            raise ValueError(f"delta must lie in (0, 1), got {self.delta}")
-        if min(self.data_sizes) < 1:
-            raise ValueError(f"data_sizes must be at least 1, got {self.data_sizes}")
-        if not min(self.prior_scales) > 0:
-            raise ValueError(f"prior_scales must be positive, got {self.prior_scales}")
-        for name in ("subspace_size", "num_fresh", "chunk_tokens", "draws_at_once"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        if self.num_draws < max(self.data_sizes):
-            raise ValueError(
-                f"num_draws must be at least the largest data size, so that every problem is "
-                f"drawn; got {self.num_draws}"
-            )
-        if self.seed < 0:
-            raise ValueError(f"seed must be at least 0, got {self.seed}")
-        Execution(self.dtype)
-        Lora(self.rank, self.rank, self.kernels)
-
-
-DEFAULT = CertifyConfig()
 
 
 def certify_checkpoint(
     path_or_id: checkpoint.PathLike,
     samples: Mapping[int, Encoded],
     out: Path,
-    config: CertifyConfig = DEFAULT,
+    config: CheckpointConfig = DEFAULT_CHECKPOINT,
     *,
     rows_trained_on: Iterable[int],
     task: str = "problems",
@@ -252,14 +184,14 @@ class _Certification:
     decoder: DecoderConfig
     parameters: Parameters
 
-    def __init__(self, config: CertifyConfig, levels: dict[int, Level], task: str, base: str):
+    def __init__(self, config: CheckpointConfig, levels: dict[int, Level], task: str, base: str):
         self.config, self.levels, self.task, self.base = config, levels, task, base
         self.cells = [(level, size) for level in levels for size in config.data_sizes]
-        self.parts = [_Part("points")] if set(config.methods) & set(POINTS) else []
+        self.parts = [_Part("points")] if set(config.methods) & set(CHECKPOINT_POINTS) else []
         self.parts += [
             _Part(f"{method}_{level}_{size}", method, level, size)
             for method in config.methods
-            if method in TRAINED
+            if method in CHECKPOINT_BLOCKS
             for level, size in self.cells
         ]
         self.ledger = Ledger(config.delta, num_cells=len(config.methods) * len(self.cells))
@@ -330,7 +262,7 @@ class _Certification:
         shares = {entry.name: entry.each for entry in ledger.entries}
         penalty = jnp.float32(float(log_xi(size)) - np.log(shares[BOUND]))
         key = jax.random.key(config.seed)
-        for number in (TRAINED.index(part.method), level, size):
+        for number in (CHECKPOINT_BLOCKS.index(part.method), level, size):
             key = jax.random.fold_in(key, number)
         sample, number = self.levels[level].sample, jnp.int32(size)
         tried = []

@@ -38,6 +38,12 @@ from jaxtyping import Array, Bool, Float, PRNGKeyArray
 from rich.console import Console
 
 from experiments.certify.blocks import BLOCKS
+from experiments.certify.config import (
+    DEFAULT_CERTIFICATES,
+    POINT_METHODS,
+    TRAINED,
+    MembersConfig,
+)
 from experiments.certify.rows import certify_gaussian, halved, on_the_test, path_to
 from experiments.storage import checkpoint, provenance
 from experiments.storage.results import (
@@ -48,10 +54,11 @@ from experiments.storage.results import (
     read_table,
     write_atomically,
 )
-from experiments.sweep.grid import Member, MixtureKind, SweepConfig, sweep_config
+from experiments.sweep.grid import Member, sweep_config
 from experiments.sweep.programs import Sweep, unstack
 from experiments.sweep.run import PACKAGES
-from synth.decoder import DecoderConfig, Parameters, draw_positions
+from synth.config import DecoderConfig
+from synth.decoder import Parameters, draw_positions
 from synth.finetune import TrainingData, finetune, token_losses
 from synth.gaps import correct_examples, is_correct
 from theory import shift
@@ -59,136 +66,13 @@ from theory.bounds.gibbs_weights import gibbs_posterior
 from theory.certificate import BOUND, Certificate, Ledger
 from theory.certificate import certify as make_certificate
 from theory.divergence import log_xi
-from theory.posterior import PosteriorConfig, fit_posterior, gibbs_errors
-
-DEVELOPMENT_SEED = 7919
-"""Master seed at which `TRAINED` was tuned; what is certified must not have been looked at."""
+from theory.posterior import fit_posterior, gibbs_errors
 
 PATH_STEPS, PATH_DRAWS = 9, 1024
 """Steps from prior to posterior at which KL and risk are recorded, and draws behind each risk (of a
 larger sample, the first examples)."""
 
-POINT_METHODS = ("base", "test-set", "held-out", "candidates")
 console = Console()
-
-
-@dataclass(frozen=True)
-class Trained:
-    """How the posterior over a block is trained; tuned at `DEVELOPMENT_SEED`."""
-
-    prior_scale: float
-    posterior: PosteriorConfig
-
-
-TRAINED = {
-    "gains": Trained(0.1, PosteriorConfig()),
-    "lora": Trained(0.05, PosteriorConfig(draws=8, learning_rate=1.5)),
-    "gains-biases": Trained(0.1, PosteriorConfig()),
-    "subspace": Trained(0.1, PosteriorConfig(draws=4, learning_rate=1.0)),
-    "full": Trained(0.005, PosteriorConfig(draws=2, learning_rate=1.0)),
-}
-
-
-@dataclass(frozen=True)
-class CertifyConfig:
-    """What to certify, at which confidence.
-
-    Attributes:
-      delta: probability that any of all certificates of the run fails.
-      methods: which predictors, see the module's docstring.
-      mixture: training mixture of the cells; one of the sweep's.
-      difficulties, data_sizes: cells; default all of the sweep.
-      trained_difficulties: cells for which posteriors are trained; default all of the above.
-      base_seeds, seeds: members of each cell.
-      num_candidates: fine-tunings for ``candidates``, at least 2.
-      num_draws: Monte Carlo draws (weights and example) behind a Gibbs risk.
-
-    Raises:
-      ValueError: if a field is out of range.
-    """
-
-    delta: float = 0.05
-    methods: tuple[str, ...] = (*POINT_METHODS, "gains", "lora")
-    mixture: MixtureKind = "range"
-    difficulties: tuple[int, ...] | None = None
-    data_sizes: tuple[int, ...] | None = None
-    trained_difficulties: tuple[int, ...] | None = None
-    base_seeds: tuple[int, ...] = (0,)
-    seeds: tuple[int, ...] = (0,)
-    num_candidates: int = 3
-    num_draws: int = 12_288
-
-    def __post_init__(self) -> None:
-        known = (*POINT_METHODS, *TRAINED)
-        if not self.methods or set(self.methods) - set(known):
-            raise ValueError(f"methods must be some of {known}, got {self.methods}")
-        if not 0 < self.delta < 1:
-            raise ValueError(f"delta must lie in (0, 1), got {self.delta}")
-        if self.num_candidates < 2:
-            raise ValueError(f"num_candidates must be at least 2, got {self.num_candidates}")
-        if self.num_draws < 1:
-            raise ValueError(f"num_draws must be at least 1, got {self.num_draws}")
-
-    def fitted(self, sweep: SweepConfig) -> CertifyConfig:
-        """With defaults filled in from a sweep.
-
-        Raises:
-          ValueError: if a cell or seed is not one of the sweep's, or cannot be certified.
-        """
-        difficulties = self.difficulties or sweep.difficulties
-        filled = dataclasses.replace(
-            self,
-            difficulties=difficulties,
-            data_sizes=self.data_sizes or sweep.data_sizes,
-            trained_difficulties=difficulties
-            if self.trained_difficulties is None
-            else self.trained_difficulties,
-        )
-        accepted: dict[str, Any] = {
-            "difficulties": sweep.difficulties,
-            "trained_difficulties": difficulties,
-            "data_sizes": sweep.data_sizes,
-            "base_seeds": range(sweep.base_seeds),
-            "seeds": range(sweep.seeds),
-        }
-        for name, values in accepted.items():
-            asked = getattr(filled, name)
-            if wrong := sorted(set(asked) - set(values)):
-                raise ValueError(f"{name} must be some of {list(values)}, got {wrong}")
-            if len(set(asked)) < len(asked):
-                raise ValueError(f"{name} must be distinct, got {asked}")
-        if self.mixture not in sweep.mixtures:
-            raise ValueError(f"mixture must be one of {sweep.mixtures}, got {self.mixture!r}")
-        if sweep.data_unit != "examples":
-            raise ValueError(
-                "data_unit of the sweep must be 'examples': a token budget makes the number of "
-                f"examples depend on them, got {sweep.data_unit!r}"
-            )
-        if sweep.compute_unit == "epochs":
-            raise ValueError(
-                "compute_unit of the sweep must be 'steps' or 'tokens': members that are certified "
-                "together take equally many steps, got 'epochs'"
-            )
-        if len(sweep.learning_rates) > 1:
-            raise ValueError(
-                "learning_rates of the sweep must be one: which is best was seen on members that "
-                f"had trained on all of S, got {sweep.learning_rates}"
-            )
-        if min(filled.data_sizes or ()) < 2:
-            raise ValueError(
-                f"data_sizes must be at least 2, to be halved; got {filled.data_sizes}"
-            )
-        if self.num_draws < max(filled.data_sizes or ()):
-            raise ValueError(
-                f"num_draws must be at least the largest data size, so that every example is "
-                f"drawn; got {self.num_draws}"
-            )
-        if sweep.master_seed == DEVELOPMENT_SEED:
-            raise ValueError(
-                f"master_seed {DEVELOPMENT_SEED} is the one that settings were tuned at; certify "
-                f"another"
-            )
-        return filled
 
 
 @dataclass(frozen=True)
@@ -200,10 +84,7 @@ class Unit:
     members: tuple[Member, ...]
 
 
-DEFAULT_CERTIFICATES = CertifyConfig()
-
-
-def certify(directory: Path, config: CertifyConfig = DEFAULT_CERTIFICATES) -> pd.DataFrame:
+def certify(directory: Path, config: MembersConfig = DEFAULT_CERTIFICATES) -> pd.DataFrame:
     """Certify cells of the sweep in `directory`; write ``certificates.parquet`` beside its table.
 
     Finished units are kept in ``certificates/`` and not made again.
@@ -277,7 +158,7 @@ class _Certification:
     def __init__(
         self,
         sweep: Sweep,
-        config: CertifyConfig,
+        config: MembersConfig,
         table: pd.DataFrame,
         bases: dict[int, Parameters],
     ):

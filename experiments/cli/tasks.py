@@ -9,7 +9,8 @@ import jax
 import numpy as np
 import tyro
 
-from experiments.igsm.export import DEFAULT_EXPORT, ExportConfig, export_igsm
+from experiments.igsm.config import DEFAULT_EXPORT, ExportConfig
+from experiments.igsm.export import export_igsm
 from experiments.pages.gallery import write_gallery
 from experiments.sweep.run import console
 from synth.task import Mixture, pool

@@ -27,8 +27,9 @@ from jaxtyping import Array, Bool
 from experiments.storage.results import tidy
 from experiments.sweep.draws import Draws
 from experiments.sweep.grid import Member, SweepConfig
+from synth.config import FinetuneConfig, Loss
 from synth.decoder import Parameters
-from synth.finetune import FinetuneConfig, Loss, TrainingData, finetune, pretrain
+from synth.finetune import TrainingData, finetune, pretrain
 from synth.gaps import correct_examples, mean_risk, measure_gaps, risk
 from synth.task import ArrayTask, Mixture, Task, pool
 from synth.tasks import make_task
@@ -117,7 +118,7 @@ class Sweep:
             examples = config.compute * member.data_size / self._mean_tokens(member)
         else:
             examples = config.compute * member.data_size
-        return max(1, math.ceil(examples / config.batch_size))
+        return max(1, math.ceil(examples / config.optimiser.batch_size))
 
     def _mean_tokens(self, member: Member) -> float:
         return self.draws.mean_tokens(self.draws.mixture(member))
@@ -177,9 +178,8 @@ class Sweep:
         mixture = Mixture.up_to(pretraining.hardest)
         config = FinetuneConfig(
             steps=pretraining.steps,
-            batch_size=pretraining.batch_size,
             learning_rate=pretraining.learning_rate,
-            weight_decay=pretraining.weight_decay,
+            optimiser=pretraining.optimiser,
         )
         root = self.draws.key("bases")
         keys = [jax.random.key_data(jax.random.fold_in(root, seed)) for seed in base_seeds]
@@ -207,7 +207,7 @@ class Sweep:
             return fresh, ()
         # Text is drawn on the host: a large pool stands in for fresh draws. Its key follows those
         # of all bases, whichever of them are trained now.
-        rows = min(pretraining.text_examples, pretraining.steps * pretraining.batch_size)
+        rows = min(pretraining.text_examples, pretraining.steps * pretraining.optimiser.batch_size)
         key_pool = jax.random.fold_in(self.draws.key("bases"), self.config.base_seeds)
         drawn = pool(task, key_pool, mixture, rows)
 
@@ -325,13 +325,9 @@ class Sweep:
         config = self.config
         return FinetuneConfig(
             steps=group.steps,
-            batch_size=config.batch_size,
             learning_rate=learning_rate,
-            schedule=config.schedule,
-            warmup=config.warmup,
-            weight_decay=config.weight_decay,
-            clip=config.clip,
             loss=group.loss,
+            optimiser=config.optimiser,
         )
 
     def _program(self, group: Group):

@@ -17,7 +17,7 @@ from jax.sharding import Mesh
 from jaxtyping import Int
 from rich.console import Console
 
-from experiments.igsm.export import Stream
+from experiments.igsm.config import Stream
 from experiments.llm.answering.decoding import check_prompts, kept_of
 from experiments.llm.answering.model import Model
 from experiments.llm.difficulty.buckets import Buckets, levels

@@ -35,10 +35,10 @@ from experiments.llm.answering.model import Model
 from experiments.llm.problems.data import Problems
 from experiments.llm.scan.data import ScanData, read_part
 from experiments.llm.scan.grid import Member, ScanConfig
+from experiments.llm.training.config import TrainingConfig
 from experiments.llm.training.finetune import (
     PACKAGES,
     Trained,
-    TrainingConfig,
     finetune,
     load_base,
     make_loader,

@@ -23,31 +23,32 @@ import scipy.stats
 
 from experiments import devices
 from experiments.certify import members as module
-from experiments.certify.members import (
+from experiments.certify.config import (
     DEFAULT_CERTIFICATES,
     DEVELOPMENT_SEED,
     POINT_METHODS,
     TRAINED,
-    CertifyConfig,
+    MembersConfig,
     Trained,
-    certify,
 )
+from experiments.certify.members import certify
 from experiments.recipes import RECIPES
 from experiments.storage import checkpoint
 from experiments.storage.results import ResultsError, read_manifest, read_table
 from experiments.sweep.draws import Draws
 from experiments.sweep.grid import Member, SweepConfig
 from experiments.sweep.programs import Sweep
+from synth.config import FinetuneConfig, Optimiser
 from synth.decoder import draw_positions, logits
-from synth.finetune import FinetuneConfig, TrainingData, finetune
+from synth.finetune import TrainingData, finetune
 from synth.task import Mixture, Pool, pool
 from tests.experiments.tiny import TINY, tiny
 from theory.bounds import BOUNDS
 from theory.certificate import BOUND, MONTE_CARLO, Certificate, Ledger
-from theory.posterior import PosteriorConfig
+from theory.config import PosteriorConfig
 
 LEVEL, SEEDS, SIZES = 2, (0, 1), (3, 12)
-CONFIG = CertifyConfig(
+CONFIG = MembersConfig(
     # Large, so that a dozen examples say something.
     delta=0.5,
     methods=(*POINT_METHODS, "gains"),
@@ -305,7 +306,7 @@ def recomputed(certified) -> dict[tuple[int, int], dict[str, np.ndarray]]:
     """
     sweep, rows = Sweep(TINY), max(SIZES)
     decoder, base = checkpoint.load(certified / "bases" / "base-0")
-    config = FinetuneConfig(steps=20, batch_size=8, learning_rate=5e-3)
+    config = FinetuneConfig(20, 5e-3, optimiser=Optimiser(batch_size=8))
 
     def wrong(parameters, key, row, tokens, loss_mask):
         positions = draw_positions(decoder, jax.random.fold_in(key, row), tokens.size)
@@ -504,7 +505,7 @@ def test_certificates_of_other_training_are_kept(copied, no_work, monkeypatch):
 def test_another_block_of_some_cells_alone(finished_run, tmp_path, monkeypatch):
     monkeypatch.setitem(TRAINED, "lora", Trained(0.05, TRAINED["gains"].posterior))
     directory = Path(shutil.copytree(finished_run, tmp_path / "run"))
-    config = CertifyConfig(
+    config = MembersConfig(
         methods=("base", "lora"), trained_difficulties=(1,), data_sizes=(3,), num_draws=30
     )
     found = certify(directory, config)
@@ -548,7 +549,7 @@ def test_the_recipe_of_certificates_fits_the_defaults(preset):
 )
 def test_fields_out_of_range_are_refused(changes, message):
     with pytest.raises(ValueError, match=re.escape(message)):
-        CertifyConfig(**changes)
+        MembersConfig(**changes)
 
 
 @pytest.mark.parametrize(

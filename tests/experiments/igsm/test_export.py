@@ -15,7 +15,8 @@ import pytest
 from rich.console import Console
 
 from experiments.igsm import export
-from experiments.igsm.export import ExportConfig, export_igsm, fingerprint, read_rows
+from experiments.igsm.config import ExportConfig
+from experiments.igsm.export import export_igsm, fingerprint, read_rows
 from experiments.storage.results import ResultsError, read_manifest
 from synth.tasks import igsm
 
