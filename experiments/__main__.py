@@ -24,7 +24,8 @@ from experiments.analysis.average import average_regret  # noqa: E402
 from experiments.analysis.pilot import Mixtures, read_pilot, read_scan  # noqa: E402
 from experiments.analysis.recommend import Recommendation, recommend  # noqa: E402
 from experiments.analysis.regret import write_regret  # noqa: E402
-from experiments.certify.members import DEFAULT_CERTIFICATES, CertifyConfig, certify  # noqa: E402
+from experiments.certify.config import DEFAULT_CERTIFICATES, MembersConfig  # noqa: E402
+from experiments.certify.members import certify  # noqa: E402
 from experiments.cli import llm as commands  # noqa: E402
 from experiments.cli import tasks  # noqa: E402
 from experiments.cli.presets import asked_for  # noqa: E402
@@ -100,7 +101,7 @@ def run_command(defaults: SweepConfig) -> Callable[..., None]:
 
 def certify_cells(
     results: Path,
-    config: Annotated[CertifyConfig, tyro.conf.arg(name="")] = DEFAULT_CERTIFICATES,
+    config: Annotated[MembersConfig, tyro.conf.arg(name="")] = DEFAULT_CERTIFICATES,
 ) -> None:
     """Certify the cells of a finished sweep and write RESULTS/certificates.parquet.
 

@@ -9,17 +9,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, get_args
 
 import jax
 import jax.numpy as jnp
 import optax
 from jaxtyping import Array, ArrayLike, Bool, Float, Int, PRNGKeyArray
 
-from synth.decoder import DecoderConfig, Parameters, draw_positions, initialise, logits
-
-Loss = Literal["sft", "dft"]
-Schedule = Literal["cosine", "constant"]
+from synth.config import DecoderConfig, FinetuneConfig, Loss, Schedule
+from synth.decoder import Parameters, draw_positions, initialise, logits
 
 
 @jax.tree_util.register_dataclass
@@ -36,56 +33,6 @@ class TrainingData:
     tokens: Int[Array, "examples length"]
     loss_mask: Bool[Array, "examples length"]
     num_examples: Int[Array, ""]
-
-
-@dataclass(frozen=True)
-class FinetuneConfig:
-    """How to fine-tune. All fields but the learning rate are static.
-
-    Attributes:
-      steps: optimiser steps.
-      batch_size: examples in a step.
-      learning_rate: peak learning rate; may be traced and mapped over.
-      schedule: ``cosine`` to zero, or ``constant``, after the warm-up.
-      warmup: share of the steps with a linear warm-up, in [0, 1).
-      weight_decay: AdamW's decoupled decay.
-      b2: decay of AdamW's second moment.
-      clip: global norm to which gradients are clipped.
-      loss: ``sft`` is cross-entropy; ``dft`` weighs each token's cross-entropy by the probability
-        of its label, gradient stopped (Wu et al. 2025, arXiv 2508.05629).
-
-    Raises:
-      ValueError: if a field is out of range.
-    """
-
-    steps: int
-    batch_size: int = 32
-    learning_rate: float | Float[Array, ""] = 1.5e-3
-    schedule: Schedule = "cosine"
-    warmup: float = 0.05
-    weight_decay: float = 0.0
-    b2: float = 0.98
-    clip: float = 1.0
-    loss: Loss = "sft"
-
-    def __post_init__(self) -> None:
-        if self.steps < 1 or self.batch_size < 1:
-            raise ValueError(
-                f"steps and batch_size must be at least 1, got {self.steps} and {self.batch_size}"
-            )
-        if isinstance(self.learning_rate, float) and not self.learning_rate > 0:
-            raise ValueError(f"learning_rate must be positive, got {self.learning_rate}")
-        if not 0 <= self.warmup < 1:
-            raise ValueError(f"warmup must lie in [0, 1), got {self.warmup}")
-        if self.weight_decay < 0 or self.clip <= 0 or not 0 < self.b2 < 1:
-            raise ValueError(
-                f"weight_decay must not be negative, clip positive and b2 in (0, 1); "
-                f"got {self.weight_decay}, {self.clip} and {self.b2}"
-            )
-        if self.schedule not in get_args(Schedule):
-            raise ValueError(f"schedule must be one of {get_args(Schedule)}, got {self.schedule!r}")
-        if self.loss not in get_args(Loss):
-            raise ValueError(f"loss must be one of {get_args(Loss)}, got {self.loss!r}")
 
 
 jax.tree_util.register_dataclass(
@@ -175,19 +122,21 @@ def scheduled_rate(
     return peak * rise * fall
 
 
-def _optimiser(config: FinetuneConfig) -> optax.GradientTransformation:
+def _transformation(config: FinetuneConfig) -> optax.GradientTransformation:
+    optimiser = config.optimiser
+
     def rate(step: ArrayLike) -> Array:
         return scheduled_rate(
             step,
             config.learning_rate,
             steps=config.steps,
-            warmup=config.warmup,
-            schedule=config.schedule,
+            warmup=optimiser.warmup,
+            schedule=optimiser.schedule,
         )
 
     return optax.chain(
-        optax.clip_by_global_norm(config.clip),
-        optax.adamw(rate, b2=config.b2, weight_decay=config.weight_decay),
+        optax.clip_by_global_norm(optimiser.clip),
+        optax.adamw(rate, b2=optimiser.b2, weight_decay=optimiser.weight_decay),
     )
 
 
@@ -199,7 +148,7 @@ def _train(
     key: PRNGKeyArray,
 ) -> tuple[Parameters, Float[Array, " steps"]]:
     """Run `config.steps` optimiser steps on ``batch(step)``; return parameters and losses."""
-    optimiser = _optimiser(config)
+    transformation = _transformation(config)
 
     def step(carry, index):
         parameters, state = carry
@@ -208,12 +157,12 @@ def _train(
         )
         # optax mixes Python and array scalars of other types.
         with jax.numpy_dtype_promotion("standard"):
-            update, state = optimiser.update(gradient, state, parameters)
+            update, state = transformation.update(gradient, state, parameters)
             parameters = jax.tree.map(jnp.add, parameters, update)
         return (parameters, state), loss
 
     with jax.numpy_dtype_promotion("standard"):
-        state = optimiser.init(parameters)
+        state = transformation.init(parameters)
     (parameters, _), losses = jax.lax.scan(step, (parameters, state), jnp.arange(config.steps))
     return parameters, losses
 
@@ -239,9 +188,10 @@ def finetune(
       that diverges shows it as a loss or parameters that are not finite.
     """
     key_order, key_positions = jax.random.split(key)
+    batch_size = config.optimiser.batch_size
     order = epoch_order(
-        key_order, data.num_examples, len(data.tokens), config.steps * config.batch_size
-    ).reshape(config.steps, config.batch_size)
+        key_order, data.num_examples, len(data.tokens), config.steps * batch_size
+    ).reshape(config.steps, batch_size)
 
     def batch(step):
         return data.tokens[order[step]], data.loss_mask[order[step]]
@@ -269,7 +219,7 @@ def pretrain(
     key_init, key_data, key_positions = jax.random.split(key, 3)
 
     def batch(step):
-        keys = jax.random.split(jax.random.fold_in(key_data, step), config.batch_size)
+        keys = jax.random.split(jax.random.fold_in(key_data, step), config.optimiser.batch_size)
         return jax.vmap(sample)(keys)
 
     return _train(decoder, initialise(decoder, key_init), config, batch, key_positions)

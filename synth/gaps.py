@@ -14,7 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Int, PRNGKeyArray
 
-from synth.decoder import DecoderConfig, Parameters, draw_positions, logits
+from synth.config import DecoderConfig
+from synth.decoder import Parameters, draw_positions, logits
 
 
 def evaluation_positions(

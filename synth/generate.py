@@ -17,7 +17,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from synth.decoder import DecoderConfig, Parameters, read_prompt, read_token
+from synth.config import DecoderConfig
+from synth.decoder import Parameters, read_prompt, read_token
 from synth.task import PADDING, Pool
 
 

@@ -21,7 +21,8 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
-from synth.decoder import Cache, DecoderConfig, Parameters, empty_cache, read_prompt, read_token
+from synth.config import DecoderConfig
+from synth.decoder import Cache, Parameters, empty_cache, read_prompt, read_token
 from synth.generate import choose
 
 

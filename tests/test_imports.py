@@ -263,3 +263,26 @@ loaded = set(sys.modules) & {ACCELERATED | {"synth", "theory"}}
 assert not loaded, loaded
 """
     )
+
+
+def test_configurations_load_without_what_computes():
+    """Recipes, and every module that holds a configuration: help is shown in a second."""
+    modules = [
+        "synth.config",
+        "synth.tasks",
+        "theory.config",
+        "experiments.recipes",
+        "experiments.llm.recipes",
+        *(module_name(path) for path in FILES if path.name in ("config.py", "grid.py")),
+    ]
+    modules = [name for name in modules if not name.startswith("experiments.benchmarks")]
+    heavy = ACCELERATED | PLOTTING | {"transformers", "pandas", "scipy"}
+    in_a_fresh_interpreter(
+        f"""
+import importlib, sys
+for name in {modules}:
+    importlib.import_module(name)
+loaded = set(sys.modules) & {heavy}
+assert not loaded, loaded
+"""
+    )

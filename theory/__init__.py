@@ -5,25 +5,33 @@ float64, rounded to the safe side. `theory.divergence` holds the binary KL and i
 `theory.bounds` one theorem per file, `theory.certificate` the record with its account of delta,
 `theory.posterior` what is certified, `theory.shift` the extrapolation gap, and `theory.predictor`
 the best difficulty for a budget.
+
+The names below are imported when they are first used, so that `theory.config` loads without JAX.
 """
 
-from theory.bounds import (
-    BOUNDS,
-    catoni,
-    catoni_grid,
-    chernoff,
-    clopper_pearson,
-    langford_seeger,
-    mcallester,
-    mcallester_maurer,
-    occam,
-    pac_bayes_kl,
-    quadratic,
-    sample_compression,
-    thiemann,
-)
-from theory.certificate import Certificate, Ledger
-from theory.divergence import binary_kl, kl_inverse, kl_inverse_first, kl_inverse_lower, xi
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from theory.bounds import (
+        BOUNDS,
+        catoni,
+        catoni_grid,
+        chernoff,
+        clopper_pearson,
+        langford_seeger,
+        mcallester,
+        mcallester_maurer,
+        occam,
+        pac_bayes_kl,
+        quadratic,
+        sample_compression,
+        thiemann,
+    )
+    from theory.certificate import Certificate, Ledger
+    from theory.divergence import binary_kl, kl_inverse, kl_inverse_first, kl_inverse_lower, xi
 
 __all__ = [
     "BOUNDS",
@@ -47,3 +55,16 @@ __all__ = [
     "thiemann",
     "xi",
 ]
+
+
+_MODULES = ("bounds", "certificate", "divergence")
+
+
+def __getattr__(name: str) -> Any:
+    """Import the module that defines a name of `__all__` when the name is first used."""
+    if name in _MODULES:
+        return importlib.import_module(f"theory.{name}")
+    if name in __all__:
+        modules = [importlib.import_module(f"theory.{module}") for module in _MODULES]
+        return next(getattr(module, name) for module in modules if hasattr(module, name))
+    raise AttributeError(f"module 'theory' has no attribute {name!r}")

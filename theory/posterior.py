@@ -22,6 +22,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, ArrayLike, Bool, Float, Int, PRNGKeyArray
 
+from theory.config import PosteriorConfig
 from theory.divergence import gaussian_kl, kl_inverse
 
 ExampleLoss = Callable[[Any, Any, PRNGKeyArray], tuple[Float[Array, ""], Bool[Array, ""]]]
@@ -74,52 +75,6 @@ class Gaussian:
         """One vector of coordinates."""
         noise = jax.random.normal(key, self.shift.shape)
         return self.prior_scale * (self.shift + jnp.exp(self.log_ratio) * noise)
-
-
-@dataclass(frozen=True)
-class PosteriorConfig:
-    """How a posterior is trained.
-
-    Attributes:
-      steps: optimiser steps.
-      batch_size: examples in a step.
-      draws: vectors drawn in a step; each serves ``batch_size / draws`` examples.
-      learning_rate: of the shift, for gradient descent in units of the prior's scale (gradients
-        are clipped to length 1).
-      scale_learning_rate: of the log ratio, for Adam.
-      warmup: share of the steps over which the learning rates rise; then they fall as a cosine.
-      first_temperature, temperature: of the bounded loss, in nats; the first falls geometrically to
-        the second over half of the steps, since examples far from solved have no gradient at a low
-        temperature.
-      free: share of the steps over which the KL term rises from zero.
-
-    Raises:
-      ValueError: if a field is out of range.
-    """
-
-    steps: int = 1200
-    batch_size: int = 32
-    draws: int = 32
-    learning_rate: float = 2.0
-    scale_learning_rate: float = 0.02
-    warmup: float = 0.05
-    first_temperature: float = 4.0
-    temperature: float = 2.0
-    free: float = 0.5
-
-    def __post_init__(self) -> None:
-        if self.steps < 1 or self.batch_size < 1:
-            raise ValueError(
-                f"steps and batch_size must be at least 1, got {self.steps} and {self.batch_size}"
-            )
-        if self.draws < 1 or self.batch_size % self.draws:
-            raise ValueError(f"draws must divide batch_size = {self.batch_size}, got {self.draws}")
-        for name in ("learning_rate", "scale_learning_rate", "first_temperature", "temperature"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
-        for name in ("warmup", "free"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ValueError(f"{name} must lie in [0, 1), got {getattr(self, name)}")
 
 
 def bounded(nats: Float[Array, "*batch"], temperature: ArrayLike) -> Float[Array, "*batch"]:

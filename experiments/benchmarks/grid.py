@@ -46,8 +46,9 @@ from experiments.benchmarks import (
     verdict_lines,
 )
 from experiments.devices import configure_host_devices, num_cores
-from synth.decoder import DecoderConfig, Parameters, initialise, num_parameters
-from synth.finetune import FinetuneConfig, TrainingData, finetune
+from synth.config import DecoderConfig, FinetuneConfig, Optimiser
+from synth.decoder import Parameters, initialise, num_parameters
+from synth.finetune import TrainingData, finetune
 from synth.task import Mixture, pool
 from synth.tasks import make_task
 
@@ -309,7 +310,7 @@ def serve(engine: Engine, plan_name: str, places: int, core: int | None) -> None
     if engine == "matmul":
         runs[MATMUL], ready["compile_seconds"][MATMUL] = prepare_matmul(plan.products)
     for shape in () if engine == "matmul" else plan.shapes:
-        training = FinetuneConfig(steps=plan.steps, batch_size=shape.batch_size)
+        training = FinetuneConfig(plan.steps, optimiser=Optimiser(batch_size=shape.batch_size))
         work = make_work(shape, members)
         if engine == "torch":
             if core is None:

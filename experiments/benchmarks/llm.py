@@ -60,15 +60,18 @@ from experiments.benchmarks import (
     verdict_lines,
 )
 from experiments.devices import configure_host_devices, num_cores
-from experiments.llm.answering.decoding import DecodingConfig, continuations
+from experiments.llm.answering.config import DecodingConfig
+from experiments.llm.answering.decoding import continuations
 from experiments.llm.answering.model import Model
 from experiments.llm.published import QWEN25_MATH_1_5B
 from experiments.llm.text.loader import Batch
+from experiments.llm.training.config import StepConfig
 from experiments.llm.training.cost import num_matrix_weights, peak_flops, training_flops
-from experiments.llm.training.step import StepConfig, make_step, place, start
+from experiments.llm.training.step import make_step, place, start
 from experiments.storage import checkpoint
 from experiments.storage.sharding import make_mesh, parameter_shardings
-from synth.decoder import DecoderConfig, Execution, initialise
+from synth.config import DecoderConfig, Execution
+from synth.decoder import initialise
 
 LEARNING_RATE = 1e-4
 TRAINING, DECODING, ANSWERING = (

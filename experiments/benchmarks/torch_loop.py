@@ -21,8 +21,9 @@ from jaxtyping import PRNGKeyArray
 from torch import Tensor, nn
 
 from synth import decoder as ours
-from synth.decoder import DecoderConfig, Parameters
-from synth.finetune import FinetuneConfig, TrainingData, batch_loss
+from synth.config import DecoderConfig, FinetuneConfig
+from synth.decoder import Parameters
+from synth.finetune import TrainingData, batch_loss
 
 
 def _rotate(x: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
@@ -147,20 +148,21 @@ class Trainer:
     config: FinetuneConfig
 
     def __post_init__(self) -> None:
-        config = self.config
-        warmup = math.ceil(config.warmup * config.steps)
+        config, settings = self.config, self.config.optimiser
+        warmup = math.ceil(settings.warmup * config.steps)
         rest = max(1, config.steps - warmup)
 
         def rate(step: int) -> float:
             progress = min(1.0, max(0.0, (step - warmup) / rest))
-            fall = 0.5 * (1 + math.cos(math.pi * progress)) if config.schedule == "cosine" else 1.0
+            is_cosine = settings.schedule == "cosine"
+            fall = 0.5 * (1 + math.cos(math.pi * progress)) if is_cosine else 1.0
             return min(1.0, (step + 1) / (warmup + 1)) * fall
 
         self.optimiser = torch.optim.AdamW(
             self.model.parameters(),
             lr=float(config.learning_rate),
-            betas=(0.9, config.b2),
-            weight_decay=config.weight_decay,
+            betas=(0.9, settings.b2),
+            weight_decay=settings.weight_decay,
             fused=True,
         )
         self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimiser, rate)
@@ -170,7 +172,7 @@ class Trainer:
         self.optimiser.zero_grad()
         value = loss(self.model, tokens, loss_mask, positions)
         value.backward()
-        nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip)
+        nn.utils.clip_grad_norm_(self.model.parameters(), self.config.optimiser.clip)
         self.optimiser.step()
         self.schedule.step()
         return value.detach()
@@ -208,10 +210,9 @@ def finetune(
     tokens, loss_mask = tensors(data.tokens, data.loss_mask)
     trainer = Trainer(load(decoder, base), config)
     losses = []
-    for _, rows in zip(
-        range(config.steps), _batches(int(data.num_examples), config.batch_size), strict=False
-    ):
-        positions = draw_positions(decoder, config.batch_size, tokens.shape[1])
+    batches = _batches(int(data.num_examples), config.optimiser.batch_size)
+    for _, rows in zip(range(config.steps), batches, strict=False):
+        positions = draw_positions(decoder, config.optimiser.batch_size, tokens.shape[1])
         losses.append(trainer.step(tokens[rows], loss_mask[rows], positions))
     return trainer.model, torch.stack(losses)
 

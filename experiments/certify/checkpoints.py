@@ -43,7 +43,6 @@ import numpy as np
 import pandas as pd
 from jax.sharding import Mesh
 from jaxtyping import Bool, Float
-from synth.config import DecoderConfig, Execution
 
 from experiments.certify.config import (
     CHECKPOINT_BLOCKS,
@@ -66,6 +65,7 @@ from experiments.engine.run import run_study
 from experiments.engine.study import Part
 from experiments.llm.text.encoding import Encoded
 from experiments.storage import checkpoint
+from synth.config import DecoderConfig, Execution
 from synth.decoder import Parameters
 from theory.certificate import BOUND, Certificate, Ledger
 from theory.certificate import certify as make_certificate

@@ -12,7 +12,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int
 
 from experiments.llm.training.loss import loss_sums
-from synth.decoder import DecoderConfig, Parameters, head_kernel, hidden_states
+from synth.config import DecoderConfig
+from synth.decoder import Parameters, head_kernel, hidden_states
 from theory.posterior import ExampleLoss
 
 

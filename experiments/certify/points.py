@@ -14,8 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
-from synth.decoder import DecoderConfig
-from synth.finetune import FinetuneConfig, finetune
+from synth.config import DecoderConfig, FinetuneConfig
+from synth.finetune import finetune
 from synth.gaps import correct_examples
 from theory.bounds.gibbs_weights import gibbs_posterior
 from theory.certificate import Certificate, Ledger, certify

@@ -11,7 +11,7 @@ from jaxtyping import Bool, Int
 
 from experiments.llm.text.encoding import Encoded
 from experiments.llm.text.loader import nested
-from synth.decoder import DecoderConfig
+from synth.config import DecoderConfig
 
 
 def check_rows(samples: Mapping[int, Encoded], rows_trained_on: Iterable[int]) -> None:

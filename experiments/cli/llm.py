@@ -20,36 +20,40 @@ from rich.console import Console
 from rich.table import Table
 
 from experiments import figures
-from experiments.certify.checkpoints import CertifyConfig, certify_checkpoint
-from experiments.llm.answering.decoding import DecodingConfig, kept_of
+from experiments.certify.checkpoints import certify_checkpoint
+from experiments.certify.config import CheckpointConfig
+from experiments.llm.answering.config import DecodingConfig
+from experiments.llm.answering.decoding import kept_of
 from experiments.llm.answering.evaluate import evaluate
 from experiments.llm.answering.kept import Kept
 from experiments.llm.answering.model import Model
 from experiments.llm.difficulty import agreement, buckets
 from experiments.llm.difficulty import measures as difficulty
 from experiments.llm.difficulty.buckets import Buckets, Measure
-from experiments.llm.problems.data import Problems, Source
-from experiments.llm.problems.grade import GraderConfig
+from experiments.llm.problems.config import GraderConfig, Source
+from experiments.llm.problems.data import Problems
 from experiments.llm.recipes import RECIPES
 from experiments.llm.scan.grid import ScanConfig
-from experiments.llm.scan.run import run_scan
-from experiments.llm.text.encoding import Encoded, OnLong, encode_within
+from experiments.llm.scan.study import run_scan
+from experiments.llm.text.config import OnLong
+from experiments.llm.text.encoding import Encoded, encode_within
 from experiments.llm.text.loader import nested
 from experiments.llm.text.tokenizer import load_tokenizer
-from experiments.llm.training.distributed import Processes, is_first
-from experiments.llm.training.finetune import TrainingConfig, finetune
+from experiments.llm.training.config import Processes, TrainingConfig
+from experiments.llm.training.distributed import is_first
+from experiments.llm.training.finetune import finetune
 from experiments.llm.training.log import Tracker
 from experiments.storage import checkpoint
+from experiments.storage.config import Devices
 from experiments.storage.results import read_manifest, read_tables, write_atomically, write_json
-from experiments.storage.sharding import Devices
-from synth.decoder import Dtype
+from synth.config import Dtype
 
 console = Console()
 Positional = tyro.conf.Positional
 GRADER, DECODING, TRAINING = GraderConfig(), DecodingConfig(), TrainingConfig()
 OF_MEMBERS = {"loss": "losses", "learning_rate": "learning_rates", "seed": "seeds"}
 """Fields of a training that each member of a scan has of its own, and where they are stated."""
-ONE_DEVICE, ONE_PROCESS, CERTIFICATES = Devices(), Processes(), CertifyConfig()
+ONE_DEVICE, ONE_PROCESS, CERTIFICATES = Devices(), Processes(), CheckpointConfig()
 
 
 def prepare(
@@ -361,7 +365,7 @@ def certify_problems(
     out: Path,
     trained_by: Path | None = None,
     max_length: int = 2048,
-    config: Annotated[CertifyConfig, tyro.conf.arg(name="")] = CERTIFICATES,
+    config: Annotated[CheckpointConfig, tyro.conf.arg(name="")] = CERTIFICATES,
     devices: Annotated[Devices, tyro.conf.arg(name="")] = ONE_DEVICE,
 ) -> None:
     """Certify a checkpoint, and posteriors over blocks of its weights, on problems it never saw.

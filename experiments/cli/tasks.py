@@ -10,7 +10,8 @@ import numpy as np
 import tyro
 
 from experiments.engine.progress import console
-from experiments.igsm.export import DEFAULT_EXPORT, ExportConfig, export_igsm
+from experiments.igsm.config import DEFAULT_EXPORT, ExportConfig
+from experiments.igsm.export import export_igsm
 from experiments.pages.gallery import write_gallery
 from synth.task import Mixture, pool
 from synth.tasks import TASKS, make_task

@@ -112,7 +112,7 @@ class _Rows:
         return (
             part.leaves_something
             and all((part.name, table) in self._rows for table in part.tables)
-            and all((self._run.directory / path).exists() for path in part.files)
+            and all(self._study.has_file(path) for path in part.files)
         )
 
     def are_all_there(self) -> bool:
@@ -128,7 +128,8 @@ class _Rows:
             return False
         if not all(self._study.table_path(name).exists() for name in self._names):
             return False
-        return self.are_all_there() or not (self._run.directory / "parts").exists()
+        is_recorded = bool(self._names) and not (self._run.directory / "parts").exists()
+        return is_recorded or self.are_all_there()
 
     def read_tables(self) -> Tables:
         """Read the tables as they are on disk."""
@@ -184,16 +185,18 @@ class _Display:
             total=sum(part.weight for part in parts),
             completed=sum(part.weight for part in parts if rows.has(part)),
         )
-        self._live = Live(console=on, refresh_per_second=2)
+        self._live = Live(console=on, refresh_per_second=2) if on.is_terminal else None
         self._numbers: Mapping[str, int] = {}
 
     def __enter__(self) -> _Display:
-        self._live.__enter__()
+        if self._live:
+            self._live.__enter__()
         self._redraw()
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._live.__exit__(None, None, None)
+        if self._live:
+            self._live.__exit__(None, None, None)
 
     def begin(self, stage: Sequence[Part]) -> None:
         """Number the parts of a stage."""
@@ -217,5 +220,6 @@ class _Display:
         self._redraw()
 
     def _redraw(self) -> None:
-        note = self._study.note(self._rows.tables)
-        self._live.update(Group(self._progress, *([Text(note)] if note else [])))
+        if self._live:
+            note = self._study.note(self._rows.tables)
+            self._live.update(Group(self._progress, *([Text(note)] if note else [])))

@@ -94,6 +94,10 @@ class Study:
         """Make one part, reading nothing but the configuration and earlier parts' files."""
         raise NotImplementedError
 
+    def has_file(self, path: str) -> bool:
+        """Return whether a file or folder of a part is there, relative to the directory."""
+        return (self.directory / path).exists()
+
     def assembled(self, table: pd.DataFrame) -> pd.DataFrame:
         """The first table, from its finished parts' rows in the order of the plan."""
         return table

@@ -19,209 +19,49 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import hashlib
-import json
+import functools
 import multiprocessing
-import platform
-import re
 import signal
-import time
 import warnings
-from collections import Counter
-from collections.abc import Iterable, Iterator, Set
+from collections.abc import Iterator, Set
 from concurrent.futures import Executor, ProcessPoolExecutor
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 import numpy as np
-import pyarrow as pa
-from pyarrow import parquet
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
 
-from experiments.storage import provenance
-from experiments.storage.results import ResultsError, Run, open_run, read_manifest, write_atomically
+from experiments.engine.progress import console as default_console
+from experiments.engine.run import run_study
+from experiments.engine.study import Output, Part, Study
+from experiments.igsm.card import card, count_rows
+from experiments.igsm.config import ExportConfig, ProblemFile, Stream
+from experiments.igsm.files import (
+    Row,
+    chat_row,
+    fingerprint,
+    read_rows,
+    training_fingerprints,
+    write_rows,
+)
+from experiments.storage.results import ResultsError, read_manifest, write_atomically
 from synth.tasks import igsm
 from synth.tasks.igsm.problems import DEGENERATE
 
-Format = Literal["jsonl", "parquet"]
-Split = Literal["keys", "deduplicated", "template"]
-Stream = Literal["base", "train", "test"]
-Row = dict[str, Any]
-
-SYSTEM_PROMPT = (
-    "Please reason step by step, and put your final answer within \\boxed{}."  # the paper's
-)
-SPLITS: dict[Split, str] = {
-    "keys": "Training and test are independent draws from disjoint streams of random keys; what "
-    "occurs in both by chance is counted below.",
-    "deduplicated": "Training and test are independent draws from disjoint streams of random keys; "
-    "test problems that also occur in training were dropped and redrawn.",
-    "template": "Training has only templates (solutions with names, numbers and symbols taken out) "
-    "of hash bins 0 to 15, the test only those of bins 16 to 22.",
-}
-PACKAGES = ("sweetspot", "numpy", "pyarrow")
 BLOCK = 64
 """Rows that a process draws and verifies at a time."""
 MOST_DRAWN = 20
 """Give up on a test file whose problems are new less often than once in so many draws."""
-TEXT = pa.string()
-SCHEMA = pa.schema(
-    {
-        "messages": pa.list_(pa.struct({"role": TEXT, "content": TEXT})),
-        "problem": TEXT,
-        "solution": TEXT,
-        "answer": pa.int64(),
-        "difficulty": pa.int64(),
-        "index": pa.int64(),
-    }
-)
-
-
-def _sizes(name: str, sizes: int | tuple[int, ...], levels: tuple[int, ...]) -> list[int]:
-    """One size for each level.
-
-    Raises:
-      ValueError: if there are neither one nor as many as levels, or one is below 1.
-    """
-    given = (sizes,) if isinstance(sizes, int) else sizes
-    if min(given, default=0) < 1:
-        raise ValueError(f"{name} must be at least 1, got {sizes}")
-    if len(given) not in (1, len(levels)):
-        raise ValueError(
-            f"{name} must be one number, or one for each of the difficulties {levels}; got {sizes}"
-        )
-    return list(given) * (len(levels) if len(given) == 1 else 1)
-
-
-@dataclass(frozen=True)
-class ExportConfig:
-    """What is exported. The defaults are the paper's grid, with a larger test.
-
-    Attributes:
-      preset: settings of the generator, a name in `synth.tasks.igsm.PRESETS`.
-      seed: the only source of randomness, at least 0.
-      split: how test differs from training. ``keys``: independent draws, as in the paper (the
-        manifest counts the problems that occur in both); ``deduplicated``: such problems are
-        dropped from the test and redrawn; ``template``: no template occurs in both, too coarse
-        up to difficulty 3.
-      format: ``jsonl`` or ``parquet``.
-      difficulties: operations of the fine-tuning data, increasing.
-      train_sizes: problems at each of them, or one number for all.
-      base_difficulties: operations of the data for a base, increasing; may be empty.
-      base_sizes: problems at each of them, or one number for all.
-      test_difficulties: operations of the test problems, increasing.
-      test_examples: problems at each of them.
-      verify: check every row with the verifier.
-
-    Raises:
-      ValueError: if a field is out of range.
-    """
-
-    preset: str = "paper"
-    seed: int = 0
-    split: Split = "keys"
-    format: Format = "jsonl"
-    difficulties: tuple[int, ...] = (6, 8, 10, 12, 14)
-    train_sizes: tuple[int, ...] = (10_000, 10_000, 10_000, 5_000, 5_000)
-    base_difficulties: tuple[int, ...] = tuple(range(2, 9))
-    base_sizes: tuple[int, ...] = (2_000,)
-    test_difficulties: tuple[int, ...] = tuple(range(2, 21))
-    test_examples: int = 500
-    verify: bool = True
-
-    def __post_init__(self) -> None:
-        choices = {"preset": tuple(igsm.PRESETS), "split": get_args(Split)}
-        for name, accepted in (choices | {"format": get_args(Format)}).items():
-            if getattr(self, name) not in accepted:
-                raise ValueError(f"{name} must be one of {accepted}, got {getattr(self, name)!r}")
-        if self.seed < 0:
-            raise ValueError(f"seed must be at least 0, got {self.seed}")
-        for name in ("difficulties", "base_difficulties", "test_difficulties"):
-            levels = getattr(self, name)
-            is_missing = not levels and name != "base_difficulties"
-            if is_missing or list(levels) != sorted(set(levels)) or min(levels, default=1) < 1:
-                raise ValueError(
-                    f"{name} must be distinct integers of at least 1, increasing; got {levels}"
-                )
-        for name, levels in (
-            ("train_sizes", self.difficulties),
-            ("base_sizes", self.base_difficulties),
-            ("test_examples", self.test_difficulties),
-        ):
-            _sizes(name, getattr(self, name), levels)
-        if self.split == "template" and 1 in self.test_difficulties:
-            raise ValueError(
-                f"test_difficulties must be at least 2 for split 'template', got "
-                f"{self.test_difficulties}: no template of difficulty 1 is in the test's bins"
-            )
-
-    @property
-    def modulus(self) -> int:
-        """The preset's modulus of all arithmetic."""
-        return igsm.PRESETS[self.preset].settings.modulus
-
-    @property
-    def parts(self) -> list[Part]:
-        """Every file of the export, training before test."""
-        grid: list[tuple[Stream, tuple[int, ...], list[int]]] = [
-            (
-                "base",
-                self.base_difficulties,
-                _sizes("base_sizes", self.base_sizes, self.base_difficulties),
-            ),
-            (
-                "train",
-                self.difficulties,
-                _sizes("train_sizes", self.train_sizes, self.difficulties),
-            ),
-            (
-                "test",
-                self.test_difficulties,
-                _sizes("test_examples", self.test_examples, self.test_difficulties),
-            ),
-        ]
-        return [
-            Part(stream, level, size, self.format)
-            for stream, levels, sizes in grid
-            for level, size in zip(levels, sizes, strict=True)
-        ]
-
-
-DEFAULT_EXPORT = ExportConfig()
-
-
-@dataclass(frozen=True)
-class Part:
-    """One file: `size` problems of one difficulty from one stream."""
-
-    stream: Stream
-    difficulty: int
-    size: int
-    format: Format
-
-    @property
-    def path(self) -> str:
-        """Where the file stands in the export."""
-        return f"{self.stream}/op{self.difficulty:02d}.{self.format}"
-
-    @property
-    def configuration(self) -> str:
-        """Name under which `datasets.load_dataset` finds the file."""
-        return f"train-op{self.difficulty}" if self.stream == "train" else self.stream
+CARD = "README.md"
 
 
 def export_igsm(
-    config: ExportConfig, out: Path, *, processes: int = 1, console: Console | None = None
+    config: ExportConfig,
+    out: Path,
+    *,
+    processes: int = 1,
+    console: Console = default_console,
 ) -> dict[str, Any]:
     """Write the data set to a directory, or carry on with the same export there.
 
@@ -239,45 +79,82 @@ def export_igsm(
       ValueError: if `processes` is below 1, the preset does not reach a difficulty, or a test file
         cannot be filled with new problems.
     """
-    console = console or Console()
     if processes < 1:
         raise ValueError(f"processes must be at least 1, got {processes}")
-    parts = config.parts
-    for part in parts:
+    for file in config.files:
         # One problem of each file: a level that the preset does not reach is told before any work.
-        next(_draw(config, part, range(1)))
-    few = [level for level in sorted({part.difficulty for part in parts}) if level <= DEGENERATE]
+        next(_draw(config, file, range(1)))
+    levels = sorted({file.difficulty for file in config.files})
+    few = [level for level in levels if level <= DEGENERATE]
     if config.split == "template" and few:
         console.print(
             f"[yellow]difficulties {', '.join(map(str, few))} have so few templates that the "
             f"split separates kinds of problems there, not problems.[/yellow]"
         )
-    identity = {"exporter": "sweetspot tasks export igsm", "settings": dataclasses.asdict(config)}
-    with open_run(out, identity) as run, _session(run), _workers(processes) as workers:
-        left = [part for part in parts if not (out / part.path).exists()]
-        progress = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(),
-            console=console,
-        )
-        with progress:
-            bar = progress.add_task("problems", total=sum(part.size for part in left))
-            seen: set[bytes] | None = None
-            for part in left:
-                progress.update(bar, description=part.path)
-                if part.stream == "test" and config.split == "deduplicated" and seen is None:
-                    seen = training_fingerprints(out, parts)
-                rows = _new_rows(config, part, seen or set(), workers)
-                write_rows(out / part.path, _advancing(rows, progress, bar), part.format)
-        counts = summary(out, parts)
-        text = card(config, counts)
-        write_atomically(out / "README.md", lambda path: path.write_text(text, encoding="utf-8"))
-        run.update_manifest(status="complete", files=counts)
+    with _workers(processes) as workers:
+        run_study(Export(config, out, workers), on=console)
     return read_manifest(out)
+
+
+class Export(Study):
+    """Parts: files for training, then files for the test, then the dataset card."""
+
+    unit = "problems"
+
+    def __init__(self, config: ExportConfig, directory: Path, workers: Executor | None):
+        self.config, self.directory, self._workers = config, directory, workers
+        self._files = {file.path: file for file in config.files}
+        self._readable: set[str] = set()
+
+    @property
+    def identity(self) -> Row:
+        """The exporter's name and its settings."""
+        settings = dataclasses.asdict(self.config)
+        return {"exporter": "sweetspot tasks export igsm", "settings": settings}
+
+    def stages(self) -> list[list[Part]]:
+        """A deduplicated test needs all training files; the card needs every file."""
+        training, test = (
+            [
+                Part(path, path, files=(path,), weight=file.size)
+                for path, file in self._files.items()
+                if (file.stream == "test") == is_test
+            ]
+            for is_test in (False, True)
+        )
+        return [training, test, [Part("card", files=(CARD,), weight=0)]]
+
+    def make(self, part: Part) -> Output:
+        """Draw the rows of a file, or count the rows of all files for the card."""
+        if part.name == "card":
+            counts = count_rows(self.directory, self.config.files)
+            text = card(self.config, counts)
+            return Output(files={CARD: partial(_write_text, text)}, manifest={"files": counts})
+        file = self._files[part.name]
+        is_deduplicated = file.stream == "test" and self.config.split == "deduplicated"
+        seen = self._seen if is_deduplicated else set()
+        rows = list(_new_rows(self.config, file, seen, self._workers))
+        return Output(files={file.path: partial(write_rows, rows=rows, form=file.format)})
+
+    def has_file(self, path: str) -> bool:
+        """Return whether a file is there; an unreadable one is an error.
+
+        Raises:
+          ResultsError: if it cannot be read.
+        """
+        if path in self._files and path not in self._readable and super().has_file(path):
+            read_rows(self.directory / path)
+            self._readable.add(path)
+        return super().has_file(path)
+
+    @functools.cached_property
+    def _seen(self) -> set[bytes]:
+        """Fingerprints of all training problems."""
+        return training_fingerprints(self.directory, self.config.files)
+
+
+def _write_text(text: str, path: Path) -> None:
+    write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
 
 
 def stream_seed(seed: int, stream: Stream) -> int:
@@ -287,176 +164,32 @@ def stream_seed(seed: int, stream: Stream) -> int:
     return int(words[0])
 
 
-def chat(problem: str, solution: str, answer: int) -> list[dict[str, str]]:
-    r"""The messages of one row: system prompt, problem, and solution with the boxed answer."""
-    return [
-        {"role": "system", "content": SYSTEM_PROMPT},
-        {"role": "user", "content": problem},
-        {
-            "role": "assistant",
-            "content": f"{solution} So the final answer is \\boxed{{{answer}}}.",
-        },
-    ]
-
-
-def fingerprint(problem: str) -> bytes:
-    """Digest of a problem's sentences, whatever their order."""
-    sentences = sorted(sentence.strip() for sentence in re.split(r"(?<=[.?])\s+", problem.strip()))
-    return hashlib.sha256("\n".join(sentences).encode()).digest()
-
-
-def training_fingerprints(out: Path, parts: Iterable[Part]) -> set[bytes]:
-    """Fingerprints of every problem in the files for bases and fine-tuning."""
-    return {
-        fingerprint(row["problem"])
-        for part in parts
-        if part.stream != "test"
-        for row in read_rows(out / part.path)
-    }
-
-
-def write_rows(path: Path, rows: Iterable[Row], form: Format) -> None:
-    """Write a file of rows in one step: it is there whole or not at all."""
-
-    def write_lines(temporary: Path) -> None:
-        with open(temporary, "w", encoding="utf-8") as file:
-            file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-
-    def write_table(temporary: Path) -> None:
-        parquet.write_table(pa.Table.from_pylist(list(rows), SCHEMA), temporary)
-
-    write_atomically(path, write_lines if form == "jsonl" else write_table)
-
-
-def read_rows(path: Path) -> list[Row]:
-    """Rows of a file of either format.
-
-    Raises:
-      ResultsError: if it cannot be read.
-    """
-    try:
-        if path.suffix == ".parquet":
-            return parquet.read_table(path).to_pylist()
-        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    except (OSError, ValueError) as error:
-        raise ResultsError(
-            f"{path} cannot be read ({error}); delete it and repeat the command to make it anew"
-        ) from error
-
-
-def summary(out: Path, parts: Iterable[Part]) -> dict[str, dict[str, Any]]:
-    """What is in each file, by path.
-
-    Returns:
-      For each file: rows; words (mean and largest number in problem and solution together);
-      most_common_answer and its share, the accuracy of who always gives it; and for test files
-      `in_training`, rows whose problem occurs in a training file, and `dropped`, draws left out.
-    """
-    parts = list(parts)
-    seen = training_fingerprints(out, parts)
-    found = {}
-    for part in parts:
-        rows = read_rows(out / part.path)
-        words = [len(f"{row['problem']} {row['solution']}".split()) for row in rows]
-        ((answer, times),) = Counter(row["answer"] for row in rows).most_common(1)
-        entry = {
-            "rows": len(rows),
-            "words_mean": round(float(np.mean(words)), 1),
-            "words_max": max(words),
-            "most_common_answer": answer,
-            "most_common_share": round(times / len(rows), 4),
-        }
-        if part.stream == "test":
-            entry["in_training"] = sum(fingerprint(row["problem"]) in seen for row in rows)
-            entry["dropped"] = rows[-1]["index"] + 1 - len(rows)
-        found[part.path] = entry
-    return found
-
-
-def card(config: ExportConfig, counts: dict[str, dict[str, Any]]) -> str:
-    """The dataset card: a YAML header with one configuration per training difficulty, then text."""
-    configurations: dict[str, list[Part]] = {}
-    for part in config.parts:
-        configurations.setdefault(part.configuration, []).append(part)
-    header = ["---", "pretty_name: iGSM", "language:", "- en", "task_categories:"]
-    header += ["- text-generation", "tags:", "- synthetic", "- reasoning", "configs:"]
-    for name, files in configurations.items():
-        split = "test" if files[0].stream == "test" else "train"
-        header += [f"- config_name: {name}", "  data_files:", f"  - split: {split}", "    path:"]
-        header += [f"    - {part.path}" for part in files]
-    train = next(part for part in config.parts if part.stream == "train")
-    prefix = f"train[:{min(1000, train.size)}]"
-    columns = ("file", "problems", "words: mean (most)", "most common answer", "in training")
-    table = [f"| {' | '.join(columns)} |", "| --- | --: | --: | --: | --: |"]
-    for path, entry in counts.items():
-        words = f"{entry['words_mean']:.0f} ({entry['words_max']})"
-        answer = f"{entry['most_common_answer']} ({entry['most_common_share']:.1%})"
-        repeated = str(entry.get("in_training", "–"))
-        table.append(f"| {path} | {entry['rows']:,} | {words} | {answer} | {repeated} |")
-    checked = "passed the verifier" if config.verify else "was **not** checked by the verifier"
-    return "\n".join(
-        [
-            *header,
-            "---",
-            "",
-            "# iGSM",
-            "",
-            "Grade-school-like problems whose difficulty is the number of arithmetic operations",
-            f"(modulo {config.modulus}) that the answer needs. Generator preset "
-            f"`{config.preset}`, seed {config.seed}, made by sweetspot",
-            f"(`sweetspot tasks export igsm`). Every row {checked}.",
-            "",
-            "```python",
-            "from datasets import load_dataset",
-            "",
-            f'train = load_dataset(".", "{train.configuration}", split="{prefix}")',
-            'test = load_dataset(".", "test", split="test")  # its column `difficulty` slices it',
-            "```",
-            "",
-            "Problems are independent draws in a fixed order: a smaller data size is a prefix of a",
-            "larger one, and `train[:1000]` is nested in `train[:2000]`. Columns: `messages` (a",
-            "chat of system, user and assistant), `problem`, `solution`, `answer`, `difficulty`,",
-            "and `index`, the position in the stream of draws.",
-            "",
-            f"**Split `{config.split}`.** {SPLITS[config.split]}",
-            "",
-            *table,
-            "",
-            "“Most common answer” is the answer given most often in the file and its share: the",
-            "accuracy of always giving it. “In training” counts test problems with the same",
-            "sentences, in any order, as a problem in `base` or `train`. How everything was made",
-            "stands in `manifest.json`.",
-            "",
-        ]
-    )
-
-
-def _draw(config: ExportConfig, part: Part, numbers: range) -> Iterator[igsm.Problem]:
-    """The problems of a part's stream with these consecutive numbers."""
+def _draw(config: ExportConfig, file: ProblemFile, numbers: range) -> Iterator[igsm.Problem]:
+    """The problems of a file's stream with these consecutive numbers."""
     split: Literal["train", "test"] | None = None
     if config.split == "template":
-        split = "test" if part.stream == "test" else "train"
+        split = "test" if file.stream == "test" else "train"
     with warnings.catch_warnings():
         # The command says once what the generator would say for every file.
         warnings.simplefilter("ignore", UserWarning)
         return igsm.problems(
-            part.difficulty,
+            file.difficulty,
             len(numbers),
-            seed=stream_seed(config.seed, part.stream),
+            seed=stream_seed(config.seed, file.stream),
             preset=config.preset,
             split=split,
             start=numbers.start,
         )
 
 
-def _block(config: ExportConfig, part: Part, numbers: range) -> list[Row]:
+def _block(config: ExportConfig, file: ProblemFile, numbers: range) -> list[Row]:
     """Rows of consecutive draws, accepted by the verifier if `config` says so.
 
     Raises:
       ResultsError: at the first row that it rejects.
     """
-    draws = zip(_draw(config, part, numbers), numbers, strict=True)
-    rows = [_row(problem, number) for problem, number in draws]
+    draws = zip(_draw(config, file, numbers), numbers, strict=True)
+    rows = [chat_row(problem, number) for problem, number in draws]
     for row in rows if config.verify else ():
         verdict = igsm.verify(
             row["problem"],
@@ -473,48 +206,31 @@ def _block(config: ExportConfig, part: Part, numbers: range) -> list[Row]:
 
 
 def _new_rows(
-    config: ExportConfig, part: Part, seen: Set[bytes], workers: Executor | None
+    config: ExportConfig, file: ProblemFile, seen: Set[bytes], workers: Executor | None
 ) -> Iterator[Row]:
-    """The rows of a part: the first draws of its stream whose problems have not been seen.
+    """The rows of a file: the first draws of its stream whose problems have not been seen.
 
     Raises:
       ResultsError: if the verifier rejects a row.
       ValueError: if too few problems are new.
     """
-    draw = partial(_block, config, part)
-    found, drawn = 0, 0
-    while found < part.size:
-        if drawn >= MOST_DRAWN * part.size:
+    draw = partial(_block, config, file)
+    new, drawn = 0, 0
+    while new < file.size:
+        if drawn >= MOST_DRAWN * file.size:
             raise ValueError(
-                f"split 'deduplicated' needs {part.size} test problems of difficulty "
-                f"{part.difficulty} that training does not have, got {found} among the first "
+                f"split 'deduplicated' needs {file.size} test problems of difficulty "
+                f"{file.difficulty} that training does not have, got {new} among the first "
                 f"{drawn}; ask for fewer, or for another split"
             )
-        numbers = range(drawn, drawn + part.size - found)
+        numbers = range(drawn, drawn + file.size - new)
         drawn = numbers.stop
         blocks = [numbers[at : at + BLOCK] for at in range(0, len(numbers), BLOCK)]
         for rows in map(draw, blocks) if workers is None else workers.map(draw, blocks):
             for row in rows:
                 if not seen or fingerprint(row["problem"]) not in seen:
-                    found += 1
+                    new += 1
                     yield row
-
-
-def _row(problem: igsm.Problem, index: int) -> Row:
-    return {
-        "messages": chat(problem.problem, problem.solution, problem.answer),
-        "problem": problem.problem,
-        "solution": problem.solution,
-        "answer": int(problem.answer),
-        "difficulty": int(problem.difficulty),
-        "index": index,
-    }
-
-
-def _advancing(rows: Iterable[Row], progress: Progress, bar: Any) -> Iterator[Row]:
-    for row in rows:
-        yield row
-        progress.advance(bar)
 
 
 @contextlib.contextmanager
@@ -535,21 +251,3 @@ def _workers(processes: int) -> Iterator[Executor | None]:
 def _leave_interrupts() -> None:
     """Leave Ctrl-C to the process that started this one, which ends this one in good order."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-
-@contextlib.contextmanager
-def _session(run: Run) -> Iterator[None]:
-    """Keep in the manifest what made the files, and for how long, also if it is interrupted."""
-    start = time.monotonic()
-    entry = {
-        "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "commit": provenance.commit(),
-        "python": platform.python_version(),
-        "versions": provenance.versions(PACKAGES),
-    }
-    earlier = run.manifest.get("sessions", [])
-    try:
-        yield
-    finally:
-        entry["wall_time_seconds"] = round(time.monotonic() - start, 1)
-        run.update_manifest(sessions=[*earlier, entry])

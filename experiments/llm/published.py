@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from synth.decoder import DecoderConfig
+from synth.config import DecoderConfig
 
 QWEN25_MATH_1_5B = DecoderConfig(
     vocab_size=151_936,

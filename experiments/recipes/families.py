@@ -26,7 +26,7 @@ import dataclasses
 
 from experiments.recipes.tradeoff import PRESETS as TRADEOFF
 from experiments.sweep.grid import PretrainConfig, SweepConfig
-from synth.decoder import DecoderConfig
+from synth.config import DecoderConfig
 
 SWEEP = SweepConfig(
     data_sizes=(16, 64, 256, 1024),

@@ -18,6 +18,7 @@ from __future__ import annotations
 import dataclasses
 
 from experiments.sweep.grid import PretrainConfig, SweepConfig
+from synth.config import Optimiser
 
 CPU = SweepConfig(
     mixtures=("exact",),
@@ -26,8 +27,7 @@ CPU = SweepConfig(
     data_sizes=(128, 512, 2048, 8192),
     compute=3,
     compute_unit="epochs",
-    batch_size=16,
-    warmup=0.03,
+    optimiser=Optimiser(batch_size=16, warmup=0.03),
     learning_rates=(5e-4,),
     base_seeds=2,
     seeds=2,

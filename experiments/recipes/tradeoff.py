@@ -17,8 +17,10 @@ trained on d alone it stays at 6.
 
 from __future__ import annotations
 
-from experiments.sweep.grid import PretrainConfig, SweepConfig
-from synth.decoder import DecoderConfig
+import dataclasses
+
+from experiments.sweep.grid import PRETRAINING, PretrainConfig, SweepConfig
+from synth.config import DecoderConfig, Optimiser
 
 PRESETS = {
     "smoke": SweepConfig(
@@ -68,13 +70,17 @@ PRESETS = {
             position_start=256,
             position_gap=3,
         ),
-        pretrain=PretrainConfig(steps=20_000, batch_size=128, learning_rate=1e-3),
+        pretrain=PretrainConfig(
+            steps=20_000,
+            learning_rate=1e-3,
+            optimiser=dataclasses.replace(PRETRAINING, batch_size=128),
+        ),
         mixtures=("range", "exact"),
         losses=("sft", "dft"),
         difficulties=(4, 6, 8, 10, 12, 16, 20),
         data_sizes=(16, 64, 256, 1024, 4096, 16384),
         compute=2000,
-        batch_size=64,
+        optimiser=Optimiser(batch_size=64),
         learning_rates=(5e-4,),
         base_seeds=4,
         seeds=4,

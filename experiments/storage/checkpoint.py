@@ -41,7 +41,8 @@ from experiments.storage.hugging_face import (
     to_hugging_face,
 )
 from experiments.storage.sharding import parameter_sharding
-from synth.decoder import DecoderConfig, Parameters, initialise
+from synth.config import DecoderConfig
+from synth.decoder import Parameters, initialise
 
 GENERATION_CONFIG = "generation_config.json"
 TENSORS = "model.safetensors"

@@ -12,7 +12,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from synth.decoder import DecoderConfig, Llama3Rope
+from synth.config import DecoderConfig, Llama3Rope
 
 CONFIG = "config.json"
 

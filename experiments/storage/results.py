@@ -28,6 +28,8 @@ from typing import Any
 import pandas as pd
 import pyarrow as pa
 
+from experiments.storage.migration import upgrade
+
 COLUMNS = {
     "task": "str",
     "base": "str",
@@ -142,7 +144,7 @@ def read_tables(directory: Path) -> dict[str, pd.DataFrame]:
 
 
 def read_manifest(directory: Path) -> dict[str, Any]:
-    """The manifest of a run.
+    """The manifest of a run, in the form of today (see `experiments.storage.migration`).
 
     Raises:
       ResultsError: if there is none or it is no JSON object.
@@ -156,7 +158,7 @@ def read_manifest(directory: Path) -> dict[str, Any]:
         raise ResultsError(f"{path} is not valid JSON ({error})") from error
     if not isinstance(manifest, dict):
         raise ResultsError(f"{path} must hold a JSON object")
-    return manifest
+    return upgrade(manifest)
 
 
 @dataclass(frozen=True)

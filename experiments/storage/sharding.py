@@ -11,7 +11,6 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
@@ -54,36 +53,6 @@ def make_mesh(*, data: int = 1, fsdp: int = 1, tp: int = 1) -> Mesh:
         )
     devices = jax.devices()[:size]
     return jax.make_mesh(sizes, AXES, axis_types=(AxisType.Auto,) * 3, devices=devices)
-
-
-@dataclass(frozen=True)
-class Devices:
-    """Sizes of the axes of a mesh.
-
-    Attributes:
-      data: places that hold all parameters, each with rows of a batch of its own.
-      fsdp: parts of every matrix, and of a batch.
-      tp: parts of the heads and of the SwiGLU's width.
-
-    Raises:
-      ValueError: if one is below 1.
-    """
-
-    data: int = 1
-    fsdp: int = 1
-    tp: int = 1
-
-    def __post_init__(self) -> None:
-        if min(self.data, self.fsdp, self.tp) < 1:
-            raise ValueError(
-                f"data, fsdp and tp must be at least 1, got {self.data}, {self.fsdp}, {self.tp}"
-            )
-
-    def mesh(self) -> Mesh | None:
-        """The mesh; None for one device, which may be one of several."""
-        if max(self.data, self.fsdp, self.tp) == 1:
-            return None
-        return make_mesh(data=self.data, fsdp=self.fsdp, tp=self.tp)
 
 
 def row_split(mesh: Mesh | None) -> int:

@@ -5,18 +5,25 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
-from collections.abc import Mapping as Fields
 from dataclasses import dataclass, field
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
-from synth.decoder import DecoderConfig
-from synth.finetune import FinetuneConfig, Loss, Schedule
-from synth.task import Mixture
+import tyro
+
+from experiments.storage.records import from_record
+from synth.arguments import check_choice, check_increasing, check_least, check_positive
+from synth.config import DecoderConfig, Loss, Optimiser
+
+if TYPE_CHECKING:
+    from synth.task import Mixture
 
 MixtureKind = Literal["range", "exact", "window"]
 DataUnit = Literal["examples", "tokens"]
 ComputeUnit = Literal["steps", "epochs", "tokens"]
 Mapping = Literal["auto", "map", "vmap"]
+
+PRETRAINING, FINETUNING = Optimiser(batch_size=64, weight_decay=0.01), Optimiser()
+"""Defaults of a sweep's two trainings."""
 
 
 @dataclass(frozen=True)
@@ -43,16 +50,17 @@ class PretrainConfig:
 
     Attributes:
       hardest: bases are trained uniformly on difficulties 1 .. hardest, on fresh draws.
-      steps, batch_size, learning_rate, weight_decay: of that training.
+      steps: optimiser steps of that training.
+      learning_rate: its peak learning rate.
+      optimiser: its batches, schedule and AdamW.
       max_risk: a base that errs more often than this on its own levels stops the sweep.
       text_examples: draws that a text task trains its bases on, which stand in for fresh ones.
     """
 
     hardest: int = 4
     steps: int = 2500
-    batch_size: int = 64
     learning_rate: float = 4e-3
-    weight_decay: float = 0.01
+    optimiser: Annotated[Optimiser, tyro.conf.arg(name="")] = PRETRAINING
     max_risk: float = 0.5
     text_examples: int = 40_000
 
@@ -76,7 +84,7 @@ class SweepConfig:
       losses: losses to compare.
       learning_rates: one value, or several to tune over: the one with the lowest mean risk on a
         validation draw from the test mixture is kept for each cell.
-      batch_size, schedule, warmup, weight_decay, clip: of the fine-tuning.
+      optimiser: batches, schedule and AdamW of the fine-tuning.
       base_seeds: number of bases, each from its own initialisation and data.
       seeds: members for each cell and base; each draws its own data.
       master_seed: the only source of randomness of the whole sweep.
@@ -108,11 +116,7 @@ class SweepConfig:
     compute_unit: ComputeUnit = "steps"
     losses: tuple[Loss, ...] = ("sft",)
     learning_rates: tuple[float, ...] = (1.5e-3,)
-    batch_size: int = 32
-    schedule: Schedule = "cosine"
-    warmup: float = 0.05
-    weight_decay: float = 0.0
-    clip: float = 1.0
+    optimiser: Annotated[Optimiser, tyro.conf.arg(name="")] = FINETUNING
     base_seeds: int = 1
     seeds: int = 3
     master_seed: int = 0
@@ -126,58 +130,23 @@ class SweepConfig:
     save_predictions: bool = False
 
     def __post_init__(self) -> None:
-        choices = {
-            "mixtures": MixtureKind,
-            "losses": Loss,
-        }
-        for name, kind in choices.items():
-            if not getattr(self, name) or set(getattr(self, name)) - set(get_args(kind)):
-                raise ValueError(
-                    f"{name} must be some of {get_args(kind)}, got {getattr(self, name)}"
-                )
-        for name, kind in {
-            "data_unit": DataUnit,
-            "compute_unit": ComputeUnit,
-            "mapping": Mapping,
-        }.items():
-            if getattr(self, name) not in get_args(kind):
-                raise ValueError(
-                    f"{name} must be one of {get_args(kind)}, got {getattr(self, name)!r}"
-                )
-        for name in ("difficulties", "data_sizes"):
+        for name, kind in (("mixtures", MixtureKind), ("losses", Loss)):
             values = getattr(self, name)
-            if not values or min(values) < 1 or list(values) != sorted(set(values)):
-                raise ValueError(
-                    f"{name} must be distinct integers of at least 1, increasing; got {values}"
-                )
-        for name in [
-            "base_seeds",
-            "seeds",
-            "test_examples",
-            "risk_examples",
-            "validation_examples",
-            "batch_size",
-            "chunk_members",
-        ]:
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+            if not values or set(values) - set(get_args(kind)):
+                raise ValueError(f"{name} must be some of {get_args(kind)}, got {values}")
+        check_choice(self, "data_unit", get_args(DataUnit))
+        check_choice(self, "compute_unit", get_args(ComputeUnit))
+        check_choice(self, "mapping", get_args(Mapping))
+        check_increasing(self, "difficulties", "data_sizes")
+        check_least(self, 1, "base_seeds", "seeds", "chunk_members")
+        check_least(self, 1, "test_examples", "risk_examples", "validation_examples")
         if not self.learning_rates or not all(rate > 0 for rate in self.learning_rates):
             raise ValueError(f"learning_rates must be positive, got {self.learning_rates}")
         for name in ("mixtures", "losses", "learning_rates"):
             if len(set(getattr(self, name))) < len(getattr(self, name)):
                 raise ValueError(f"{name} must be distinct, got {getattr(self, name)}")
-        # The fine-tuning's own fields are checked before any work starts, not after the bases.
-        FinetuneConfig(
-            steps=1,
-            schedule=self.schedule,
-            warmup=self.warmup,
-            weight_decay=self.weight_decay,
-            clip=self.clip,
-        )
-        if self.compute <= 0:
-            raise ValueError(f"compute must be positive, got {self.compute}")
-        if self.window_width < 0:
-            raise ValueError(f"window_width must be at least 0, got {self.window_width}")
+        check_positive(self, "compute")
+        check_least(self, 0, "window_width")
         if self.test_hardest < 1.5 * max(self.difficulties):
             raise ValueError(
                 f"test_hardest must be at least 1.5 times the hardest difficulty "
@@ -200,6 +169,8 @@ class SweepConfig:
         Raises:
           ValueError: if the kind is unknown.
         """
+        from synth.task import Mixture
+
         if kind not in get_args(MixtureKind):
             raise ValueError(f"mixture must be one of {get_args(MixtureKind)}, got {kind!r}")
         if kind == "window":
@@ -234,18 +205,10 @@ class SweepConfig:
         ]
 
 
-def sweep_config(config: Fields[str, Any]) -> SweepConfig:
-    """The configuration that a manifest holds; fields that it is too old to have get defaults.
+def sweep_config(config: dict[str, Any]) -> SweepConfig:
+    """The configuration that a manifest holds; fields that it does not state get defaults.
 
     Raises:
       ValueError: if a field is unknown or out of range.
     """
-    known = [each.name for each in dataclasses.fields(SweepConfig)]
-    if unknown := sorted(set(config) - set(known)):
-        raise ValueError(f"config must have fields among {known}, got {unknown}")
-    values: dict[str, Any] = {
-        name: tuple(value) if isinstance(value, list) else value for name, value in config.items()
-    }
-    values["decoder"] = DecoderConfig(**config["decoder"])
-    values["pretrain"] = PretrainConfig(**config["pretrain"])
-    return SweepConfig(**values)
+    return from_record(SweepConfig, config)

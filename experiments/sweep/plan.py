@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from experiments.sweep.draws import Draws
 from experiments.sweep.grid import Member
-from synth.finetune import Loss
+from synth.config import Loss
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ def _steps(draws: Draws, member: Member) -> int:
         examples = config.compute * member.data_size / mean_tokens
     else:
         examples = config.compute * member.data_size
-    return max(1, math.ceil(examples / config.batch_size))
+    return max(1, math.ceil(examples / config.optimiser.batch_size))
 
 
 def plan(draws: Draws) -> list[Chunk]:

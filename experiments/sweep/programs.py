@@ -22,8 +22,9 @@ from experiments.sweep.draws import Draws
 from experiments.sweep.grid import SweepConfig
 from experiments.sweep.mapping import MemberMap, Stacked
 from experiments.sweep.plan import Chunk, Group
+from synth.config import FinetuneConfig
 from synth.decoder import Parameters
-from synth.finetune import FinetuneConfig, TrainingData, finetune, pretrain
+from synth.finetune import TrainingData, finetune, pretrain
 from synth.gaps import correct_examples
 from synth.task import ArrayTask, Mixture, Task, pool
 from synth.tasks import make_task
@@ -88,9 +89,8 @@ class Sweep:
         pretraining = self.config.pretrain
         config = FinetuneConfig(
             steps=pretraining.steps,
-            batch_size=pretraining.batch_size,
             learning_rate=pretraining.learning_rate,
-            weight_decay=pretraining.weight_decay,
+            optimiser=pretraining.optimiser,
         )
         root = self.draws.key("bases")
         keys = [jax.random.key_data(jax.random.fold_in(root, seed)) for seed in base_seeds]
@@ -119,7 +119,7 @@ class Sweep:
             return fresh, ()
         # Text is drawn on the host: a large pool stands in for fresh draws. Its key follows those
         # of all bases, whichever of them are trained now.
-        rows = min(pretraining.text_examples, pretraining.steps * pretraining.batch_size)
+        rows = min(pretraining.text_examples, pretraining.steps * pretraining.optimiser.batch_size)
         key_pool = jax.random.fold_in(self.draws.key("bases"), self.config.base_seeds)
         drawn = pool(task, key_pool, mixture, rows)
 
@@ -176,16 +176,11 @@ class Sweep:
 
     def finetuning(self, group: Group, learning_rate: Array) -> FinetuneConfig:
         """How members of a group are fine-tuned."""
-        config = self.config
         return FinetuneConfig(
             steps=group.steps,
-            batch_size=config.batch_size,
             learning_rate=learning_rate,
-            schedule=config.schedule,
-            warmup=config.warmup,
-            weight_decay=config.weight_decay,
-            clip=config.clip,
             loss=group.loss,
+            optimiser=self.config.optimiser,
         )
 
     def _program(self, group: Group):

@@ -4,34 +4,29 @@ from __future__ import annotations
 
 import importlib
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from synth.task import Task
-from synth.tasks.addition import Addition
-from synth.tasks.chain import Chain
-from synth.tasks.dyck import Dyck
-from synth.tasks.expressions import Expressions
-from synth.tasks.group_words import GroupWords
-from synth.tasks.igsm import IGSM
-from synth.tasks.parity import Parity
-from synth.tasks.pointer import Pointer
+if TYPE_CHECKING:
+    from synth.task import Task
 
-TASKS: dict[str, Callable[..., Task]] = {
-    "addition": Addition,
-    "chain": Chain,
-    "chain-running": partial(Chain, layout="running"),
-    "dyck": Dyck,
-    "expressions": Expressions,
-    "group-words": GroupWords,
-    "group-words-cyclic": partial(GroupWords, group="Z60"),
-    "igsm": IGSM,
-    "igsm-terse": partial(IGSM, form="terse"),
-    "parity": Parity,
-    "parity-scratchpad": partial(Parity, scratchpad=True),
-    "pointer": Pointer,
+TASKS: dict[str, tuple[str, dict[str, Any]]] = {
+    "addition": ("synth.tasks.addition:Addition", {}),
+    "chain": ("synth.tasks.chain:Chain", {}),
+    "chain-running": ("synth.tasks.chain:Chain", {"layout": "running"}),
+    "dyck": ("synth.tasks.dyck:Dyck", {}),
+    "expressions": ("synth.tasks.expressions:Expressions", {}),
+    "group-words": ("synth.tasks.group_words:GroupWords", {}),
+    "group-words-cyclic": ("synth.tasks.group_words:GroupWords", {"group": "Z60"}),
+    "igsm": ("synth.tasks.igsm.task:IGSM", {}),
+    "igsm-terse": ("synth.tasks.igsm.task:IGSM", {"form": "terse"}),
+    "parity": ("synth.tasks.parity:Parity", {}),
+    "parity-scratchpad": ("synth.tasks.parity:Parity", {"scratchpad": True}),
+    "pointer": ("synth.tasks.pointer:Pointer", {}),
 }
+"""Import path of each class, and fields it begins with. `make_task` imports it: names are known
+without JAX."""
 
 
 def make_task(
@@ -47,21 +42,21 @@ def make_task(
     Raises:
       ValueError: if the name is unknown, the import fails, or an option is missing or not a field.
     """
+    from synth.task import Task
+
     options = dict(options or {})
-    if ":" in name:
-        module, _, attribute = name.partition(":")
-        try:
-            factory = getattr(importlib.import_module(module), attribute)
-        except (ImportError, AttributeError) as error:
-            raise ValueError(
-                f"task {name!r} cannot be imported as module:attribute ({error})"
-            ) from error
-    elif name in TASKS:
-        factory = TASKS[name]
-    else:
+    if name not in TASKS and ":" not in name:
         raise ValueError(
             f"task must be one of {sorted(TASKS)} or a 'module:attribute', got {name!r}"
         )
+    place, fields = TASKS.get(name, (name, {}))
+    module, _, attribute = place.partition(":")
+    try:
+        factory = partial(getattr(importlib.import_module(module), attribute), **fields)
+    except (ImportError, AttributeError) as error:
+        raise ValueError(
+            f"task {name!r} cannot be imported as module:attribute ({error})"
+        ) from error
     accepted = inspect.signature(factory).parameters
     if unknown := sorted(set(options) - set(accepted)):
         raise ValueError(f"task {name!r} has no field {unknown}; it accepts {sorted(accepted)}")
@@ -77,4 +72,4 @@ def make_task(
     return task
 
 
-__all__ = ["TASKS", "Chain", "make_task"]
+__all__ = ["TASKS", "make_task"]

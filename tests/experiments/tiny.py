@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from experiments.sweep.grid import PretrainConfig, SweepConfig
-from synth.decoder import DecoderConfig
+from experiments.sweep.grid import PRETRAINING, PretrainConfig, SweepConfig
+from synth.config import DecoderConfig, Optimiser
 
 TINY = SweepConfig(
     # Sums modulo 2: four problems at level 1, so that training and test problems overlap.
@@ -21,11 +21,17 @@ TINY = SweepConfig(
         position_start=4,
         position_gap=1,
     ),
-    pretrain=PretrainConfig(hardest=1, steps=150, batch_size=16, learning_rate=1e-2, max_risk=1.0),
+    pretrain=PretrainConfig(
+        hardest=1,
+        steps=150,
+        learning_rate=1e-2,
+        optimiser=dataclasses.replace(PRETRAINING, batch_size=16),
+        max_risk=1.0,
+    ),
     difficulties=(1, 2),
     data_sizes=(3, 12),
     compute=20.0,
-    batch_size=8,
+    optimiser=Optimiser(batch_size=8),
     learning_rates=(5e-3,),
     seeds=2,
     test_hardest=4,

@@ -16,7 +16,8 @@ import jax
 import numpy as np
 
 from experiments.storage import checkpoint
-from synth.decoder import DecoderConfig, Llama3Rope, Parameters, initialise
+from synth.config import DecoderConfig, Llama3Rope
+from synth.decoder import Parameters, initialise
 
 FILE = Path(__file__).parent / "transformers.npz"
 

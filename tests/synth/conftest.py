@@ -9,12 +9,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from synth.decoder import DecoderConfig, Parameters
-from synth.finetune import FinetuneConfig, pretrain
+from synth.config import DecoderConfig, FinetuneConfig, Optimiser
+from synth.decoder import Parameters
+from synth.finetune import pretrain
 from synth.gaps import evaluation_positions
 from synth.generate import left_padded_prompts
 from synth.task import Mixture, Pool, pool
-from synth.tasks import Chain
+from synth.tasks.chain import Chain
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,7 @@ def trained() -> Trained:
         example = task.sample(key_example, difficulty)
         return example.tokens, example.loss_mask
 
-    config = FinetuneConfig(steps=150, batch_size=16, learning_rate=1e-2)
+    config = FinetuneConfig(150, 1e-2, optimiser=Optimiser(batch_size=16))
     compiled = jax.jit(pretrain, static_argnums=(0, 1, 2))
     parameters, losses = compiled(decoder, sample, config, jax.random.key(0))
     drawn = pool(task, jax.random.key(1), Mixture.up_to(3), 64)

@@ -10,10 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from synth.config import DecoderConfig, Execution, Llama3Rope
 from synth.decoder import (
-    DecoderConfig,
-    Execution,
-    Llama3Rope,
     draw_positions,
     head_kernel,
     hidden_states,

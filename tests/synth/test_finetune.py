@@ -14,16 +14,9 @@ import pytest
 import scipy.stats
 from jax.sharding import AxisType, PartitionSpec
 
-from synth.decoder import DecoderConfig, draw_positions, initialise, logits
-from synth.finetune import (
-    FinetuneConfig,
-    TrainingData,
-    batch_loss,
-    epoch_order,
-    finetune,
-    pretrain,
-    token_losses,
-)
+from synth.config import DecoderConfig, FinetuneConfig, Optimiser
+from synth.decoder import draw_positions, initialise, logits
+from synth.finetune import TrainingData, batch_loss, epoch_order, finetune, pretrain, token_losses
 from synth.task import PADDING
 from tests import reference
 
@@ -38,7 +31,7 @@ DECODER = DecoderConfig(
     position_start=4,
     position_gap=2,
 )
-CONFIG = FinetuneConfig(steps=6, batch_size=4, learning_rate=1e-2)
+CONFIG = FinetuneConfig(6, 1e-2, optimiser=Optimiser(batch_size=4))
 NUM_ROWS, LENGTH, MEMBERS = 10, 8, 4
 ROWS_IN_EPOCHS, NUM_DRAWS = 8, 20
 
@@ -231,10 +224,10 @@ def test_mapped_members_equal_single_runs(mapping, data):
 @pytest.mark.parametrize(
     "config",
     [
-        FinetuneConfig(6, 4, 1e-2, "cosine", 0.3, weight_decay=0.1, b2=0.95, clip=0.5),
-        FinetuneConfig(6, 4, 1e-2, "constant", 0.0, clip=1e3, loss="dft"),
+        FinetuneConfig(6, 1e-2, "sft", Optimiser(4, "cosine", 0.3, 0.1, b2=0.95, clip=0.5)),
+        FinetuneConfig(6, 1e-2, "dft", Optimiser(4, "constant", 0.0, clip=1e3)),
     ],
-    ids=lambda config: config.schedule,
+    ids=lambda config: config.optimiser.schedule,
 )
 def test_steps_equal_the_reference(config, base, data):
     key = jax.random.key(5)
@@ -242,10 +235,10 @@ def test_steps_equal_the_reference(config, base, data):
 
     key_order, key_positions = jax.random.split(key)
     order = np.asarray(
-        order_of(key_order, data.num_examples, NUM_ROWS, config.steps * config.batch_size)
-    ).reshape(config.steps, config.batch_size)
+        order_of(key_order, data.num_examples, NUM_ROWS, config.steps * config.optimiser.batch_size)
+    ).reshape(config.steps, config.optimiser.batch_size)
     gradient_of = jax.jit(jax.value_and_grad(batch_loss, argnums=1), static_argnums=(0, 5))
-    warmup = math.ceil(config.warmup * config.steps)
+    warmup = math.ceil(config.optimiser.warmup * config.steps)
     parameters = {name: leaf.astype(np.float64) for name, leaf in leaves(base).items()}
     first = {name: np.zeros_like(leaf) for name, leaf in parameters.items()}
     second = {name: np.zeros_like(leaf) for name, leaf in parameters.items()}
@@ -262,12 +255,12 @@ def test_steps_equal_the_reference(config, base, data):
         )
         np.testing.assert_allclose(losses[step], loss, rtol=1e-4)
         raw = {name: leaf.astype(np.float64) for name, leaf in leaves(gradient).items()}
-        gradients = reference.clip_by_global_norm(raw, config.clip)
+        gradients = reference.clip_by_global_norm(raw, config.optimiser.clip)
         clipped_steps += any((gradients[name] != raw[name]).any() for name in raw)
         rate = config.learning_rate
         if step < warmup:
             rate *= (step + 1) / (warmup + 1)
-        elif config.schedule == "cosine":
+        elif config.optimiser.schedule == "cosine":
             share = (step - warmup) / (config.steps - warmup)
             rate *= 0.5 * (1 + math.cos(math.pi * share))
         for name in parameters:
@@ -278,10 +271,10 @@ def test_steps_equal_the_reference(config, base, data):
                 second[name],
                 step + 1,
                 learning_rate=rate,
-                b2=config.b2,
-                weight_decay=config.weight_decay,
+                b2=config.optimiser.b2,
+                weight_decay=config.optimiser.weight_decay,
             )
-    assert clipped_steps == (config.steps if config.clip < 1 else 0)
+    assert clipped_steps == (config.steps if config.optimiser.clip < 1 else 0)
     for name in ("embedding", "head", "norm/gain", "layers/query/kernel", "layers/down/kernel"):
         # A gradient that is nearly zero has a sign that rounding decides: leave out its step.
         settled = np.sqrt(second[name]) > 1e-5
@@ -365,22 +358,32 @@ def test_every_row_is_as_likely_at_every_place():
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"steps": 0}, "steps and batch_size must be at least 1, got 0 and 32"),
-        ({"batch_size": 0}, "steps and batch_size must be at least 1, got 5 and 0"),
+        ({"steps": 0}, "steps must be at least 1, got 0"),
         ({"learning_rate": 0.0}, "learning_rate must be positive, got 0.0"),
         ({"learning_rate": math.nan}, "learning_rate must be positive, got nan"),
-        ({"warmup": 1.0}, "warmup must lie in [0, 1), got 1.0"),
-        ({"warmup": -0.1}, "warmup must lie in [0, 1), got -0.1"),
-        ({"weight_decay": -1.0}, "weight_decay must not be negative"),
-        ({"clip": 0.0}, "clip positive"),
-        ({"b2": 1.0}, "b2 in (0, 1); got 0.0, 1.0 and 1.0"),
-        ({"schedule": "linear"}, "schedule must be one of ('cosine', 'constant'), got 'linear'"),
         ({"loss": "dpo"}, "loss must be one of ('sft', 'dft'), got 'dpo'"),
     ],
 )
 def test_configuration_refuses(fields, message):
     with pytest.raises(ValueError, match=re.escape(message)):
         FinetuneConfig(**{"steps": 5} | fields)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"batch_size": 0}, "batch_size must be at least 1, got 0"),
+        ({"warmup": 1.0}, "warmup must lie in [0, 1), got 1.0"),
+        ({"warmup": -0.1}, "warmup must lie in [0, 1), got -0.1"),
+        ({"weight_decay": -1.0}, "weight_decay must not be negative"),
+        ({"clip": 0.0}, "clip positive"),
+        ({"b2": 1.0}, "b2 in (0, 1); got 0.0, 1.0 and 1.0"),
+        ({"schedule": "linear"}, "schedule must be one of ('cosine', 'constant'), got 'linear'"),
+    ],
+)
+def test_optimiser_refuses(fields, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        Optimiser(**fields)
 
 
 def test_configuration_is_a_tree_of_its_learning_rate():
@@ -398,7 +401,7 @@ def test_pretraining_learns_to_copy():
         tokens = jnp.stack([jnp.int32(1), letter, jnp.int32(1), letter])
         return tokens, jnp.arange(4) == 3
 
-    config = FinetuneConfig(steps=80, batch_size=16, learning_rate=3e-2)
+    config = FinetuneConfig(80, 3e-2, optimiser=Optimiser(batch_size=16))
     compiled = jax.jit(pretrain, static_argnums=(0, 1, 2))
     parameters, losses = compiled(DECODER, sample, config, jax.random.key(8))
     assert losses[0] > 1

@@ -17,12 +17,13 @@ import numpy as np
 import pytest
 
 from synth.task import Mixture, pool
-from synth.tasks.igsm import CATEGORIES, IGSM, PRESETS, Preset, graph, problems, verify
+from synth.tasks.igsm import CATEGORIES, PRESETS, Preset, graph, problems, verify
 from synth.tasks.igsm.graph import Settings, draw, draw_num_ops
 from synth.tasks.igsm.layers import worlds
 from synth.tasks.igsm.names import CHAINS, draw_names
 from synth.tasks.igsm.parse import read_problem
 from synth.tasks.igsm.problems import BINS, NUM_BINS
+from synth.tasks.igsm.task import IGSM
 from synth.tasks.igsm.text import Detail, OutOfSymbolsError, Wording
 from synth.tasks.igsm.tokens import LENGTHS
 from synth.tasks.igsm.work import canonical_order, dependencies, work

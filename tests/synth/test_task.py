@@ -26,7 +26,8 @@ from synth.task import (
     pool,
     prompt_keys,
 )
-from synth.tasks import TASKS, Chain, make_task
+from synth.tasks import TASKS, make_task
+from synth.tasks.chain import Chain
 
 
 class Countdown(ArrayTask):

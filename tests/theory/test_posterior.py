@@ -15,15 +15,9 @@ import scipy.stats
 
 from theory.bounds import pac_bayes_kl
 from theory.certificate import BOUND, MONTE_CARLO, Certificate, Ledger, certify
+from theory.config import PosteriorConfig
 from theory.divergence import gaussian_kl, kl_inverse, log_xi
-from theory.posterior import (
-    Block,
-    Gaussian,
-    PosteriorConfig,
-    bounded,
-    fit_posterior,
-    gibbs_errors,
-)
+from theory.posterior import Block, Gaussian, bounded, fit_posterior, gibbs_errors
 
 SIZE, ROWS, DELTA = 12, 256, 0.05
 IDENTITY = Block(SIZE, lambda vector: vector)

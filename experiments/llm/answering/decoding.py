@@ -13,7 +13,6 @@ from __future__ import annotations
 import functools
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
 from typing import NamedTuple
@@ -24,12 +23,14 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Bool, Int, PRNGKeyArray, UInt32
 
+from experiments.llm.answering.config import DecodingConfig
 from experiments.llm.answering.kept import Continuation, Kept
 from experiments.llm.answering.model import Model
 from experiments.storage import checkpoint
 from experiments.storage.sharding import ROW_AXES, row_split, spread
 from synth import stream
-from synth.decoder import DecoderConfig, Parameters, ready_to_decode
+from synth.config import DecoderConfig
+from synth.decoder import Parameters, ready_to_decode
 from synth.generate import pad_left
 from synth.stream import Continuing, Stream
 
@@ -38,45 +39,6 @@ GROUPS = 8
 
 SMALLER = 0.5
 """When prompts are left that need so small a part of the capacity, a smaller stream begins."""
-
-
-@dataclass(frozen=True)
-class DecodingConfig:
-    """How responses are made.
-
-    Attributes:
-      max_new_tokens: the most tokens of a response; one that reaches it counts as truncated.
-      samples: responses to each prompt.
-      temperature: 0 for the most probable token each time.
-      batch_size: responses decoded together; with a mesh a multiple of its ``data × fsdp``.
-      prompt_multiple: prompts are padded to multiples of it, in tokens.
-      thinking: tell the chat template to leave room for thoughts, for a model that was trained on
-        solutions with some; see `experiments.llm.text.tokenizer.render`.
-      seed: of the draws.
-
-    Raises:
-      ValueError: if a field is out of range.
-    """
-
-    max_new_tokens: int = 512
-    samples: int = 1
-    temperature: float = 0.0
-    batch_size: int = 32
-    prompt_multiple: int = 64
-    thinking: bool = False
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        for name in ("max_new_tokens", "samples", "batch_size", "prompt_multiple"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        for name in ("temperature", "seed"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name} must be at least 0, got {getattr(self, name)}")
-        if self.samples > 1 and self.temperature == 0:
-            raise ValueError(
-                f"samples must be 1 at temperature 0, where all are equal; got {self.samples}"
-            )
 
 
 def ignore(count: int) -> None:

@@ -14,12 +14,14 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Int
 
-from experiments.llm.answering.decoding import DecodingConfig, continuations, ignore
+from experiments.llm.answering.config import DecodingConfig
+from experiments.llm.answering.decoding import continuations, ignore
 from experiments.llm.answering.kept import Continuation, Kept
 from experiments.llm.answering.model import Model
 from experiments.llm.answering.pass_rates import summarise
+from experiments.llm.problems.config import GraderConfig
 from experiments.llm.problems.data import Message
-from experiments.llm.problems.grade import GraderConfig, grade, references
+from experiments.llm.problems.grade import grade, references
 from experiments.llm.text.tokenizer import prompt_tokens
 
 if TYPE_CHECKING:

@@ -23,13 +23,15 @@ import pandas as pd
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Bool, Float, Int
 
-from experiments.llm.answering.decoding import DecodingConfig, continuations
+from experiments.llm.answering.config import DecodingConfig
+from experiments.llm.answering.decoding import continuations
 from experiments.llm.answering.evaluate import text_of
 from experiments.llm.answering.model import Model
 from experiments.llm.text.tokenizer import TEMPLATE_SETTINGS
 from experiments.llm.training.loss import label_log_probability
 from experiments.storage.sharding import spread
-from synth.decoder import DecoderConfig, Parameters, hidden_states, project
+from synth.config import DecoderConfig
+from synth.decoder import Parameters, hidden_states, project
 from synth.generate import prompt_batches
 
 try:

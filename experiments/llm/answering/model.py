@@ -12,7 +12,8 @@ from jax.typing import DTypeLike
 
 from experiments.llm.text.tokenizer import load_tokenizer, stop_tokens
 from experiments.storage import checkpoint
-from synth.decoder import DecoderConfig, Parameters
+from synth.config import DecoderConfig
+from synth.decoder import Parameters
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,7 +13,8 @@ from jaxtyping import Array, Float, Int
 from experiments.llm.text.encoding import Encoded
 from experiments.llm.training.loss import loss_sums
 from experiments.storage.sharding import row_split, spread
-from synth.decoder import DecoderConfig, Parameters
+from synth.config import DecoderConfig
+from synth.decoder import Parameters
 
 LOGIT_TOKENS = 2048
 """Tokens of a batch whose logits are held at once: 1.2 GB over a vocabulary of 152 thousand."""

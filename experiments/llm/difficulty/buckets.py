@@ -9,11 +9,13 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-import pandas as pd
-from jaxtyping import Bool, Float, Int
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from jaxtyping import Bool, Float, Int
 
 Measure = Literal["op", "cot_tokens", "pass_rate", "perplexity"]
 
@@ -239,6 +241,8 @@ def _check_measure(measure: str) -> None:
 
 def _hardness(measure: Measure, values: Any) -> Float[np.ndarray, " problems"]:
     """Values turned so that higher is harder, checked."""
+    import pandas as pd
+
     _check_measure(measure)
     numbers = pd.Series(values, dtype="Float64").to_numpy(np.float64, na_value=np.nan)
     if missing := np.flatnonzero(~np.isfinite(numbers)).tolist():

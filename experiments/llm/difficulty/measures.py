@@ -27,14 +27,14 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from experiments.llm.answering.decoding import DecodingConfig
+from experiments.llm.answering.config import SAMPLED, DecodingConfig
 from experiments.llm.answering.evaluate import evaluate
 from experiments.llm.answering.kept import Kept
 from experiments.llm.answering.model import Model
 from experiments.llm.answering.perplexity import check, perplexities
 from experiments.llm.difficulty.buckets import MEASURES, Measure
+from experiments.llm.problems.config import GraderConfig
 from experiments.llm.problems.data import Problems
-from experiments.llm.problems.grade import GraderConfig
 from experiments.llm.text.encoding import encode
 
 if TYPE_CHECKING:
@@ -42,9 +42,6 @@ if TYPE_CHECKING:
 
 OF_MODEL: tuple[Measure, ...] = ("pass_rate", "perplexity")
 """Measures that need the model's weights."""
-
-SAMPLED = DecodingConfig(samples=8, temperature=0.7)
-"""Behind a pass rate. The paper tells neither number."""
 
 MANY_CUT = 0.05
 """Share of samples that reach the most tokens above which a message says so."""

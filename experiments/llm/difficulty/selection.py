@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from synth.task import Mixture
+if TYPE_CHECKING:
+    from synth.task import Mixture
 
 Selection = Literal["exact", "range", "above"]
 """``exact`` is level d, ``range`` the easiest up to d, ``above`` d and harder."""
@@ -63,6 +64,8 @@ class Levels:
         Raises:
           ValueError: if the selection is unknown or has no problems.
         """
+        from synth.task import Mixture
+
         levels = selected(kind, difficulty, self.train)
         total = sum(self.train[level] for level in levels)
         return Mixture(tuple(levels), tuple(self.train[level] / total for level in levels))

@@ -15,8 +15,8 @@ from decimal import Decimal
 from functools import partial
 from typing import Any, TypeVar
 
-from experiments.igsm.export import SYSTEM_PROMPT
 from experiments.llm.problems.answers import LETTERS
+from experiments.llm.problems.config import DEFAULT_COLUMNS, Columns
 from experiments.llm.problems.sources import load_rows
 from experiments.storage.checkpoint import PathLike
 
@@ -34,36 +34,6 @@ USUAL = {
     "choices": ("choices", "options"),
 }
 """Names under which data sets have the fields of `Columns`."""
-
-
-@dataclass(frozen=True)
-class Columns:
-    """Names of a data set's columns; None looks for those in `USUAL`.
-
-    Attributes:
-      messages: a chat whose last turn is the solution. Where there is one, it is taken before
-        problem and solution, unless these are named.
-      problem, solution: their text, or chats (the problem ends one, the solution is one turn). The
-        answer stands in for a solution where there is none.
-      answer: the final answer. Where it stands in for the solution, what follows its last ``####``
-        (as in GSM8K), or all of it.
-      difficulty: stated level, a whole number. A column with something else is an error where it is
-        named, and is left out with a warning where it is not.
-      choices: of a multiple-choice question, written below it with letters: a list, or lists
-        ``text`` and ``label``. An answer is a label, or else a number that counts them from 0.
-      system: system prompt before problems that are no chat; ``""`` for none.
-    """
-
-    messages: str | None = None
-    problem: str | None = None
-    solution: str | None = None
-    answer: str | None = None
-    difficulty: str | None = None
-    choices: str | None = None
-    system: str = SYSTEM_PROMPT
-
-
-DEFAULT_COLUMNS = Columns()
 
 
 @dataclass(frozen=True)
@@ -140,27 +110,6 @@ def read(
         return _problems(rows, columns, name)
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from error
-
-
-@dataclass(frozen=True)
-class Source:
-    """Where problems are, as one argument.
-
-    Attributes:
-      source, split, configuration: see `experiments.llm.problems.sources.load_rows`.
-      columns: names of the columns, where they are not the usual ones.
-    """
-
-    source: str
-    split: str | None = None
-    configuration: str | None = None
-    columns: Columns = DEFAULT_COLUMNS
-
-    def read(self) -> Problems:
-        """The problems; errors as `read`."""
-        return read(
-            self.source, split=self.split, configuration=self.configuration, columns=self.columns
-        )
 
 
 @dataclass(frozen=True)

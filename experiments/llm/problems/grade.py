@@ -23,7 +23,7 @@ import importlib.util
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Bool
@@ -38,52 +38,19 @@ from experiments.llm.problems.answers import (
     marked_number,
     normalised,
 )
+from experiments.llm.problems.config import Grader, GraderConfig
 from experiments.llm.problems.workers import Lost, map_in_workers
 from synth.tasks import igsm
-from synth.tasks.igsm.verify import Mode
 
 if TYPE_CHECKING:
     from experiments.llm.problems.data import Problems
 
-Grader = Literal["boxed", "math-verify", "gsm8k", "igsm", "multiple-choice"]
 MOST_NAMED = 10
 """Rows that an error names."""
 MOST_CHECKED = 200
 """Solutions that are graded to check a grader."""
 FEW_ACCEPTED = 0.9
 """Share of accepted solutions below which a grader is doubtful."""
-
-
-@dataclass(frozen=True)
-class GraderConfig:
-    """How responses are graded.
-
-    Attributes:
-      name: see above.
-      modulus: of the arithmetic, for ``igsm``; None for the paper's 23.
-      mode: how ``igsm`` judges, see `synth.tasks.igsm.verify`.
-      timeout: seconds that ``math-verify`` may take for one answer; one that takes longer is wrong.
-      processes: how many ``math-verify`` takes at most; None for one a processor.
-
-    Raises:
-      ValueError: if a field is out of range.
-    """
-
-    name: Grader = "boxed"
-    modulus: int | None = None
-    mode: Mode = "strict"
-    timeout: float = 10.0
-    processes: int | None = None
-
-    def __post_init__(self) -> None:
-        if self.name not in GRADERS:
-            raise ValueError(f"grader must be one of {tuple(GRADERS)}, got {self.name!r}")
-        if self.modulus is not None and self.modulus < 2:
-            raise ValueError(f"modulus must be at least 2, got {self.modulus}")
-        if self.timeout <= 0:
-            raise ValueError(f"timeout must be positive, got {self.timeout}")
-        if self.processes is not None and self.processes < 1:
-            raise ValueError(f"processes must be at least 1, got {self.processes}")
 
 
 @dataclass(frozen=True)

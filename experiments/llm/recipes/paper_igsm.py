@@ -25,22 +25,19 @@ from __future__ import annotations
 
 import dataclasses
 
-from experiments.igsm.export import ExportConfig
-from experiments.llm.answering.decoding import DecodingConfig
-from experiments.llm.problems.grade import GraderConfig
+from experiments.igsm.config import ExportConfig
+from experiments.llm.answering.config import DecodingConfig
+from experiments.llm.problems.config import GraderConfig
 from experiments.llm.published import QWEN25_MATH_1_5B
 from experiments.llm.scan.grid import BaseConfig, ScanConfig
-from experiments.llm.training.cost import answering_flops, device_hours, finetuning_flops
-from experiments.llm.training.finetune import TrainingConfig
+from experiments.llm.training.config import PAPER_OPTIMISER, TrainingConfig
 
 DEVICE = "one H100"
 TRAINING = TrainingConfig(
     compute=3,
     compute_unit="epochs",
-    batch_size=16,
     learning_rate=5e-5,
-    schedule="cosine",
-    warmup=0.03,
+    optimiser=PAPER_OPTIMISER,
     packed=True,
     dtype="bfloat16",
     remat=True,
@@ -83,6 +80,8 @@ def example_tokens(difficulty: int) -> float:
 
 def hours(config: ScanConfig) -> float:
     """Estimated hours of an H100."""
+    from experiments.llm.training.cost import answering_flops, device_hours, finetuning_flops
+
     decoder, export = QWEN25_MATH_1_5B, config.export
     assert export is not None
     training = sum(

@@ -23,14 +23,12 @@ from __future__ import annotations
 
 import dataclasses
 
-from experiments.llm.answering.decoding import DecodingConfig
-from experiments.llm.problems.data import Columns, Source
-from experiments.llm.problems.grade import GraderConfig
+from experiments.llm.answering.config import DecodingConfig
+from experiments.llm.problems.config import Columns, GraderConfig, Source
 from experiments.llm.published import QWEN25_MATH_1_5B, QWEN25_MATH_7B
 from experiments.llm.recipes.paper_igsm import TRAINING
 from experiments.llm.scan.grid import ScanConfig
-from experiments.llm.training.cost import answering_flops, device_hours, finetuning_flops
-from experiments.storage.sharding import Devices
+from experiments.storage.config import Devices
 
 DEVICE = "one H100 (1.5B), four (7B)"
 NUM_TESTS = 500
@@ -72,6 +70,8 @@ EXAMPLE_TOKENS = {1: 250, 2: 420, 3: 750}
 
 def hours(config: ScanConfig) -> float:
     """Estimated hours of an H100."""
+    from experiments.llm.training.cost import answering_flops, device_hours, finetuning_flops
+
     decoder = QWEN25_MATH_7B if config.devices.fsdp > 1 else QWEN25_MATH_1_5B
     training = answering = 0.0
     for member in config.members:

@@ -32,14 +32,13 @@ from __future__ import annotations
 
 import dataclasses
 
-from experiments.igsm.export import ExportConfig
-from experiments.llm.answering.decoding import DecodingConfig
-from experiments.llm.problems.grade import GraderConfig
+from experiments.igsm.config import ExportConfig
+from experiments.llm.answering.config import DecodingConfig
+from experiments.llm.problems.config import GraderConfig
 from experiments.llm.scan.grid import BaseConfig, ScanConfig
-from experiments.llm.training.finetune import TrainingConfig
-from experiments.llm.training.scratch import ScratchConfig
-from experiments.storage.sharding import Devices
-from synth.decoder import DecoderConfig
+from experiments.llm.training.config import ScratchConfig, TrainingConfig
+from experiments.storage.config import Devices
+from synth.config import DecoderConfig, Optimiser
 
 DEVICE = "two CPU cores"
 
@@ -57,10 +56,8 @@ DECODER = DecoderConfig(
 TRAINING = TrainingConfig(
     compute=6,
     compute_unit="epochs",
-    batch_size=32,
     learning_rate=1e-3,
-    warmup=0.05,
-    b2=0.98,
+    optimiser=Optimiser(batch_size=32, warmup=0.05, b2=0.98),
     packed=True,
     dtype="float32",
     remat=False,
@@ -99,6 +96,8 @@ CPU = ScanConfig(
     devices=Devices(data=2),
 )
 
+SMALL_BATCHES = dataclasses.replace(TRAINING.optimiser, batch_size=16)
+
 SMOKE = dataclasses.replace(
     CPU,
     export=ExportConfig(
@@ -111,14 +110,16 @@ SMOKE = dataclasses.replace(
         test_examples=4,
     ),
     base=BaseConfig(
-        training=dataclasses.replace(TRAINING, compute=2, batch_size=16, learning_rate=3e-3),
+        training=dataclasses.replace(
+            TRAINING, compute=2, learning_rate=3e-3, optimiser=SMALL_BATCHES
+        ),
         scratch=ScratchConfig(512, DECODER),
         levels=(1,),
     ),
     difficulties=(1, 2),
     data_sizes=(16, 32),
     seeds=1,
-    training=dataclasses.replace(TRAINING, compute=2, batch_size=16),
+    training=dataclasses.replace(TRAINING, compute=2, optimiser=SMALL_BATCHES),
     risk_examples=8,
     decoding=DecodingConfig(max_new_tokens=32, batch_size=16),
 )

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from experiments.engine.progress import console
-from experiments.igsm.export import Stream
+from experiments.igsm.config import Stream
 from experiments.llm.problems.data import Problems, read
 from experiments.llm.problems.grade import check_solutions, references
 from experiments.llm.scan.grid import ScanConfig
@@ -17,7 +17,7 @@ from experiments.llm.text.encoding import Encoded, encode_within
 from experiments.llm.text.tokenizer import load_tokenizer
 from experiments.llm.training.finetune import check_tokens
 from experiments.storage import checkpoint
-from synth.decoder import DecoderConfig
+from synth.config import DecoderConfig
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast

@@ -7,18 +7,16 @@ import itertools
 from dataclasses import dataclass, field
 from typing import get_args
 
-from experiments.igsm.export import ExportConfig
-from experiments.llm.answering.decoding import DecodingConfig
+from experiments.igsm.config import ExportConfig
+from experiments.llm.answering.config import SAMPLED, DecodingConfig
 from experiments.llm.difficulty.buckets import MEASURES, Measure
-from experiments.llm.difficulty.measures import SAMPLED
 from experiments.llm.difficulty.selection import Selection
-from experiments.llm.problems.data import Source
-from experiments.llm.problems.grade import GraderConfig
-from experiments.llm.training.finetune import TrainingConfig
-from experiments.llm.training.scratch import ScratchConfig
-from experiments.storage.sharding import Devices
+from experiments.llm.problems.config import GraderConfig, Source
+from experiments.llm.training.config import ScratchConfig, TrainingConfig
+from experiments.storage.config import Devices
 from experiments.sweep.grid import DataUnit
-from synth.finetune import Loss
+from synth.arguments import check_choice, check_increasing, check_least
+from synth.config import Loss
 
 NO_DATA = Source("")
 """No data set is named; a source all the same, so that the command line has flags for it."""
@@ -137,33 +135,18 @@ class ScanConfig:
             values = getattr(self, name)
             if not values or set(values) - set(get_args(kind)) or len(set(values)) < len(values):
                 raise ValueError(f"{name} must be distinct, some of {get_args(kind)}, got {values}")
-        for name in ("difficulties", "data_sizes"):
-            values = getattr(self, name)
-            if not values or min(values) < 1 or list(values) != sorted(set(values)):
-                raise ValueError(
-                    f"{name} must be distinct integers of at least 1, increasing; got {values}"
-                )
+        check_increasing(self, "difficulties", "data_sizes")
         if len(self.learning_rates) != len(self.losses) or not min(self.learning_rates) > 0:
             raise ValueError(
                 f"learning_rates must be positive, one for each of {self.losses}, "
                 f"got {self.learning_rates}"
             )
-        for name, least in (
-            ("buckets", 2),
-            ("seeds", 1),
-            ("max_length", 2),
-            ("risk_examples", 1),
-            ("test_examples", 0),
-        ):
-            if getattr(self, name) < least:
-                raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
-        _ = self.sampled  # refuses what is out of range
-        if self.measure not in MEASURES:
-            raise ValueError(f"measure must be one of {list(MEASURES)}, got {self.measure!r}")
-        if self.data_unit not in get_args(DataUnit):
-            raise ValueError(
-                f"data_unit must be one of {get_args(DataUnit)}, got {self.data_unit!r}"
-            )
+        check_least(self, 2, "buckets", "max_length")
+        check_least(self, 1, "seeds", "risk_examples")
+        check_least(self, 0, "test_examples")
+        _ = self.sampled  # Its constructor refuses samples and temperatures out of range.
+        check_choice(self, "measure", list(MEASURES))
+        check_choice(self, "data_unit", get_args(DataUnit))
         number = len(self.edges) + 1 if self.edges else self.buckets
         if self.measure != "op" and max(self.difficulties) > number:
             raise ValueError(

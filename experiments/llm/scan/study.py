@@ -39,9 +39,9 @@ from experiments.llm.scan.data import ScanProblems, read_part
 from experiments.llm.scan.grid import Member, ScanConfig
 from experiments.llm.scan.levels import MEASURES, Levels, measure_problems, read_measures
 from experiments.llm.text.tokenizer import stop_tokens
+from experiments.llm.training.config import TrainingConfig
 from experiments.llm.training.finetune import (
     Trained,
-    TrainingConfig,
     finetune,
     load_base,
     make_loader,
@@ -160,7 +160,9 @@ class ScanStudy(Study):
     def _export(self) -> Output:
         """Export problems, or carry on with an export that was interrupted."""
         assert self.config.export is not None  # otherwise there is no such part
-        export_igsm(self.config.export, self.directory / "data", processes=num_cores(), on=console)
+        export_igsm(
+            self.config.export, self.directory / "data", processes=num_cores(), console=console
+        )
         return Output()
 
     def _check_problems(self) -> Output:

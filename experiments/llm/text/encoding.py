@@ -8,19 +8,19 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, get_args
 
 import numpy as np
 from jaxtyping import Int
 from rich.console import Console
 
 from experiments.llm.problems.data import Problems
+from experiments.llm.text.config import OnLong
 from experiments.llm.text.tokenizer import Closing, closing, encode_texts, has_thoughts, render
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
-OnLong = Literal["error", "drop", "truncate"]
 BLOCK = 1024
 """Examples that are tokenized at once."""
 

@@ -15,19 +15,19 @@ import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Int
 
 from experiments.llm.problems.data import Message
+from experiments.llm.text.config import Pieces
 from experiments.storage import checkpoint
 from experiments.storage.checkpoint import GENERATION_CONFIG
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
-Pieces = Literal["words", "phrases"]
 TEMPLATE_SETTINGS: dict[str, Any] = {
     # Solutions stand in the open: a template that can leave room for thoughts leaves none,
     # but to solutions that have some, see `has_thoughts`.

@@ -15,7 +15,7 @@ from typing import Any
 import jax
 
 from experiments.storage.checkpoint import parameter_shapes
-from synth.decoder import DecoderConfig
+from synth.config import DecoderConfig
 
 PEAKS = {
     "H200 NVL": 835e12,

@@ -32,7 +32,7 @@ import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -45,130 +45,45 @@ from experiments.llm.text.encoding import Encoded
 from experiments.llm.text.loader import Loader, num_steps
 from experiments.llm.text.tokenizer import load_tokenizer, stop_tokens
 from experiments.llm.training import lora
+from experiments.llm.training.config import TrainingConfig
 from experiments.llm.training.distributed import first_decides, gathered
 from experiments.llm.training.log import Log, Tracker, open_log
 from experiments.llm.training.meter import DivergedError, Meter
-from experiments.llm.training.step import State, StepConfig, make_step, place, start
+from experiments.llm.training.step import State, make_step, place, start
 from experiments.storage import checkpoint, provenance
 from experiments.storage.results import Run, open_run
 from experiments.storage.sharding import row_split
-from synth.decoder import Attention, DecoderConfig, Dtype, Execution, Lora, Parameters
-from synth.finetune import FinetuneConfig, Loss, Schedule, scheduled_rate
+from synth.config import DecoderConfig, Execution
+from synth.decoder import Parameters
+from synth.finetune import scheduled_rate
 
-ComputeUnit = Literal["epochs", "steps", "tokens"]
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "transformers", "numpy")
 
 
-@dataclass(frozen=True)
-class TrainingConfig:
-    """How to fine-tune. The defaults are the paper's (arXiv 2605.12906).
+def count_steps(config: TrainingConfig, encoded: Encoded) -> int:
+    """Optimiser steps that the compute buys, at least 1."""
+    batch_size = config.optimiser.batch_size
+    if config.compute_unit == "steps":
+        return math.ceil(config.compute)
+    if config.compute_unit == "epochs":
+        return num_steps(len(encoded), config.compute, batch_size)
+    mean = float(np.mean([len(tokens) for tokens in encoded.tokens]))
+    return max(1, math.ceil(config.compute / (mean * batch_size)))
 
-    Attributes:
-      loss: ``sft`` or ``dft``.
-      compute: amount of training, in `compute_unit`.
-      compute_unit: ``epochs`` over the data, optimiser ``steps``, or ``tokens`` processed.
-      batch_size: examples in an optimiser step, over all devices and micro-batches.
-      accumulation: micro-batches that a step is made of.
-      learning_rate: peak.
-      schedule, warmup: after a warm-up over this share of the steps, ``cosine`` or ``constant``.
-      weight_decay, b2, clip: of AdamW.
-      packed: put the examples of a step into as few rows as possible; the loss is the same.
-      lora_rank, lora_alpha: adapters on all kernels to train in place of all parameters, see
-        `synth.decoder.Lora`; rank 0 for none.
-      dtype: type of activations and matrix products; what is trained stays in float32.
-      remat: compute activations again in the backward pass instead of keeping them.
-      attention: see `synth.decoder.Execution`.
-      chunk_tokens: tokens of a row whose logits are held at once.
-      seed: of the order of examples and of new adapters.
-      checkpoint_every: steps between checkpoints; 0 for none.
 
-    Raises:
-      ValueError: if a field is out of range.
-    """
+def learning_rates(config: TrainingConfig, steps: int) -> np.ndarray:
+    """Learning rate of each step."""
 
-    loss: Loss = "sft"
-    compute: float = 3.0
-    compute_unit: ComputeUnit = "epochs"
-    batch_size: int = 16
-    accumulation: int = 1
-    learning_rate: float = 5e-5
-    schedule: Schedule = "cosine"
-    warmup: float = 0.03
-    weight_decay: float = 0.0
-    b2: float = 0.999
-    clip: float = 1.0
-    packed: bool = False
-    lora_rank: int = 0
-    lora_alpha: float = 32.0
-    dtype: Dtype = "bfloat16"
-    remat: bool = True
-    attention: Attention = "plain"
-    chunk_tokens: int = 512
-    seed: int = 0
-    checkpoint_every: int = 200
-
-    def __post_init__(self) -> None:
-        # The fields that both have are checked by the simulator's.
-        shared = ("batch_size", "learning_rate", "schedule", "warmup", "weight_decay", "b2")
-        FinetuneConfig(
-            steps=1,
-            loss=self.loss,
-            clip=self.clip,
-            **{name: getattr(self, name) for name in shared},
-        )
-        Execution(self.dtype, self.remat, self.attention)
-        if self.lora_rank < 0 or not self.lora_alpha > 0:
-            raise ValueError(
-                f"lora_rank must be at least 0 and lora_alpha positive, got {self.lora_rank} and "
-                f"{self.lora_alpha}"
-            )
-        if self.compute <= 0:
-            raise ValueError(f"compute must be positive, got {self.compute}")
-        if self.compute_unit not in get_args(ComputeUnit):
-            raise ValueError(
-                f"compute_unit must be one of {get_args(ComputeUnit)}, got {self.compute_unit!r}"
-            )
-        for name, least in (("accumulation", 1), ("chunk_tokens", 1), ("checkpoint_every", 0)):
-            if getattr(self, name) < least:
-                raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
-        if self.attention == "cudnn" and self.dtype == "float32":
-            raise ValueError("attention 'cudnn' needs dtype 'bfloat16', got 'float32'")
-
-    @property
-    def lora(self) -> Lora | None:
-        """The adapters; None where all parameters are trained."""
-        return Lora(self.lora_rank, self.lora_alpha) if self.lora_rank else None
-
-    @property
-    def step(self) -> StepConfig:
-        """The part that a step's program depends on."""
-        return StepConfig(
-            self.loss, self.weight_decay, self.b2, self.clip, self.packed, self.chunk_tokens
+    def rate(step: Array) -> Array:
+        return scheduled_rate(
+            step,
+            config.learning_rate,
+            steps=steps,
+            warmup=config.optimiser.warmup,
+            schedule=config.optimiser.schedule,
         )
 
-    def steps(self, encoded: Encoded) -> int:
-        """Optimiser steps that the compute buys, at least 1."""
-        if self.compute_unit == "steps":
-            return math.ceil(self.compute)
-        if self.compute_unit == "epochs":
-            return num_steps(len(encoded), self.compute, self.batch_size)
-        mean = float(np.mean([len(tokens) for tokens in encoded.tokens]))
-        return max(1, math.ceil(self.compute / (mean * self.batch_size)))
-
-    def rates(self, steps: int) -> np.ndarray:
-        """Learning rate of each step."""
-        return np.asarray(
-            jax.vmap(
-                lambda step: scheduled_rate(
-                    step,
-                    self.learning_rate,
-                    steps=steps,
-                    warmup=self.warmup,
-                    schedule=self.schedule,
-                )
-            )(jnp.arange(steps)),
-            np.float32,
-        )
+    return np.asarray(jax.vmap(rate)(jnp.arange(steps)), np.float32)
 
 
 @dataclass(frozen=True)
@@ -216,8 +131,8 @@ def make_loader(encoded: Encoded, config: TrainingConfig, *, mesh: Mesh | None =
         num_examples = max(1, math.ceil(round(config.compute * len(encoded), 6)))
     return Loader(
         encoded,
-        batch_size=config.batch_size,
-        steps=config.steps(encoded),
+        batch_size=config.optimiser.batch_size,
+        steps=count_steps(config, encoded),
         seed=config.seed,
         accumulation=config.accumulation,
         packed=config.packed,
@@ -251,7 +166,8 @@ def train(
       DivergedError: if the loss, or a parameter after the last step, is not finite.
     """
     step_program = make_step(decoder, config.step, mesh)
-    rates, places = config.rates(loader.steps), 1 if mesh is None else mesh.devices.size
+    rates = learning_rates(config, loader.steps)
+    places = 1 if mesh is None else mesh.devices.size
     frozen, state = start(decoder, parameters, config.step, mesh=mesh)
     with (
         _Checkpoints(directory, config.checkpoint_every, loader.steps) as checkpoints,

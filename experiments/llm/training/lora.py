@@ -16,7 +16,8 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from experiments.storage.sharding import parameter_sharding
-from synth.decoder import DecoderConfig, Kernel, Lora, Parameters
+from synth.config import DecoderConfig, Kernel, Lora
+from synth.decoder import Parameters
 
 LEAVES = ("lora_a", "lora_b")
 

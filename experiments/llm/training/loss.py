@@ -12,8 +12,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from synth.decoder import DecoderConfig, Parameters, hidden_states, project
-from synth.finetune import Loss
+from synth.config import DecoderConfig, Loss
+from synth.decoder import Parameters, hidden_states, project
 
 
 @jax.custom_jvp

@@ -17,7 +17,7 @@ from experiments.llm.training.distributed import is_first
 from experiments.llm.training.log import Log
 from experiments.llm.training.step import Measured
 from experiments.storage.results import write_atomically
-from synth.decoder import DecoderConfig
+from synth.config import DecoderConfig
 
 
 class DivergedError(RuntimeError):

@@ -4,43 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
-from dataclasses import dataclass
 from pathlib import Path
 
 import jax
 
 from experiments.llm.problems.data import Problems
-from experiments.llm.text.tokenizer import Pieces, save_tokenizer, train_tokenizer
+from experiments.llm.text.tokenizer import save_tokenizer, train_tokenizer
+from experiments.llm.training.config import ScratchConfig
 from experiments.storage import checkpoint
-from synth.decoder import DecoderConfig, initialise
-
-
-@dataclass(frozen=True)
-class ScratchConfig:
-    """A new checkpoint.
-
-    Attributes:
-      vocab_size: tokens of the tokenizer, at most.
-      pieces: see `experiments.llm.text.tokenizer.train_tokenizer`.
-      decoder: shape of the model, at sequential positions; its `vocab_size` comes from the
-        tokenizer.
-      seed: of the weights.
-
-    Raises:
-      ValueError: if the decoder's positions are not sequential.
-    """
-
-    vocab_size: int
-    decoder: DecoderConfig
-    pieces: Pieces = "words"
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if self.decoder.positions != "sequential":
-            raise ValueError(
-                f"positions of the decoder must be 'sequential', as those of every published "
-                f"checkpoint; got {self.decoder.positions!r}"
-            )
+from synth.decoder import initialise
 
 
 def new_checkpoint(config: ScratchConfig, problems: Problems, path: Path) -> None:

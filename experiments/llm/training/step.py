@@ -18,32 +18,12 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float
 
 from experiments.llm.text.loader import Batch
+from experiments.llm.training.config import StepConfig
 from experiments.llm.training.lora import join, split
 from experiments.llm.training.loss import loss_sums
 from experiments.storage.sharding import parameter_shardings, spread
-from synth.decoder import DecoderConfig, Parameters, initialise
-from synth.finetune import Loss
-
-
-@dataclass(frozen=True)
-class StepConfig:
-    """What the program of a step depends on.
-
-    Attributes:
-      loss: ``sft`` or ``dft``, see `synth.finetune.FinetuneConfig`.
-      weight_decay: AdamW's decoupled decay, of matrices alone.
-      b2: decay of AdamW's second moment.
-      clip: global norm to which gradients are clipped.
-      packed: whether a row may hold several examples.
-      chunk_tokens: tokens of a row whose logits are held at once.
-    """
-
-    loss: Loss = "sft"
-    weight_decay: float = 0.0
-    b2: float = 0.999
-    clip: float = 1.0
-    packed: bool = False
-    chunk_tokens: int = 512
+from synth.config import DecoderConfig, Optimiser
+from synth.decoder import Parameters, initialise
 
 
 @jax.tree_util.register_dataclass
@@ -85,12 +65,12 @@ def _is_matrix(parameters: Parameters) -> Any:
     )
 
 
-def _optimiser(config: StepConfig) -> optax.GradientTransformation:
+def _transformation(optimiser: Optimiser) -> optax.GradientTransformation:
     """AdamW but for the learning rate, which the step multiplies by."""
     return optax.chain(
-        optax.clip_by_global_norm(config.clip),
-        optax.scale_by_adam(b2=config.b2),
-        optax.add_decayed_weights(config.weight_decay, mask=_is_matrix),
+        optax.clip_by_global_norm(optimiser.clip),
+        optax.scale_by_adam(b2=optimiser.b2),
+        optax.add_decayed_weights(optimiser.weight_decay, mask=_is_matrix),
     )
 
 
@@ -106,7 +86,7 @@ def start(
       mesh: where the parameters are.
     """
     frozen, trained = split(parameters) if decoder.lora else ({}, parameters)
-    init = _optimiser(config).init
+    init = _transformation(config.optimiser).init
     with jax.numpy_dtype_promotion("standard"):
         shapes = jax.eval_shape(init, trained)
         moments = jax.jit(init, out_shardings=_shardings(shapes, mesh))(trained)
@@ -134,7 +114,7 @@ def _state_shardings(decoder: DecoderConfig, config: StepConfig, mesh: Mesh) -> 
         parameters = initialise(decoder, jax.random.key(0))
         trained = split(parameters)[1] if decoder.lora else parameters
         with jax.numpy_dtype_promotion("standard"):
-            return State(trained, _optimiser(config).init(trained))
+            return State(trained, _transformation(config.optimiser).init(trained))
 
     return _shardings(jax.eval_shape(state), mesh)
 
@@ -148,7 +128,7 @@ def make_step(decoder: DecoderConfig, config: StepConfig, mesh: Mesh | None = No
       config: of the step.
       mesh: where the parameters are; the rows of a micro-batch are spread over it too.
     """
-    optimiser = _optimiser(config)
+    transformation = _transformation(config.optimiser)
 
     def sums(trained, frozen, micro):
         parameters = join(frozen, trained) if decoder.lora else trained
@@ -193,7 +173,7 @@ def make_step(decoder: DecoderConfig, config: StepConfig, mesh: Mesh | None = No
         # optax mixes Python and array scalars of other types.
         with jax.numpy_dtype_promotion("standard"):
             norm = optax.tree.norm(gradient)
-            update, moments = optimiser.update(gradient, state.moments, state.trained)
+            update, moments = transformation.update(gradient, state.moments, state.trained)
         trained = jax.tree.map(lambda old, new: old - learning_rate * new, state.trained, update)
         return State(trained, moments), Measured(loss / weight, norm)
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from synth.tasks.igsm.names import CATEGORIES
 from synth.tasks.igsm.problems import PRESETS, Preset, Problem, problems
-from synth.tasks.igsm.task import IGSM
 from synth.tasks.igsm.verify import Verdict, verify
 
-__all__ = ["CATEGORIES", "IGSM", "PRESETS", "Preset", "Problem", "Verdict", "problems", "verify"]
+__all__ = ["CATEGORIES", "PRESETS", "Preset", "Problem", "Verdict", "problems", "verify"]

@@ -17,8 +17,9 @@ import pytest
 from jax.extend.core import jaxprs_in_params
 
 from experiments.benchmarks import Verdict, bounds, generation, grid, igsm, llm, write_record
-from synth.decoder import DecoderConfig, initialise, num_parameters
-from synth.finetune import FinetuneConfig, TrainingData, batch_loss, epoch_order, finetune
+from synth.config import DecoderConfig, FinetuneConfig, Optimiser
+from synth.decoder import initialise, num_parameters
+from synth.finetune import TrainingData, batch_loss, epoch_order, finetune
 from synth.tasks.igsm import problems
 from theory import BOUNDS
 
@@ -306,7 +307,9 @@ def test_pytorch_model_is_the_same_model(torch_loop, changes):
 @pytest.mark.slow
 def test_pytorch_training_takes_the_same_steps(torch_loop):
     base, data, key = make_member(32)
-    config = FinetuneConfig(steps=6, batch_size=8, warmup=0.4, weight_decay=0.1, clip=0.5)
+    config = FinetuneConfig(
+        steps=6, optimiser=Optimiser(batch_size=8, warmup=0.4, weight_decay=0.1, clip=0.5)
+    )
     _, expected = jax.jit(finetune, static_argnums=0)(grid.DECODER, base, data, config, key)
     # The batches and positions of `finetune`, by its own rule.
     key_order, key_positions = jax.random.split(key)
@@ -332,7 +335,7 @@ def test_pytorch_training_takes_the_same_steps(torch_loop):
 @pytest.mark.slow
 def test_pytorch_loop_learns_and_draws_positions_by_the_rule(torch_loop):
     base, data, _ = make_member(32)
-    config = FinetuneConfig(steps=30, batch_size=16, learning_rate=1e-2)
+    config = FinetuneConfig(30, 1e-2, optimiser=Optimiser(batch_size=16))
     _, losses = torch_loop.finetune(grid.DECODER, base, data, config)
     assert len(losses) == 30
     assert float(losses[-5:].mean()) < float(losses[:5].mean())

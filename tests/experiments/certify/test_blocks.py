@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from experiments.certify.blocks import BLOCKS, KERNELS, adapters, lora, selection, subspace, within
-from synth.decoder import DecoderConfig, Lora, Parameters, initialise, logits, num_parameters
+from synth.config import DecoderConfig, Lora
+from synth.decoder import Parameters, initialise, logits, num_parameters
 
 DECODER = DecoderConfig(
     vocab_size=5,

@@ -17,20 +17,22 @@ import pandas as pd
 import pytest
 
 from experiments import figures
-from experiments.certify.checkpoints import CertifyConfig, certify_checkpoint
+from experiments.certify.checkpoints import certify_checkpoint
+from experiments.certify.config import CheckpointConfig
 from experiments.llm.problems.data import Problems
 from experiments.llm.text.encoding import Encoded, Report, encode
 from experiments.llm.text.tokenizer import load_tokenizer
 from experiments.storage import checkpoint
 from experiments.storage.results import ResultsError
 from experiments.storage.sharding import make_mesh
-from synth.decoder import DecoderConfig, logits
-from synth.finetune import FinetuneConfig, pretrain
+from synth.config import DecoderConfig, FinetuneConfig
+from synth.decoder import logits
+from synth.finetune import pretrain
 from synth.tasks.igsm import problems
 from tests.experiments.llm.tiny import random_parameters
 from theory.bounds import BOUNDS
 from theory.certificate import BOUND, MONTE_CARLO, Certificate
-from theory.posterior import PosteriorConfig
+from theory.config import PosteriorConfig
 
 # Compiling its programs takes a minute.
 pytestmark = pytest.mark.slow
@@ -51,7 +53,7 @@ KNOWN, FOREIGN = 1, 2
 """Difficulties: the end marker that the checkpoint has learnt, and another one."""
 
 SIZES = (32, 256)
-CONFIG = CertifyConfig(
+CONFIG = CheckpointConfig(
     methods=("checkpoint", "held-out", "lora"),
     data_sizes=SIZES,
     prior_scales=(0.02, 0.5),
@@ -533,4 +535,4 @@ def test_too_few_problems_are_refused(folder, nothing_written):
 )
 def test_fields_out_of_range_are_refused(changes, message):
     with pytest.raises(ValueError, match=re.escape(message)):
-        CertifyConfig(**changes)
+        CheckpointConfig(**changes)

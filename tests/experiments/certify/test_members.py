@@ -22,32 +22,33 @@ import pytest
 import scipy.stats
 
 from experiments import devices
-from experiments.certify import members as module
-from experiments.certify.members import (
+from experiments.certify import posteriors
+from experiments.certify.config import (
+    BLOCK_SETTINGS,
     DEFAULT_CERTIFICATES,
     DEVELOPMENT_SEED,
     POINT_METHODS,
-    TRAINED,
-    CertifyConfig,
-    Trained,
-    certify,
+    BlockSettings,
+    MembersConfig,
 )
+from experiments.certify.members import MemberCertification, certify
 from experiments.recipes import RECIPES
 from experiments.storage import checkpoint
 from experiments.storage.results import ResultsError, read_manifest, read_table
 from experiments.sweep.draws import Draws
 from experiments.sweep.grid import Member, SweepConfig
 from experiments.sweep.programs import Sweep
+from synth.config import FinetuneConfig, Optimiser
 from synth.decoder import draw_positions, logits
-from synth.finetune import FinetuneConfig, TrainingData, finetune
+from synth.finetune import TrainingData, finetune
 from synth.task import Mixture, Pool, pool
 from tests.experiments.tiny import TINY, tiny
 from theory.bounds import BOUNDS
 from theory.certificate import BOUND, MONTE_CARLO, Certificate, Ledger
-from theory.posterior import PosteriorConfig
+from theory.config import PosteriorConfig
 
 LEVEL, SEEDS, SIZES = 2, (0, 1), (3, 12)
-CONFIG = CertifyConfig(
+CONFIG = MembersConfig(
     # Large, so that a dozen examples say something.
     delta=0.5,
     methods=(*POINT_METHODS, "gains"),
@@ -70,9 +71,9 @@ PATH_STEPS = 3
 def _small_training() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         quick = PosteriorConfig(steps=6, batch_size=4, draws=2)
-        patch.setitem(TRAINED, "gains", Trained(0.1, quick))
-        patch.setattr(module, "PATH_STEPS", PATH_STEPS)
-        patch.setattr(module, "PATH_DRAWS", 12)
+        patch.setitem(BLOCK_SETTINGS, "gains", BlockSettings(0.1, quick))
+        patch.setattr(posteriors, "PATH_STEPS", PATH_STEPS)
+        patch.setattr(posteriors, "PATH_DRAWS", 12)
         yield
 
 
@@ -100,7 +101,7 @@ def no_work(monkeypatch) -> None:
     def refuse(*_):
         raise AssertionError("nothing is left to compute")
 
-    monkeypatch.setattr(module._Certification, "certify", refuse)
+    monkeypatch.setattr(MemberCertification, "certify", refuse)
 
 
 def written_run(directory: Path, finished_run: Path, config: SweepConfig = TINY) -> Path:
@@ -239,7 +240,7 @@ def test_trained_posteriors_are_corrected_for_their_draws(table):
 
 
 def test_the_test_risk_is_bounded_from_the_mixtures(table):
-    """Trained on levels 1 and 2 and tested on 1 to 4: half of the test is never seen."""
+    """BlockSettings on levels 1 and 2 and tested on 1 to 4: half of the test is never seen."""
     bounds = table["risk_bound"]
     np.testing.assert_allclose(
         table["test_bound_unconditional"], (0.5 + 0.5 * bounds).clip(upper=1), atol=1e-6
@@ -305,7 +306,7 @@ def recomputed(certified) -> dict[tuple[int, int], dict[str, np.ndarray]]:
     """
     sweep, rows = Sweep(TINY), max(SIZES)
     decoder, base = checkpoint.load(certified / "bases" / "base-0")
-    config = FinetuneConfig(steps=20, batch_size=8, learning_rate=5e-3)
+    config = FinetuneConfig(20, 5e-3, optimiser=Optimiser(batch_size=8))
 
     def wrong(parameters, key, row, tokens, loss_mask):
         positions = draw_positions(decoder, jax.random.fold_in(key, row), tokens.size)
@@ -423,9 +424,10 @@ def test_the_manifest_says_what_made_the_certificates(certified):
     assert list(manifest["trained"]) == ["gains"]
     assert manifest["trained"]["gains"]["posterior"]["steps"] == 6
     assert str(Ledger(CONFIG.delta, num_cells=24)) == manifest["ledger"]
-    assert re.fullmatch(r"[0-9a-f]{12}(-dirty)?|unknown", manifest["commit"])
-    assert manifest["wall_time_seconds"] > 0
-    assert {"device", "versions"} <= set(manifest)
+    (session,) = manifest["sessions"]
+    assert re.fullmatch(r"[0-9a-f]{12}(-dirty)?|unknown", session["commit"])
+    assert session["wall_time_seconds"] > 0
+    assert {"device", "versions"} <= set(session)
 
 
 def test_a_finished_call_is_not_made_again(copied, table, no_work):
@@ -456,10 +458,14 @@ def test_an_interrupted_call_carries_on_to_the_same_tables(copied, certified, ta
         def interrupt(*_):
             raise KeyboardInterrupt
 
-        patch.setattr(module._Certification, "_trained", interrupt)
+        patch.setattr(MemberCertification, "_certify_posteriors", interrupt)
         with pytest.raises(KeyboardInterrupt):
             certify(copied, CONFIG)
-    assert files(copied) == left
+    # The interrupted session is on record, and nothing else has changed.
+    interrupted = files(copied)
+    name = "certificates/manifest.json"
+    assert interrupted.pop(name) > left.pop(name)
+    assert interrupted == left
 
     found = certify(copied, CONFIG)
     pd.testing.assert_frame_equal(found, table, check_exact=True)
@@ -475,8 +481,8 @@ def test_an_interrupted_call_carries_on_to_the_same_tables(copied, certified, ta
     )
     finished = read_manifest(folder)
     assert finished["status"] == "complete"
-    # Time of both calls.
-    assert finished["wall_time_seconds"] > manifest["wall_time_seconds"]
+    assert finished["sessions"][0] == manifest["sessions"][0]
+    assert len(finished["sessions"]) == 3
 
 
 @pytest.mark.parametrize(
@@ -495,16 +501,20 @@ def test_certificates_of_another_configuration_are_kept(copied, no_work, changes
 
 
 def test_certificates_of_other_training_are_kept(copied, no_work, monkeypatch):
-    monkeypatch.setitem(TRAINED, "gains", Trained(0.2, TRAINED["gains"].posterior))
+    monkeypatch.setitem(
+        BLOCK_SETTINGS, "gains", BlockSettings(0.2, BLOCK_SETTINGS["gains"].posterior)
+    )
     with pytest.raises(ResultsError, match=r"trained\.gains\.prior_scale \(there 0\.1, here 0\.2"):
         certify(copied, CONFIG)
 
 
 @pytest.mark.slow
 def test_another_block_of_some_cells_alone(finished_run, tmp_path, monkeypatch):
-    monkeypatch.setitem(TRAINED, "lora", Trained(0.05, TRAINED["gains"].posterior))
+    monkeypatch.setitem(
+        BLOCK_SETTINGS, "lora", BlockSettings(0.05, BLOCK_SETTINGS["gains"].posterior)
+    )
     directory = Path(shutil.copytree(finished_run, tmp_path / "run"))
-    config = CertifyConfig(
+    config = MembersConfig(
         methods=("base", "lora"), trained_difficulties=(1,), data_sizes=(3,), num_draws=30
     )
     found = certify(directory, config)
@@ -548,7 +558,7 @@ def test_the_recipe_of_certificates_fits_the_defaults(preset):
 )
 def test_fields_out_of_range_are_refused(changes, message):
     with pytest.raises(ValueError, match=re.escape(message)):
-        CertifyConfig(**changes)
+        MembersConfig(**changes)
 
 
 @pytest.mark.parametrize(
@@ -572,9 +582,8 @@ def test_fields_out_of_range_are_refused(changes, message):
     ],
 )
 def test_what_does_not_fit_the_sweep_is_refused_before_any_work(
-    finished_run, tmp_path, no_work, monkeypatch, changes, sweep, message
+    finished_run, tmp_path, no_work, changes, sweep, message
 ):
-    monkeypatch.setattr(module, "_bases", lambda *_: {})
     directory = written_run(tmp_path / "run", finished_run, tiny(**sweep))
     before = files(directory)
     with pytest.raises(ValueError, match=re.escape(message)):

@@ -10,13 +10,13 @@ from functools import partial
 import pandas as pd
 import pytest
 
-from experiments.certify.checkpoints import CertifyConfig
+from experiments.certify.config import CheckpointConfig
 from experiments.cli import llm as commands
-from experiments.llm.answering.decoding import DecodingConfig
-from experiments.llm.problems.data import Source, read
-from experiments.llm.problems.grade import GraderConfig
+from experiments.llm.answering.config import DecodingConfig
+from experiments.llm.problems.config import GraderConfig, Source
+from experiments.llm.problems.data import read
 from experiments.llm.recipes import RECIPES
-from experiments.llm.training.finetune import TrainingConfig
+from experiments.llm.training.config import PAPER_OPTIMISER, TrainingConfig
 from tests.experiments.llm.rows import write_sums
 
 QUICK = DecodingConfig(max_new_tokens=4, batch_size=8)
@@ -119,7 +119,11 @@ def test_difficulty_refuses_what_does_not_fit(tiny_folder, data, tmp_path):
 
 def test_finetune_then_evaluate(tiny_folder, data, tmp_path, capsys):
     config = TrainingConfig(
-        compute=1, compute_unit="steps", batch_size=4, dtype="float32", checkpoint_every=0
+        compute=1,
+        compute_unit="steps",
+        optimiser=dataclasses.replace(PAPER_OPTIMISER, batch_size=4),
+        dtype="float32",
+        checkpoint_every=0,
     )
     options = {"difficulty": 1, "data_size": 4, "max_length": 1024, "config": config}
     commands.finetune_checkpoint(str(tiny_folder), data, tmp_path / "run", **options)
@@ -163,12 +167,16 @@ def test_finetune_then_evaluate(tiny_folder, data, tmp_path, capsys):
 def test_what_a_checkpoint_was_trained_on_is_not_certified(tiny_folder, data, tmp_path, capsys):
     """Without being told: the run's manifest lies beside the checkpoint."""
     config = TrainingConfig(
-        compute=1, compute_unit="steps", batch_size=4, dtype="float32", checkpoint_every=0
+        compute=1,
+        compute_unit="steps",
+        optimiser=dataclasses.replace(PAPER_OPTIMISER, batch_size=4),
+        dtype="float32",
+        checkpoint_every=0,
     )
     for size in (4, 12):
         out = tmp_path / str(size)
         commands.finetune_checkpoint(str(tiny_folder), data, out, data_size=size, config=config)
-    points = CertifyConfig(methods=("checkpoint",), data_sizes=(2,))
+    points = CheckpointConfig(methods=("checkpoint",), data_sizes=(2,))
     commands.certify_problems(
         str(tmp_path / "4" / "model"), data, tmp_path / "bound", config=points
     )

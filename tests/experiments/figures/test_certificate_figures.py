@@ -15,7 +15,7 @@ from matplotlib.text import Text
 
 from experiments import figures
 from experiments.certify.blocks import BLOCKS
-from experiments.certify.members import POINT_METHODS
+from experiments.certify.config import POINT_METHODS
 from experiments.figures import style
 from experiments.figures.certified_gaps import PIECES
 from tests.experiments.certificate_tables import (

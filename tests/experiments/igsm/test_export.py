@@ -15,7 +15,9 @@ import pytest
 from rich.console import Console
 
 from experiments.igsm import export
-from experiments.igsm.export import ExportConfig, export_igsm, fingerprint, read_rows
+from experiments.igsm.config import SYSTEM_PROMPT, ExportConfig
+from experiments.igsm.export import export_igsm
+from experiments.igsm.files import fingerprint, read_rows
 from experiments.storage.results import ResultsError, read_manifest
 from synth.tasks import igsm
 
@@ -63,7 +65,7 @@ def test_files_rows_and_manifest(exported):
         f"{name}.jsonl": rows for name, rows in data.items()
     }
     (session,) = manifest["sessions"]
-    assert {"commit", "versions", "python", "started", "wall_time_seconds"} == set(session)
+    assert {"commit", "versions", "python", "started", "wall_time_seconds"} <= set(session)
     for name, size in data.items():
         rows = read_rows(exported / f"{name}.jsonl")
         assert [row["index"] for row in rows] == list(range(size))
@@ -73,7 +75,7 @@ def test_files_rows_and_manifest(exported):
 def test_rows_are_chats_that_the_verifier_accepts(exported):
     for row in read_rows(exported / "train" / "op04.jsonl"):
         system, user, assistant = row["messages"]
-        assert system == {"role": "system", "content": export.SYSTEM_PROMPT}
+        assert system == {"role": "system", "content": SYSTEM_PROMPT}
         assert system["content"].endswith("put your final answer within \\boxed{}.")
         assert user == {"role": "user", "content": row["problem"]}
         closing = f" So the final answer is \\boxed{{{row['answer']}}}."
@@ -326,7 +328,7 @@ def test_mistakes_are_told_before_any_work(tmp_path):
 
 
 def test_default_is_the_papers_grid():
-    sizes = {(part.stream, part.difficulty): part.size for part in ExportConfig().parts}
+    sizes = {(part.stream, part.difficulty): part.size for part in ExportConfig().files}
     assert {level: sizes["train", level] for level in (6, 8, 10, 12, 14)} == {
         6: 10_000,
         8: 10_000,

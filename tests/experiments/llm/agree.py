@@ -10,11 +10,13 @@ import jax.numpy as jnp
 import numpy as np
 from safetensors.numpy import load_file
 
-from experiments.llm.answering.decoding import DecodingConfig, continuations
+from experiments.llm.answering.config import DecodingConfig
+from experiments.llm.answering.decoding import continuations
 from experiments.llm.answering.model import Model
 from experiments.llm.training.loss import loss_sums
 from experiments.storage import checkpoint
-from synth.decoder import DecoderConfig, Parameters
+from synth.config import DecoderConfig
+from synth.decoder import Parameters
 
 
 def check_greedy(

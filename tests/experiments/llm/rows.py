@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from experiments.igsm.export import chat
+from experiments.igsm.files import chat
 from synth.tasks.igsm import problems
 
 

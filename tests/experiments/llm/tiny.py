@@ -9,7 +9,8 @@ import numpy as np
 
 from experiments.llm.text.tokenizer import save_tokenizer, train_tokenizer
 from experiments.storage import checkpoint
-from synth.decoder import DecoderConfig, Parameters
+from synth.config import DecoderConfig
+from synth.decoder import Parameters
 from synth.tasks.igsm import problems
 
 VOCAB_SIZE = 320

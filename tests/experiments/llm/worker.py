@@ -27,8 +27,8 @@ from experiments.llm.problems.data import read
 from experiments.llm.text.encoding import Encoded, encode
 from experiments.llm.text.tokenizer import load_tokenizer
 from experiments.llm.training import log
-from experiments.llm.training.distributed import Processes
-from experiments.llm.training.finetune import TrainingConfig, finetune
+from experiments.llm.training.config import Processes, TrainingConfig
+from experiments.llm.training.finetune import finetune
 from experiments.storage.sharding import make_mesh
 from tests.xla_flags import XLA_FLAGS
 

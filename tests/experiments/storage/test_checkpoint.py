@@ -13,7 +13,8 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from experiments.storage import checkpoint, hugging_face
-from synth.decoder import DecoderConfig, Execution, Llama3Rope, draw_positions, initialise, logits
+from synth.config import DecoderConfig, Execution, Llama3Rope
+from synth.decoder import draw_positions, initialise, logits
 from tests.golden import regenerate as golden
 
 TOY = DecoderConfig(

@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 
 from experiments.storage import checkpoint, hugging_face
-from synth.decoder import DecoderConfig
+from synth.config import DecoderConfig
 
 SHAPE = DecoderConfig(151_936, 896, 4864, 24, 14, 2, tied_head=True, unroll=False)
 

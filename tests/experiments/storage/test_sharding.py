@@ -11,13 +11,10 @@ from jax.sharding import PartitionSpec as P
 
 from experiments.llm.training import lora
 from experiments.storage import checkpoint
-from experiments.storage.sharding import (
-    Devices,
-    make_mesh,
-    parameter_sharding,
-    parameter_shardings,
-)
-from synth.decoder import Lora, initialise, logits
+from experiments.storage.config import Devices
+from experiments.storage.sharding import make_mesh, parameter_sharding, parameter_shardings
+from synth.config import Lora
+from synth.decoder import initialise, logits
 from tests.golden import regenerate as golden
 
 SHAPES = [(2, 1), (1, 2)]

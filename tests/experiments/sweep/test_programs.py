@@ -105,7 +105,6 @@ def bases(finished_run):
                 "test_examples",
                 "risk_examples",
                 "validation_examples",
-                "batch_size",
                 "chunk_members",
             )
         ],

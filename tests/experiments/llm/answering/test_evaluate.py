@@ -12,14 +12,16 @@ import pandas as pd
 import pytest
 import scipy.stats
 
-from experiments.llm.answering.decoding import DecodingConfig, continuations
+from experiments.llm.answering.config import DecodingConfig
+from experiments.llm.answering.decoding import continuations
 from experiments.llm.answering.evaluate import decode, evaluate
 from experiments.llm.answering.model import Model
 from experiments.llm.answering.pass_rates import summarise
 from experiments.llm.problems.data import Problems
 from experiments.llm.text.tokenizer import prompt_tokens
 from experiments.storage.sharding import make_mesh, parameter_shardings
-from synth.decoder import DecoderConfig, initialise, logits
+from synth.config import DecoderConfig
+from synth.decoder import initialise, logits
 from tests.experiments.llm.tiny import MAX_POSITIONS
 
 NEW = 12

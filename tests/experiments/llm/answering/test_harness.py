@@ -12,7 +12,7 @@ import jax
 import numpy as np
 import pytest
 
-from experiments.llm.answering.decoding import DecodingConfig
+from experiments.llm.answering.config import DecodingConfig
 from experiments.llm.answering.model import Model
 from experiments.storage.sharding import make_mesh
 from synth.decoder import logits

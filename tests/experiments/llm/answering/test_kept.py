@@ -6,7 +6,8 @@ import dataclasses
 
 import pytest
 
-from experiments.llm.answering.decoding import DecodingConfig, continuations
+from experiments.llm.answering.config import DecodingConfig
+from experiments.llm.answering.decoding import continuations
 from experiments.llm.answering.kept import Kept
 from experiments.llm.answering.model import Model
 from experiments.storage.results import ResultsError

@@ -12,13 +12,13 @@ from rich.console import Console
 
 pytest.importorskip("transformers", reason="tokenizers need: pip install 'sweetspot[llm]'")
 
-from experiments.llm.answering.decoding import DecodingConfig
+from experiments.llm.answering.config import DecodingConfig
 from experiments.llm.answering.evaluate import decode
 from experiments.llm.answering.model import Model
 from experiments.llm.answering.perplexity import perplexities
 from experiments.llm.difficulty.measures import measure
+from experiments.llm.problems.config import GraderConfig
 from experiments.llm.problems.data import Problems, read
-from experiments.llm.problems.grade import GraderConfig
 from experiments.llm.text.encoding import encode
 from tests.experiments.llm.rows import write_rows
 from tests.experiments.llm.tiny import write_tiny_folder

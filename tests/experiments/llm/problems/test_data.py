@@ -14,8 +14,10 @@ from rich.console import Console
 
 pytest.importorskip("transformers", reason="pip install 'sweetspot[llm]'")
 
-from experiments.igsm.export import SYSTEM_PROMPT, ExportConfig, export_igsm
-from experiments.llm.problems.data import Columns, Problems, read
+from experiments.igsm.config import SYSTEM_PROMPT, ExportConfig
+from experiments.igsm.export import export_igsm
+from experiments.llm.problems.config import Columns
+from experiments.llm.problems.data import Problems, read
 from experiments.llm.text.encoding import encode
 from experiments.llm.text.tokenizer import encode_texts, load_tokenizer, prompt_tokens
 

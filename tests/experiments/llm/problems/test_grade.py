@@ -14,15 +14,9 @@ from hypothesis import strategies as st
 
 from experiments.llm.problems import answers
 from experiments.llm.problems.answers import last_box, normalised
+from experiments.llm.problems.config import Grader, GraderConfig
 from experiments.llm.problems.data import Problems
-from experiments.llm.problems.grade import (
-    GRADERS,
-    Grader,
-    GraderConfig,
-    check_solutions,
-    grade,
-    references,
-)
+from experiments.llm.problems.grade import GRADERS, check_solutions, grade, references
 from synth.tasks import igsm
 
 

@@ -19,14 +19,13 @@ from experiments.analysis import optimum
 from experiments.analysis.pilot import measured, read_pilot, read_scan
 from experiments.analysis.recommend import recommend
 from experiments.cli import llm as commands
-from experiments.llm.answering.decoding import DecodingConfig
-from experiments.llm.problems.data import Columns, Source
-from experiments.llm.problems.grade import GraderConfig
-from experiments.llm.scan import data as scan_data
+from experiments.llm.answering.config import DecodingConfig
+from experiments.llm.problems.config import Columns, GraderConfig, Source
+from experiments.llm.scan import levels as scan_levels
 from experiments.llm.scan.grid import NO_DATA, BaseConfig, ScanConfig
-from experiments.llm.scan.run import run_scan
+from experiments.llm.scan.study import run_scan
 from experiments.llm.training import finetune
-from experiments.llm.training.finetune import TrainingConfig
+from experiments.llm.training.config import PAPER_OPTIMISER, TrainingConfig
 from experiments.storage.results import ResultsError, read_tables
 from tests.experiments.llm.rows import write_sums
 
@@ -50,7 +49,7 @@ def config(tiny_folder, tmp_path_factory) -> ScanConfig:
         training=TrainingConfig(
             compute=2,
             compute_unit="steps",
-            batch_size=4,
+            optimiser=dataclasses.replace(PAPER_OPTIMISER, batch_size=4),
             dtype="float32",
             remat=False,
             checkpoint_every=0,
@@ -186,7 +185,7 @@ def test_the_base_is_asked_once_for_levels(config, tmp_path, monkeypatch):
     table = run_scan(by_perplexity, tmp_path / "run")
     (tmp_path / "run" / "table.parquet").unlink()
     (tmp_path / "run" / "parts" / "0_exact_1_4_sft_0.001.parquet").unlink()
-    monkeypatch.delattr(scan_data, "measure")
+    monkeypatch.delattr(scan_levels, "measure")
     pd.testing.assert_frame_equal(run_scan(by_perplexity, tmp_path / "run"), table)
 
 
@@ -228,7 +227,7 @@ def test_a_scan_of_ones_own_data_by_command(config, tmp_path, monkeypatch):
             pass_rate_samples=4,
             losses=("sft",),
             learning_rates=(1e-3,),
-            training=TrainingConfig(batch_size=4),
+            training=TrainingConfig(optimiser=config.training.optimiser),
             grader=GraderConfig("math-verify"),
         ),
     }

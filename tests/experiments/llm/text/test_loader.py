@@ -21,7 +21,7 @@ pytest.importorskip("grain", reason="pip install 'sweetspot[llm]'")
 from experiments.llm.text.encoding import Encoded, Report
 from experiments.llm.text.loader import Batch, Loader, first_fit, nested, num_steps
 from experiments.llm.training.loss import loss_sums
-from synth.decoder import DecoderConfig
+from synth.config import DecoderConfig
 from tests.experiments.llm.tiny import random_parameters
 
 FIELDS = ("tokens", "positions", "segments", "loss_mask")

@@ -18,7 +18,8 @@ from experiments.llm.training.cost import (
     peak_flops,
     training_flops,
 )
-from synth.decoder import DecoderConfig, Lora, initialise, logits
+from synth.config import DecoderConfig, Lora
+from synth.decoder import initialise, logits
 
 LENGTH = 256
 SMALL = DecoderConfig(512, 64, 160, 2, 4, 2, positions="sequential", max_positions=LENGTH)

@@ -4,7 +4,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments.llm.training.distributed import Processes, first_decides, gathered, is_first
+from experiments.llm.training.config import Processes
+from experiments.llm.training.distributed import first_decides, gathered, is_first
 
 
 @pytest.mark.parametrize(

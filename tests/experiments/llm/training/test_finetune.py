@@ -20,9 +20,10 @@ from experiments.llm.problems.data import read
 from experiments.llm.text.encoding import encode
 from experiments.llm.text.loader import Loader
 from experiments.llm.text.tokenizer import load_tokenizer
+from experiments.llm.training.config import PAPER_OPTIMISER, TrainingConfig
 from experiments.llm.training.finetune import (
-    TrainingConfig,
     check_tokens,
+    count_steps,
     finetune,
     load_base,
     make_loader,
@@ -38,7 +39,7 @@ from tests.experiments.llm.rows import write_sums
 TINY = TrainingConfig(
     compute=6,
     compute_unit="steps",
-    batch_size=4,
+    optimiser=dataclasses.replace(PAPER_OPTIMISER, batch_size=4),
     learning_rate=3e-3,
     dtype="float32",
     remat=False,
@@ -233,7 +234,7 @@ def test_packing_changes_nothing_but_the_rows(out, tiny_folder, encoded):
 
 def test_compute_is_counted_in_epochs_steps_or_tokens(encoded):
     def steps(compute, unit):
-        return dataclasses.replace(TINY, compute=compute, compute_unit=unit).steps(encoded)
+        return count_steps(dataclasses.replace(TINY, compute=compute, compute_unit=unit), encoded)
 
     assert [steps(1, "epochs"), steps(3, "epochs"), steps(0.1, "epochs")] == [3, 9, 1]
     assert steps(7, "steps") == 7
@@ -266,7 +267,8 @@ def test_examples_longer_than_the_context_are_told_before_training(tiny_folder, 
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(tiny_folder, encoded, tmp_path):
-    config = dataclasses.replace(TINY, learning_rate=1e30, warmup=0.0, checkpoint_every=0)
+    at_once = dataclasses.replace(TINY.optimiser, warmup=0.0)
+    config = dataclasses.replace(TINY, learning_rate=1e30, optimiser=at_once, checkpoint_every=0)
     with pytest.raises(DivergedError, match="lower the learning rate"):
         finetune(tiny_folder, encoded, config, tmp_path / "run")
 
@@ -281,8 +283,7 @@ def test_parameters_that_the_last_step_spoils_are_not_saved(
         compute=1,
         lora_rank=lora_rank,
         learning_rate=3e38,
-        weight_decay=1e3,
-        warmup=0.0,
+        optimiser=dataclasses.replace(TINY.optimiser, weight_decay=1e3, warmup=0.0),
         checkpoint_every=1,
     )
     # Not on a second try either, from the checkpoint of that step.

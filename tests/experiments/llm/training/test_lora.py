@@ -11,7 +11,8 @@ import pytest
 
 from experiments.llm.training import lora
 from experiments.storage import checkpoint
-from synth.decoder import DecoderConfig, Execution, Lora, initialise, logits
+from synth.config import DecoderConfig, Execution, Lora
+from synth.decoder import initialise, logits
 from tests.golden import regenerate as golden
 
 CONFIG = golden.CONFIGS["qwen2"]

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from experiments.llm.training.loss import label_log_probability, loss_sums
-from synth.decoder import Execution, hidden_states, logits
+from synth.config import Execution
+from synth.decoder import hidden_states, logits
 from synth.finetune import token_losses
 from tests.golden import regenerate as golden
 

@@ -12,7 +12,8 @@ from safetensors.numpy import load_file
 
 from experiments.llm.training import lora
 from experiments.storage import checkpoint
-from synth.decoder import Lora, logits
+from synth.config import Lora
+from synth.decoder import logits
 from tests.experiments.llm.agree import check_gradient, check_greedy
 from tests.experiments.llm.folders import CASES
 from tests.golden import regenerate as golden

@@ -15,10 +15,9 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from experiments.llm.training.distributed import Processes
-from experiments.llm.training.finetune import TrainingConfig
+from experiments.llm.training.config import PAPER_OPTIMISER, Processes, TrainingConfig
 from experiments.storage import checkpoint
-from synth.decoder import DecoderConfig
+from synth.config import DecoderConfig
 from tests.experiments.llm.rows import write_sums
 from tests.experiments.llm.tiny import random_parameters
 from tests.experiments.llm.worker import Mishap, Work, finish, free_port, start
@@ -28,7 +27,7 @@ pytestmark = pytest.mark.slow
 FULL = TrainingConfig(
     compute=10,
     compute_unit="steps",
-    batch_size=8,
+    optimiser=dataclasses.replace(PAPER_OPTIMISER, batch_size=8),
     learning_rate=3e-3,
     dtype="float32",
     remat=False,

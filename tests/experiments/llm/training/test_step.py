@@ -12,10 +12,12 @@ import pytest
 
 from experiments.llm.text.loader import Batch
 from experiments.llm.training import lora
+from experiments.llm.training.config import StepConfig
 from experiments.llm.training.loss import loss_sums
-from experiments.llm.training.step import StepConfig, make_step, place, start
+from experiments.llm.training.step import make_step, place, start
 from experiments.storage.sharding import make_mesh, parameter_shardings
-from synth.decoder import DecoderConfig, Execution, Lora, initialise
+from synth.config import DecoderConfig, Execution, Lora, Optimiser
+from synth.decoder import initialise
 
 DECODER = DecoderConfig(
     vocab_size=32,
@@ -87,7 +89,7 @@ def test_a_mean_of_means_would_be_seen():
 
 
 def test_it_is_adamw():
-    config = StepConfig(weight_decay=0.1, clip=0.5)
+    config = StepConfig(optimiser=Optimiser(weight_decay=0.1, b2=0.999, clip=0.5))
     _, state, losses = run(batch(), config, steps=3)
     assert losses[-1] < losses[0]
     decays = jax.tree_util.tree_map_with_path(

@@ -1,0 +1,211 @@
+"""Configurations of certificates: of the members of a sweep, and of a real checkpoint."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any, get_args
+
+from experiments.sweep.grid import MixtureKind, SweepConfig
+from synth.arguments import check_least
+from synth.config import Dtype, Execution, Kernel, Lora
+from theory.config import PosteriorConfig
+
+DEVELOPMENT_SEED = 7919
+"""Master seed at which `BLOCK_SETTINGS` was tuned: nobody may have looked at what is certified."""
+
+POINT_METHODS = ("base", "test-set", "held-out", "candidates")
+
+
+@dataclass(frozen=True)
+class BlockSettings:
+    """How the posterior over a block is trained; tuned at `DEVELOPMENT_SEED`."""
+
+    prior_scale: float
+    posterior: PosteriorConfig
+
+
+BLOCK_SETTINGS = {
+    "gains": BlockSettings(0.1, PosteriorConfig()),
+    "lora": BlockSettings(0.05, PosteriorConfig(draws=8, learning_rate=1.5)),
+    "gains-biases": BlockSettings(0.1, PosteriorConfig()),
+    "subspace": BlockSettings(0.1, PosteriorConfig(draws=4, learning_rate=1.0)),
+    "full": BlockSettings(0.005, PosteriorConfig(draws=2, learning_rate=1.0)),
+}
+
+
+@dataclass(frozen=True)
+class MembersConfig:
+    """What to certify, at which confidence.
+
+    Attributes:
+      delta: probability that any of all certificates of the run fails.
+      methods: which predictors, see `experiments.certify.members`.
+      mixture: training mixture of the cells; one of the sweep's.
+      difficulties, data_sizes: cells; default all of the sweep.
+      trained_difficulties: cells for which posteriors are trained; default all of the above.
+      base_seeds, seeds: members of each cell.
+      num_candidates: fine-tunings for ``candidates``, at least 2.
+      num_draws: Monte Carlo draws (weights and example) behind a Gibbs risk.
+
+    Raises:
+      ValueError: if a field is out of range.
+    """
+
+    delta: float = 0.05
+    methods: tuple[str, ...] = (*POINT_METHODS, "gains", "lora")
+    mixture: MixtureKind = "range"
+    difficulties: tuple[int, ...] | None = None
+    data_sizes: tuple[int, ...] | None = None
+    trained_difficulties: tuple[int, ...] | None = None
+    base_seeds: tuple[int, ...] = (0,)
+    seeds: tuple[int, ...] = (0,)
+    num_candidates: int = 3
+    num_draws: int = 12_288
+
+    def __post_init__(self) -> None:
+        known = (*POINT_METHODS, *BLOCK_SETTINGS)
+        if not self.methods or set(self.methods) - set(known):
+            raise ValueError(f"methods must be some of {known}, got {self.methods}")
+        if not 0 < self.delta < 1:
+            raise ValueError(f"delta must lie in (0, 1), got {self.delta}")
+        check_least(self, 2, "num_candidates")
+        check_least(self, 1, "num_draws")
+
+    def fitted(self, sweep: SweepConfig) -> MembersConfig:
+        """With defaults filled in from a sweep.
+
+        Raises:
+          ValueError: if a cell or seed is not one of the sweep's, or cannot be certified.
+        """
+        difficulties = self.difficulties or sweep.difficulties
+        filled = dataclasses.replace(
+            self,
+            difficulties=difficulties,
+            data_sizes=self.data_sizes or sweep.data_sizes,
+            trained_difficulties=difficulties
+            if self.trained_difficulties is None
+            else self.trained_difficulties,
+        )
+        accepted: dict[str, Any] = {
+            "difficulties": sweep.difficulties,
+            "trained_difficulties": difficulties,
+            "data_sizes": sweep.data_sizes,
+            "base_seeds": range(sweep.base_seeds),
+            "seeds": range(sweep.seeds),
+        }
+        for name, values in accepted.items():
+            asked = getattr(filled, name)
+            if wrong := sorted(set(asked) - set(values)):
+                raise ValueError(f"{name} must be some of {list(values)}, got {wrong}")
+            if len(set(asked)) < len(asked):
+                raise ValueError(f"{name} must be distinct, got {asked}")
+        if self.mixture not in sweep.mixtures:
+            raise ValueError(f"mixture must be one of {sweep.mixtures}, got {self.mixture!r}")
+        if sweep.data_unit != "examples":
+            raise ValueError(
+                "data_unit of the sweep must be 'examples': a token budget makes the number of "
+                f"examples depend on them, got {sweep.data_unit!r}"
+            )
+        if sweep.compute_unit == "epochs":
+            raise ValueError(
+                "compute_unit of the sweep must be 'steps' or 'tokens': members that are certified "
+                "together take equally many steps, got 'epochs'"
+            )
+        if len(sweep.learning_rates) > 1:
+            raise ValueError(
+                "learning_rates of the sweep must be one: which is best was seen on members that "
+                f"had trained on all of S, got {sweep.learning_rates}"
+            )
+        if min(filled.data_sizes or ()) < 2:
+            raise ValueError(
+                f"data_sizes must be at least 2, to be halved; got {filled.data_sizes}"
+            )
+        if self.num_draws < max(filled.data_sizes or ()):
+            raise ValueError(
+                f"num_draws must be at least the largest data size, so that every example is "
+                f"drawn; got {self.num_draws}"
+            )
+        if sweep.master_seed == DEVELOPMENT_SEED:
+            raise ValueError(
+                f"master_seed {DEVELOPMENT_SEED} is the one that settings were tuned at; certify "
+                f"another"
+            )
+        return filled
+
+
+DEFAULT_CERTIFICATES = MembersConfig()
+
+CHECKPOINT_POINTS = ("checkpoint", "held-out")
+CHECKPOINT_BLOCKS = ("gains", "lora", "subspace")
+
+CHECKPOINT_POSTERIOR = PosteriorConfig(draws=8, learning_rate=1.5)
+"""The simulator's for ``lora``."""
+
+
+@dataclass(frozen=True)
+class CheckpointConfig:
+    """What to certify, at which confidence.
+
+    Attributes:
+      delta: probability that any of all certificates of the run fails.
+      methods: which predictors, see `experiments.certify.checkpoints`.
+      data_sizes: numbers of problems n; a smaller sample is the beginning of a larger one.
+      prior_scales: scales of the prior's coordinates; each is tried, and the best bound reported
+        and charged for their number.
+      posterior: how a posterior is trained.
+      rank, kernels: of the adapters, for ``lora`` and ``subspace``.
+      subspace_size: coordinates of ``subspace``.
+      num_draws: Monte Carlo draws (weights and problem) behind a Gibbs risk.
+      num_fresh: problems of each difficulty, beyond the sample, on which risks are measured, at
+        most.
+      seed: of the order of the problems, and of all draws.
+      dtype: of weights and activations; what a posterior moves is in float32.
+      chunk_tokens: tokens of a sequence whose logits are held at once.
+      draws_at_once: sequences in a forward pass.
+
+    Raises:
+      ValueError: if a field is out of range.
+    """
+
+    delta: float = 0.05
+    methods: tuple[str, ...] = ("checkpoint", "held-out", "lora", "subspace")
+    data_sizes: tuple[int, ...] = (256, 1024)
+    prior_scales: tuple[float, ...] = (0.02, 0.1, 0.5)
+    posterior: PosteriorConfig = CHECKPOINT_POSTERIOR
+    rank: int = 1
+    kernels: tuple[Kernel, ...] = get_args(Kernel)
+    subspace_size: int = 200
+    num_draws: int = 12_288
+    num_fresh: int = 256
+    seed: int = 0
+    dtype: Dtype = "float32"
+    chunk_tokens: int = 64
+    draws_at_once: int = 16
+
+    def __post_init__(self) -> None:
+        for name in ("methods", "data_sizes", "prior_scales"):
+            values = getattr(self, name)
+            if not values or len(set(values)) < len(values):
+                raise ValueError(f"{name} must be distinct, at least one, got {values}")
+        known = CHECKPOINT_POINTS + CHECKPOINT_BLOCKS
+        if set(self.methods) - set(known):
+            raise ValueError(f"methods must be some of {known}, got {self.methods}")
+        if not 0 < self.delta < 1:
+            raise ValueError(f"delta must lie in (0, 1), got {self.delta}")
+        if min(self.data_sizes) < 1:
+            raise ValueError(f"data_sizes must be at least 1, got {self.data_sizes}")
+        if not min(self.prior_scales) > 0:
+            raise ValueError(f"prior_scales must be positive, got {self.prior_scales}")
+        check_least(self, 1, "subspace_size", "num_fresh", "chunk_tokens", "draws_at_once")
+        if self.num_draws < max(self.data_sizes):
+            raise ValueError(
+                f"num_draws must be at least the largest data size, so that every problem is "
+                f"drawn; got {self.num_draws}"
+            )
+        check_least(self, 0, "seed")
+        Execution(self.dtype)
+        Lora(self.rank, self.rank, self.kernels)
+
+
+DEFAULT_CHECKPOINT = CheckpointConfig()

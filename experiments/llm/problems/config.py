@@ -1,0 +1,99 @@
+"""Configurations of problems: where they are read from, and how answers are graded."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, get_args
+
+from experiments.igsm.config import SYSTEM_PROMPT
+from synth.arguments import check_positive
+from synth.tasks.igsm.verify import Mode
+
+if TYPE_CHECKING:
+    from experiments.llm.problems.data import Problems
+
+Grader = Literal["boxed", "math-verify", "gsm8k", "igsm", "multiple-choice"]
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Names of a data set's columns; None looks for those in `experiments.llm.problems.data.USUAL`.
+
+    Attributes:
+      messages: a chat whose last turn is the solution. Where there is one, it is taken before
+        problem and solution, unless these are named.
+      problem, solution: their text, or chats (the problem ends one, the solution is one turn). The
+        answer stands in for a solution where there is none.
+      answer: the final answer. Where it stands in for the solution, what follows its last ``####``
+        (as in GSM8K), or all of it.
+      difficulty: stated level, a whole number. A column with something else is an error where it is
+        named, and is left out with a warning where it is not.
+      choices: of a multiple-choice question, written below it with letters: a list, or lists
+        ``text`` and ``label``. An answer is a label, or else a number that counts them from 0.
+      system: system prompt before problems that are no chat; ``""`` for none.
+    """
+
+    messages: str | None = None
+    problem: str | None = None
+    solution: str | None = None
+    answer: str | None = None
+    difficulty: str | None = None
+    choices: str | None = None
+    system: str = SYSTEM_PROMPT
+
+
+DEFAULT_COLUMNS = Columns()
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where problems are, as one argument.
+
+    Attributes:
+      source, split, configuration: see `experiments.llm.problems.sources.load_rows`.
+      columns: names of the columns, where they are not the usual ones.
+    """
+
+    source: str
+    split: str | None = None
+    configuration: str | None = None
+    columns: Columns = DEFAULT_COLUMNS
+
+    def read(self) -> Problems:
+        """The problems; errors as `experiments.llm.problems.data.read`."""
+        from experiments.llm.problems.data import read
+
+        return read(
+            self.source, split=self.split, configuration=self.configuration, columns=self.columns
+        )
+
+
+@dataclass(frozen=True)
+class GraderConfig:
+    """How responses are graded.
+
+    Attributes:
+      name: a rule of `experiments.llm.problems.grade`.
+      modulus: of the arithmetic, for ``igsm``; None for the paper's 23.
+      mode: how ``igsm`` judges, see `synth.tasks.igsm.verify`.
+      timeout: seconds that ``math-verify`` may take for one answer; one that takes longer is wrong.
+      processes: how many ``math-verify`` takes at most; None for one a processor.
+
+    Raises:
+      ValueError: if a field is out of range.
+    """
+
+    name: Grader = "boxed"
+    modulus: int | None = None
+    mode: Mode = "strict"
+    timeout: float = 10.0
+    processes: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.name not in get_args(Grader):
+            raise ValueError(f"grader must be one of {get_args(Grader)}, got {self.name!r}")
+        if self.modulus is not None and self.modulus < 2:
+            raise ValueError(f"modulus must be at least 2, got {self.modulus}")
+        check_positive(self, "timeout")
+        if self.processes is not None and self.processes < 1:
+            raise ValueError(f"processes must be at least 1, got {self.processes}")
