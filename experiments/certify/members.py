@@ -287,11 +287,12 @@ class MemberCertification(Certification):
         arguments = []
         for member in unit.members:
             data, half = self._data(member), jnp.int32(member.data_size // 2)
+            tokens, loss_mask = data["sample"]
             key_positions, key_candidates = jax.random.split(self._key(member))
             key = jax.random.fold_in(key_candidates, member.data_size)
             shared = {
                 "base": data["base"],
-                "data": TrainingData(*data["sample"], half),
+                "data": TrainingData(tokens, loss_mask, half),
                 "fresh": data["fresh"],
                 "levels": data["levels"],
                 "learning_rate": np.float32(member.learning_rate),

@@ -155,9 +155,9 @@ def point_predictors(
         "candidates": PointPredictor(
             bound="pac_bayes_kl",
             # Weights add up to 1 but for rounding.
-            empirical_risk=min(mixture @ held_out, 1.0),
+            empirical_risk=min(float(mixture @ held_out), 1.0),
             num_examples=data_size - half,
-            risk=mixture @ fresh,
+            risk=float(mixture @ fresh),
             slice_risks=mixture @ levels,
             prior=f"uniform on {len(tuned)} fine-tunings on the first half",
             posterior="Gibbs weights: " + ", ".join(f"{weight:.3f}" for weight in mixture),

@@ -17,27 +17,25 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
-import math
 import shutil
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Int
+from jax.sharding import Mesh
 
 from experiments.devices import num_cores
 from experiments.engine.progress import console
 from experiments.engine.run import run_study
 from experiments.engine.study import Output, Part, Study
 from experiments.igsm.export import export_igsm
-from experiments.llm.answering.evaluate import Evaluation, evaluate
 from experiments.llm.answering.model import Model
 from experiments.llm.difficulty.measures import OF_MODEL
-from experiments.llm.problems.data import Problems
 from experiments.llm.scan.data import ScanProblems, read_part
-from experiments.llm.scan.grid import Member, ScanConfig
+from experiments.llm.scan.grid import BaseConfig, Member, ScanConfig
 from experiments.llm.scan.levels import MEASURES, Levels, measure_problems, read_measures
+from experiments.llm.scan.rows import Measurements, Row, metric
+from experiments.llm.text.encoding import Encoded
 from experiments.llm.text.tokenizer import stop_tokens
 from experiments.llm.training.config import TrainingConfig
 from experiments.llm.training.finetune import (
@@ -53,7 +51,6 @@ from experiments.llm.training.scratch import new_checkpoint
 from experiments.storage import checkpoint
 from experiments.storage.results import UNTRAINED, tidy, write_parquet
 
-Row = dict[str, Any]
 TABLE = ("table",)
 
 
@@ -152,8 +149,12 @@ class ScanStudy(Study):
         )
         return Levels.cut(self.problems, measures)
 
+    @property
+    def _measurements(self) -> Measurements:
+        return Measurements(self.levels, self.directory)
+
     @functools.cached_property
-    def mesh(self):
+    def mesh(self) -> Mesh | None:
         """Devices of the whole scan."""
         return self.config.devices.mesh()
 
@@ -222,17 +223,8 @@ class ScanStudy(Study):
         Raises:
           ValueError: if it gets too few of its own levels right.
         """
-        rows, config = self._test_rows(self._load_base(), "base"), self.config.base
-        own = [row for row in rows if row["slice"] in config.levels]
-        if config.levels:
-            accuracy = 1 - float(np.mean([row["value"] for row in own])) if own else 0.0
-            words = f"{accuracy:.0%} of its own levels {list(config.levels)}"
-            if accuracy < config.least_accuracy:
-                raise ValueError(
-                    f"the base gets {words} right, less than base.least_accuracy = "
-                    f"{config.least_accuracy:.0%}: train it longer (base.training) or allow it"
-                )
-            console.print(f"The base gets {words} right.", highlight=False)
+        rows = self._measurements.on_test(self._load_base(), "base")
+        _check_gate(self.config.base, rows)
         seeds = range(self.config.seeds)
         repeated = [self._columns(seed) | UNTRAINED | row for seed in seeds for row in rows]
         return Output({"table": tidy(repeated)})
@@ -247,7 +239,8 @@ class ScanStudy(Study):
         )
         # Train it, or carry on with its checkpoints.
         trained_on, fresh = self.levels.rows(member)
-        trained = self._train(training, trained_on, work)
+        encoded = self.problems.encoded.take(trained_on)
+        trained = _train(self.base, encoded, training, self.mesh, work)
         columns = self._columns(member.seed) | {
             "train_mixture": member.selection,
             "loss": member.loss,
@@ -259,78 +252,19 @@ class ScanStudy(Study):
         }
         if trained is None:
             _remove(work)
-            return [columns | row for row in self._lost_rows()]
+            return [columns | row for row in self._measurements.of_lost_member()]
         # Measure it, keep it where that is asked for, and drop its checkpoints.
         tokenizer, mesh = self.problems.tokenizer, self.mesh
         stop = stop_tokens(tokenizer, self.base)
         model = Model(trained.decoder, trained.parameters, tokenizer, stop, mesh)
-        rows = self._measure(model, member, trained_on, fresh)
+        rows = self._measurements.of_member(model, member.name, trained_on, fresh)
         if len(trained.losses):
             final = trained.losses[-max(1, len(trained.losses) // 10) :].mean()
-            rows.append(_metric("final_loss", final, len(trained_on)))
+            rows.append(metric("final_loss", final, len(trained_on)))
         if config.save_members and not (path := self.directory / "members" / member.name).exists():
             save_trained(trained, path, like=self.base)
         _remove(work)
         return [columns | row for row in rows]
-
-    def _train(
-        self, training: TrainingConfig, rows: Int[np.ndarray, " trained_on"], work: Path
-    ) -> Trained | None:
-        """A fine-tuned checkpoint; None if its loss was not finite."""
-        decoder, parameters = load_base(self.base, training, mesh=self.mesh)
-        loader = make_loader(self.problems.encoded.take(rows), training, mesh=self.mesh)
-        try:
-            return train(decoder, parameters, loader, training, mesh=self.mesh, directory=work)
-        except DivergedError as error:
-            console.print(f"[yellow]{error}[/yellow]", highlight=False)
-            return None
-
-    # Measurements.
-
-    def _measure(
-        self,
-        model: Model,
-        member: Member,
-        trained_on: Int[np.ndarray, " trained_on"],
-        fresh: Int[np.ndarray, " held_out"],
-    ) -> list[Row]:
-        """Risks and gaps of one member."""
-        seen = self.problems.train.take(trained_on[: self.config.risk_examples])
-        held_out = self.problems.train.take(fresh)
-        train_risk = _risk(self._ask(model, seen, "training"))
-        fresh_risk = _risk(self._ask(model, held_out, "held out"))
-        *slices, test = self._test_rows(model, member.name)
-        generalization, extrapolation = fresh_risk - train_risk, test["value"] - fresh_risk
-        return [
-            _metric("train_risk", train_risk, len(seen)),
-            _metric("in_distribution_risk", fresh_risk, len(held_out)),
-            test,
-            _metric("generalization_gap", generalization, len(held_out)),
-            _metric("extrapolation_gap", extrapolation, test["num_examples"]),
-            *slices,
-        ]
-
-    def _test_rows(self, model: Model, name: str) -> list[Row]:
-        """Risk on the test by slice, and in all; the responses are kept."""
-        tests = self.levels.tests
-        problems = self.problems.test.take(tests)
-        evaluation = self._ask(model, problems, "test", self.levels.test_levels[tests])
-        write_parquet(self.directory / "responses" / f"{name}.parquet", evaluation.responses)
-        rows = [
-            _metric("risk", 1 - row["pass_at_1"], row["num_examples"], int(row["slice"]))
-            for row in evaluation.table.to_dict("records")
-        ]
-        return [*rows, _metric("test_risk", _risk(evaluation), len(problems))]
-
-    def _ask(self, model: Model, problems: Problems, name: str, slices=None) -> Evaluation:
-        with console.status(f"Asking {len(problems)} problems: {name} …"):
-            return evaluate(
-                model,
-                problems,
-                decoding=self.config.decoding,
-                grader=self.config.grader,
-                slices=slices,
-            )
 
     def _columns(self, seed: int) -> Row:
         config = self.config
@@ -342,14 +276,33 @@ class ScanStudy(Study):
             "data_unit": config.data_unit,
         }
 
-    def _lost_rows(self) -> list[Row]:
-        """Rows of a member that diverged, without values."""
-        levels = np.unique(self.levels.test_levels[self.levels.tests]).tolist()
-        names = ("train_risk", "in_distribution_risk", "test_risk", "generalization_gap")
-        return [
-            *(_metric(name, math.nan, 0) for name in (*names, "extrapolation_gap")),
-            *(_metric("risk", math.nan, 0, level) for level in levels),
-        ]
+
+def _train(
+    base: Path, encoded: Encoded, training: TrainingConfig, mesh: Mesh | None, work: Path
+) -> Trained | None:
+    """A fine-tuned checkpoint; None if its loss was not finite."""
+    decoder, parameters = load_base(base, training, mesh=mesh)
+    loader = make_loader(encoded, training, mesh=mesh)
+    try:
+        return train(decoder, parameters, loader, training, mesh=mesh, directory=work)
+    except DivergedError as error:
+        console.print(f"[yellow]{error}[/yellow]", highlight=False)
+        return None
+
+
+def _check_gate(config: BaseConfig, rows: list[Row]) -> None:
+    """Stop the scan if the base gets too few of its own levels right."""
+    if not config.levels:
+        return
+    own = [row["value"] for row in rows if row["slice"] in config.levels]
+    accuracy = 1 - float(np.mean(own)) if own else 0.0
+    words = f"{accuracy:.0%} of its own levels {list(config.levels)}"
+    if accuracy < config.least_accuracy:
+        raise ValueError(
+            f"the base gets {words} right, less than base.least_accuracy = "
+            f"{config.least_accuracy:.0%}: train it longer (base.training) or allow it"
+        )
+    console.print(f"The base gets {words} right.", highlight=False)
 
 
 def _words(member: Member) -> str:
@@ -364,12 +317,3 @@ def _remove(work: Path) -> None:
     shutil.rmtree(work, ignore_errors=True)
     with contextlib.suppress(OSError):
         work.parent.rmdir()
-
-
-def _metric(name: str, value: float, num_examples: int, level: int | None = None) -> Row:
-    return {"slice": level, "metric": name, "value": float(value), "num_examples": num_examples}
-
-
-def _risk(evaluation: Evaluation) -> float:
-    """Share of wrong responses, all problems alike."""
-    return float(1 - evaluation.responses["correct"].to_numpy(float).mean())

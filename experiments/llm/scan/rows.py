@@ -1,0 +1,100 @@
+"""Rows of a scan's table: a model is asked the problems, and its answers are graded."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Int
+
+from experiments.engine.progress import console
+from experiments.llm.answering.evaluate import Evaluation, evaluate
+from experiments.llm.answering.model import Model
+from experiments.llm.problems.data import Problems
+from experiments.llm.scan.levels import Levels
+from experiments.storage.results import write_parquet
+
+Row = dict[str, Any]
+"""Slice, metric, value and number of examples; other columns say which member it is about."""
+
+
+@dataclass(frozen=True)
+class Measurements:
+    """Measures models on the problems of a scan.
+
+    Attributes:
+      levels: of the problems.
+      directory: of the scan, which keeps the responses to the test.
+    """
+
+    levels: Levels
+    directory: Path
+
+    def of_member(
+        self,
+        model: Model,
+        name: str,
+        trained_on: Int[np.ndarray, " trained_on"],
+        fresh: Int[np.ndarray, " held_out"],
+    ) -> list[Row]:
+        """Risks and gaps of one member, by the name of the file of its responses."""
+        problems = self.levels.problems
+        seen = problems.train.take(trained_on[: problems.config.risk_examples])
+        held_out = problems.train.take(fresh)
+        train_risk = _risk(self._ask(model, seen, "training"))
+        fresh_risk = _risk(self._ask(model, held_out, "held out"))
+        *slices, test = self.on_test(model, name)
+        generalization, extrapolation = fresh_risk - train_risk, test["value"] - fresh_risk
+        return [
+            metric("train_risk", train_risk, len(seen)),
+            metric("in_distribution_risk", fresh_risk, len(held_out)),
+            test,
+            metric("generalization_gap", generalization, len(held_out)),
+            metric("extrapolation_gap", extrapolation, test["num_examples"]),
+            *slices,
+        ]
+
+    def on_test(self, model: Model, name: str) -> list[Row]:
+        """Risk on the test by slice, and in all; the responses are kept."""
+        tests = self.levels.tests
+        problems = self.levels.problems.test.take(tests)
+        evaluation = self._ask(model, problems, "test", self.levels.test_levels[tests])
+        write_parquet(self.directory / "responses" / f"{name}.parquet", evaluation.responses)
+        rows = [
+            metric("risk", 1 - row["pass_at_1"], row["num_examples"], int(row["slice"]))
+            for row in evaluation.table.to_dict("records")
+        ]
+        return [*rows, metric("test_risk", _risk(evaluation), len(problems))]
+
+    def of_lost_member(self) -> list[Row]:
+        """Rows of a member that diverged, without values."""
+        levels = np.unique(self.levels.test_levels[self.levels.tests]).tolist()
+        names = ("train_risk", "in_distribution_risk", "test_risk", "generalization_gap")
+        return [
+            *(metric(name, math.nan, 0) for name in (*names, "extrapolation_gap")),
+            *(metric("risk", math.nan, 0, level) for level in levels),
+        ]
+
+    def _ask(self, model: Model, problems: Problems, name: str, slices=None) -> Evaluation:
+        config = self.levels.problems.config
+        with console.status(f"Asking {len(problems)} problems: {name} …"):
+            return evaluate(
+                model,
+                problems,
+                decoding=config.decoding,
+                grader=config.grader,
+                slices=slices,
+            )
+
+
+def metric(name: str, value: float, num_examples: int, level: int | None = None) -> Row:
+    """Columns of one metric."""
+    return {"slice": level, "metric": name, "value": float(value), "num_examples": num_examples}
+
+
+def _risk(evaluation: Evaluation) -> float:
+    """Share of wrong responses, all problems alike."""
+    return float(1 - evaluation.responses["correct"].to_numpy(float).mean())
