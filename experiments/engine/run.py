@@ -73,7 +73,7 @@ def run_study(
         if rows.is_complete():
             on.print(f"{run.directory} is complete: nothing left to run.")
             return rows.read_tables()
-        session = Session(run)
+        session = Session(run, on)
         with _Display(study, stages, rows, on) as display:
             for stage in stages:
                 missing = [part for part in stage if not rows.has(part)]

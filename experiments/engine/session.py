@@ -7,6 +7,7 @@ import time
 from typing import Any
 
 import jax
+from rich.console import Console
 
 from experiments.engine.progress import console
 from experiments.storage import provenance
@@ -22,8 +23,8 @@ PACKAGES = (
 class Session:
     """The entry of this process in the manifest's list of sessions."""
 
-    def __init__(self, run: Run):
-        """Begin a session; warns if an earlier one had another commit, device or version."""
+    def __init__(self, run: Run, on: Console = console):
+        """Begin a session; warns on a console if the last one had another commit or device."""
         self._run, self._start = run, time.monotonic()
         self._earlier: list[dict[str, Any]] = run.manifest.get("sessions", [])
         self.entry: dict[str, Any] = {
@@ -37,7 +38,7 @@ class Session:
         }
         self.save()
         if self._earlier and self._differs(self._earlier[-1]):
-            console.print(
+            on.print(
                 "[yellow]This run was begun with another commit, device or other versions; "
                 "the manifest lists each session.[/yellow]"
             )

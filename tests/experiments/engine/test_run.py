@@ -1,0 +1,253 @@
+"""The engine on a study of numbers: what is made, kept, resumed, refused and shown."""
+
+from __future__ import annotations
+
+import io
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from rich.console import Console
+
+from experiments.engine.run import run_study
+from experiments.engine.study import Output, Part, Study
+from experiments.storage.results import ResultsError, read_manifest, write_atomically
+
+TABLES = ("numbers", "digits")
+
+
+def write_text(text: str, path: Path) -> None:
+    write_atomically(path, lambda temporary: temporary.write_text(text))
+
+
+@dataclass
+class Squares(Study):
+    """A file of seeds, a check in every session, and the squares of some numbers."""
+
+    directory: Path
+    numbers: tuple[int, ...] = (3, 1, 2)
+    data: str = "as it was"
+    made: list[str] = field(default_factory=list)
+    unit = "squares"
+    adopts = ("*.log",)
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        return {"kind": "squares", "numbers": self.numbers}
+
+    def stages(self) -> list[list[Part]]:
+        squares = [Part(f"n{number}", f"square {number}", TABLES) for number in self.numbers]
+        return [[Part("seeds", files=("seeds/all.txt",))], [Part("check")], squares]
+
+    def make(self, part: Part) -> Output:
+        self.made.append(part.name)
+        if part.name == "seeds":
+            return Output(files={"seeds/all.txt": partial(write_text, "1 2 3")})
+        if part.name == "check":
+            return Output(pins={"data": self.data}, manifest={"checked": len(self.made)})
+        number = int(part.name[1:])
+        if number == 0:
+            raise ValueError("numbers must not be 0, got 0")
+        # A part may read what earlier stages left.
+        assert (self.directory / "seeds" / "all.txt").read_text() == "1 2 3"
+        digits = pd.DataFrame({"number": number, "digit": list(str(number**2))})
+        squares = pd.DataFrame({"number": [number], "square": [number**2]})
+        return Output({"numbers": squares, "digits": digits})
+
+    def assembled(self, table: pd.DataFrame) -> pd.DataFrame:
+        return table.assign(total=table["square"].sum())
+
+    def note(self, tables) -> str:
+        return f"largest so far: {tables['numbers']['square'].max()}" if tables else ""
+
+    def session_fields(self) -> dict[str, int]:
+        return {"made": len(self.made)}
+
+
+@pytest.fixture
+def console() -> Console:
+    return Console(record=True, width=200, file=io.StringIO())
+
+
+@pytest.fixture
+def finished(tmp_path, console) -> Path:
+    run_study(Squares(tmp_path / "run"), on=console)
+    return tmp_path / "run"
+
+
+def files(directory: Path) -> dict[str, int]:
+    return {
+        str(path.relative_to(directory)): path.stat().st_mtime_ns
+        for path in directory.rglob("*")
+        if path.is_file() and path.name != ".lock"
+    }
+
+
+# What is made.
+
+
+def test_tables_have_the_parts_in_the_order_of_the_plan(finished):
+    numbers = pd.read_parquet(finished / "numbers.parquet")
+    assert numbers["square"].tolist() == [9, 1, 4]
+    assert set(numbers["total"]) == {14}
+    assert pd.read_parquet(finished / "digits.parquet")["digit"].tolist() == ["9", "1", "4"]
+
+
+def test_files_and_manifest_of_a_finished_study(finished):
+    parts = [f"parts/n{number}{table}.parquet" for number in (3, 1, 2) for table in ("", "_digits")]
+    tables = ["numbers.parquet", "digits.parquet"]
+    assert set(files(finished)) == {*parts, *tables, "manifest.json", "seeds/all.txt"}
+    manifest = read_manifest(finished)
+    assert manifest["status"] == "complete"
+    assert (manifest["kind"], manifest["numbers"]) == ("squares", [3, 1, 2])
+    assert (manifest["data"], manifest["checked"]) == ("as it was", 2)
+    (session,) = manifest["sessions"]
+    assert session["made"] == 5
+    assert {"commit", "device", "versions", "wall_time_seconds"} <= set(session)
+
+
+def test_without_a_terminal_each_part_says_its_number(finished, console):
+    assert console.export_text().splitlines() == [
+        "1 of 3: square 3",
+        "2 of 3: square 1",
+        "3 of 3: square 2",
+    ]
+
+
+def test_a_terminal_shows_the_note(tmp_path):
+    console = Console(record=True, width=200, force_terminal=True, file=io.StringIO())
+    run_study(Squares(tmp_path / "run"), on=console)
+    assert "largest so far: 9" in console.export_text()
+
+
+# What is not made again.
+
+
+def test_a_complete_study_is_left_as_it_is(finished, console):
+    before, study = files(finished), Squares(finished)
+    tables = run_study(study, on=console)
+    assert tables["numbers"]["square"].tolist() == [9, 1, 4]
+    assert study.made == []
+    assert files(finished) == before
+    assert "is complete: nothing left to run." in console.export_text()
+
+
+@pytest.mark.parametrize(
+    ("lost", "made"),
+    [
+        ("parts/n1.parquet", ["check", "n1"]),
+        ("parts/n1_digits.parquet", ["check", "n1"]),
+        ("seeds/all.txt", ["seeds", "check"]),
+        ("numbers.parquet", ["check"]),
+    ],
+)
+def test_only_what_is_lost_is_made_again(finished, console, lost, made):
+    expected = pd.read_parquet(finished / "numbers.parquet")
+    before = files(finished)
+    (finished / lost).unlink()
+    study = Squares(finished)
+    pd.testing.assert_frame_equal(run_study(study, on=console)["numbers"], expected)
+    assert study.made == made
+    kept = [name for name in before if name.startswith(("parts", "seeds")) and name != lost]
+    changed = [name for name in kept if files(finished)[name] != before[name]]
+    assert [name for name in changed if "n1" not in name] == []
+    assert read_manifest(finished)["status"] == "complete"
+
+
+def test_a_study_stops_after_some_parts_and_carries_on(tmp_path, console):
+    directory = tmp_path / "run"
+    first = run_study(Squares(directory), max_parts=1, on=console)["numbers"]
+    assert first["square"].tolist() == [9]
+    assert read_manifest(directory)["status"] == "running"
+    study = Squares(directory)
+    assert run_study(study, on=console)["numbers"]["square"].tolist() == [9, 1, 4]
+    assert study.made == ["check", "n1", "n2"]
+    assert [entry["made"] for entry in read_manifest(directory)["sessions"]] == [3, 3]
+
+
+def test_a_part_that_fails_leaves_the_others(tmp_path, console):
+    directory = tmp_path / "run"
+    with pytest.raises(ValueError, match="numbers must not be 0, got 0"):
+        run_study(Squares(directory, numbers=(3, 0, 2)), on=console)
+    assert sorted(path.stem for path in (directory / "parts").iterdir()) == ["n3", "n3_digits"]
+    assert pd.read_parquet(directory / "numbers.parquet")["square"].tolist() == [9]
+    assert read_manifest(directory)["status"] == "running"
+
+
+def test_recorded_tables_without_parts_are_complete(finished, console):
+    """As under experiments/results: only tables and manifest are kept."""
+    shutil.rmtree(finished / "parts")
+    shutil.rmtree(finished / "seeds")
+    study = Squares(finished)
+    assert run_study(study, on=console)["numbers"]["square"].tolist() == [9, 1, 4]
+    assert study.made == []
+
+
+def test_a_part_that_cannot_be_read_is_named(finished, console):
+    (finished / "parts" / "n1.parquet").write_bytes(b"PAR1 and then")
+    with pytest.raises(ResultsError, match=r"n1.parquet is not a readable Parquet file"):
+        run_study(Squares(finished), on=console)
+
+
+# What is refused.
+
+
+def test_another_identity_is_refused(finished, console):
+    with pytest.raises(ResultsError, match=r"numbers \(there \[3, 1, 2\], here \[3\]\)"):
+        run_study(Squares(finished, numbers=(3,)), on=console)
+
+
+def test_a_pinned_field_must_stay(finished, console):
+    (finished / "numbers.parquet").unlink()
+    with pytest.raises(ResultsError, match=r"something else; it differs in data"):
+        run_study(Squares(finished, data="another"), on=console)
+
+
+def test_a_directory_of_an_earlier_version_is_taken_over(tmp_path, console):
+    (tmp_path / "kept.log").write_text("kept")
+    run_study(Squares(tmp_path), on=console)
+    assert (tmp_path / "kept.log").read_text() == "kept"
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "thesis.tex").write_text("mine")
+    with pytest.raises(ResultsError, match="is not empty and is not a run"):
+        run_study(Squares(other), on=console)
+
+
+# Where parts run, and sessions.
+
+
+def test_parts_run_where_the_executor_runs_them(tmp_path, console):
+    """In any order: the tables keep that of the plan."""
+
+    def backwards(
+        study: Study, parts: Any, started: Callable[[Part], None]
+    ) -> Iterator[tuple[Part, Output]]:
+        for part in reversed(parts):
+            started(part)
+            yield part, study.make(part)
+
+    study = Squares(tmp_path / "run")
+    tables = run_study(study, executor=backwards, on=console)
+    assert study.made == ["seeds", "check", "n2", "n1", "n3"]
+    assert tables["numbers"]["square"].tolist() == [9, 1, 4]
+
+
+@pytest.mark.parametrize(("commit", "is_told"), [("another", True), (None, False)])
+def test_a_session_with_another_commit_is_told(finished, console, commit, is_told):
+    manifest = json.loads((finished / "manifest.json").read_text())
+    if commit:
+        manifest["sessions"][0]["commit"] = commit
+    # A package that was not recorded then is no difference.
+    del manifest["sessions"][0]["versions"]["jax"]
+    (finished / "manifest.json").write_text(json.dumps(manifest))
+    (finished / "numbers.parquet").unlink()
+    run_study(Squares(finished), on=console)
+    text = " ".join(console.export_text().split())
+    assert ("begun with another commit, device or other versions" in text) == is_told
