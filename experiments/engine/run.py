@@ -13,6 +13,7 @@ A part runs where the `Executor` runs it: in this process by default.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TypeAlias
 
@@ -73,6 +74,7 @@ def run_study(
         if rows.is_complete():
             on.print(f"{run.directory} is complete: nothing left to run.")
             return rows.read_tables()
+        run.update_manifest(status="running")
         session = Session(run, on)
         with _Display(study, stages, rows, on) as display:
             for stage in stages:
@@ -85,7 +87,7 @@ def run_study(
                     display.finished(part)
         tables = rows.write_tables()
         if rows.are_all_there():
-            run.update_manifest(status="complete")
+            run.update_manifest(status="complete", **study.record)
         return tables
 
 
@@ -124,7 +126,11 @@ class _Rows:
 
         A recorded directory keeps its tables alone, without parts: it is complete all the same.
         """
-        if self._run.manifest["status"] != "complete":
+        manifest = self._run.manifest
+        record = json.loads(json.dumps(self._study.record))
+        if manifest["status"] != "complete" or record != {
+            name: manifest.get(name) for name in record
+        }:
             return False
         if not all(self._study.table_path(name).exists() for name in self._names):
             return False

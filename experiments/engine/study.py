@@ -86,6 +86,15 @@ class Study:
         """JSON values that make it the same study when it is resumed."""
         raise NotImplementedError
 
+    @property
+    def record(self) -> Mapping[str, Any]:
+        """JSON values that say what the tables are of, where parts change from call to call.
+
+        They are written into the manifest at the end. A study with another record keeps the parts
+        that are there, makes its own, and puts the tables together anew.
+        """
+        return {}
+
     def stages(self) -> Sequence[Sequence[Part]]:
         """All parts. Those of one stage do not depend on each other, only on earlier stages."""
         raise NotImplementedError

@@ -195,6 +195,41 @@ def test_a_part_that_cannot_be_read_is_named(finished, console):
         run_study(Squares(finished), on=console)
 
 
+@dataclass
+class Powers(Squares):
+    """Squares or cubes in one directory: parts of both stay, tables are of the last."""
+
+    power: int = 2
+
+    @property
+    def record(self) -> dict[str, Any]:
+        return {"tables_of": {"power": self.power, "sizes": (1, 2)}}
+
+    def stages(self) -> list[list[Part]]:
+        return [[Part(f"n{number}-{self.power}", tables=("numbers",)) for number in self.numbers]]
+
+    def make(self, part: Part) -> Output:
+        self.made.append(part.name)
+        number, power = part.name[1:].split("-")
+        return Output({"numbers": pd.DataFrame({"square": [int(number) ** int(power)]})})
+
+
+def test_tables_follow_the_record(tmp_path, console):
+    def run(power: int) -> tuple[list[int], list[str]]:
+        study = Powers(tmp_path / "run", power=power)
+        return run_study(study, on=console)["numbers"]["square"].tolist(), study.made
+
+    assert run(2) == ([9, 1, 4], ["n3-2", "n1-2", "n2-2"])
+    assert run(3) == ([27, 1, 8], ["n3-3", "n1-3", "n2-3"])
+    assert read_manifest(tmp_path / "run")["tables_of"] == {"power": 3, "sizes": [1, 2]}
+    # Nothing is made again, and the tables are those that were asked for.
+    assert run(2) == ([9, 1, 4], [])
+    assert pd.read_parquet(tmp_path / "run" / "numbers.parquet")["square"].tolist() == [9, 1, 4]
+    assert "nothing left to run" not in console.export_text(clear=False)
+    assert run(2) == ([9, 1, 4], [])
+    assert "nothing left to run" in console.export_text()
+
+
 # What is refused.
 
 
