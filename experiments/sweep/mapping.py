@@ -97,40 +97,35 @@ class MemberMap:
         return results
 
     def over(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        """`function` of one member's tree (and arguments that members share), over stacked members.
+        """Map a function of one member's tree, and of arguments that members share.
+
+        Args:
+          function: the code for one member.
 
         Returns:
-          A function of `Stacked`, whose results have the leading axis of places. Every device holds
-          the shared arguments whole.
+          A function of `Stacked` and the shared arguments; its results have the leading axis of
+          places. Every device holds the shared arguments whole.
         """
 
-        def on_a_device(stacked: Stacked, *shared):
-            def member(tree):
-                return function(tree, *shared)
+        def on_a_device(stacked: Stacked, shared: tuple[Any, ...]) -> Any:
+            # A program of its own, so that it is traced once for its shapes and for its values.
+            member = jax.jit(lambda tree: function(tree, *shared))
+
+            def if_used(place):
+                tree, is_used = place
+                shapes = jax.eval_shape(member, tree)
+                nothing = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+                return jax.lax.cond(is_used, member, lambda _: nothing, tree)
 
             if self.mapping == "vmap":
                 return jax.vmap(member)(stacked.tree)
-            traced_once = jax.jit(member)
+            return jax.lax.map(if_used, tuple(stacked))
 
-            def used_alone(place):
-                tree, is_used = place
-                shapes = jax.eval_shape(traced_once, tree)
-                return jax.lax.cond(
-                    is_used,
-                    traced_once,
-                    lambda _: jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes),
-                    tree,
-                )
-
-            return jax.lax.map(used_alone, tuple(stacked))
-
-        def over_devices(stacked: Stacked, *shared):
-            return jax.shard_map(
-                on_a_device,
-                mesh=self.mesh,
-                in_specs=(MEMBERS, *(PartitionSpec() for _ in shared)),
-                out_specs=MEMBERS,
-                check_vma=False,
-            )(stacked, *shared)
-
-        return over_devices
+        sharded = jax.shard_map(
+            on_a_device,
+            mesh=self.mesh,
+            in_specs=(MEMBERS, PartitionSpec()),
+            out_specs=MEMBERS,
+            check_vma=False,
+        )
+        return lambda stacked, *shared: sharded(stacked, shared)

@@ -7,6 +7,7 @@ is written for one member; `experiments.sweep.mapping` maps it over the members 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
 from collections import Counter
 from collections.abc import Callable
@@ -186,17 +187,14 @@ class Sweep:
     def _program(self, group: Group):
         """The compiled fine-tuning of a group, traced once."""
         if group not in self._programs:
-            mapped = self.members.over(lambda arguments: self._member(group, arguments))
-
-            def counted(stacked):
-                self.traces[group] += 1
-                return mapped(stacked)
-
-            self._programs[group] = jax.jit(counted)
+            member = functools.partial(self._member, group)
+            self._programs[group] = jax.jit(self.members.over(member))
         return self._programs[group]
 
     def _member(self, group: Group, arguments: dict[str, Any]) -> tuple:
         """Fine-tune one member and measure it on its own mixture: the code that is mapped."""
+        # This line runs when the program is traced, not when it runs.
+        self.traces[group] += 1
         config, data, fresh = self.config, arguments["data"], arguments["fresh"]
         parameters, losses = finetune(
             self.decoder,
