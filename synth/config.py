@@ -88,7 +88,7 @@ class Lora:
 
 @dataclass(frozen=True)
 class Execution:
-    """How a decoder computes: no part of the model, and different only in rounding.
+    """Settings of a decoder's computation: no part of the model, and different only in rounding.
 
     Attributes:
       dtype: type of activations and matrix products, to which parameters are cast as they are used;
@@ -242,7 +242,7 @@ class Optimiser:
 
 @dataclass(frozen=True)
 class FinetuneConfig:
-    """How to fine-tune. All fields but the learning rate are static.
+    """Settings of a fine-tuning. All fields but the learning rate are static.
 
     `synth.finetune` registers it with JAX as a tree whose only leaf is the learning rate.
 

@@ -44,7 +44,7 @@ def decoder_logits(config, parameters, tokens, positions) -> np.ndarray:
     """Next-token logits [length, vocab] of one sequence, token by token and head by head.
 
     Args:
-      config: anything with the fields of `synth.decoder.DecoderConfig`.
+      config: anything with the fields of `synth.config.DecoderConfig`.
       parameters: nested dict of arrays, laid out as `synth.decoder.initialise` does.
       tokens, positions: integers, one for each token.
     """

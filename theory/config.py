@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class PosteriorConfig:
-    """How a posterior is trained.
+    """Settings of a posterior's training.
 
     Attributes:
       steps: optimiser steps.

@@ -19,7 +19,7 @@ POINT_METHODS = ("base", "test-set", "held-out", "candidates")
 
 @dataclass(frozen=True)
 class BlockSettings:
-    """How the posterior over a block is trained; tuned at `DEVELOPMENT_SEED`."""
+    """Settings of the posterior over a block, tuned at `DEVELOPMENT_SEED`."""
 
     prior_scale: float
     posterior: PosteriorConfig
@@ -36,7 +36,7 @@ BLOCK_SETTINGS = {
 
 @dataclass(frozen=True)
 class MembersConfig:
-    """What to certify, at which confidence.
+    """Certificates of a sweep's members: the cells and their confidence.
 
     Attributes:
       delta: probability that any of all certificates of the run fails.
@@ -145,7 +145,7 @@ CHECKPOINT_POSTERIOR = PosteriorConfig(draws=8, learning_rate=1.5)
 
 @dataclass(frozen=True)
 class CheckpointConfig:
-    """What to certify, at which confidence.
+    """Certificates of a real checkpoint: the samples and their confidence.
 
     Attributes:
       delta: probability that any of all certificates of the run fails.

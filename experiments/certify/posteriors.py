@@ -11,11 +11,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
-from synth.config import DecoderConfig, Lora
 
 from experiments.certify.blocks import BLOCKS, adapters, within
 from experiments.certify.config import BLOCK_SETTINGS, CheckpointConfig
 from experiments.certify.exact_match import example_loss
+from synth.config import DecoderConfig, Lora
 from synth.decoder import Parameters, draw_positions
 from synth.finetune import token_losses
 from synth.gaps import is_correct

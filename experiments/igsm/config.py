@@ -35,7 +35,7 @@ def _sizes(name: str, sizes: int | tuple[int, ...], levels: tuple[int, ...]) -> 
 
 @dataclass(frozen=True)
 class ExportConfig:
-    """What is exported. The defaults are the paper's grid, with a larger test.
+    """An export of iGSM. The defaults are the paper's grid, with a larger test.
 
     Attributes:
       preset: settings of the generator, a name in `synth.tasks.igsm.PRESETS`.
@@ -135,7 +135,7 @@ class ProblemFile:
 
     @property
     def path(self) -> str:
-        """Where the file stands in the export."""
+        """Path of the file inside the export."""
         return f"{self.stream}/op{self.difficulty:02d}.{self.format}"
 
     @property

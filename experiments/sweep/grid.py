@@ -46,7 +46,7 @@ class Member:
 
 @dataclass(frozen=True)
 class PretrainConfig:
-    """How the bases are made.
+    """Settings of the bases' pre-training.
 
     Attributes:
       hardest: bases are trained uniformly on difficulties 1 .. hardest, on fresh draws.

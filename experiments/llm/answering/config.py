@@ -9,7 +9,7 @@ from synth.arguments import check_least
 
 @dataclass(frozen=True)
 class DecodingConfig:
-    """How responses are made.
+    """Settings of the responses to problems.
 
     Attributes:
       max_new_tokens: the most tokens of a response; one that reaches it counts as truncated.

@@ -47,7 +47,7 @@ DEFAULT_COLUMNS = Columns()
 
 @dataclass(frozen=True)
 class Source:
-    """Where problems are, as one argument.
+    """Place of a data set, as one argument.
 
     Attributes:
       source, split, configuration: see `experiments.llm.problems.sources.load_rows`.
@@ -70,7 +70,7 @@ class Source:
 
 @dataclass(frozen=True)
 class GraderConfig:
-    """How responses are graded.
+    """Settings of a grader.
 
     Attributes:
       name: a rule of `experiments.llm.problems.grade`.

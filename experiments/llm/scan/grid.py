@@ -41,7 +41,7 @@ class Member:
 
 @dataclass(frozen=True)
 class BaseConfig:
-    """How the base comes about, where it is not the checkpoint as it is.
+    """Origin of the base, where it is not the checkpoint as it is.
 
     Attributes:
       training: fine-tuning of the checkpoint on the base's own data; None for none.
@@ -168,7 +168,7 @@ class ScanConfig:
 
     @property
     def sampled(self) -> DecodingConfig:
-        """How the responses behind a pass rate are made."""
+        """Settings of the responses behind a pass rate."""
         return dataclasses.replace(
             self.decoding, samples=self.pass_rate_samples, temperature=self.pass_rate_temperature
         )

@@ -49,7 +49,7 @@ class StepConfig:
 
 @dataclass(frozen=True)
 class TrainingConfig:
-    """How to fine-tune. The defaults are the paper's (arXiv 2605.12906).
+    """Settings of a fine-tuning. The defaults are the paper's (arXiv 2605.12906).
 
     Attributes:
       loss: ``sft`` or ``dft``.
@@ -60,10 +60,10 @@ class TrainingConfig:
       accumulation: micro-batches that a step is made of.
       packed: put the examples of a step into as few rows as possible; the loss is the same.
       lora_rank, lora_alpha: adapters on all kernels to train in place of all parameters, see
-        `synth.decoder.Lora`; rank 0 for none.
+        `synth.config.Lora`; rank 0 for none.
       dtype: type of activations and matrix products; what is trained stays in float32.
       remat: compute activations again in the backward pass instead of keeping them.
-      attention: see `synth.decoder.Execution`.
+      attention: see `synth.config.Execution`.
       chunk_tokens: tokens of a row whose logits are held at once.
       seed: of the order of examples and of new adapters.
       checkpoint_every: steps between checkpoints; 0 for none.

@@ -1,6 +1,6 @@
 """Adapters on a loaded checkpoint: attach them, train them alone, merge them into the kernels.
 
-The decoder itself computes with them (`synth.decoder.Lora`), so that neither a kernel's sum with
+The decoder itself computes with them (`synth.config.Lora`), so that neither a kernel's sum with
 its adapter nor the gradient of a kernel is ever formed in training.
 """
 
