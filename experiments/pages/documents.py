@@ -33,10 +33,8 @@ from synth.tasks import TASKS, make_task
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "experiments" / "results"
-TRADEOFF, PREDICTION = RESULTS / "tradeoff", RESULTS / "prediction"
-CERTIFICATES, FAMILIES, TINY_IGSM = (
-    RESULTS / name for name in ("certificates", "families", "tiny-igsm")
-)
+TRADEOFF, CERTIFICATES = RESULTS / "tradeoff", RESULTS / "certificates"
+PREDICTION, FAMILIES, TINY_IGSM = (RESULTS / n for n in ("prediction", "families", "tiny-igsm"))
 
 
 def markdown_table(frame: pd.DataFrame) -> str:
@@ -65,7 +63,7 @@ def headline() -> str:
     table, manifest = read_table(TRADEOFF), read_manifest(TRADEOFF)
     # One row a study, one column a data size.
     rows = optimum.headline(table)
-    limits = rows["censored"].map(families.LIMITS)
+    limits = [families.LIMITS[edge] for edge in rows["censored"]]
     rows["best"] = limits + rows["best_difficulty"]
     best = rows.pivot_table("best", "study", "data_size", "first", sort=False)
     best = best.rename(columns="n = {}".format).rename_axis(index="best difficulty")
