@@ -33,9 +33,9 @@ bench: $(VENV)/.all  ## measure against plain JAX and PyTorch and record the tab
 	$(BIN)/python -m experiments.benchmarks.bounds --record
 	$(BIN)/python -m experiments.benchmarks.igsm --record
 	$(BIN)/python -m experiments.benchmarks.llm --record
-	$(BIN)/python -m experiments.pages.readme
+	$(BIN)/python -m experiments.pages.documents
 
-figures: $(VENV)/.base  ## redraw every picture and table of the README from the tracked results
+figures: $(VENV)/.base  ## redraw every picture and table of README and docs from the tracked results
 	$(SWEETSPOT) figures --results $(RESULTS)/tradeoff
 	$(SWEETSPOT) figures --results $(RESULTS)/certificates \
 		--names certificates certified_gaps complexity tightness
@@ -43,7 +43,7 @@ figures: $(VENV)/.base  ## redraw every picture and table of the README from the
 	$(SWEETSPOT) figures --results $(RESULTS)/families
 	$(SWEETSPOT) figures --results $(RESULTS)/igsm
 	$(SWEETSPOT) figures --results $(RESULTS)/tiny-igsm --names map change_by_slice tightness
-	$(BIN)/python -m experiments.pages.readme
+	$(BIN)/python -m experiments.pages.documents
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)

@@ -13,7 +13,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from experiments import figures
 from experiments.analysis import families, optimum
 from experiments.analysis.optimum import Shift
-from experiments.pages.readme import markdown_table
+from experiments.pages.documents import markdown_table
 from experiments.storage.results import ResultsError, read_parquet
 from tests.experiments.conftest import CENSORED, CONSTANT, MOVING, synthetic_table
 

@@ -1,0 +1,377 @@
+"""Fill the generated parts of README.md and docs/ from recorded results.
+
+No number of a result is typed by hand. A part stands between ``<!-- begin:NAME -->`` and
+``<!-- end:NAME -->`` in one of the documents; `PARTS` says which function makes it. When a run or a
+benchmark has been recorded, fill them again::
+
+    python -m experiments.pages.documents
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import os
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from experiments.analysis import families, optimum, premise
+from experiments.analysis.average import average_regret
+from experiments.analysis.optimum import Interval
+from experiments.benchmarks import bounds, generation, grid, llm, read_record
+from experiments.benchmarks import igsm as igsm_speed
+from experiments.figures.style import ledger_line
+from experiments.igsm import fidelity
+from experiments.pages.report import verdict
+from experiments.storage.results import read_manifest, read_parquet, read_table
+from synth.task import Task
+from synth.tasks import TASKS, make_task
+
+ROOT = Path(__file__).parents[2]
+RESULTS = ROOT / "experiments" / "results"
+TRADEOFF, CERTIFICATES = RESULTS / "tradeoff", RESULTS / "certificates"
+PREDICTION, FAMILIES, TINY_IGSM = (RESULTS / n for n in ("prediction", "families", "tiny-igsm"))
+
+
+def markdown_table(frame: pd.DataFrame) -> str:
+    """A data frame as a Markdown table, every value as text."""
+    rows = [[str(name) for name in frame.columns], ["---"] * len(frame.columns)]
+    rows += [[str(value) for value in row] for row in frame.itertuples(index=False)]
+    return "\n".join("| " + " | ".join(row) + " |" for row in rows)
+
+
+def picture(results: Path, figure: str, caption: str) -> str:
+    """A figure of a directory of results as a Markdown image, its path relative to the project."""
+    return f"![{caption}]({(results / 'figures' / f'{figure}.png').relative_to(ROOT)})"
+
+
+def verdicts(table: pd.DataFrame) -> dict[str, str]:
+    """One sentence on each study of a table, by title: does the best difficulty move?"""
+    return {
+        study.title: f"**{study.title[:1].upper()}{study.title[1:]}.** "
+        f"{verdict(optimum.shift(table, study))}"
+        for study in optimum.studies(table)
+    }
+
+
+def headline() -> str:
+    """The best difficulty of the tracked run by study and data size, and how it was recorded."""
+    table, manifest = read_table(TRADEOFF), read_manifest(TRADEOFF)
+    # One row a study, one column a data size.
+    rows = optimum.headline(table)
+    limits = [families.LIMITS[edge] for edge in rows["censored"]]
+    rows["best"] = limits + rows["best_difficulty"]
+    best = rows.pivot_table("best", "study", "data_size", "first", sort=False)
+    best = best.rename(columns="n = {}".format).rename_axis(index="best difficulty")
+    # What was run, where, and for how long.
+    config, last = manifest["config"], manifest["sessions"][-1]
+    seconds = sum(session["wall_time_seconds"] for session in manifest["sessions"])
+    members = table.loc[table["train_mixture"] != "none"].groupby(
+        ["base_seed", "seed", "train_mixture", "difficulty", "data_size"]
+    )
+    return "\n".join(
+        [
+            markdown_table(best.reset_index()),
+            "",
+            *(f"- {sentence}" for sentence in verdicts(table).values()),
+            "",
+            f"{members.ngroups} members from {config['base_seeds']} bases × {config['seeds']} "
+            f"seeds; 90% hierarchical bootstrap intervals; {config['test_examples']} fresh test "
+            f"draws per level, base and seed. Recorded in {seconds / 60:.0f} minutes on "
+            f"{last['num_devices']} cores of {last['device']} at commit `{last['commit']}`.",
+        ]
+    )
+
+
+def optima() -> str:
+    """Risks and gaps at the best difficulty, for each study of the tracked run."""
+    table, parts = read_table(TRADEOFF), []
+    rows = optimum.headline(table).rename(columns=lambda name: name.replace("_", " "))
+    for title, sentence in verdicts(table).items():
+        chosen = rows.loc[rows["study"] == title].drop(columns="study")
+        parts += [sentence, markdown_table(chosen)]
+    return "\n\n".join([*parts, "Means with 90% hierarchical bootstrap intervals."])
+
+
+TOLERANCES = {256: 0.15, 1024: 0.08, 4096: 0.05}
+"""Amount by which a certificate may exceed 1.5 times the plain member's risk, at each n."""
+
+
+def certificates() -> str:
+    """Bounds of the tracked run beside the plain member's risk, and how many meet their bar."""
+    table = read_parquet(CERTIFICATES / "certificates.parquet")
+    rows, met, better = [], 0, []
+    for cell, members in table.groupby(["difficulty", "data_size"]):
+        level, size = cell  # type: ignore[misc]
+        plain = float(np.mean(members["plain_risk"]))
+        means = members.pivot_table(["risk_bound", "gibbs_risk"], "method").to_dict("index")
+        bound = {name: risks["risk_bound"] for name, risks in means.items()}
+        # The bar is for the better of the two methods that hold out half of the sample.
+        held_out = min(bound["held-out"], bound["candidates"])
+        bar = 1.5 * plain + TOLERANCES[size]
+        met += held_out <= bar
+        row = {"d": level, "n": size, "plain member": f"{plain:.3f}"}
+        row |= {name: f"{bound[name]:.3f}" for name in ("test-set", "held-out", "candidates")}
+        row["bar"] = f"{bar:.3f}" + ("" if held_out <= bar else " missed")
+        for name in ("base", "gains", "lora"):
+            row[f"{name} (own risk)"] = bound_and_risk(means[name]) if name in means else "–"
+        rows.append(row)
+        better += [
+            f"{name} at d = {level}, n = {size}"
+            for name in ("gains", "lora")
+            if bound.get(name, 1.0) < bound["base"]
+        ]
+    return "\n".join(
+        [
+            markdown_table(pd.DataFrame(rows)),
+            "",
+            f"{met} of {len(rows)} cells meet the bar for held-out prior or candidates: 1.5 "
+            f"times the plain member's risk, plus {', '.join(map(str, TOLERANCES.values()))} at "
+            f"n = {', '.join(map(str, TOLERANCES))}. Means over {table['base_seed'].nunique()} "
+            f"bases; {ledger_line(table)}. Posteriors trained from the base get below the bound of "
+            f"the base itself here: {'; '.join(better) or 'nowhere'}.",
+        ]
+    )
+
+
+def bound_and_risk(row: Mapping[str, float]) -> str:
+    """A certificate's bound, and in brackets the measured risk of the predictor it is about."""
+    return f"{row['risk_bound']:.3f} ({row['gibbs_risk']:.3f})"
+
+
+def premise_verdict() -> str:
+    """Counts of the comparisons in which the generalization bound is as the paper assumes."""
+    table = read_parquet(CERTIFICATES / "certificates.parquet")
+    complexity = read_parquet(CERTIFICATES / "complexity.parquet")
+    lines = []
+    for method in complexity["method"].unique():
+        terms = premise.generalization_terms(table, method)
+        paths = premise.nats_at_risk(complexity, method, max(complexity["data_size"]))
+        bounds_grow = premise.grows_with_difficulty(premise.risk_bounds(table, method))
+        lines.append(
+            f"- `{method}`: the bound itself grows with difficulty in {bounds_grow} steps at equal "
+            f"n; what it adds to the risk on the sample grows in "
+            f"{premise.grows_with_difficulty(terms)} and shrinks with n in "
+            f"{premise.shrinks_with_size(terms)} steps; at equal risk the harder level needs more "
+            f"nats in {premise.harder_costs_more(paths)} pairs (or never gets to where the easier "
+            f"one starts)."
+        )
+    return "\n".join(lines)
+
+
+def regret() -> str:
+    """Mean regret of every rule on held-out data sizes, and where it comes from."""
+    regrets = read_parquet(PREDICTION / "regret.parquet")
+    rows = [
+        {
+            "rule": f"**{row['rule']}** (the predictor)"
+            if row["kind"] == "predictor"
+            else row["rule"],
+            "regret": Interval(row["regret"], row["low"], row["high"]),
+            "minus the predictor's": Interval(row["more"], row["more_low"], row["more_high"]),
+            "rank correlation": f"{row['rank_correlation']:.2f}",
+        }
+        for row in average_regret(regrets).to_dict("records")
+    ]
+    shown = ["bound", "best in pilot", "curve"]
+    by_run = regrets.pivot_table("regret", ["run", "study"], "rule", sort=False).loc[:, shown]
+    by_run = by_run.map("{:.4f}".format).reset_index()
+    bases = regrets.groupby("run")["base"].nunique()
+    by_run.insert(2, "bases", by_run["run"].map(bases))
+    return (
+        f"{markdown_table(pd.DataFrame(rows))}\n\nMeans over bases and data sizes, 90% intervals "
+        f"over bases; {regrets['factor'].min():g} to {regrets['factor'].max():g} times beyond the "
+        f"pilot. By run (`modulus-7`, another number range, was run after the predictor was fixed):"
+        f"\n\n{markdown_table(by_run)}"
+    )
+
+
+def igsm() -> str:
+    """Comparison of our iGSM with the reference generator, in text and in speed."""
+    summary = fidelity.summary(read_parquet(fidelity.RESULTS / "fidelity.parquet"))
+    return f"{summary}\n\n{igsm_speed.markdown(*read_record('igsm'))}"
+
+
+def tasks() -> str:
+    """Table of all tasks by module: the knob and what moves with it, from docstrings; lengths."""
+    modules: dict[str, dict[str, Task]] = {}
+    for name in TASKS:
+        task = make_task(name)
+        modules.setdefault(type(task).__module__, {})[name] = task
+    return markdown_table(pd.DataFrame([_family(named) for named in modules.values()]))
+
+
+def _family(named: dict[str, Task]) -> dict[str, str]:
+    """One row of the table of tasks: those of one module.
+
+    Raises:
+      ValueError: if the module's docstring does not name the knob and say how length moves.
+    """
+    module = inspect.getmodule(type(next(iter(named.values()))))
+    text = inspect.getdoc(module) or ""
+    paragraph = re.search(r"Knob: (.+?)(?:\n\n|$)", text, re.DOTALL)
+    said = " ".join(paragraph[1].split()).rstrip(".") if paragraph else ""
+    # "the number of hops. Length is fixed", or with a semicolon between the two.
+    knob, *rest = re.split(r"[.;]\s+", said, maxsplit=1)
+    lengths = [part for part in re.split(r"\.\s+", "".join(rest)) if "length" in part.lower()]
+    if not lengths:
+        raise ValueError(
+            f"the docstring of {type(next(iter(named.values()))).__module__} must say "
+            f"'Knob: what it is. Length …', got {text[:80]!r}"
+        )
+    most = [(task.max_length(1), task.max_length(task.hardest)) for task in named.values()]
+    return {
+        "task": ", ".join(f"`{name}`" for name in named),
+        "what it is": re.split(r"\.(?:\s|$)", text, maxsplit=1)[0],
+        "difficulty": knob.removeprefix("`difficulty`, "),
+        "length": lengths[0][0].lower() + lengths[0][1:],
+        "tokens": ", ".join(f"{low}–{high}" if low < high else f"{low}" for low, high in most),
+    }
+
+
+def family_verdicts() -> str:
+    """Verdict on the shift in each family, with pictures; empty until they are recorded."""
+    if not (FAMILIES / "families.parquet").exists():
+        return ""
+    rows = families.shown(families.verdicts(read_parquet(FAMILIES / "families.parquet")))
+    sentences = zip(rows["family"], rows["in words"], strict=True)
+    parts = [
+        markdown_table(rows.drop(columns="in words")),
+        "\n".join(f"- **{family}**: {sentence}" for family, sentence in sentences),
+        families.RULE,
+        picture(FAMILIES, "families_optimum", "Best difficulty over data size, by family"),
+        picture(FAMILIES, "families_map", "Test accuracy over data size and difficulty, by family"),
+    ]
+    return "\n\n".join(parts)
+
+
+def tiny_igsm() -> str:
+    """The recorded scan of a checkpoint that was made here: set-up, verdicts, figures."""
+    table, manifest = read_table(TINY_IGSM), read_manifest(TINY_IGSM)
+    config, sessions = manifest["config"], manifest["sessions"]
+    # The base's accuracy on the levels that it was trained to know.
+    levels = config["base"]["levels"]
+    base = table.loc[(table["train_mixture"] == "none") & (table["metric"] == "risk")]
+    accuracy = 1 - base.loc[base["slice"].isin(levels), "value"].mean()
+    tested = [int(level) for level in manifest["levels"]["test"]]
+    base_minutes = json.loads((TINY_IGSM / "base.json").read_text())["wall_time_seconds"] / 60
+    minutes = sum(session["wall_time_seconds"] for session in sessions) / 60
+    setup = (
+        "A byte-level BPE tokenizer and a Qwen2 of 196 thousand parameters are trained on iGSM "
+        f"text (modulo {config['grader']['modulus']}); this base gets {accuracy:.0%} of op "
+        f"{min(levels)} to {max(levels)} right. Members are fine-tuned on n problems of 1 to d "
+        f"operations; test: op {min(tested)} to {max(tested)}, "
+        f"{config['export']['test_examples']} problems each, greedy decoding, graded by the "
+        f"verifier. {len(manifest['chunks'])} members from one base, {config['seeds']} seeds a "
+        f"cell. Recorded in {minutes:.0f} minutes, {base_minutes:.0f} of them for the base, on "
+        f"{sessions[-1]['num_devices']} cores of {sessions[-1]['device']} at commit "
+        f"`{sessions[-1]['commit']}`."
+    )
+    parts = [
+        setup,
+        "\n".join(f"- {sentence}" for sentence in verdicts(table).values()),
+        picture(TINY_IGSM, "map", "Test accuracy by difficulty and data size, SFT and DFT"),
+        picture(TINY_IGSM, "change_by_slice", "Change of accuracy against the base by op"),
+        tiny_certificates(),
+    ]
+    return "\n\n".join(parts)
+
+
+def tiny_certificates() -> str:
+    """Bounds for a fine-tuned checkpoint of the recorded scan's base."""
+    table = read_parquet(TINY_IGSM / "certificates.parquet")
+    run = json.loads((TINY_IGSM / "certificates.json").read_text())
+    rows = []
+    for level, certificates in table.groupby("difficulty"):
+        by_method = certificates.set_index("method").to_dict("index")
+        row = {"op": level, "measured": f"{by_method['checkpoint']['plain_risk']:.3f}"}
+        for name in ("checkpoint", "held-out"):
+            row[name] = f"{by_method[name]['risk_bound']:.3f}"
+        for name in ("lora", "subspace"):
+            row[f"{name} (own risk)"] = bound_and_risk(by_method[name])
+        rows.append(row)
+    (size,) = table["data_size"].unique()
+    ledger = ledger_line(table)
+    setup = (
+        f"Certified: its base, fine-tuned on {run['finetune']['num_examples']:,} of these "
+        f"problems, on {size} others of each level. Risk: argmax does not give the reference "
+        f"solution, end marker included, which is stricter than the verifier. `checkpoint` is "
+        f"the test-set bound, `held-out` PAC-Bayes-kl at a KL of zero; `lora` and `subspace` "
+        f"are Gaussians around the checkpoint that the bound itself trains on these {size}. "
+        f"{ledger[:1].upper()}{ledger[1:]}. Recorded in {run['wall_time_seconds'] / 60:.0f} "
+        f"minutes on {run['device']} at commit `{run['commit']}`."
+    )
+    tightness = picture(TINY_IGSM, "tightness", "Bound over measured risk")
+    return "\n\n".join([setup, markdown_table(pd.DataFrame(rows)), tightness])
+
+
+PARTS: dict[str, Callable[[], str]] = {
+    "headline": headline,
+    "optima": optima,
+    "certificates": certificates,
+    "premise": premise_verdict,
+    "regret": regret,
+    "families": family_verdicts,
+    "tiny-igsm": tiny_igsm,
+    "tasks": tasks,
+    "igsm": igsm,
+    "performance": lambda: grid.markdown(*read_record("grid")),
+    "bounds": lambda: bounds.markdown(*read_record("bounds")),
+    "llm": lambda: llm.markdown(*read_record("llm")),
+    "generation": lambda: generation.markdown(*read_record("generation")),
+}
+"""Every generated part by name; each has exactly one place in the documents."""
+PLACE = re.compile(r"(<!-- begin:(\S+) -->\n).*?(<!-- end:\2 -->)", re.DOTALL)
+LINK = re.compile(r"(?<=\]\()(?!\w+:|#)[^)\s]+(?=\))")
+"""Target of a Markdown link or picture that is a path."""
+
+
+def documents() -> list[Path]:
+    """Return README.md and the pages of docs/."""
+    return [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def filled(texts: Mapping[Path, str]) -> dict[Path, str]:
+    """Documents with every generated part made anew.
+
+    Args:
+      texts: text of each document by its path.
+
+    Raises:
+      ValueError: unless each part of `PARTS`, and nothing else, has one place in the documents.
+    """
+    places = [match[2] for text in texts.values() for match in PLACE.finditer(text)]
+    for name in PARTS:
+        if places.count(name) != 1:
+            raise ValueError(
+                f"the documents must have one place from begin:{name} to end:{name}, "
+                f"got {places.count(name)}"
+            )
+    if unknown := sorted(set(places) - set(PARTS)):
+        raise ValueError(f"the documents have places for {unknown}, the parts are {list(PARTS)}")
+    parts = {name: make().rstrip() for name, make in PARTS.items()}
+
+    def fill(text: str, folder: Path) -> str:
+        def place(match: re.Match[str]) -> str:
+            # Parts give paths relative to the project; a page of docs/ needs them from there.
+            part = LINK.sub(lambda link: os.path.relpath(ROOT / link[0], folder), parts[match[2]])
+            return f"{match[1]}{part}\n{match[3]}"
+
+        return PLACE.sub(place, text)
+
+    return {path: fill(text, path.parent) for path, text in texts.items()}
+
+
+def main() -> None:
+    """Rewrite the documents in place."""
+    texts = {path: path.read_text(encoding="utf-8") for path in documents()}
+    for path, text in filled(texts).items():
+        path.write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
