@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib
 import itertools
 import json
 import re
@@ -21,7 +20,6 @@ import pandas as pd
 import pytest
 import scipy.stats
 
-from experiments import devices
 from experiments.certify import posteriors
 from experiments.certify.config import (
     BLOCK_SETTINGS,
@@ -32,6 +30,8 @@ from experiments.certify.config import (
     MembersConfig,
 )
 from experiments.certify.members import MemberCertification, certify
+from experiments.cli.main import main
+from experiments.engine.progress import console
 from experiments.recipes import RECIPES
 from experiments.storage import checkpoint
 from experiments.storage.results import ResultsError, read_manifest, read_table
@@ -613,14 +613,12 @@ def test_missing_bases_members_and_runs_are_named(finished_run, tmp_path, no_wor
 @pytest.fixture
 def sweetspot(monkeypatch, capsys) -> Callable[..., tuple[int, str]]:
     """Run a command line; return its exit code and everything it printed."""
-    monkeypatch.setattr(devices, "configure_host_devices", lambda: None)
-    program = importlib.import_module("experiments.__main__")
-    monkeypatch.setattr(program.console, "_width", 1000)
+    monkeypatch.setattr(console, "_width", 1000)
 
     def call(*arguments: str | Path) -> tuple[int, str]:
         monkeypatch.setattr(sys, "argv", ["sweetspot", *map(str, arguments)])
         try:
-            program.main()
+            main()
             code = 0
         except SystemExit as stop:
             code = int(stop.code or 0)

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 import shutil
 import subprocess
 import sys
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
 
-from experiments import devices, figures
+from experiments import figures
 from experiments.analysis import families
+from experiments.cli import llm
+from experiments.cli.main import main
+from experiments.engine.progress import console
+from experiments.llm.recipes import RECIPES as SCANS
 from experiments.llm.training.distributed import FirstProcessError
 from experiments.llm.training.meter import DivergedError
 from experiments.recipes import RECIPES
@@ -67,28 +70,16 @@ class Twice(TextTask):
 """
 
 
-@pytest.fixture(scope="module")
-def program() -> ModuleType:
-    """The program's module: its host flags would come too late, for JAX runs in this process."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(devices, "configure_host_devices", lambda: None)
-        return importlib.import_module("experiments.__main__")
-
-
 @pytest.fixture
-def sweetspot(program, monkeypatch, capsys):
+def sweetspot(monkeypatch, capsys):
     """Run a command line; return its exit code and everything it printed."""
 
     def call(*arguments: str | Path) -> tuple[int, str]:
         monkeypatch.setattr(sys, "argv", ["sweetspot", *map(str, arguments)])
         # Wide enough that no line of a test's long paths is broken.
-        for console in (
-            program.console,
-            importlib.import_module("experiments.engine.progress").console,
-        ):
-            monkeypatch.setattr(console, "_width", 1000)
+        monkeypatch.setattr(console, "_width", 1000)
         try:
-            program.main()
+            main()
             code = 0
         except SystemExit as stop:
             code = 0 if stop.code is None else stop.code
@@ -133,6 +124,13 @@ def test_tasks_shows_examples_of_the_level_asked_for(sweetspot):
         assert len(solution.split()) == 7
 
 
+def test_the_name_of_a_task_may_follow_flags(sweetspot):
+    arguments = ("--difficulty", "2", "--examples", "1", "chain-running")
+    code, text = sweetspot("tasks", *arguments)
+    assert code == 0
+    assert text == sweetspot("tasks", "chain-running", *arguments[:4])[1]
+
+
 def test_tasks_shows_all(sweetspot):
     code, text = sweetspot("tasks", "--examples", "1")
     assert code == 0
@@ -151,8 +149,54 @@ def test_a_task_of_ones_own(sweetspot, own_module):
 def test_help_names_every_command(sweetspot):
     code, text = sweetspot("--help")
     assert code == 0
-    for name in ("list", "run", "compare", "tasks", "tasks export", "tasks gallery"):
+    for name in ("list", "run", "compare", "tasks", "llm"):
         assert f"• {name} " in text
+
+
+@pytest.mark.parametrize(
+    ("group", "names"),
+    [
+        ("tasks", ["export", "gallery"]),
+        ("llm", ["prepare", "difficulty", "finetune", "evaluate", "scan", "recommend", "bound"]),
+    ],
+)
+def test_the_help_of_a_group_names_its_commands(sweetspot, group, names):
+    code, text = sweetspot(group, "--help")
+    assert code == 0
+    for name in names:
+        assert f"• {name} " in text
+        assert sweetspot(group, name, "--help")[0] == 0
+
+
+def test_a_group_alone_shows_its_help(sweetspot):
+    code, text = sweetspot("llm")
+    assert code == 0
+    assert text == sweetspot("llm", "--help")[1]
+
+
+def test_completion_knows_the_groups(sweetspot):
+    code, text = sweetspot("--tyro-print-completion", "bash")
+    assert code == 0
+    for name in ("'list'", "'tasks'", "'gallery'", "'llm'", "'scan'", "'--learning-rates'"):
+        assert name in text
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        *(f"run {name}" for name in (*RECIPES, "custom")),
+        *(f"llm scan {name}" for name in (*SCANS, "custom")),
+    ],
+)
+def test_help_of_every_recipe_shows_the_values_of_its_preset(sweetspot, line):
+    *command, name = line.split()
+    code, text = sweetspot(*command, name, "--help")
+    assert code == 0
+    recipe = (SCANS if command[0] == "llm" else RECIPES).get(name)
+    if recipe is not None:
+        preset = "demo" if "demo" in recipe.PRESETS else next(iter(recipe.PRESETS))
+        sizes = " ".join(map(str, recipe.PRESETS[preset].data_sizes))
+        assert f"(default: {sizes})" in " ".join(text.replace("│", " ").split())
 
 
 def test_tasks_export_writes_a_data_set(sweetspot, tmp_path):
@@ -297,11 +341,11 @@ def test_a_mistake_is_one_line_and_exit_code_2(
     ],
     ids=lambda error: type(error).__name__,
 )
-def test_what_stops_a_command_is_one_line(sweetspot, program, monkeypatch, error):
+def test_what_stops_a_command_is_one_line(sweetspot, monkeypatch, error):
     def fail() -> None:
         raise error
 
-    monkeypatch.setattr(program.commands, "prepare", fail)
+    monkeypatch.setattr(llm, "prepare", fail)
     code, text = sweetspot("llm", "prepare")
     assert code == 2
     assert text == f"error: {error}\n"
