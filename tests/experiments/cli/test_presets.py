@@ -39,7 +39,7 @@ def test_the_preset_of_a_sweep_is_demo_or_else_its_first(recipe):
 
 
 def test_a_flags_value_is_not_taken_for_the_recipe():
-    """Which cannot be told from the recipe before the flags are known."""
+    """The first pass, which does not know the flags, cannot tell them apart."""
     asked = asked_for(["--task", "families", "tradeoff"], SWEEPS, custom=None)
     with pytest.raises(ValueError, match="recipe must stand before its flags, got 'tradeoff'"):
         asked.check("tradeoff")
