@@ -9,6 +9,7 @@ import tyro
 
 from experiments.engine.progress import console
 from experiments.igsm.config import DEFAULT_EXPORT, ExportConfig
+from synth.tasks import TASKS, make_task
 
 Positional = tyro.conf.Positional
 
@@ -47,7 +48,7 @@ def export_task(
 def show_gallery(
     out: Path = Path("gallery.html"),
     results: tuple[Path, ...] = (),
-    names: tuple[str, ...] | None = None,
+    names: tuple[str, ...] = tuple(TASKS),
 ) -> Path:
     """Write one self-contained HTML page that shows every task, with examples and accuracies.
 
@@ -60,14 +61,10 @@ def show_gallery(
       The page.
     """
     from experiments.pages.gallery import write_gallery
-    from synth.tasks import TASKS
 
     with console.status("Drawing examples …") as status:
         path = write_gallery(
-            out,
-            tuple(TASKS) if names is None else names,
-            results,
-            report=lambda name: status.update(f"Drawing {name} …"),
+            out, names, results, report=lambda name: status.update(f"Drawing {name} …")
         )
     console.print(str(path))
     return path
@@ -105,7 +102,6 @@ def tasks(
     import numpy as np
 
     from synth.task import Mixture, pool
-    from synth.tasks import TASKS, make_task
 
     for each in [name] if name else list(TASKS):
         task = make_task(each)
