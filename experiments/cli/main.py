@@ -1,14 +1,13 @@
-"""The command line: the tree of its commands, and the end of those that fail.
+"""The command line: the tree of its commands, and one line for an error that explains itself.
 
-A command is a function whose arguments tyro reads. Its module imports configurations alone; the
-function imports what it needs when it runs, so that ``--help`` and ``list`` take no time.
+A command is a function, whose signature tyro turns into flags. Its module imports configurations
+alone. The function imports the rest when it runs, so that ``--help`` need not wait for JAX.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
 
 from rich.markup import escape
 from tyro.extras import SubcommandApp
@@ -26,60 +25,56 @@ EXPECTED = (ValueError, OSError, ImportError, ExpectedError)
 """Errors that say what is wrong: one line, and no traceback."""
 
 
-def commands(arguments: Sequence[str]) -> SubcommandApp:
-    """Return the tree of commands.
+def command_tree(arguments: Sequence[str]) -> SubcommandApp:
+    """Return the tree of all commands.
 
     Args:
-      arguments: the command line, whose recipe and preset are the defaults of other flags.
+      arguments: the command line. It decides which recipe's preset gives flags their defaults.
 
     Raises:
-      ValueError: if they are unknown.
+      ValueError: if a recipe or preset is unknown.
     """
+    run_words, scan_words = [], []
     match arguments:
-        case ["run", *rest]:
-            swept, scanned = rest, []
-        case ["llm", "scan", *rest]:
-            swept, scanned = [], rest
-        case _:
-            swept, scanned = [], []
-    on_checkpoints = {
-        "prepare": llm.prepare,
-        "difficulty": llm.measure_difficulty,
-        "finetune": llm.finetune_checkpoint,
-        "evaluate": llm.evaluate_checkpoint,
-        "scan": llm.scan_command(asked_for(scanned, SCANS, custom=ScanConfig())),
-        "recommend": llm.recommend_for_checkpoint,
-        "bound": llm.certify_problems,
-    }
-    return _group(
-        {
-            "list": studies.list_recipes,
-            "run": studies.run_command(asked_for(swept, RECIPES, custom=SweepConfig())),
-            "bound": studies.certify_cells,
-            "recommend": studies.recommend_difficulty,
-            "regret": studies.judge_rules,
-            "compare": studies.compare_families,
-            "figures": pages.draw_figures,
-            "report": pages.write_report,
-            "tasks": tasks.tasks,
-            "llm": _group(on_checkpoints, "llm", "The same study on a real checkpoint."),
-        }
+        case ["run", *words]:
+            run_words = words
+        case ["llm", "scan", *words]:
+            scan_words = words
+    on_checkpoints = _group(
+        prepare=llm.prepare,
+        difficulty=llm.measure_difficulty,
+        finetune=llm.finetune_checkpoint,
+        evaluate=llm.evaluate_checkpoint,
+        scan=llm.scan_command(asked_for(scan_words, SCANS, custom=ScanConfig())),
+        recommend=llm.recommend_for_checkpoint,
+        bound=llm.certify_problems,
     )
+    app = _group(
+        list=studies.list_recipes,
+        run=studies.run_command(asked_for(run_words, RECIPES, custom=SweepConfig())),
+        bound=studies.certify_cells,
+        recommend=studies.recommend_difficulty,
+        regret=studies.judge_rules,
+        compare=studies.compare_families,
+        figures=pages.draw_figures,
+        report=pages.write_report,
+        tasks=tasks.tasks,
+    )
+    app.command(on_checkpoints, name="llm", help="Commands of the study on a real checkpoint.")
+
+    @on_checkpoints.command(name="help", is_default=True)
+    def show_help() -> None:
+        """Show this help."""
+        app.cli(prog="sweetspot", args=["llm", "--help"])
+
+    return app
 
 
-def _group(commands: Mapping[str, Any], name: str = "", about: str = "") -> SubcommandApp:
-    """Return commands as one; a group with a name shows its help if none of them is given."""
+def _group(**commands: Callable[..., object]) -> SubcommandApp:
+    """Return commands, each a function, under their names."""
     group = SubcommandApp()
-    group.__doc__ = about
-    for word, command in commands.items():
-        group.command(command, name=word)
-    if name:
-
-        @group.command(name="help", is_default=True)
-        def show_help() -> None:
-            """Show this help."""
-            group.cli(prog=f"sweetspot {name}", description=about, args=["--help"])
-
+    for name, command in commands.items():
+        group.command(name=name)(command)
     return group
 
 
@@ -87,7 +82,7 @@ def main() -> None:
     """Run the command ``sweetspot``."""
     arguments = sys.argv[1:]
     try:
-        commands(arguments).cli(prog="sweetspot", args=arguments)
+        command_tree(arguments).cli(prog="sweetspot", args=arguments)
     except EXPECTED as error:
         # Escaped, so that rich keeps the brackets of "sweetspot[llm]".
         console.print(f"[bold red]error:[/bold red] {escape(str(error))}", highlight=False)

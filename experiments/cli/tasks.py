@@ -34,7 +34,7 @@ def export_task(
     from experiments.igsm.export import export_igsm
 
     del family
-    files = export_igsm(config, out, processes=processes, console=console)["files"].values()
+    files = export_igsm(config, out, processes=processes)["files"].values()
     rows = sum(file["rows"] for file in files)
     repeated = sum(file.get("in_training", 0) for file in files)
     console.print(

@@ -7,7 +7,6 @@ import itertools
 import json
 import re
 import shutil
-import sys
 from collections.abc import Callable, Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -30,8 +29,6 @@ from experiments.certify.config import (
     MembersConfig,
 )
 from experiments.certify.members import MemberCertification, certify
-from experiments.cli.main import main
-from experiments.engine.progress import console
 from experiments.recipes import RECIPES
 from experiments.storage import checkpoint
 from experiments.storage.results import ResultsError, read_manifest, read_table
@@ -608,23 +605,6 @@ def test_missing_bases_members_and_runs_are_named(finished_run, tmp_path, no_wor
 
 
 # The command.
-
-
-@pytest.fixture
-def sweetspot(monkeypatch, capsys) -> Callable[..., tuple[int, str]]:
-    """Run a command line; return its exit code and everything it printed."""
-    monkeypatch.setattr(console, "_width", 1000)
-
-    def call(*arguments: str | Path) -> tuple[int, str]:
-        monkeypatch.setattr(sys, "argv", ["sweetspot", *map(str, arguments)])
-        try:
-            main()
-            code = 0
-        except SystemExit as stop:
-            code = int(stop.code or 0)
-        return code, capsys.readouterr().out
-
-    return call
 
 
 def test_bound_prints_each_cell_and_the_ledger(copied, table, no_work, sweetspot):
