@@ -113,17 +113,7 @@ def measure_difficulty(
     if bucket_by is None and (edges or drop_easiest or drop_hardest):
         raise ValueError("bucket_by must be given with edges, drop_easiest or drop_hardest")
     cut = bucket_by and Cut(bucket_by, number, edges, drop_easiest, drop_hardest)
-    difficulty = run_measures(
-        model,
-        data,
-        out,
-        measures=measures,
-        cut=cut,
-        grader=grader,
-        decoding=decoding,
-        mesh=devices.mesh(),
-        dtype=dtype,
-    )
+    difficulty = run_measures(model, data, out, measures, cut, grader, decoding, devices, dtype)
     if difficulty.buckets is not None:
         print_frame(difficulty.buckets)
         console.print(f"Problems: {out / 'problems.parquet'}")
@@ -216,16 +206,7 @@ def evaluate_checkpoint(
     """
     from experiments.llm.answering.run import run_evaluation
 
-    evaluation = run_evaluation(
-        model,
-        data,
-        out,
-        grader=grader,
-        decoding=decoding,
-        mesh=devices.mesh(),
-        dtype=dtype,
-    )
-    print_frame(evaluation.table)
+    print_frame(run_evaluation(model, data, out, grader, decoding, devices, dtype).table)
     console.print("pass_at_1 with 90% intervals of its value on the problems' distribution.")
     console.print(f"Tables: {out / 'slices.parquet'}, {out / 'responses.parquet'}")
 

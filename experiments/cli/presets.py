@@ -25,11 +25,9 @@ class Asked:
     config: Any
 
     def check(self, recipe: str) -> None:
-        """Refuse the second pass's recipe if it differs: its flags had another one's defaults.
+        """Raise ValueError if the second pass has another recipe: its flags' defaults are wrong.
 
-        Raises:
-          ValueError: if it does. The first pass takes a flag's value for the recipe if the flag
-            stands before the recipe and its value is another recipe's name.
+        The first pass may take a flag's value for the recipe if it stands before the recipe.
         """
         if recipe != self.recipe:
             raise ValueError(f"recipe must stand before its flags, got {recipe!r} after them")

@@ -1,11 +1,11 @@
-"""Measure the difficulty of a data set in a directory, and write its problems in buckets.
+"""Measure the difficulty of a data set, and keep the measures and its buckets in a directory.
 
 The directory holds::
 
     measures.parquet       one row a problem
     correlations.parquet   how far the measures agree, if at least two of them vary
     problems.parquet       the problems of a cut, with their bucket as difficulty, 1 the easiest
-    decoded-*.jsonl        responses behind the pass rate: a run that was interrupted carries on
+    decoded-*.jsonl        responses behind the pass rate: an interrupted run carries on from there
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from jax.sharding import Mesh
 
 from experiments.engine.progress import console
 from experiments.llm.answering.config import DecodingConfig
@@ -28,9 +27,9 @@ from experiments.llm.difficulty.agreement import present, rank_correlations
 from experiments.llm.difficulty.buckets import Cut, Measure, levels
 from experiments.llm.difficulty.measures import OF_MODEL, measure
 from experiments.llm.problems.config import GraderConfig, Source
-from experiments.llm.problems.data import Problems
-from experiments.llm.problems.table import write_problems
+from experiments.llm.problems.data import Problems, write_problems
 from experiments.llm.text.tokenizer import load_tokenizer
+from experiments.storage.config import Devices
 from experiments.storage.results import write_parquet
 from synth.config import Dtype
 
@@ -40,10 +39,9 @@ class Difficulty:
     """Measures of a data set, and their uses.
 
     Attributes:
-      measures: see `experiments.llm.difficulty.measures.measure`.
-      correlations: see `experiments.llm.difficulty.agreement.rank_correlations`; None if fewer
-        than two measures vary.
-      buckets: number of problems in each bucket of the cut, and their values in words; None
+      measures: one row a problem.
+      correlations: of the measures; None if fewer than two of them vary.
+      buckets: for each bucket of the cut its values in words and its number of problems; None
         without a cut.
     """
 
@@ -56,24 +54,14 @@ def run_measures(
     model: str,
     source: Source,
     out: Path,
-    *,
     measures: Sequence[Measure],
     cut: Cut | None,
     grader: GraderConfig,
     decoding: DecodingConfig,
-    mesh: Mesh | None,
+    devices: Devices,
     dtype: Dtype,
 ) -> Difficulty:
     """Measure how difficult problems are for a checkpoint, and cut them into buckets.
-
-    Args:
-      model: folder or hub id of the base; its weights are read only for measures that need them.
-      source: where the problems are.
-      out: directory of the result.
-      measures: what is measured.
-      cut: what becomes of the problems; None to measure alone.
-      grader, decoding: how responses behind a pass rate are graded and made.
-      mesh, dtype: see `experiments.llm.answering.model.Model.load`.
 
     Raises:
       FileNotFoundError, ImportError, ValueError: if the model, the problems or the cut cannot be
@@ -84,8 +72,12 @@ def run_measures(
     if cut is not None:
         # Try the cut on distinct values first: measuring may take hours.
         cut.apply(pd.Series(problems.ops if cut.measure == "op" else range(1, len(problems) + 1)))
-    needs_weights = set(measures) & set(OF_MODEL)
-    asked = Model.load(model, mesh=mesh, dtype=dtype) if needs_weights else load_tokenizer(model)
+    # Only some measures need the model's weights.
+    asked = (
+        Model.load(model, mesh=devices.mesh(), dtype=dtype)
+        if set(measures) & set(OF_MODEL)
+        else load_tokenizer(model)
+    )
     with contextlib.ExitStack() as stack:
         kept = None
         if isinstance(asked, Model) and "pass_rate" in measures:
@@ -113,11 +105,8 @@ def _write_cut(problems: Problems, table: pd.DataFrame, cut: Cut, path: Path) ->
     table = table.loc[remains]
     difficulty = levels(table, buckets)
     chosen = problems.take(np.flatnonzero(remains))
-    write_problems(
-        dataclasses.replace(chosen, ops=difficulty.tolist()),
-        path,
-        {} if buckets is None else {cut.measure: table[cut.measure].tolist()},
-    )
+    columns = {} if buckets is None else {cut.measure: table[cut.measure].tolist()}
+    write_problems(dataclasses.replace(chosen, ops=difficulty.tolist()), path, columns)
     numbers, counts = np.unique(difficulty, return_counts=True)
     words = numbers if buckets is None else np.array(buckets.describe())[numbers - 1]
     return pd.DataFrame({"difficulty": numbers, cut.measure: words, "problems": counts})

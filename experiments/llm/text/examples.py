@@ -13,8 +13,7 @@ from jaxtyping import Int
 
 from experiments.engine.progress import console
 from experiments.llm.problems.config import Source
-from experiments.llm.problems.data import Problems
-from experiments.llm.problems.table import write_problems
+from experiments.llm.problems.data import Problems, write_problems
 from experiments.llm.text.config import OnLong
 from experiments.llm.text.encoding import Encoded, encode_within
 from experiments.llm.text.loader import nested
@@ -24,38 +23,27 @@ from experiments.storage.results import write_json
 
 
 def encode_for(
-    model: checkpoint.PathLike,
+    model: str,
     problems: Problems,
-    rows: Sequence[int] | Int[np.ndarray, " rows"] | None = None,
+    rows: Sequence[int] | Int[np.ndarray, " rows"],
     *,
     max_length: int,
     on_long: OnLong,
 ) -> Encoded:
-    """Encode problems with a checkpoint's tokenizer, within its context.
-
-    Args:
-      model: the checkpoint.
-      problems: what `Encoded.rows` numbers.
-      rows: which of them are encoded; default all.
-      max_length, on_long: see `experiments.llm.text.encoding.encode_within`.
-
-    Raises:
-      FileNotFoundError, ImportError, ValueError: if the checkpoint or a problem cannot be used.
-    """
-    chosen = np.arange(len(problems)) if rows is None else np.asarray(rows, int)
+    """Encode rows of problems for a checkpoint, as `encode_within`; `Encoded.rows` are of these."""
     encoded = encode_within(
-        problems.take(chosen),
+        problems.take(rows),
         load_tokenizer(model),
         context=checkpoint.read_config(model).max_positions,
         max_length=max_length,
         on_long=on_long,
         console=console,
     )
-    return dataclasses.replace(encoded, rows=chosen[encoded.rows])
+    return dataclasses.replace(encoded, rows=np.asarray(rows)[encoded.rows])
 
 
 def training_examples(
-    model: checkpoint.PathLike,
+    model: str,
     problems: Problems,
     *,
     difficulty: int | None,
@@ -64,26 +52,23 @@ def training_examples(
     max_length: int,
     on_long: OnLong,
 ) -> Encoded:
-    """Encode the problems of a fine-tuning.
+    """Encode the problems that a checkpoint is fine-tuned on.
 
     Args:
-      model: the checkpoint.
-      problems: what to choose from.
-      difficulty: stated level of those that are trained on; None for all.
-      data_size: how many, the first of an order that `seed` shuffles; None for all.
+      model: folder or hub id of the checkpoint.
+      problems: those to choose from.
+      difficulty: stated level of the chosen ones; None for all.
+      data_size: number of examples, the first in an order that `seed` shuffles; None for all.
       seed: of that order.
-      max_length, on_long: see `experiments.llm.text.encoding.encode_within`.
+      max_length, on_long: see `experiments.llm.text.encoding.encode`.
 
     Raises:
-      ValueError: if no problem states that difficulty, or there are fewer than `data_size`; and
-        see `encode_for`.
+      ValueError: if no problem states that difficulty, or there are fewer than `data_size`.
     """
-    rows = None
-    if difficulty is not None:
-        rows = [row for row, op in enumerate(problems.ops) if op == difficulty]
-        if not rows:
-            stated = sorted({op for op in problems.ops if op is not None})
-            raise ValueError(f"difficulty must be one of those stated, {stated}, got {difficulty}")
+    rows = [row for row, op in enumerate(problems.ops) if difficulty in (None, op)]
+    if difficulty is not None and not rows:
+        stated = sorted({op for op in problems.ops if op is not None})
+        raise ValueError(f"difficulty must be one of those stated, {stated}, got {difficulty}")
     encoded = encode_for(model, problems, rows, max_length=max_length, on_long=on_long)
     if data_size is None:
         return encoded
@@ -92,37 +77,24 @@ def training_examples(
 
 
 def prepare(
-    model: str,
-    source: Source,
-    out: Path,
-    *,
-    max_length: int,
-    on_long: OnLong,
+    model: str, source: Source, out: Path, *, max_length: int, on_long: OnLong
 ) -> dict[str, Any]:
     """Check a data set against a checkpoint's tokenizer, and write it anew with its lengths.
 
     Writes OUT/problems.parquet, with the columns cot_tokens and prompt_tokens, and OUT/report.json.
 
-    Args:
-      model: the checkpoint.
-      source: where the problems are.
-      out: directory of the result.
-      max_length, on_long: see `experiments.llm.text.encoding.encode_within`.
-
     Returns:
-      The report: model, data, counts of examples read, dropped and truncated, how many problems
-      state each difficulty, and tokens in all, of solutions and of prompts.
-
-    Raises:
-      FileNotFoundError, ImportError, ValueError: if the checkpoint or the data cannot be used.
+      The report: model, data, counts of examples read, dropped and truncated, number of problems
+      of each stated difficulty, and tokens in all, of solutions and of prompts.
     """
     problems = source.read()
-    encoded = encode_for(model, problems, max_length=max_length, on_long=on_long)
-    kept = problems.take(encoded.rows)
-    lengths = {"cot_tokens": encoded.solution_lengths, "prompt_tokens": encoded.prompt_lengths}
-    write_problems(
-        kept, out / "problems.parquet", {name: each.tolist() for name, each in lengths.items()}
+    encoded = encode_for(
+        model, problems, range(len(problems)), max_length=max_length, on_long=on_long
     )
+    kept = problems.take(encoded.rows)
+    solutions, prompts = encoded.solution_lengths, encoded.prompt_lengths
+    columns = {"cot_tokens": solutions.tolist(), "prompt_tokens": prompts.tolist()}
+    write_problems(kept, out / "problems.parquet", columns)
     levels = Counter(op for op in kept.ops if op is not None)
     report = {
         "model": model,
@@ -130,8 +102,8 @@ def prepare(
         **dataclasses.asdict(encoded.report),
         "difficulties": {str(level): levels[level] for level in sorted(levels)},
         "tokens": int(encoded.lengths.sum()),
-        "solution_tokens": _spread(encoded.solution_lengths),
-        "prompt_tokens": _spread(encoded.prompt_lengths),
+        "solution_tokens": _spread(solutions),
+        "prompt_tokens": _spread(prompts),
     }
     write_json(out / "report.json", report)
     return report
