@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+import sys
 
 
 def num_cores() -> int:
-    """Cores that this process may use (all of the machine's, where that cannot be told)."""
+    """Number of cores this process may use: those it is pinned to, where the system can tell."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
@@ -19,8 +20,8 @@ def cpu_flags() -> dict[str, str]:
         "--xla_cpu_multi_thread_eigen": "false",
         # Level 1 compiles faster than the default, and toys run no slower.
         "--xla_backend_optimization_level": "1",
-        # Else devices come to independent sums of a mesh in different orders, and wait for each
-        # other for ever where there is no thread left.
+        # The concurrent scheduler lets devices start independent all-reduces of a mesh in different
+        # orders. With one thread a core they then wait for each other for ever.
         "--xla_cpu_enable_concurrency_optimized_scheduler": "false",
     }
 
@@ -29,14 +30,15 @@ def configure_host_devices() -> None:
     """Give XLA one single-threaded host device for each core this process may use.
 
     On small models this is about twice as fast as one device that uses every core. A flag that the
-    user has set in ``XLA_FLAGS`` stays. Other platforms do not read these flags.
+    user has set in ``XLA_FLAGS`` stays. Other platforms ignore these flags.
 
     Raises:
-      RuntimeError: if JAX has started its backend, when the flags would come too late.
+      RuntimeError: if JAX has started its backend, which reads the flags only then.
     """
-    import jax._src.xla_bridge as xla_bridge  # the only place that tells whether JAX has started
-
-    if xla_bridge.backends_are_initialized():
+    # Only this private module knows whether a backend runs. It is not imported here, because JAX
+    # takes a second to load and most commands' help needs none of it.
+    bridge = sys.modules.get("jax._src.xla_bridge")
+    if bridge is not None and bridge.backends_are_initialized():
         raise RuntimeError(
             "configure_host_devices must be called before JAX starts: before the first array"
         )

@@ -1,43 +1,80 @@
-"""The preset that a command line asks for, found before its flags are read: they change it."""
+"""Presets of recipes: their values are the defaults of a command's other flags.
+
+A command line is therefore parsed twice. The first pass takes recipe and preset; the second parses
+everything, with the preset's fields as defaults, so that ``--help`` shows them.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
+
+import tyro
 
 HELP = {"-h", "--help"}
 
 
-def asked_for(
-    arguments: Sequence[str],
-    recipes: Mapping[str, ModuleType],
-    *,
-    custom: Any,
-    preset: str | None = None,
-) -> Any:
-    """Configuration of the recipe and preset that are named among arguments.
+@dataclass(frozen=True)
+class Asked:
+    """The recipe and preset of a command line, and the configuration that they name."""
+
+    recipe: str
+    preset: str
+    config: Any
+
+    def check(self, recipe: str) -> None:
+        """Raise ValueError if the second pass has another recipe: its flags' defaults are wrong.
+
+        The first pass may take a flag's value for the recipe if it stands before the recipe.
+        """
+        if recipe != self.recipe:
+            raise ValueError(f"recipe must stand before its flags, got {recipe!r} after them")
+
+
+@dataclass(frozen=True)
+class _FirstPass:
+    """The one flag that the first pass knows."""
+
+    preset: str = ""
+
+
+def asked_for(arguments: Sequence[str], recipes: Mapping[str, ModuleType], *, custom: Any) -> Asked:
+    """Return the recipe and preset that a command line asks for.
 
     Args:
-      arguments: of a command, flags and all; a recipe may stand anywhere.
-      recipes: each with its `PRESETS`.
-      custom: configuration for the word "custom", and where help alone is asked for.
-      preset: where none is named; None for the recipe's first.
+      arguments: of one command, flags included; the recipe may stand anywhere among them.
+      recipes: recipes by name, each with its `PRESETS`.
+      custom: configuration for the recipe "custom", and for a command line that asks for none
+        because it is empty or asks for help alone.
 
     Raises:
       ValueError: if no recipe is named, or the preset is unknown.
     """
-    recipe = next((text for text in arguments if text in {*recipes, "custom"}), None)
-    if recipe == "custom" or not arguments or (recipe is None and HELP & {*arguments}):
-        return custom
+    stated, words = tyro.cli(
+        _FirstPass, prog="sweetspot", args=arguments, return_unknown_args=True, add_help=False
+    )
+    recipe = next((word for word in words if word in {*recipes, "custom"}), None)
+    if recipe == "custom" or not arguments or (recipe is None and HELP & {*words}):
+        return Asked("custom", "custom", custom)
     if recipe is None:
         known = ["custom", *sorted(recipes)]
         raise ValueError(f"recipe must be one of {known}, got {' '.join(arguments)!r}")
     presets = recipes[recipe].PRESETS
-    name = preset or next(iter(presets))
-    for flag, value in zip(arguments, [*arguments[1:], ""], strict=True):
-        if flag.startswith("--preset"):
-            name = flag.partition("=")[2] or value
-    if name not in presets:
-        raise ValueError(f"preset of {recipe} must be one of {sorted(presets)}, got {name!r}")
-    return presets[name]
+    preset = stated.preset or ("demo" if "demo" in presets else next(iter(presets)))
+    return Asked(recipe, preset, preset_of(recipes, recipe, preset))
+
+
+def preset_of(recipes: Mapping[str, ModuleType], recipe: str, preset: str) -> Any:
+    """Return the configuration of a recipe's preset.
+
+    Raises:
+      ValueError: if either is unknown.
+    """
+    if recipe not in recipes:
+        raise ValueError(f"recipe must be one of {sorted(recipes)}, got {recipe!r}")
+    presets = recipes[recipe].PRESETS
+    if preset not in presets:
+        raise ValueError(f"preset of {recipe} must be one of {sorted(presets)}, got {preset!r}")
+    return presets[preset]

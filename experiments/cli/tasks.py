@@ -1,32 +1,108 @@
-"""The commands ``sweetspot tasks …``: list tasks, show them, export one as a data set."""
+"""Commands on tasks: ``sweetspot tasks [NAME]`` lists them, ``tasks export``, ``tasks gallery``."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-import jax
-import numpy as np
 import tyro
 
 from experiments.engine.progress import console
 from experiments.igsm.config import DEFAULT_EXPORT, ExportConfig
-from experiments.igsm.export import export_igsm
-from experiments.pages.gallery import write_gallery
-from synth.task import Mixture, pool
 from synth.tasks import TASKS, make_task
 
 Positional = tyro.conf.Positional
 
 
-def list_tasks(name: Positional[str | None] = None, difficulty: int = 3, examples: int = 2) -> None:
+def export_task(
+    family: Positional[Literal["igsm"]],
+    out: Path,
+    processes: int = 1,
+    config: Annotated[ExportConfig, tyro.conf.arg(name="")] = DEFAULT_EXPORT,
+) -> Path:
+    """Export a task as chats that `datasets.load_dataset` reads, or carry on with an export.
+
+    Args:
+      family: which task.
+      out: directory of the data set; new, empty, or holding the same export.
+      processes: how many draw and verify; the rows do not depend on it.
+      config: what is exported.
+
+    Returns:
+      The directory.
+    """
+    from experiments.igsm.export import export_igsm
+
+    del family
+    files = export_igsm(config, out, processes=processes)["files"].values()
+    rows = sum(file["rows"] for file in files)
+    repeated = sum(file.get("in_training", 0) for file in files)
+    console.print(
+        f"{rows:,} problems in {len(files)} files; {repeated} test problems occur in training. "
+        f"Read {out / 'README.md'} for how to load them.",
+        highlight=False,
+    )
+    return out
+
+
+def show_gallery(
+    out: Path = Path("gallery.html"),
+    results: tuple[Path, ...] = (),
+    names: tuple[str, ...] = tuple(TASKS),
+) -> Path:
+    """Write one self-contained HTML page that shows every task, with examples and accuracies.
+
+    Args:
+      out: the page.
+      results: recorded runs, or tables of `sweetspot compare`, to take accuracies from.
+      names: tasks to show; default all.
+
+    Returns:
+      The page.
+    """
+    from experiments.pages.gallery import write_gallery
+
+    with console.status("Drawing examples …") as status:
+        path = write_gallery(
+            out, names, results, report=lambda name: status.update(f"Drawing {name} …")
+        )
+    console.print(str(path))
+    return path
+
+
+Command = Annotated[
+    Annotated[Any, tyro.conf.subcommand("export", constructor=export_task)]
+    | Annotated[Any, tyro.conf.subcommand("gallery", constructor=show_gallery)]
+    | Annotated[None, tyro.conf.subcommand("list", default=None)],
+    tyro.conf.arg(name=""),
+    # The last alternative is the default alone, and no word that can be typed.
+    tyro.conf.DisallowNone,
+]
+"""Path that one of the subcommands of ``tasks`` wrote; None if the command line names none."""
+
+
+def tasks(
+    name: Positional[str | None] = None,
+    difficulty: int = 3,
+    examples: int = 2,
+    command: Command = None,
+) -> None:
     """List tasks, with examples as text and the number of distinct problems.
+
+    Its subcommands export a task as a data set, and show all tasks on one page.
 
     Args:
       name: one task (or module:attribute); default all.
       difficulty: level of the examples.
       examples: how many to show.
     """
+    if command is not None:
+        return  # tyro calls a subcommand for its value, before this function: it has run.
+    import jax
+    import numpy as np
+
+    from synth.task import Mixture, pool
+
     for each in [name] if name else list(TASKS):
         task = make_task(each)
         drawn = pool(task, jax.random.key(0), Mixture.exact(difficulty), examples)
@@ -39,47 +115,3 @@ def list_tasks(name: Positional[str | None] = None, difficulty: int = 3, example
         )
         for tokens in np.asarray(drawn.tokens):
             console.print(f"  {task.decode(tokens)}", highlight=False, markup=False)
-
-
-def export_task(
-    family: Positional[Literal["igsm"]],
-    out: Path,
-    processes: int = 1,
-    config: Annotated[ExportConfig, tyro.conf.arg(name="")] = DEFAULT_EXPORT,
-) -> None:
-    """Export a task as chats that `datasets.load_dataset` reads, or carry on with an export.
-
-    Args:
-      family: which task.
-      out: directory of the data set; new, empty, or holding the same export.
-      processes: how many draw and verify; the rows do not depend on it.
-      config: what is exported.
-    """
-    del family
-    manifest = export_igsm(config, out, processes=processes, console=console)
-    rows = sum(entry["rows"] for entry in manifest["files"].values())
-    repeated = sum(entry.get("in_training", 0) for entry in manifest["files"].values())
-    console.print(
-        f"{rows:,} problems in {len(manifest['files'])} files; {repeated} test problems occur in "
-        f"training. Read {out / 'README.md'} for how to load them.",
-        highlight=False,
-    )
-
-
-def show_gallery(
-    out: Path = Path("gallery.html"),
-    results: tuple[Path, ...] = (),
-    names: tuple[str, ...] = tuple(TASKS),
-) -> None:
-    """Write one self-contained HTML page that shows every task, with examples and accuracies.
-
-    Args:
-      out: the page.
-      results: recorded runs, or tables of `sweetspot compare`, to take accuracies from.
-      names: tasks to show; default all.
-    """
-    with console.status("Drawing examples …") as status:
-        path = write_gallery(
-            out, names, results, report=lambda name: status.update(f"Drawing {name} …")
-        )
-    console.print(str(path))

@@ -28,6 +28,7 @@ from typing import Any
 import pandas as pd
 import pyarrow as pa
 
+from experiments.errors import ExpectedError
 from experiments.storage.migration import upgrade
 
 COLUMNS = {
@@ -62,7 +63,7 @@ UNTRAINED = {
 """Columns of an untouched base's rows."""
 
 
-class ResultsError(RuntimeError):
+class ResultsError(ExpectedError):
     """A run directory that cannot be used as asked."""
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -9,6 +10,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from experiments.cli.main import main
+from experiments.engine.progress import console
 from experiments.sweep.study import run_sweep
 from tests.experiments.llm.folders import reference_folder, tiny_folder, torch
 from tests.experiments.tiny import TINY
@@ -123,3 +126,23 @@ def finished_run(tmp_path_factory) -> Path:
     directory = tmp_path_factory.mktemp("runs") / "tiny"
     run_sweep(TINY, directory, recipe="tiny", preset="test")
     return directory
+
+
+@pytest.fixture
+def sweetspot(monkeypatch, capsys):
+    """Run a command line; return its exit code and everything it printed."""
+
+    def call(*arguments: str | Path) -> tuple[int, str]:
+        monkeypatch.setattr(sys, "argv", ["sweetspot", *map(str, arguments)])
+        # Wide enough that no line of a test's long paths is broken.
+        monkeypatch.setattr(console, "_width", 1000)
+        try:
+            main()
+            code = 0
+        except SystemExit as stop:
+            code = 0 if stop.code is None else stop.code
+        captured = capsys.readouterr()
+        assert isinstance(code, int)
+        return code, captured.out + captured.err
+
+    return call

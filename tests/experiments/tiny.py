@@ -48,3 +48,30 @@ TINY = SweepConfig(
 def tiny(**changes: Any) -> SweepConfig:
     """`TINY` with other fields."""
     return dataclasses.replace(TINY, **changes)
+
+
+OWN_TASK = """
+import dataclasses
+from synth.task import TextExample, TextTask
+
+@dataclasses.dataclass(frozen=True)
+class Twice(TextTask):
+    name = "twice"
+    hardest: int = 4
+    letter: str = "a"
+
+    @property
+    def vocabulary(self):
+        return ("<pad>", ">", ".", self.letter)
+
+    def max_length(self, difficulty):
+        return 3 * difficulty + 2
+
+    def sample(self, generator, difficulty):
+        word = " ".join([self.letter] * difficulty)
+        return TextExample(word + " >", f"{word} {word} .")
+
+    def encode(self, text):
+        return [self.vocabulary.index(word) for word in text.split()]
+"""
+"""Source of a module with a task of the user's own."""

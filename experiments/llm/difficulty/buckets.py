@@ -234,6 +234,40 @@ def window(
     return remains
 
 
+@dataclass(frozen=True)
+class Cut:
+    """A cut of a data set into buckets, before its problems are measured.
+
+    Attributes:
+      measure: what is cut; ``op`` keeps the stated levels.
+      number: how many buckets of equal size; unused with `edges`.
+      edges: inner edges of the buckets, in any order.
+      drop_easiest, drop_hardest: shares of the problems to leave out; see `window`.
+    """
+
+    measure: Measure
+    number: int = 3
+    edges: tuple[float, ...] = ()
+    drop_easiest: float = 0.0
+    drop_hardest: float = 0.0
+
+    def apply(self, values: Any) -> tuple[Bool[np.ndarray, " problems"], Buckets | None]:
+        """Return whether each problem remains, and the buckets of those that do; None for ``op``.
+
+        Args:
+          values: the measure of each problem.
+
+        Raises:
+          ValueError: see `window` and `Buckets.cut`.
+        """
+        remains = window(
+            self.measure, values, drop_easiest=self.drop_easiest, drop_hardest=self.drop_hardest
+        )
+        if self.measure == "op":
+            return remains, None
+        return remains, Buckets.cut(self.measure, values[remains], self.number, self.edges)
+
+
 def _check_measure(measure: str) -> None:
     if measure not in MEASURES:
         raise ValueError(f"measure must be one of {list(MEASURES)}, got {measure!r}")

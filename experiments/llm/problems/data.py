@@ -13,12 +13,17 @@ from dataclasses import dataclass
 from datetime import date
 from decimal import Decimal
 from functools import partial
+from pathlib import Path
 from typing import Any, TypeVar
+
+import pyarrow as pa
+from pyarrow import parquet
 
 from experiments.llm.problems.answers import LETTERS
 from experiments.llm.problems.config import DEFAULT_COLUMNS, Columns
 from experiments.llm.problems.sources import load_rows
 from experiments.storage.checkpoint import PathLike
+from experiments.storage.results import write_atomically
 
 T = TypeVar("T")
 
@@ -321,3 +326,16 @@ def _levels(field: _Field, is_named: bool) -> list[int | None] | None:
             raise ValueError(f"columns.difficulty must name whole numbers: {error}") from error
         warnings.warn(f"no difficulties are read: {error}", stacklevel=4)
         return None
+
+
+def write_problems(problems: Problems, path: Path, columns: Mapping[str, Sequence[Any]]) -> None:
+    """Write problems as a Parquet file of chats that `read` reads back, with more columns."""
+    chats = [
+        [*prompt, {"role": "assistant", "content": solution}]
+        for prompt, solution in zip(problems.prompts, problems.solutions, strict=True)
+    ]
+    table = {"messages": chats, "answer": list(problems.answers)}
+    if any(op is not None for op in problems.ops):
+        table["difficulty"] = list(problems.ops)
+    written = pa.table(table | dict(columns))
+    write_atomically(path, lambda temporary: parquet.write_table(written, temporary))

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import multiprocessing
-import os
 import signal
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from typing import Any, Literal
+
+from experiments.devices import num_cores
 
 START_SECONDS = 300.0
 """A process that is not ready by then never will be."""
@@ -66,13 +67,6 @@ class _Worker:
         self.connection.close()
 
 
-def num_processors() -> int:
-    """Processors that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
 def map_in_workers(
     function: Callable[[Any], Any],
     items: Sequence[Any],
@@ -90,7 +84,7 @@ def map_in_workers(
         process before its first item; its time does not count.
       items: what to work on.
       timeout: seconds for one item.
-      processes: how many, at most; None for one a processor.
+      processes: how many, at most; None for one a core.
 
     Returns:
       The result of each item, or why it is lost.
@@ -102,7 +96,7 @@ def map_in_workers(
     left = list(reversed(range(len(items))))
     workers: list[_Worker] = []
     try:
-        for _ in range(min(processes or num_processors(), len(items))):
+        for _ in range(min(processes or num_cores(), len(items))):
             workers.append(_Worker(function, prepare))
         while workers:
             patience = min(worker.deadline for worker in workers) - time.monotonic()

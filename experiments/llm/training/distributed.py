@@ -8,13 +8,14 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
+from experiments.errors import ExpectedError
 from synth.decoder import Parameters
 
 MESSAGE_BYTES = 1024
 """Room for what went wrong in the first process; longer texts are cut."""
 
 
-class FirstProcessError(RuntimeError):
+class FirstProcessError(ExpectedError):
     """The first process could not do what the others wait for."""
 
 

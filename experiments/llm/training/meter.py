@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Float
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from experiments.errors import ExpectedError
 from experiments.llm.text.loader import Batch, Loader
 from experiments.llm.training.cost import peak_flops, training_flops
 from experiments.llm.training.distributed import is_first
@@ -20,7 +21,7 @@ from experiments.storage.results import write_atomically
 from synth.config import DecoderConfig
 
 
-class DivergedError(RuntimeError):
+class DivergedError(ExpectedError):
     """The loss, or a parameter, is not finite any more."""
 
 

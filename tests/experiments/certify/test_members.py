@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib
 import itertools
 import json
 import re
 import shutil
-import sys
 from collections.abc import Callable, Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -21,7 +19,6 @@ import pandas as pd
 import pytest
 import scipy.stats
 
-from experiments import devices
 from experiments.certify import posteriors
 from experiments.certify.config import (
     BLOCK_SETTINGS,
@@ -608,25 +605,6 @@ def test_missing_bases_members_and_runs_are_named(finished_run, tmp_path, no_wor
 
 
 # The command.
-
-
-@pytest.fixture
-def sweetspot(monkeypatch, capsys) -> Callable[..., tuple[int, str]]:
-    """Run a command line; return its exit code and everything it printed."""
-    monkeypatch.setattr(devices, "configure_host_devices", lambda: None)
-    program = importlib.import_module("experiments.__main__")
-    monkeypatch.setattr(program.console, "_width", 1000)
-
-    def call(*arguments: str | Path) -> tuple[int, str]:
-        monkeypatch.setattr(sys, "argv", ["sweetspot", *map(str, arguments)])
-        try:
-            program.main()
-            code = 0
-        except SystemExit as stop:
-            code = int(stop.code or 0)
-        return code, capsys.readouterr().out
-
-    return call
 
 
 def test_bound_prints_each_cell_and_the_ledger(copied, table, no_work, sweetspot):

@@ -1,9 +1,10 @@
-"""Which preset a command line asks for."""
+"""The preset that a command line asks for."""
 
 import pytest
 
-from experiments.cli.presets import asked_for
+from experiments.cli.presets import Asked, asked_for, preset_of
 from experiments.llm.recipes import RECIPES
+from experiments.recipes import RECIPES as SWEEPS
 
 PAPER = RECIPES["paper-igsm"].PRESETS
 
@@ -21,11 +22,27 @@ PAPER = RECIPES["paper-igsm"].PRESETS
     ],
 )
 def test_a_recipe_gives_the_defaults_of_its_flags(line, expected):
-    assert asked_for(line.split(), RECIPES, custom="custom") == expected
+    assert asked_for(line.split(), RECIPES, custom="custom").config == expected
 
 
 def test_a_command_may_have_a_preset_of_its_own():
-    assert asked_for(["paper-igsm"], RECIPES, custom=None, preset="500") == PAPER["500"]
+    assert preset_of(RECIPES, "paper-igsm", "500") == PAPER["500"]
+    with pytest.raises(ValueError, match=r"recipe must be one of \['paper-igsm', .*got 'custom'"):
+        preset_of(RECIPES, "custom", "500")
+
+
+@pytest.mark.parametrize("recipe", SWEEPS)
+def test_the_preset_of_a_sweep_is_demo_or_else_its_first(recipe):
+    presets = SWEEPS[recipe].PRESETS
+    name = "demo" if "demo" in presets else next(iter(presets))
+    assert asked_for([recipe], SWEEPS, custom=None) == Asked(recipe, name, presets[name])
+
+
+def test_a_flags_value_is_not_taken_for_the_recipe():
+    """The first pass, which does not know the flags, cannot tell them apart."""
+    asked = asked_for(["--task", "families", "tradeoff"], SWEEPS, custom=None)
+    with pytest.raises(ValueError, match="recipe must stand before its flags, got 'tradeoff'"):
+        asked.check("tradeoff")
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from experiments.llm.difficulty.buckets import MEASURES, Buckets, levels, window
+from experiments.llm.difficulty.buckets import MEASURES, Buckets, Cut, levels, window
 
 HARDER = {"op": 1, "cot_tokens": 1, "pass_rate": -1, "perplexity": 1}
 measures = st.sampled_from(sorted(MEASURES))
@@ -188,3 +188,14 @@ def test_equal_values_are_dropped_all_over_the_data_set():
     kept = window("op", np.full(1000, 5), drop_hardest=0.5)
     assert kept.sum() == 500
     assert 200 < kept[:500].sum() < 300
+
+
+def test_a_cut_is_a_window_and_the_buckets_of_what_it_leaves():
+    values = np.arange(1, 21)
+    remains, buckets = Cut("cot_tokens", 3, drop_hardest=0.25).apply(values)
+    assert remains.tolist() == [True] * 15 + [False] * 5
+    assert buckets == Buckets.quantiles("cot_tokens", values[:15], 3)
+    assert Cut("cot_tokens", edges=(9.0, 4.0)).apply(values)[1] == Buckets("cot_tokens", (4.0, 9.0))
+    # Stated levels are buckets as they are.
+    remains, buckets = Cut("op", drop_easiest=0.1).apply(values)
+    assert (remains.sum(), buckets) == (18, None)

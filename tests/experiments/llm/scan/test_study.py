@@ -14,11 +14,11 @@ import pandas as pd
 import pytest
 
 from experiments import figures
-from experiments.__main__ import main
 from experiments.analysis import optimum
 from experiments.analysis.pilot import measured, read_pilot, read_scan
 from experiments.analysis.recommend import recommend
-from experiments.cli import llm as commands
+from experiments.cli import llm
+from experiments.cli.main import main
 from experiments.llm.answering.config import DecodingConfig
 from experiments.llm.problems.config import Columns, GraderConfig, Source
 from experiments.llm.scan import levels as scan_levels
@@ -197,8 +197,8 @@ def test_a_scan_of_ones_own_data_by_command(config, tmp_path, monkeypatch):
         asked.update(names, config=config, out=out)
         return pd.DataFrame()
 
-    monkeypatch.setattr(commands, "run_scan", note)
-    monkeypatch.setattr("experiments.__main__.print_headline", lambda table: None)
+    monkeypatch.setattr("experiments.llm.scan.study.run_scan", note)
+    monkeypatch.setattr(llm, "print_headline", lambda table: None)
     flags = {
         "checkpoint": config.checkpoint,
         "train.source": config.train.source,

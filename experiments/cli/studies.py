@@ -1,0 +1,204 @@
+"""Commands of the simulator's study: ``sweetspot list | run | bound | recommend | regret | …``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import tyro
+from rich.table import Table
+
+from experiments.certify.config import DEFAULT_CERTIFICATES, MembersConfig
+from experiments.cli.presets import Asked, preset_of
+from experiments.cli.terminal import (
+    print_headline,
+    print_paths,
+    print_recommendations,
+    print_rows,
+)
+from experiments.engine.progress import console
+from experiments.llm.recipes import RECIPES as SCANS
+from experiments.recipes import RECIPES
+from experiments.sweep.grid import SweepConfig
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Positional = tyro.conf.Positional
+
+
+def list_recipes() -> None:
+    """List recipes and their presets."""
+    for command, recipes in (("run", RECIPES), ("llm scan", SCANS)):
+        table = Table(title=f"sweetspot {command}", title_justify="left")
+        for column in ("recipe", "preset", "members"):
+            table.add_column(column, no_wrap=True)
+        for column in ("difficulties", "data sizes"):
+            table.add_column(column)
+        for name, recipe in recipes.items():
+            for preset, config in recipe.PRESETS.items():
+                table.add_row(
+                    name,
+                    preset,
+                    str(config.num_members),
+                    " ".join(map(str, config.difficulties)),
+                    " ".join(map(str, config.data_sizes)),
+                )
+        console.print(table)
+        for name, recipe in recipes.items():
+            headline = (recipe.__doc__ or "").splitlines()[0]
+            console.print(f"[bold]{name}[/bold]: {headline}", highlight=False)
+        console.print()
+
+
+def run_command(asked: Asked) -> Callable[..., None]:
+    """The command ``run``, whose flags change the preset that was asked for."""
+
+    def run(
+        recipe: Positional[str],
+        preset: str = asked.preset,
+        out: Path | None = None,
+        # tyro would make subcommands of the decoder's optional parts.
+        config: Annotated[
+            SweepConfig, tyro.conf.arg(name=""), tyro.conf.AvoidSubcommands
+        ] = asked.config,
+    ) -> None:
+        """Run a recipe, or carry on with an interrupted run.
+
+        Args:
+          recipe: a name that `sweetspot list` shows, or "custom" with the fields given as flags.
+          preset: size of the run; by default demo, or else the recipe's first.
+          out: run directory; default runs/RECIPE-PRESET.
+          config: fields to change.
+        """
+        from experiments.sweep.study import run_sweep
+
+        asked.check(recipe)
+        preset = "custom" if recipe == "custom" else preset
+        out = out or Path("runs") / f"{recipe}-{preset}"
+        print_headline(run_sweep(config, out, recipe=recipe, preset=preset))
+        console.print(f"Table: {out / 'table.parquet'}")
+
+    return run
+
+
+def certify_cells(
+    results: Path,
+    config: Annotated[MembersConfig, tyro.conf.arg(name="")] = DEFAULT_CERTIFICATES,
+) -> None:
+    """Certify the cells of a finished sweep and write RESULTS/certificates.parquet.
+
+    Args:
+      results: a run directory.
+      config: what to certify.
+    """
+    from experiments.certify.members import certify
+
+    print_certificates(certify(results, config))
+    console.print(f"Table: {results / 'certificates.parquet'}")
+
+
+def print_certificates(certificates: pd.DataFrame) -> None:
+    """Print, for each difficulty and n, the plain risk and each method's bound and own risk."""
+    from theory.certificate import Ledger
+
+    methods = list(certificates["method"].unique())
+    rows = []
+    for cell, members in certificates.groupby(["difficulty", "data_size"]):
+        means = members.pivot_table(["risk_bound", "gibbs_risk"], "method").to_dict("index")
+        bounds = [
+            f"{means[method]['risk_bound']:.2f} ({means[method]['gibbs_risk']:.2f})"
+            if method in means
+            else "–"
+            for method in methods
+        ]
+        rows.append([*cell, f"{members['plain_risk'].mean():.3f}", *bounds])  # type: ignore[misc]
+    print_rows(("d", "n", "plain", *methods), rows)
+    console.print("Risk bounds, in brackets the measured risk of the predictor they are about.")
+    console.print(str(Ledger.from_json(certificates["ledger"].iloc[0])), highlight=False)
+
+
+def recommend_difficulty(
+    data_size: int,
+    results: Path | None = None,
+    pilot: str | None = None,
+    recipe: str = "tradeoff",
+    out: Path | None = None,
+) -> None:
+    """Predict the best training difficulty for a data budget, or say that the pilot cannot tell.
+
+    Args:
+      data_size: the budget, at least the largest data size of the pilot and in its unit.
+      results: a finished run to predict from; or
+      pilot: a preset of `recipe` to run first (or carry on with) and predict from.
+      recipe: a name that `sweetspot list` shows.
+      out: directory of that run; default runs/RECIPE-PILOT.
+    """
+    from experiments.analysis.pilot import read_pilot
+    from experiments.sweep.study import run_sweep
+
+    if (results is None) == (pilot is None):
+        raise ValueError(
+            f"either results (a run directory) or pilot (a preset) must be given, "
+            f"got results = {results} and pilot = {pilot}"
+        )
+    if results is None:
+        results = out or Path("runs") / f"{recipe}-{pilot}"
+        config = preset_of(RECIPES, recipe, str(pilot))
+        run_sweep(config, results, recipe=recipe, preset=str(pilot))
+    print_recommendations(*read_pilot(results), data_size)
+
+
+def judge_rules(results: list[Path], out: Path = Path("runs/regret")) -> None:
+    """Judge every rule that picks a difficulty by its regret on held-out data sizes.
+
+    Writes OUT/regret.parquet and OUT/prediction.parquet, and draws their figures.
+
+    Args:
+      results: finished runs to average over.
+      out: directory of the tables.
+    """
+    from experiments import figures
+    from experiments.analysis.average import average_regret
+    from experiments.analysis.optimum import Interval
+    from experiments.analysis.regret import write_regret
+
+    tables = write_regret(results, out)
+    print_rows(
+        ("rule", "regret", "above the predictor", "rank corr."),
+        (
+            (
+                row["rule"],
+                Interval(row["regret"], row["low"], row["high"]),
+                Interval(row["more"], row["more_low"], row["more_high"]),
+                f"{row['rank_correlation']:.2f}",
+            )
+            for row in average_regret(tables["regret"]).to_dict("records")
+        ),
+    )
+    console.print("Means over all held-out cases with 90% intervals over bases.")
+    print_paths(out / f"{name}.parquet" for name in tables)
+    print_paths(figures.draw(tables, out / "figures"))
+
+
+def compare_families(results: list[Path], out: Path = Path("runs/families")) -> None:
+    """Compare task families: does the best difficulty move to harder data in each?
+
+    Writes OUT/families.parquet and OUT/manifest.json, and draws their figures.
+
+    Args:
+      results: a finished run of each family.
+      out: directory of the table.
+    """
+    from experiments import figures
+    from experiments.analysis import families
+
+    table = families.write_families(results, out)
+    verdicts = families.shown(families.verdicts(table))
+    numbers = verdicts.drop(columns="in words")
+    print_rows(numbers.columns, numbers.itertuples(index=False))
+    for family, sentence in zip(verdicts["family"], verdicts["in words"], strict=True):
+        console.print(f"[bold]{family}[/bold]: {sentence}", highlight=False)
+    console.print(families.RULE, highlight=False)
+    print_paths([out / "families.parquet", *figures.draw({"families": table}, out / "figures")])
