@@ -5,6 +5,7 @@ import re
 import pytest
 
 from experiments.recipes import RECIPES
+from experiments.sweep.plan import plan
 from experiments.sweep.programs import Sweep
 
 PRESETS = [(recipe, preset) for recipe in RECIPES for preset in RECIPES[recipe].PRESETS]
@@ -22,7 +23,7 @@ def test_docstring_states_commands_runtime_and_expectation(recipe: str) -> None:
 @pytest.mark.parametrize(("recipe", "preset"), PRESETS)
 def test_preset_plans_every_member_once(recipe: str, preset: str) -> None:
     config = RECIPES[recipe].PRESETS[preset]
-    chunks = Sweep(config).plan()
+    chunks = plan(Sweep(config).draws)
     planned = [member for chunk in chunks for member in chunk.members]
     assert sorted(planned, key=repr) == sorted(config.members, key=repr)
     assert len(planned) == config.num_members
