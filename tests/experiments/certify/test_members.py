@@ -610,7 +610,8 @@ def test_missing_bases_members_and_runs_are_named(finished_run, tmp_path, no_wor
 def test_bound_prints_each_cell_and_the_ledger(copied, table, no_work, sweetspot):
     code, text = sweetspot("bound", "--results", copied, *FLAGS.split())
     assert code == 0, text
-    header, *lines = [line.split() for line in text.splitlines() if line.strip()]
+    told, header, *lines = [line.split() for line in text.splitlines() if line.strip()]
+    assert told[-4:] == ["nothing", "left", "to", "run."]
     assert header == ["d", "n", "plain", *CONFIG.methods]
     cells = {tuple(line[:2]): line[2:] for line in lines}
     for size, rows in table.groupby("data_size"):
