@@ -7,6 +7,8 @@ progress, and the tables.
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -64,6 +66,11 @@ class Output:
     files: Mapping[str, Callable[[Path], object]] = field(default_factory=dict)
     manifest: Mapping[str, Any] = field(default_factory=dict)
     pins: Mapping[str, Any] = field(default_factory=dict)
+
+
+def short_digest(record: Mapping[str, Any]) -> str:
+    """Fingerprint of JSON values, for names of parts that depend on them."""
+    return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()[:12]
 
 
 class Study:

@@ -25,6 +25,9 @@ from jaxtyping import Int
 
 from experiments.storage.results import ResultsError
 
+KEPT_FILES = "decoded-*.jsonl"
+"""Pattern of the files of a directory."""
+
 
 @dataclass(frozen=True)
 class Continuation:

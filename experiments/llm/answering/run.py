@@ -11,17 +11,22 @@ The directory holds::
 from __future__ import annotations
 
 import dataclasses
+import functools
 from pathlib import Path
+from typing import Any
 
 from experiments.engine.progress import console
+from experiments.engine.run import run_study
+from experiments.engine.study import Output, Part, Study, short_digest
 from experiments.llm.answering.config import DecodingConfig
 from experiments.llm.answering.decoding import kept_of
 from experiments.llm.answering.evaluate import Evaluation, evaluate
-from experiments.llm.answering.kept import Kept
+from experiments.llm.answering.kept import KEPT_FILES, Kept
 from experiments.llm.answering.model import Model
 from experiments.llm.problems.config import GraderConfig, Source
+from experiments.storage import checkpoint
 from experiments.storage.config import Devices
-from experiments.storage.results import write_json, write_parquet
+from experiments.storage.results import write_json
 from synth.config import Dtype
 
 
@@ -48,31 +53,85 @@ def run_evaluation(
 
     Raises:
       FileNotFoundError, ImportError, ValueError: if model or problems cannot be used.
-      ResultsError: if another process writes the responses.
+      ResultsError: if the directory holds something else, or another process uses it.
     """
-    problems = source.read()
-    unstated = sum(op is None for op in problems.ops)
-    if 0 < unstated < len(problems):
-        console.print(
-            f"{unstated} of {len(problems)} problems state no difficulty: one slice of all."
-        )
-    asked = Model.load(model, mesh=devices.mesh(), dtype=dtype)
-    with (
-        open_kept(out, asked, decoding) as kept,
-        console.status(f"Asking {len(problems)} problems …"),
+    study = EvaluationStudy(
+        model, source, out, grader=grader, decoding=decoding, devices=devices, dtype=dtype
+    )
+    tables = run_study(study)
+    write_json(out / "evaluation.json", study.about)
+    return Evaluation(tables["slices"], tables["responses"])
+
+
+class EvaluationStudy(Study):
+    """One part: the responses to all problems, graded.
+
+    The part is named after everything that its rows depend on, so that one directory serves several
+    graders. Its tables are those of the last call.
+    """
+
+    unit = "evaluations"
+    adopts = (*("slices.parquet", "responses.parquet", "evaluation.json"), KEPT_FILES, "figures")
+
+    def __init__(
+        self,
+        model: str,
+        source: Source,
+        directory: Path,
+        *,
+        grader: GraderConfig,
+        decoding: DecodingConfig,
+        devices: Devices,
+        dtype: Dtype,
     ):
-        slices = None if unstated else [op or 0 for op in problems.ops]
-        evaluation = evaluate(
-            asked, problems, decoding=decoding, grader=grader, kept=kept, slices=slices
-        )
-    write_parquet(out / "slices.parquet", evaluation.table)
-    write_parquet(out / "responses.parquet", evaluation.responses)
-    about = {
-        "model": model,
-        "data": dataclasses.asdict(source),
-        "grader": dataclasses.asdict(grader),
-        "decoding": dataclasses.asdict(decoding),
-        "dtype": dtype,
-    }
-    write_json(out / "evaluation.json", about)
-    return evaluation
+        """Read the problems; the arguments are those of `run_evaluation`."""
+        self.directory, self._model, self._devices, self._dtype = directory, model, devices, dtype
+        self._grader, self._decoding = grader, decoding
+        self.problems = source.read()
+        self.about = {
+            "model": model,
+            "data": dataclasses.asdict(source),
+            "grader": dataclasses.asdict(grader),
+            "decoding": dataclasses.asdict(decoding),
+            "dtype": dtype,
+        }
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """The kind of study alone: the record has the rest."""
+        return {"kind": "evaluation"}
+
+    @functools.cached_property
+    def record(self) -> dict[str, Any]:
+        """Model, data, grader and decoding, with digests of weights and problems."""
+        weights, problems = checkpoint.digest(self._model), self.problems.digest()
+        return {"evaluation": {**self.about, "checkpoint": weights, "problems": problems}}
+
+    def stages(self) -> list[list[Part]]:
+        """The one part."""
+        name = f"graded-{short_digest(self.record)}"
+        return [[Part(name, f"asking {len(self.problems)} problems", ("slices", "responses"))]]
+
+    def make(self, part: Part) -> Output:
+        """Ask and grade; responses that are kept in the directory are not asked for again."""
+        del part
+        levels = self.problems.ops
+        unstated = sum(level is None for level in levels)
+        if 0 < unstated < len(levels):
+            console.print(
+                f"{unstated} of {len(levels)} problems state no difficulty: one slice of all."
+            )
+        asked = Model.load(self._model, mesh=self._devices.mesh(), dtype=self._dtype)
+        with (
+            open_kept(self.directory, asked, self._decoding) as kept,
+            console.status(f"Asking {len(levels)} problems …"),
+        ):
+            evaluation = evaluate(
+                asked,
+                self.problems,
+                decoding=self._decoding,
+                grader=self._grader,
+                kept=kept,
+                slices=None if unstated else [level or 0 for level in levels],
+            )
+        return Output({"slices": evaluation.table, "responses": evaluation.responses})

@@ -6,6 +6,8 @@ are stated the final answer and the difficulty.
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -75,6 +77,14 @@ class Problems:
     def problems(self) -> list[str]:
         """For each the text of the turn before the solution."""
         return [prompt[-1]["content"] for prompt in self.prompts]
+
+    def digest(self) -> str:
+        """Fingerprint of the problems with everything that is stated of them."""
+        total = hashlib.sha256()
+        columns = (self.prompts, self.solutions, self.answers, self.ops)
+        for row in zip(*columns, strict=True):
+            total.update(json.dumps(row).encode())
+        return total.hexdigest()[:16]
 
     def take(self, rows: Iterable[int]) -> Problems:
         """Those with these numbers, in this order."""

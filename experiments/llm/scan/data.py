@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -28,16 +26,6 @@ def read_part(config: ScanConfig, directory: Path, part: Stream) -> Problems:
     if config.export is not None:
         return read(directory / "data" / part / f"*.{config.export.format}")
     return {"train": config.train, "test": config.test, "base": config.base_data}[part].read()
-
-
-def digest(problems: Problems) -> str:
-    """Fingerprint of problems with everything that is stated of them."""
-    total = hashlib.sha256()
-    for row in zip(
-        problems.prompts, problems.solutions, problems.answers, problems.ops, strict=True
-    ):
-        total.update(json.dumps(row).encode())
-    return total.hexdigest()[:16]
 
 
 @dataclass(frozen=True)
@@ -98,5 +86,5 @@ class ScanProblems:
         references(test, config.grader)
         references(train, config.grader)
         check_solutions(train, config.grader)
-        digests = {name: digest(problems) for name, problems in parts.items()}
+        digests = {name: problems.digest() for name, problems in parts.items()}
         return cls(config, decoder, tokenizer, train, examples, base, test, digests)
