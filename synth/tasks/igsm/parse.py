@@ -231,7 +231,7 @@ def _sentences(text: str, boundary: str) -> list[str]:
 
 
 def _match_sentence(sentence: str) -> re.Match[str] | None:
-    """Match a statement or a question, after an introduction such as "Problem: " if there is one."""
+    """Match a statement or a question, which an introduction such as "Problem: " may precede."""
     for pattern, start in ((_STATEMENT, "The number of "), (_QUESTION, "How many ")):
         position = sentence.find(start)
         if position >= 0 and (match := pattern.fullmatch(sentence, position)):
