@@ -12,8 +12,8 @@ A solution is a sequence of definitions (see `synth.tasks.igsm.parse` for the gr
 
 The last definition must be of the parameter asked for, and the closing answer, if there is one,
 must be its value. Definitions that the question does not need are allowed if they are right.
-``compatible`` makes the checks of the reference generator's verifier: of constants and operators
-none (only the *set* of parameters used is compared), and the answer must be right.
+``compatible`` makes the checks of the reference generator's verifier: it compares the *set* of
+parameters used, but neither constants nor operators, and the answer must be right.
 
 Solutions may leave out parts of the text, and then less can be checked:
 
