@@ -139,7 +139,7 @@ def enter(
             f"prompt and new tokens must fit into the stream's capacity of {capacity}, "
             f"got {width} + {how.max_new_tokens}"
         )
-    # Read the prompts into a cache of their own. Nothing sees padding: its position does not matter.
+    # Read the prompts into a cache of their own. Padding is not seen: its positions do not matter.
     first = width - lengths
     positions = jnp.clip(jnp.arange(width)[None] - first[:, None], 0)
     scores, read = read_prompt(

@@ -42,7 +42,7 @@ def test_teacher_forcing_equals_greedy_decoding(trained):
         score(trained.decoder, trained.parameters, trained.drawn.tokens, trained.drawn.loss_mask)
     )
     np.testing.assert_array_equal(found, expected)
-    # The comparison says something only where both outcomes occur, and at several lengths.
+    # The comparison is meaningful only if both outcomes occur, and several lengths.
     assert 0.1 < found.mean() < 0.9
     assert len(set(np.asarray(trained.prompt_lengths).tolist())) == 3
 
@@ -66,7 +66,7 @@ def test_one_wrong_solution_token_is_an_error_and_prompt_tokens_do_not_count(tra
     for place in np.flatnonzero(mask):
         wrong = tokens.at[place].set(tokens[place] % (trained.decoder.vocab_size - 1) + 1)
         assert not check(trained.decoder, trained.parameters, wrong, mask, positions)
-    # With a mask that is empty nothing can be wrong, though the prompt itself is not predictable.
+    # With an empty mask nothing can be wrong; with a full one the prompt, which is random, counts.
     assert check(trained.decoder, trained.parameters, tokens, mask & False, positions)
     assert not check(trained.decoder, trained.parameters, tokens, mask | True, positions)
 
