@@ -40,11 +40,11 @@ def _rotate(x, position, theta, rope):
     return turned
 
 
-def decoder_logits(config, parameters, tokens, positions) -> np.ndarray:
+def decoder_logits(decoder, parameters, tokens, positions) -> np.ndarray:
     """Next-token logits [length, vocab] of one sequence, token by token and head by head.
 
     Args:
-      config: anything with the fields of `synth.config.DecoderConfig`.
+      decoder: anything with the fields of `synth.config.DecoderConfig`.
       parameters: nested dict of arrays, laid out as `synth.decoder.initialise` does.
       tokens, positions: integers, one for each token.
     """
@@ -60,27 +60,27 @@ def decoder_logits(config, parameters, tokens, positions) -> np.ndarray:
         biased = "bias" in parameters["layers"][name]
         return y + array("layers", name, "bias")[layer] if biased else y
 
-    size, eps = config.head_size, config.rms_norm_eps
-    shared = config.num_heads // config.num_kv_heads
+    size, eps = decoder.head_size, decoder.rms_norm_eps
+    shared = decoder.num_heads // decoder.num_kv_heads
     stream = [array("embedding")[int(token)] for token in tokens]
-    for layer in range(config.num_layers):
+    for layer in range(decoder.num_layers):
         queries, keys, values = [], [], []
         for x, position in zip(stream, positions, strict=True):
             h = _rms_norm(x, array("layers", "attention_norm", "gain")[layer], eps)
-            query = project(layer, "query", h).reshape(config.num_heads, size)
-            key = project(layer, "key", h).reshape(config.num_kv_heads, size)
-            if config.qk_norm:
+            query = project(layer, "query", h).reshape(decoder.num_heads, size)
+            key = project(layer, "key", h).reshape(decoder.num_kv_heads, size)
+            if decoder.qk_norm:
                 gain = array("layers", "query_norm", "gain")[layer]
                 query = np.stack([_rms_norm(head, gain, eps) for head in query])
                 gain = array("layers", "key_norm", "gain")[layer]
                 key = np.stack([_rms_norm(head, gain, eps) for head in key])
-            rotation = (int(position), config.rope_theta, config.rope_scaling)
+            rotation = (int(position), decoder.rope_theta, decoder.rope_scaling)
             queries.append([_rotate(head, *rotation) for head in query])
             keys.append([_rotate(head, *rotation) for head in key])
-            values.append(project(layer, "value", h).reshape(config.num_kv_heads, size))
+            values.append(project(layer, "value", h).reshape(decoder.num_kv_heads, size))
         for now in range(len(stream)):
             heads = []
-            for head in range(config.num_heads):
+            for head in range(decoder.num_heads):
                 group = head // shared
                 scores = [
                     queries[now][head] @ keys[past][group] / math.sqrt(size)
@@ -95,7 +95,7 @@ def decoder_logits(config, parameters, tokens, positions) -> np.ndarray:
             gate = project(layer, "gate", h)
             gate = gate / (1 + np.exp(-gate))
             stream[now] = x + project(layer, "down", gate * project(layer, "up", h))
-    head = array("embedding").T if config.tied_head else array("head")
+    head = array("embedding").T if decoder.tied_head else array("head")
     return np.stack([_rms_norm(x, array("norm", "gain"), eps) @ head for x in stream])
 
 

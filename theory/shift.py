@@ -75,12 +75,12 @@ def _distributions(
                 f"{name} must be probabilities [levels] that sum to 1 (within 1e-6), got {array}"
             )
         distributions.append(array / array.sum())
-    test, train = distributions
-    if test.shape != train.shape:
+    first, second = distributions
+    if first.shape != second.shape:
         raise ValueError(
-            f"test and train must have the same levels, got {len(test)} and {len(train)}"
+            f"test and train must have the same levels, got {len(first)} and {len(second)}"
         )
-    return test, train
+    return first, second
 
 
 def _arguments(

@@ -38,12 +38,12 @@ def test_teacher_forcing_equals_greedy_decoding(trained):
         solution = np.full_like(output, PADDING)
         solution[: mask.sum()] = row[mask]
         expected.append(np.array_equal(output, solution))
-    found = np.asarray(
+    correct = np.asarray(
         score(trained.decoder, trained.parameters, trained.drawn.tokens, trained.drawn.loss_mask)
     )
-    np.testing.assert_array_equal(found, expected)
+    np.testing.assert_array_equal(correct, expected)
     # The comparison is meaningful only if both outcomes occur, and several lengths.
-    assert 0.1 < found.mean() < 0.9
+    assert 0.1 < correct.mean() < 0.9
     assert len(set(np.asarray(trained.prompt_lengths).tolist())) == 3
 
 
@@ -55,10 +55,10 @@ def test_batch_size_does_not_matter(trained):
 
 
 def test_one_wrong_solution_token_is_an_error_and_prompt_tokens_do_not_count(trained):
-    found = np.asarray(
+    correct = np.asarray(
         score(trained.decoder, trained.parameters, trained.drawn.tokens, trained.drawn.loss_mask)
     )
-    index = int(np.flatnonzero(found)[0])
+    index = int(np.flatnonzero(correct)[0])
     tokens, mask = trained.drawn.tokens[index], trained.drawn.loss_mask[index]
     positions = evaluation_positions(trained.decoder, jnp.int32(index), tokens.size)
     check = jax.jit(is_correct, static_argnums=0)

@@ -84,7 +84,7 @@ def test_padding_follows_the_end_marker(trained, greedy):
 
 def test_nothing_is_produced_after_an_end_marker_that_comes_at_once(trained, greedy):
     first = int(greedy[0, 0])
-    found = decode(
+    produced = decode(
         trained.decoder,
         trained.parameters,
         trained.prompts[:1],
@@ -93,12 +93,12 @@ def test_nothing_is_produced_after_an_end_marker_that_comes_at_once(trained, gre
         max_new_tokens=4,
         end=first,
     )
-    np.testing.assert_array_equal(found[0], [first, PADDING, PADDING, PADDING])
+    np.testing.assert_array_equal(produced[0], [first, PADDING, PADDING, PADDING])
 
 
 @pytest.mark.parametrize("extra", [1, 5])
 def test_the_amount_of_left_padding_does_not_matter(trained, greedy, extra):
-    found = decode(
+    produced = decode(
         trained.decoder,
         trained.parameters,
         jnp.pad(trained.prompts, ((0, 0), (extra, 0)), constant_values=PADDING),
@@ -108,7 +108,7 @@ def test_the_amount_of_left_padding_does_not_matter(trained, greedy, extra):
         max_new_tokens=trained.max_new_tokens,
         end=trained.end,
     )
-    np.testing.assert_array_equal(found, greedy)
+    np.testing.assert_array_equal(produced, greedy)
 
 
 @pytest.mark.parametrize(("temperature", "key"), [(-0.5, jax.random.key), (0.7, None)])
@@ -132,7 +132,7 @@ def test_temperature_is_refused(trained, temperature, key):
 
 def test_sampling_at_a_low_temperature_is_greedy(trained, greedy):
     keys = jax.random.split(jax.random.key(0), len(greedy))
-    found = decode(
+    produced = decode(
         trained.decoder,
         trained.parameters,
         trained.prompts,
@@ -143,7 +143,7 @@ def test_sampling_at_a_low_temperature_is_greedy(trained, greedy):
         end=trained.end,
         temperature=1e-6,
     )
-    np.testing.assert_array_equal(found, greedy)
+    np.testing.assert_array_equal(produced, greedy)
 
 
 @pytest.fixture(scope="module")

@@ -197,8 +197,8 @@ def trained() -> Trained:
     return Trained(examples, sizes, keys, jax.jit(run), posterior, np.asarray(objective))
 
 
-def assert_close(found: Any, expected: Any) -> None:
-    for one, other in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+def assert_close(actual: Any, expected: Any) -> None:
+    for one, other in zip(jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True):
         np.testing.assert_allclose(one, other, rtol=2e-3, atol=2e-3)
 
 
@@ -234,8 +234,8 @@ def test_the_objective_is_an_estimate_of_the_bound_on_the_bounded_loss(trained):
 
 def test_members_mapped_together_are_those_trained_alone(trained):
     for member in (0, 2):
-        found = trained.single(member, trained.examples)
-        assert_close(found, trained.of(member))
+        alone = trained.single(member, trained.examples)
+        assert_close(alone, trained.of(member))
     shifts = np.asarray(trained.posterior.shift)
     assert np.abs(shifts[0] - shifts[2]).max() > 0.1
 
@@ -243,8 +243,8 @@ def test_members_mapped_together_are_those_trained_alone(trained):
 def test_rows_beyond_the_number_of_examples_change_nothing(trained):
     inputs, labels = trained.examples
     spoilt = (inputs.at[48:].set(jnp.nan), labels.at[48:].set(jnp.nan))
-    found, expected = (trained.single(0, examples) for examples in (spoilt, trained.examples))
-    for one, other in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+    with_spoilt, expected = (trained.single(0, examples) for examples in (spoilt, trained.examples))
+    for one, other in zip(jax.tree.leaves(with_spoilt), jax.tree.leaves(expected), strict=True):
         np.testing.assert_array_equal(one, other)
     # With one row fewer in order, training sees a spoilt one.
     seen = trained.single(0, (inputs.at[47:].set(jnp.nan), labels))
@@ -312,11 +312,11 @@ def test_every_example_meets_equally_many_draws_and_padding_none():
             batch_size=16,
         )
 
-    found = np.asarray(jax.jit(jax.vmap(met))(jnp.arange(rows)))
-    assert found.shape == (rows, draws)
-    np.testing.assert_array_equal(found.sum(axis=0), np.ones(draws))
+    wrong = np.asarray(jax.jit(jax.vmap(met))(jnp.arange(rows)))
+    assert wrong.shape == (rows, draws)
+    np.testing.assert_array_equal(wrong.sum(axis=0), np.ones(draws))
     used = draws // number * number
-    np.testing.assert_array_equal(found[:, :used].sum(axis=1), [5] * number + [0] * (rows - number))
+    np.testing.assert_array_equal(wrong[:, :used].sum(axis=1), [5] * number + [0] * (rows - number))
 
 
 def test_each_draw_has_weights_and_a_key_of_its_own():
@@ -367,9 +367,9 @@ def test_the_mean_is_an_estimate_of_the_gibbs_risk(trained):
         )
 
     keys = jax.random.split(jax.random.key(3), 3)
-    found = np.asarray(jax.jit(jax.vmap(errors))(trained.posterior, keys, trained.sizes))
+    wrong = np.asarray(jax.jit(jax.vmap(errors))(trained.posterior, keys, trained.sizes))
     for member, size in enumerate(trained.sizes):
-        used = found[member, : draws // size * size]
+        used = wrong[member, : draws // size * size]
         exact = exact_risk(trained.of(member)[0], trained.sample(member))
         # Draws for a fixed sample vary less than a binomial of the same mean.
         low, high = interval(used)
