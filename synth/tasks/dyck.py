@@ -5,8 +5,9 @@ neutral letter ``-``. At most d brackets are open at any point of the word, and 
 word has the same length at every level; the solution closes the open brackets, innermost first, in
 d + 1 tokens.
 
-Neutral letters are needed because a word of brackets alone has the parity of its final depth, so
-that its length could not be the same at every level. All words of a level are equally likely.
+Neutral letters are needed because a word of brackets only has a length of the same parity as its
+final depth, and so could not have the same length at every level. All words of a level are equally
+likely.
 
 Worked example (two kinds, 8 letters, difficulty 2)::
 

@@ -11,7 +11,7 @@ inputs costs max(k - 1, 1) operations; the op count of a problem is the sum over
 that the question needs.
 
 `draw` takes these steps: sizes, structure graph, the parameters that the question will need, their
-order, the inputs of each, and last the sentences that nobody needs (distractors) with all numbers.
+order, the inputs of each, and last the unneeded sentences (distractors) and all numbers.
 
 Parameters are integers here: an instance is the number of its edge, an abstract one is
 ``num_edges + item * depth + layer`` of its category. So every abstract parameter is larger than
@@ -206,7 +206,7 @@ class _Sizes:
     """The first draws: budgets in operations, and the shape of the structure graph.
 
     Attributes:
-      abstract_ops: most operations of the abstract parameters and what they are made of.
+      abstract_ops: most operations of the abstract parameters and everything they depend on.
       least_ops: operations of all needed parameters before inputs are added.
       ops: the op count asked for.
       depth: number of layers.
@@ -450,7 +450,7 @@ def _choose(structure: Structure, sizes: _Sizes, rng: Random) -> tuple[list[int]
             break
         budget -= best[0]
         chosen |= best[1]
-    # Fill up with instances, of one operation each; what abstract ones did not spend is theirs.
+    # Spend the rest on instances, of one operation each.
     rest = [edge for edge in range(num_edges) if not chosen >> edge & 1]
     wanted = sizes.least_ops - sizes.abstract_ops + budget
     taken = min(wanted, len(rest))
@@ -653,9 +653,10 @@ class _Derivable:
 def _draw_distractors(
     structure: Structure, order: list[int], inputs: dict[int, list[int]], rng: Random
 ) -> list[int]:
-    """Draw the inputs of the sentences that nobody needs, and return these in a random order.
+    """Draw the inputs of the unneeded sentences, and return these in a random order.
 
-    Half of the distractors depend on other such distractors alone, half on anything known so far.
+    With probability 1/2 a distractor depends on other distractors of this kind only; otherwise it
+    depends on any parameters that are known so far.
     """
     needed = set(order)
     stated = [parameter for parameter in order if not structure.is_abstract(parameter)]

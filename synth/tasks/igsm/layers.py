@@ -110,8 +110,8 @@ class World:
                 statement.is_difference,
                 tuple((operand,) for operand in statement.operands),
             )
-        # A category of a layer below the owner: count its items in the next layer, or the sum over
-        # these of their number times what each has.
+        # A category of a layer below the owner. In the next layer it counts the owner's items; else
+        # it is a sum over these, of the number of each times the count below it.
         for category, layer in self.layer.items():
             owner = name.removesuffix(OF + category)
             if owner != name and owner in self.depth and self.depth[owner] < layer:
@@ -310,7 +310,7 @@ def _meanings(
     Returns:
       Pairs of `depth`, completed by owners that no statement mentions, and layer by category.
     """
-    # An owner without items whom nobody owns belongs to the top layer.
+    # An owner that no statement mentions has neither items nor an owner: it is in the top layer.
     depth = {**{owner: 0 for owner, _ in derived}, **depth}
     lowest: dict[str, int] = {}
     for owner, category in derived:
