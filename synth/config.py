@@ -1,4 +1,4 @@
-"""Configurations of a decoder and of its training: plain numbers, which load without JAX."""
+"""Configurations of a decoder and of its training; they load without JAX."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ class Llama3Rope:
 
     Attributes:
       factor: slow frequencies are divided by it.
-      low_frequency_factor, high_frequency_factor: a frequency counts as slow where it turns fewer
-        than the first in `original_max_positions` tokens, as fast (and stays) where more than the
-        second; in between the two are mixed in proportion.
-      original_max_positions: length of the first training, in tokens.
+      low_frequency_factor, high_frequency_factor: a frequency is slow if it makes fewer turns than
+        the first in `original_max_positions` tokens, and fast, so that it is kept, if more than the
+        second; in between both values are mixed in proportion.
+      original_max_positions: length of sequences in the original training, in tokens.
 
     Raises:
       ValueError: if a number is out of range.
@@ -62,7 +62,7 @@ class Lora:
     Attributes:
       rank: inner width of the adapters.
       alpha: their scale, before the division by the rank.
-      kernels: which kernels of each layer have one.
+      kernels: the kernels of each layer that have one.
 
     Raises:
       ValueError: if a field is out of range.
@@ -88,18 +88,18 @@ class Lora:
 
 @dataclass(frozen=True)
 class Execution:
-    """Settings of a decoder's computation: no part of the model, and different only in rounding.
+    """Numerical settings of a decoder: the model is the same, and results differ by rounding only.
 
     Attributes:
       dtype: type of activations and matrix products, to which parameters are cast as they are used;
-        None takes the parameters' own. Norms, softmax, rotation and logits are in float32 always.
+        None takes the parameters' own. Norms, softmax, rotation and logits are always in float32.
       remat: keep only each layer's input for the backward pass, and compute the rest again.
-      attention: ``plain`` is `attend`; ``xla`` and ``cudnn`` are implementations of
+      attention: ``plain`` is `synth.decoder.attend`; ``xla`` and ``cudnn`` are implementations of
         `jax.nn.dot_product_attention` (the second needs an NVIDIA GPU and 16-bit activations).
-        Decoding with a cache always takes ``plain``.
+        Decoding with a cache always uses ``plain``.
 
     Raises:
-      ValueError: if a field is none of its choices.
+      ValueError: if a field is not one of its choices.
     """
 
     dtype: Dtype | None = None
@@ -126,8 +126,8 @@ class DecoderConfig:
       rms_norm_eps: added to the mean square.
       qkv_bias: biases on queries, keys and values (Qwen2 has them).
       qk_norm: RMSNorm on each query and key head (Qwen3 has it).
-      tied_head: whether the output layer is the embedding.
-      positions: ``sequential`` 0, 1, 2 …, or ``randomised`` (see `draw_positions`).
+      tied_head: the output layer is the embedding; if false, it has parameters of its own.
+      positions: ``sequential`` 0, 1, 2 …, or ``randomised`` (see `synth.decoder.draw_positions`).
       max_positions: length of the longest sequence in the study, in tokens.
       position_start: randomised positions start uniformly below this.
       position_gap: the largest spread of randomised positions.
@@ -157,7 +157,7 @@ class DecoderConfig:
     position_start: int = 64
     position_gap: int = 5
     unroll: bool = True
-    # None by default, as in the manifests of runs from before these fields.
+    # None by default, for the manifests of runs from before these fields existed.
     rope_scaling: Llama3Rope | None = None
     lora: Lora | None = None
     execution: Execution | None = None
@@ -186,7 +186,7 @@ class DecoderConfig:
         return self.head_dim or self.hidden_size // self.num_heads
 
     def activation_dtype(self, parameters: dict[str, Any]) -> jnp.dtype:
-        """Type of activations, and so of a cache.
+        """Type of activations, and of a cache.
 
         Raises:
           ValueError: if `execution` states none and parameters have several.
@@ -242,9 +242,9 @@ class Optimiser:
 
 @dataclass(frozen=True)
 class FinetuneConfig:
-    """Settings of a fine-tuning. All fields but the learning rate are static.
+    """Settings of one fine-tuning run. All fields but the learning rate are static.
 
-    `synth.finetune` registers it with JAX as a tree whose only leaf is the learning rate.
+    `synth.finetune` registers the class with JAX as a tree whose only leaf is the learning rate.
 
     Attributes:
       steps: optimiser steps.

@@ -3,14 +3,18 @@
 RMSNorm, rotary positions, grouped-query attention, SwiGLU. With `qkv_bias` off it is a Llama, with
 `qk_norm` on a Qwen3. The same module holds the 26-thousand-parameter toy and a real checkpoint.
 
-Everything takes one sequence, or rows of several (leading axes ``*rows``). Members and cells, which
-have weights of their own, are `jax.vmap` around it. Rows that share weights are better given at
-once: each weight then meets all tokens in one product, whose gradient XLA need not transpose for.
+Every function takes one sequence, or several at once (leading axes ``*rows``). Use `jax.vmap` for
+members, which have weights of their own. Rows that share weights are faster given at once: each
+weight is then multiplied with all tokens in one product, whose gradient needs no transposition.
 
 Flax nnx builds the module and names its parameters; everything else works on the parameters as a
-plain nested dict of arrays: `initialise` makes it; `logits`, or `read_prompt` and `read_token` with
-a cache, use it. Where the logits of a whole sequence are too much memory at once, `hidden_states`
-stops short of the head.
+plain nested dict of arrays, which `initialise` makes. `logits` reads whole sequences; `read_prompt`
+and `read_token` read with a cache, for decoding. `hidden_states` stops before the head, for callers
+to whom the logits of a whole sequence are too much memory.
+
+Axes used throughout: ``length`` (tokens of a sequence), ``keys`` (tokens that may be attended to:
+the sequence's own, or the slots of a cache), ``size`` (width of a head), ``half`` (half of it),
+``capacity`` (slots of a cache), ``width`` (of the residual stream).
 """
 
 from __future__ import annotations
@@ -54,7 +58,7 @@ class Linear(nnx.Module):
             _normal(scale / math.sqrt(inputs))(rngs.params(), (inputs, outputs))
         )
         self.bias = nnx.Param(jnp.zeros(outputs)) if bias else None
-        # Drawn last, so that the kernel is the same with an adapter as without.
+        # Drawn after the kernel, so that an adapter does not change the kernel's draw.
         self.lora_a = (
             nnx.Param(_normal(1 / math.sqrt(inputs))(rngs.params(), (inputs, lora.rank)))
             if lora
@@ -64,7 +68,7 @@ class Linear(nnx.Module):
         self.lora_scale = lora.scale if lora else 1.0
 
     def __call__(self, x: Float[Array, "*rows inputs"]) -> Float[Array, "*rows outputs"]:
-        # One product for all rows: with several leading axes its gradient would copy `x`.
+        # Flatten, as the gradient of a product with several leading axes would copy `x`.
         flat = x.reshape(-1, x.shape[-1])
         y = flat @ self.kernel[...]
         if self.lora_a is not None and self.lora_b is not None:
@@ -75,7 +79,7 @@ class Linear(nnx.Module):
 
 
 class RMSNorm(nnx.Module):
-    """Divide vectors by their root mean square, in float32; multiply by a gain."""
+    """Divide vectors by their root mean square, in float32; then multiply by a gain."""
 
     def __init__(self, size: int, *, eps: float):
         self.gain = nnx.Param(jnp.ones(size))
@@ -93,7 +97,14 @@ def rotate(
     cosine: Float[Array, "*rows length half"],
     sine: Float[Array, "*rows length half"],
 ) -> Float[Array, "*rows heads length size"]:
-    """Rotary embedding in float32, halves convention (Su et al. 2021, arXiv 2104.09864)."""
+    """Apply the rotary embedding, in float32 (Su et al. 2021, arXiv 2104.09864).
+
+    Coordinate i is paired with i + half, the convention of Llama and Qwen checkpoints.
+
+    Args:
+      x: queries or keys.
+      cosine, sine: of each position's angle for each pair.
+    """
     first, second = jnp.split(x.astype(jnp.float32), 2, axis=-1)
     cosine, sine = cosine[..., None, :, :], sine[..., None, :, :]
     return jnp.concatenate(
@@ -101,13 +112,14 @@ def rotate(
     ).astype(x.dtype)
 
 
-def rotary_frequencies(config: DecoderConfig) -> Float[Array, " half"]:
-    """Radians that each pair of a head turns from one position to the next."""
-    half = config.head_size // 2
-    frequency = config.rope_theta ** (-jnp.arange(half, dtype=jnp.float32) / half)
-    rope = config.rope_scaling
+def rotary_frequencies(decoder: DecoderConfig) -> Float[Array, " half"]:
+    """Angle in radians between neighbouring positions, for each pair of coordinates of a head."""
+    half = decoder.head_size // 2
+    frequency = decoder.rope_theta ** (-jnp.arange(half, dtype=jnp.float32) / half)
+    rope = decoder.rope_scaling
     if rope is None:
         return frequency
+    # Llama 3.1: keep fast frequencies, divide slow ones by the factor, and interpolate between.
     turns = rope.original_max_positions * frequency / (2 * math.pi)
     spread = rope.high_frequency_factor - rope.low_frequency_factor
     kept = jnp.clip((turns - rope.low_frequency_factor) / spread, 0.0, 1.0)
@@ -120,10 +132,16 @@ def attend(
     value: Float[Array, "*rows kv_heads keys size"],
     visible: Bool[Array, "*rows length keys"],
 ) -> Float[Array, "*rows heads length size"]:
-    """Scaled dot-product attention; each key-value head serves ``heads / kv_heads`` queries."""
+    """Scaled dot-product attention with grouped heads; softmax in float32.
+
+    Args:
+      query, key, value: of each head; a key-value head serves ``heads / kv_heads`` query heads.
+      visible: true where a token may attend to a key.
+    """
     *rows, heads, length, size = query.shape
     kv_heads = key.shape[-3]
-    # The queries of a key-value head follow each other, so that each head is one product.
+    # Merge the query heads of a key-value head with the length, so that both products have the
+    # heads of keys and values as their batch.
     grouped = query.reshape(*rows, kv_heads, -1, size)
     scores = jnp.einsum("...qd,...kd->...qk", grouped, key, preferred_element_type=jnp.float32)
     scores = scores.reshape(*rows, heads, length, -1) / math.sqrt(size)
@@ -142,27 +160,28 @@ def attend_fused(
 ) -> Float[Array, "*rows heads length size"]:
     """`attend` by `jax.nn.dot_product_attention`; None for `visible` is the causal mask."""
 
-    def sequences(x):
-        """Rows along one axis, and heads inside of the sequence."""
+    def as_jax_wants(x):
+        """Rows as one leading axis, and heads after the sequence."""
         return x.reshape(-1, *x.shape[-3:]).swapaxes(1, 2)
 
-    found = jax.nn.dot_product_attention(
-        *map(sequences, (query, key, value)),
+    attended = jax.nn.dot_product_attention(
+        *map(as_jax_wants, (query, key, value)),
         mask=None if visible is None else visible.reshape(-1, 1, *visible.shape[-2:]),
         is_causal=visible is None,
-        # Its own default is a NumPy scalar, which strict dtype promotion refuses.
+        # The default scale is a NumPy scalar, which strict dtype promotion refuses.
         scale=1 / math.sqrt(query.shape[-1]),
         implementation=implementation,
     )
-    return found.swapaxes(1, 2).reshape(query.shape)
+    return attended.swapaxes(1, 2).reshape(query.shape)
 
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Cache:
-    """Keys and values of the tokens seen so far, for decoding one token at a time.
+    """Keys and values of the tokens read so far, for decoding one token at a time.
 
-    Each layer has arrays of its own, so that a loop writes them in place.
+    Attributes:
+      keys, values: an array for each layer, so that a loop can write each in place.
     """
 
     keys: tuple[Float[Array, "*rows kv_heads capacity size"], ...]
@@ -175,94 +194,132 @@ class Cache:
 
 
 def empty_cache(
-    config: DecoderConfig, rows: tuple[int, ...], capacity: int, dtype: DTypeLike
+    decoder: DecoderConfig, leading: tuple[int, ...], capacity: int, dtype: DTypeLike
 ) -> Cache:
-    """A cache of zeros.
+    """Make a cache of zeros.
 
     Args:
-      config: shape of the decoder.
-      rows: leading axes.
-      capacity: slots.
-      dtype: of the decoder's activations; see `DecoderConfig.activation_dtype`.
+      decoder: shape of the model.
+      leading: sizes of the leading axes ``*rows``.
+      capacity: slots for tokens.
+      dtype: of the model's activations; see `DecoderConfig.activation_dtype`.
     """
-    shape = (*rows, config.num_kv_heads, capacity, config.head_size)
+    shape = (*leading, decoder.num_kv_heads, capacity, decoder.head_size)
     keys, values = (
-        tuple(jnp.zeros(shape, dtype) for _ in range(config.num_layers)) for _ in range(2)
+        tuple(jnp.zeros(shape, dtype) for _ in range(decoder.num_layers)) for _ in range(2)
     )
     return Cache(keys, values)
+
+
+KeysAndValues = tuple[
+    Float[Array, "*rows kv_heads keys size"], Float[Array, "*rows kv_heads keys size"]
+]
+"""Keys and values of one layer."""
+LayerPast = tuple[
+    Float[Array, "*rows kv_heads capacity size"],
+    Float[Array, "*rows kv_heads capacity size"],
+    Int[Array, ""],
+]
+"""Cached keys and values of one layer, and the slot at which to write the new ones."""
 
 
 class Layer(nnx.Module):
     """Attention and SwiGLU, each behind a norm and added to the residual stream."""
 
-    def __init__(self, config: DecoderConfig, *, rngs: nnx.Rngs):
-        width, size, eps = config.hidden_size, config.head_size, config.rms_norm_eps
-        # Residual branches start small, so that depth does not change the scale of the stream.
-        small = 1 / math.sqrt(2 * config.num_layers)
-        queries, keys = config.num_heads * size, config.num_kv_heads * size
+    def __init__(self, decoder: DecoderConfig, *, rngs: nnx.Rngs):
+        width, size, eps = decoder.hidden_size, decoder.head_size, decoder.rms_norm_eps
+        # Scale residual branches down, so that the stream's scale does not depend on the depth.
+        small = 1 / math.sqrt(2 * decoder.num_layers)
+        queries, keys = decoder.num_heads * size, decoder.num_kv_heads * size
 
         def linear(name: Kernel, inputs: int, outputs: int, scale: float = 1.0, bias: bool = False):
-            lora = config.lora if config.lora and name in config.lora.kernels else None
+            lora = decoder.lora if decoder.lora and name in decoder.lora.kernels else None
             return Linear(inputs, outputs, scale=scale, bias=bias, lora=lora, rngs=rngs)
 
         self.attention_norm = RMSNorm(width, eps=eps)
-        self.query = linear("query", width, queries, bias=config.qkv_bias)
-        self.key = linear("key", width, keys, bias=config.qkv_bias)
-        self.value = linear("value", width, keys, bias=config.qkv_bias)
-        self.query_norm = RMSNorm(size, eps=eps) if config.qk_norm else None
-        self.key_norm = RMSNorm(size, eps=eps) if config.qk_norm else None
+        self.query = linear("query", width, queries, bias=decoder.qkv_bias)
+        self.key = linear("key", width, keys, bias=decoder.qkv_bias)
+        self.value = linear("value", width, keys, bias=decoder.qkv_bias)
+        self.query_norm = RMSNorm(size, eps=eps) if decoder.qk_norm else None
+        self.key_norm = RMSNorm(size, eps=eps) if decoder.qk_norm else None
         self.output = linear("output", queries, width, small)
         self.mlp_norm = RMSNorm(width, eps=eps)
-        self.gate = linear("gate", width, config.intermediate_size)
-        self.up = linear("up", width, config.intermediate_size)
-        self.down = linear("down", config.intermediate_size, width, small)
-        self.config = config
+        self.gate = linear("gate", width, decoder.intermediate_size)
+        self.up = linear("up", width, decoder.intermediate_size)
+        self.down = linear("down", decoder.intermediate_size, width, small)
+        self.decoder = decoder
 
-    def __call__(self, x, cosine, sine, visible, past=None):
-        """One layer; given past keys, values and an index, the new ones are written there."""
+    def __call__(
+        self,
+        x: Float[Array, "*rows length width"],
+        cosine: Float[Array, "*rows length half"],
+        sine: Float[Array, "*rows length half"],
+        visible: Bool[Array, "*rows length keys"] | None,
+        past: LayerPast | None = None,
+    ) -> tuple[Float[Array, "*rows length width"], KeysAndValues]:
+        """Apply one layer.
+
+        Args:
+          x: the residual stream.
+          cosine, sine: of the rotary angles, see `rotate`.
+          visible: true where a token may attend to a key; None for the causal mask.
+          past: cached keys and values, and the slot at which to write the new ones.
+
+        Returns:
+          The residual stream after the layer; and keys and values, written into those of `past` if
+          there are any.
+        """
+        # Queries, keys and values: project, split into heads, rotate.
         h = self.attention_norm(x)
         query, key, value = (
-            self._heads(project(h)) for project in (self.query, self.key, self.value)
+            self._heads(linear(h)) for linear in (self.query, self.key, self.value)
         )
         if self.query_norm is not None and self.key_norm is not None:
             query, key = self.query_norm(query), self.key_norm(key)
         query, key = rotate(query, cosine, sine), rotate(key, cosine, sine)
+        # With a cache, attend to its slots.
         if past is not None:
             *cached, index = past
             key, value = (
                 jax.lax.dynamic_update_slice_in_dim(old, new, index, axis=-2)
                 for old, new in zip(cached, (key, value), strict=True)
             )
-        attention = self.config.execution.attention if self.config.execution else "plain"
+        attention = self.decoder.execution.attention if self.decoder.execution else "plain"
         if attention == "plain" or past is not None:
+            assert visible is not None, "plain attention needs its mask"
             attended = attend(query, key, value, visible)
         else:
             attended = attend_fused(query, key, value, visible, attention)
         attended = attended.swapaxes(-2, -3).reshape(*x.shape[:-1], -1)
         x = x + self.output(attended)
+        # SwiGLU.
         h = self.mlp_norm(x)
         return x + self.down(jax.nn.silu(self.gate(h)) * self.up(h)), (key, value)
 
-    def _heads(self, x: Float[Array, "*rows length outputs"]):
-        """Heads apart, each with its own sequence: [*rows, heads, length, size]."""
-        return x.reshape(*x.shape[:-1], -1, self.config.head_size).swapaxes(-2, -3)
+    def _heads(
+        self, x: Float[Array, "*rows length outputs"]
+    ) -> Float[Array, "*rows heads length size"]:
+        """Split vectors into heads, and move the heads before the sequence."""
+        return x.reshape(*x.shape[:-1], -1, self.decoder.head_size).swapaxes(-2, -3)
 
 
 class Decoder(nnx.Module):
     """Embedding, stacked layers, final norm and head."""
 
-    def __init__(self, config: DecoderConfig, *, rngs: nnx.Rngs):
-        shape = (config.vocab_size, config.hidden_size)
+    def __init__(self, decoder: DecoderConfig, *, rngs: nnx.Rngs):
+        shape = (decoder.vocab_size, decoder.hidden_size)
         self.embedding = nnx.Param(_normal(0.5)(rngs.params(), shape))
-        self.layers = nnx.vmap(lambda rngs: Layer(config, rngs=rngs))(rngs.split(config.num_layers))
-        self.norm = RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
+        self.layers = nnx.vmap(lambda rngs: Layer(decoder, rngs=rngs))(
+            rngs.split(decoder.num_layers)
+        )
+        self.norm = RMSNorm(decoder.hidden_size, eps=decoder.rms_norm_eps)
         # Used by `head_kernel`.
         self.head = (
             None
-            if config.tied_head
-            else nnx.Param(_normal(0.05)(rngs.params(), (config.hidden_size, config.vocab_size)))
+            if decoder.tied_head
+            else nnx.Param(_normal(0.05)(rngs.params(), (decoder.hidden_size, decoder.vocab_size)))
         )
-        self.config = config
+        self.decoder = decoder
 
     def __call__(
         self,
@@ -271,19 +328,26 @@ class Decoder(nnx.Module):
         visible: Bool[Array, "*rows length keys"] | None,
         past: tuple[Cache, Int[Array, ""]] | None = None,
     ) -> tuple[Float[Array, "*rows length width"], Cache]:
-        """The stream after the final norm; `head_kernel` makes logits of it.
+        """Apply all layers and the final norm.
 
-        New keys and values go into the cache of `past` at its index; without, the cache that is
-        returned has one slot for each token.
+        Args:
+          tokens, positions: the tokens to read.
+          visible: true where a token may attend to a key; None for the causal mask.
+          past: a cache of earlier tokens, and the slot at which to write the new ones.
+
+        Returns:
+          The stream after the final norm, of which `project` makes logits; and the cache, which
+          without `past` has one slot for each token.
         """
-        execution = self.config.execution or Execution()
+        execution = self.decoder.execution or Execution()
         dtype = execution.dtype or self.embedding[...].dtype
+        # Rotary angles, the same for all layers.
         angle = positions[..., None].astype(jnp.float32) * jnp.broadcast_to(
-            rotary_frequencies(self.config), (*positions.shape, self.config.head_size // 2)
+            rotary_frequencies(self.decoder), (*positions.shape, self.decoder.head_size // 2)
         )
         cosine, sine = jnp.cos(angle), jnp.sin(angle)
         graph, stacked = nnx.split(self.layers)
-        count = self.config.num_layers
+        count = self.decoder.num_layers
 
         def step(x, parameters, past=None):
             if execution.dtype is not None:
@@ -292,6 +356,7 @@ class Decoder(nnx.Module):
 
         x = self.embedding[...][tokens].astype(dtype)
         if past is not None:
+            # A Python loop, in which each layer's cache stays an array of its own.
             cache, index = past
             keys, values = [], []
             for layer in range(count):
@@ -301,87 +366,89 @@ class Decoder(nnx.Module):
                 values.append(value)
         else:
             if execution.remat:
-                # A rolled loop keeps the compiler from merging both computations anyway.
-                step = jax.checkpoint(step, prevent_cse=self.config.unroll)
-            unroll = count if self.config.unroll else 1
+                # Only an unrolled scan needs the barrier that keeps XLA from merging the forward
+                # pass with its repetition.
+                step = jax.checkpoint(step, prevent_cse=self.decoder.unroll)
+            unroll = count if self.decoder.unroll else 1
             x, (keys, values) = jax.lax.scan(step, x, stacked, length=count, unroll=unroll)
         return self.norm(x), Cache(tuple(keys), tuple(values))
 
 
 def _layer(stacked: Any, layer: int) -> Any:
-    """One layer's part of a tree of stacked arrays, or of tuples with an array for each."""
+    """Take one layer out of a tree of stacked arrays, or of tuples with one array per layer."""
     return jax.tree.map(lambda leaf: leaf[layer], stacked, is_leaf=lambda x: isinstance(x, tuple))
 
 
-def initialise(config: DecoderConfig, key: PRNGKeyArray) -> Parameters:
-    """Random parameters of a decoder, as a nested dict of float32 arrays."""
-    return nnx.to_pure_dict(nnx.state(Decoder(config, rngs=nnx.Rngs(params=key))))
+def initialise(decoder: DecoderConfig, key: PRNGKeyArray) -> Parameters:
+    """Draw the parameters of a decoder, as a nested dict of float32 arrays."""
+    return nnx.to_pure_dict(nnx.state(Decoder(decoder, rngs=nnx.Rngs(params=key))))
 
 
 @functools.cache
-def _graph(config: DecoderConfig) -> nnx.GraphDef:
-    """Structure of the decoder, without its numbers."""
-    return nnx.graphdef(nnx.eval_shape(lambda: Decoder(config, rngs=nnx.Rngs(0))))
+def _graph(decoder: DecoderConfig) -> nnx.GraphDef:
+    """Structure of the nnx module, without its parameters."""
+    return nnx.graphdef(nnx.eval_shape(lambda: Decoder(decoder, rngs=nnx.Rngs(0))))
 
 
-def _module(config: DecoderConfig, parameters: Parameters) -> Decoder:
-    """The decoder with its numbers, whose types are checked."""
-    config.activation_dtype(parameters)
-    return nnx.merge(_graph(config), parameters)
+def _module(decoder: DecoderConfig, parameters: Parameters) -> Decoder:
+    """Put parameters, whose types are checked, into the nnx module."""
+    decoder.activation_dtype(parameters)
+    return nnx.merge(_graph(decoder), parameters)
 
 
 def hidden_states(
-    config: DecoderConfig,
+    decoder: DecoderConfig,
     parameters: Parameters,
     tokens: Int[Array, "*rows length"],
     positions: Int[Array, "*rows length"],
     segments: Int[Array, "*rows length"] | None = None,
 ) -> Float[Array, "*rows length width"]:
-    """What the head reads, of sequences under a causal mask.
+    """Compute the input of the head for sequences under a causal mask.
 
     Args:
-      config: shape of the decoder (static).
+      decoder: shape of the model (static).
       parameters: its weights.
       tokens, positions: a sequence, or rows of them.
-      segments: where several sequences are packed into a row, the number of each token's own;
-        tokens of different segments do not see each other. Positions start anew in each.
+      segments: for rows of several packed sequences, the number of the sequence that each token
+        belongs to; tokens of different segments do not see each other. Positions start anew in
+        each segment.
 
     Raises:
       ValueError: see `DecoderConfig.activation_dtype`.
     """
-    fused = config.execution is not None and config.execution.attention != "plain"
+    fused = decoder.execution is not None and decoder.execution.attention != "plain"
     visible = _causal(tokens)
     if segments is not None:
         visible = visible & (segments[..., :, None] == segments[..., None, :])
     elif fused:
-        # The implementation's own causal mask saves the work above the diagonal.
+        # The implementation's own causal mask skips the work above the diagonal.
         visible = None
-    return _module(config, parameters)(tokens, positions, visible)[0]
+    return _module(decoder, parameters)(tokens, positions, visible)[0]
 
 
 def _causal(tokens: Int[Array, "*rows length"]) -> Bool[Array, "*rows length length"]:
-    """Each token sees itself and those before."""
+    """Mask in which each token sees itself and earlier ones."""
     length = tokens.shape[-1]
     return jnp.broadcast_to(jnp.tril(jnp.ones((length, length), bool)), (*tokens.shape, length))
 
 
-def head_kernel(config: DecoderConfig, parameters: Parameters) -> Float[Array, "width vocab"]:
-    """The output layer: its product with `hidden_states` are the logits."""
-    kernel = parameters["embedding"].T if config.tied_head else parameters["head"]
-    return kernel.astype(config.activation_dtype(parameters))
+def head_kernel(decoder: DecoderConfig, parameters: Parameters) -> Float[Array, "width vocab"]:
+    """Kernel of the output layer: `hidden_states` times it are the logits."""
+    kernel = parameters["embedding"].T if decoder.tied_head else parameters["head"]
+    return kernel.astype(decoder.activation_dtype(parameters))
 
 
 def project(
-    config: DecoderConfig, parameters: Parameters, hidden: Float[Array, "*rows width"]
+    decoder: DecoderConfig, parameters: Parameters, hidden: Float[Array, "*rows width"]
 ) -> Float[Array, "*rows vocab"]:
-    """Logits of hidden states, in float32."""
+    """Multiply hidden states by the head: logits in float32."""
     flat = hidden.reshape(-1, hidden.shape[-1])
-    scores = jnp.matmul(flat, head_kernel(config, parameters), preferred_element_type=jnp.float32)
+    scores = jnp.matmul(flat, head_kernel(decoder, parameters), preferred_element_type=jnp.float32)
     return scores.reshape(*hidden.shape[:-1], -1)
 
 
 def logits(
-    config: DecoderConfig,
+    decoder: DecoderConfig,
     parameters: Parameters,
     tokens: Int[Array, "*rows length"],
     positions: Int[Array, "*rows length"],
@@ -389,14 +456,14 @@ def logits(
 ) -> Float[Array, "*rows length vocab"]:
     """Next-token logits of sequences under a causal mask, in float32.
 
-    Arguments are those of `hidden_states`.
+    Arguments and errors are those of `hidden_states`.
     """
-    hidden = hidden_states(config, parameters, tokens, positions, segments)
-    return project(config, parameters, hidden)
+    hidden = hidden_states(decoder, parameters, tokens, positions, segments)
+    return project(decoder, parameters, hidden)
 
 
 def read_prompt(
-    config: DecoderConfig,
+    decoder: DecoderConfig,
     parameters: Parameters,
     tokens: Int[Array, "*rows length"],
     positions: Int[Array, "*rows length"],
@@ -404,13 +471,13 @@ def read_prompt(
     first: Int[Array, "*rows"],
     capacity: int,
 ) -> tuple[Float[Array, "*rows vocab"], Cache]:
-    """Logits after the last token of prompts, and a cache that holds the prompts.
+    """Read prompts; return the logits after their last token, and a cache that holds them.
 
     Args:
-      config: shape of the decoder (static).
+      decoder: shape of the model (static).
       parameters: its weights.
       tokens, positions: a prompt or rows of them, padded on the left to one length.
-      first: slot where each begins; nothing sees the slots before it.
+      first: index of each prompt's first token; the padding before it is not seen.
       capacity: slots of the cache, at least `length` (static).
 
     Raises:
@@ -421,18 +488,19 @@ def read_prompt(
         raise ValueError(f"capacity must be at least the prompt's {length} tokens, got {capacity}")
     slots = jnp.broadcast_to(jnp.arange(length), tokens.shape)
     visible = _causal(tokens) & (slots >= first[..., None])[..., None, :]
-    if config.execution is not None:
-        # Others need not stay finite where padding sees nothing.
-        execution = dataclasses.replace(config.execution, attention="plain")
-        config = dataclasses.replace(config, execution=execution)
-    hidden, cache = _module(config, parameters)(tokens, positions, visible)
+    if decoder.execution is not None:
+        # Fused kernels may return NaN for fully masked padding rows.
+        execution = dataclasses.replace(decoder.execution, attention="plain")
+        decoder = dataclasses.replace(decoder, execution=execution)
+    hidden, cache = _module(decoder, parameters)(tokens, positions, visible)
+    # Add free slots at the end of the cache.
     room = ((0, capacity - length), (0, 0))
     cache = jax.tree.map(lambda leaf: jnp.pad(leaf, ((0, 0),) * (leaf.ndim - 2) + room), cache)
-    return project(config, parameters, hidden[..., -1, :]), cache
+    return project(decoder, parameters, hidden[..., -1, :]), cache
 
 
 def read_token(
-    config: DecoderConfig,
+    decoder: DecoderConfig,
     parameters: Parameters,
     token: Int[Array, "*rows"],
     position: Int[Array, "*rows"],
@@ -441,61 +509,68 @@ def read_token(
     index: Int[Array, ""],
     length: Int[Array, "*rows"],
 ) -> tuple[Float[Array, "*rows vocab"], Cache]:
-    """Logits after the next token of sequences whose past is in the cache.
+    """Read one more token of each sequence; return the logits after it, and the new cache.
 
     The cache is a ring: the slot before the first is the last.
 
     Args:
-      config: shape of the decoder (static).
-      parameters: its weights; a loop over tokens better has them `ready_to_decode`.
+      decoder: shape of the model (static).
+      parameters: its weights; in a loop, faster if they are `ready_to_decode`.
       token, position: the new token of each sequence.
-      cache: keys and values of each past, in the slots just before `index`.
-      index: slot of the new token, one for all.
-      length: tokens of each sequence with the new one, at most the capacity.
+      cache: keys and values of the earlier tokens, in the slots just before `index`.
+      index: slot of the new token, the same for all sequences.
+      length: number of tokens of each sequence with the new one, at most the capacity.
     """
+    # A slot is visible if it was written at most `length` tokens ago, the new one included.
     age = (index - jnp.arange(cache.capacity)) % cache.capacity
     visible = jnp.broadcast_to(age, (*token.shape, cache.capacity)) < length[..., None]
-    hidden, cache = _module(config, parameters)(
+    hidden, cache = _module(decoder, parameters)(
         token[..., None], position[..., None], visible[..., None, :], (cache, index)
     )
-    return project(config, parameters, hidden[..., 0, :]), cache
+    return project(decoder, parameters, hidden[..., 0, :]), cache
 
 
-def ready_to_decode(config: DecoderConfig, parameters: Parameters) -> Parameters:
-    """Parameters for a loop of `read_token`: of the activations' type, stacks as tuples of arrays.
+def ready_to_decode(decoder: DecoderConfig, parameters: Parameters) -> Parameters:
+    """Prepare parameters for a loop of `read_token`.
 
-    Else the loop would cast them, and cut each layer out of the stack, for every token.
+    They are cast to the activations' type, and stacks of layers split into tuples of arrays.
+    Otherwise the loop would do both for every token.
 
     Raises:
       ValueError: see `DecoderConfig.activation_dtype`.
     """
-    dtype = config.activation_dtype(parameters)
+    dtype = decoder.activation_dtype(parameters)
     parameters = jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), parameters)
     return parameters | {"layers": jax.tree.map(tuple, parameters["layers"])}
 
 
-def draw_positions(config: DecoderConfig, key: PRNGKeyArray, length: int) -> Int[Array, " length"]:
-    """Positions of one sequence, by the rule of its decoder.
+def draw_positions(decoder: DecoderConfig, key: PRNGKeyArray, length: int) -> Int[Array, " length"]:
+    """Draw the positions of one sequence, by the rule of its decoder.
 
-    Randomised positions let a short-trained decoder read longer sequences: a start uniform below
-    `position_start`, a spread uniform on ``1 .. position_gap``, then gaps uniform on
-    ``1 .. spread``. They are drawn at the study-wide `max_positions` and cut to `length`, so
-    padding changes nothing. (The idea of training on random increasing positions: Ruoss et al.
-    2023, arXiv 2305.16843.)
+    Randomised positions let a decoder read longer sequences than it was trained on (random
+    increasing positions are an idea of Ruoss et al. 2023, arXiv 2305.16843). They begin at a
+    uniform number below `position_start`. A spread is drawn uniformly from ``1 .. position_gap``,
+    and each gap uniformly from ``1 .. spread``. They are drawn for the study-wide `max_positions`
+    and cut to `length`, so that padding changes nothing.
+
+    Args:
+      decoder: states the rule (static).
+      key: a JAX key; not used by ``sequential`` positions.
+      length: number of positions (static).
 
     Raises:
       ValueError: if `length` exceeds `max_positions`.
     """
-    if length > config.max_positions:
+    if length > decoder.max_positions:
         raise ValueError(
-            f"length must be at most max_positions = {config.max_positions} tokens, got {length}"
+            f"length must be at most max_positions = {decoder.max_positions} tokens, got {length}"
         )
-    if config.positions == "sequential":
+    if decoder.positions == "sequential":
         return jnp.arange(length)
-    # One draw for all three: each call of the generator is costly to compile.
-    uniform = jax.random.uniform(key, (config.max_positions + 1,))
-    start = jnp.floor(uniform[0] * config.position_start)
-    spread = 1 + jnp.floor(uniform[1] * config.position_gap)
+    # One draw for all three, since each call of the generator compiles slowly.
+    uniform = jax.random.uniform(key, (decoder.max_positions + 1,))
+    start = jnp.floor(uniform[0] * decoder.position_start)
+    spread = 1 + jnp.floor(uniform[1] * decoder.position_gap)
     gaps = 1 + jnp.floor(uniform[2 : length + 1] * spread)
     return jnp.cumsum(jnp.concatenate([start[None], gaps])).astype(int)
 

@@ -1,7 +1,7 @@
 """Pre-train a base and fine-tune it: pure functions of parameters, data and a key.
 
-One member is one call; a study is `jax.vmap` or `jax.lax.map` over `base`, `data`, `config` (its
-learning rate) and `key`. Randomness is split from the key by purpose, never by arithmetic on seeds.
+One call trains one member; a study maps over `base`, `data`, `config` (its learning rate) and `key`
+with `jax.vmap` or `jax.lax.map`. Keys are split by purpose.
 """
 
 from __future__ import annotations
@@ -49,7 +49,14 @@ def token_losses(
     positions: Int[Array, "*rows length"],
     loss: Loss,
 ) -> Float[Array, "*rows length-1"]:
-    """Loss in nats at each token after the first, of a sequence or rows of them."""
+    """Loss in nats at each token after the first, of a sequence or rows of them.
+
+    Args:
+      decoder: shape of the model (static).
+      parameters: its weights.
+      tokens, positions: a sequence, or rows of them.
+      loss: ``sft`` or ``dft``, see `FinetuneConfig` (static).
+    """
     label = tokens[..., 1:]
     log_probability = jax.nn.log_softmax(
         logits(decoder, parameters, tokens[..., :-1], positions[..., :-1])
@@ -67,7 +74,10 @@ def batch_loss(
     key: PRNGKeyArray,
     loss: Loss,
 ) -> Float[Array, ""]:
-    """Mean loss in nats over the solution tokens of a batch."""
+    """Mean loss in nats over the solution tokens of a batch, at positions drawn with `key`.
+
+    Arguments are those of `token_losses`; `loss_mask` is true on solution tokens.
+    """
     positions = jax.vmap(lambda key: draw_positions(decoder, key, tokens.shape[1]))(
         jax.random.split(key, len(tokens))
     )
@@ -79,16 +89,21 @@ def batch_loss(
 def epoch_order(
     key: PRNGKeyArray, num_examples: Int[Array, ""], num_rows: int, num_draws: int
 ) -> Int[Array, " draws"]:
-    """Row of each draw when shuffled epochs over the first `num_examples` rows follow each other.
+    """Draw rows of a pool in shuffled epochs over its first `num_examples` rows.
 
-    Every row appears once in each complete epoch; an epoch cut short is a uniform subset.
+    Every row appears once in each complete epoch; an incomplete one is a uniform subset.
 
     Args:
       key: a JAX key.
       num_examples: rows in use, at most `num_rows`; may be traced.
       num_rows: rows of the pool (static).
       num_draws: number of draws (static).
+
+    Returns:
+      Row of each draw.
     """
+    # `rows` starts with the rows in use, in random order. Each epoch takes all of them, in an order
+    # of its own: draws are sorted by epoch, and at random within it.
     key_rows, key_epochs = jax.random.split(key)
     rank = jax.random.uniform(key_rows, (num_rows,))
     rows = jnp.argsort(jnp.where(jnp.arange(num_rows) < num_examples, rank, jnp.inf))
@@ -111,8 +126,8 @@ def scheduled_rate(
       step: number of the step, from 0.
       peak: the rate after the warm-up.
       steps: number of steps.
-      warmup: share of them with a warm-up.
-      schedule: ``cosine`` falls to zero, ``constant`` stays.
+      warmup: share of the steps in the warm-up.
+      schedule: ``cosine`` falls from the peak to zero, ``constant`` keeps the peak.
     """
     rising = math.ceil(warmup * steps)
     step = jnp.asarray(step, jnp.float32)
@@ -147,7 +162,18 @@ def _train(
     batch: Callable[[Int[Array, ""]], tuple[Int[Array, "b l"], Bool[Array, "b l"]]],
     key: PRNGKeyArray,
 ) -> tuple[Parameters, Float[Array, " steps"]]:
-    """Run `config.steps` optimiser steps on ``batch(step)``; return parameters and losses."""
+    """Run `config.steps` optimiser steps.
+
+    Args:
+      decoder: shape of the model (static).
+      parameters: to start from.
+      config: settings.
+      batch: from the number of a step to the tokens and the loss mask of its batch.
+      key: for the positions of each step.
+
+    Returns:
+      The trained parameters, and the loss before each step.
+    """
     transformation = _transformation(config)
 
     def step(carry, index):
@@ -155,7 +181,7 @@ def _train(
         loss, gradient = jax.value_and_grad(batch_loss, argnums=1)(
             decoder, parameters, *batch(index), jax.random.fold_in(key, index), config.loss
         )
-        # optax mixes Python and array scalars of other types.
+        # optax mixes scalars of different types, which strict promotion refuses.
         with jax.numpy_dtype_promotion("standard"):
             update, state = transformation.update(gradient, state, parameters)
             parameters = jax.tree.map(jnp.add, parameters, update)
@@ -180,12 +206,12 @@ def finetune(
       decoder: shape of the model (static).
       base: parameters to start from; left untouched.
       data: the training examples.
-      config: how to train.
+      config: settings of the run.
       key: a JAX key; the only source of randomness.
 
     Returns:
-      The fine-tuned parameters, and the loss in nats per solution token before each step. A run
-      that diverges shows it as a loss or parameters that are not finite.
+      The fine-tuned parameters, and the loss in nats per solution token before each step. In a run
+      that diverges some of these are not finite.
     """
     key_order, key_positions = jax.random.split(key)
     batch_size = config.optimiser.batch_size
@@ -209,12 +235,12 @@ def pretrain(
 
     Args:
       decoder: shape of the model (static).
-      sample: a key in, tokens and loss mask of one example out.
-      config: how to train.
+      sample: function from a key to tokens and loss mask of one example.
+      config: settings of the run.
       key: a JAX key.
 
     Returns:
-      The base's parameters and the loss in nats per solution token before each step.
+      The base's parameters, and the loss in nats per solution token before each step.
     """
     key_init, key_data, key_positions = jax.random.split(key, 3)
 

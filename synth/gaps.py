@@ -1,8 +1,10 @@
-"""Risk by test slice, and the two gaps that add up to it.
+"""Risk by test slice, and the two gaps that make up the test risk.
 
-The solution of a problem is canonical, so a solution is reproduced by greedy decoding exactly when
-the teacher-forced argmax is right at each of its tokens, end marker included: the 0-1 risk of the
-whole solution costs one forward pass.
+The solution of a problem is canonical. So greedy decoding reproduces it exactly if the
+teacher-forced argmax is right at each of its tokens, end marker included, and the 0-1 risk of whole
+solutions costs one forward pass.
+
+Axes: see `synth.task`.
 """
 
 from __future__ import annotations
@@ -21,9 +23,14 @@ from synth.decoder import Parameters, draw_positions, logits
 def evaluation_positions(
     decoder: DecoderConfig, index: Int[Array, ""], length: int, key: PRNGKeyArray | None = None
 ) -> Int[Array, " length"]:
-    """Positions of row `index` of a pool: fixed, the same in evaluation and in decoding.
+    """Positions of example `index` of a pool, the same in evaluation and in decoding.
 
-    With a `key` of one's own they are independent draws, as a certificate needs them.
+    Args:
+      decoder: states the rule, see `draw_positions`.
+      index: number of the example in its pool.
+      length: number of positions, in tokens.
+      key: by default a constant one, so that positions are fixed; with another key they are
+        independent of the fixed ones, as a certificate needs them.
     """
     key = jax.random.key(0) if key is None else key
     return draw_positions(decoder, jax.random.fold_in(key, index), length)
@@ -36,7 +43,7 @@ def is_correct(
     loss_mask: Bool[Array, " length"],
     positions: Int[Array, " length"],
 ) -> Bool[Array, ""]:
-    """Whether the argmax is right at every solution token of one example."""
+    """Return whether the argmax is right at every solution token of one example."""
     predicted = logits(decoder, parameters, tokens[:-1], positions[:-1]).argmax(axis=1)
     return jnp.all((predicted == tokens[1:]) | ~loss_mask[1:])
 
@@ -50,24 +57,28 @@ def correct_examples(
     key: PRNGKeyArray | None = None,
     batch_size: int = 128,
 ) -> Bool[Array, " examples"]:
-    """`is_correct` for each row of a pool, at the positions fixed for that row.
+    """Return whether each example of a pool is solved: `is_correct` at `evaluation_positions`.
 
     Args:
-      key: draws each row's positions anew, independently; by default they are the fixed ones.
-      batch_size: rows evaluated at once, which bounds the memory.
+      decoder: shape of the model (static).
+      parameters: its weights.
+      tokens, loss_mask: the pool's.
+      key: see `evaluation_positions`.
+      batch_size: examples evaluated at once, which bounds the memory.
     """
 
-    def row(index, tokens, loss_mask):
+    def of_example(example):
+        index, tokens, loss_mask = example
         positions = evaluation_positions(decoder, index, tokens.size, key)
         return is_correct(decoder, parameters, tokens, loss_mask, positions)
 
-    rows = (jnp.arange(len(tokens)), tokens, loss_mask)
-    return jax.lax.map(lambda arguments: row(*arguments), rows, batch_size=batch_size)
+    examples = (jnp.arange(len(tokens)), tokens, loss_mask)
+    return jax.lax.map(of_example, examples, batch_size=batch_size)
 
 
 @dataclass(frozen=True)
 class Gaps:
-    """Three risks in [0, 1], and the gaps between them.
+    """Three risks in [0, 1], and the two gaps between them.
 
     Attributes:
       train_risk: on the member's own training examples.
@@ -91,12 +102,12 @@ class Gaps:
 
 
 def risk(correct: Bool[np.ndarray, " examples"]) -> float:
-    """Share of examples that are wrong, in float64; NaN for none."""
+    """Share of examples that are wrong, in float64; NaN if there are none."""
     return float(1.0 - np.mean(correct, dtype=np.float64)) if correct.size else float("nan")
 
 
 def mean_risk(slices: list[Bool[np.ndarray, " examples"]]) -> float:
-    """Mean of the risks of the slices that hold examples: slices weigh equally; NaN for none."""
+    """Mean risk of the slices that hold examples, each with equal weight; NaN if there are none."""
     risks = [risk(correct) for correct in slices if correct.size]
     return float(np.mean(risks)) if risks else float("nan")
 
@@ -106,12 +117,12 @@ def measure_gaps(
     in_distribution_correct: Bool[np.ndarray, " fresh"],
     test_correct: list[Bool[np.ndarray, " examples"]],
 ) -> Gaps:
-    """Risks of one member from what it got right.
+    """Risks and gaps of one member.
 
     Args:
-      train_correct: for training examples.
-      in_distribution_correct: for fresh draws from the training mixture.
-      test_correct: for each test slice; slices weigh equally whatever their size.
+      train_correct: true for the training examples that it solves.
+      in_distribution_correct: the same for fresh draws from its training mixture.
+      test_correct: the same for each test slice; slices have equal weight whatever their size.
     """
     return Gaps(
         train_risk=risk(train_correct),

@@ -1,10 +1,10 @@
 """Greedy and sampled decoding with a key-value cache.
 
-`generate` is written for one sequence, and a batch of toys is `jax.vmap` around it: prompts are
-padded on the left to one length, so that all sequences share one, unbatched, cache index.
+`generate` is written for one sequence; `jax.vmap` makes a batch of it. Prompts are padded on the
+left to one length, so that all sequences of a batch share one, unbatched, cache index. For real
+checkpoints, whose responses differ much in length, see `synth.stream`.
 
-For real checkpoints see `synth.stream`. `prompt_batches` sorts sequences of all lengths into
-batches of few shapes.
+`padded_batches` sorts sequences of all lengths into batches of few shapes, to be read at once.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from synth.task import PADDING, Pool
 def left_padded_prompts(
     pool: Pool,
 ) -> tuple[Int[Array, "examples prompt"], Int[Array, " examples"]]:
-    """Problems of a pool without their solutions, padded on the left.
+    """Take the problems of a pool without their solutions, padded on the left.
 
     Returns:
       Token ids and the length of each prompt in tokens.
@@ -52,19 +52,22 @@ def generate(
     temperature: float = 0.0,
     key: PRNGKeyArray | None = None,
 ) -> Int[Array, " new"]:
-    """Continue one prompt.
+    """Continue one prompt, token by token.
 
     Args:
       decoder: shape of the model (static).
       parameters: its weights.
       prompt: token ids, padded on the left.
       prompt_length: tokens of the prompt that are not padding.
-      positions: positions of the sequence, prompt first, without padding; at least
+      positions: positions of the sequence, those of the prompt first, none for padding; at least
         ``len(prompt) + max_new_tokens`` of them.
-      max_new_tokens: tokens to produce.
-      end: id of the end marker; `PADDING` follows it.
-      temperature: 0 for greedy decoding.
-      key: needed where `temperature` is positive.
+      max_new_tokens: tokens to produce (static).
+      end: id of the end marker.
+      temperature: 0 for greedy decoding (static).
+      key: needed if `temperature` is positive.
+
+    Returns:
+      The new tokens, end marker included; `PADDING` after it.
 
     Raises:
       ValueError: if the temperature is negative or a key is missing.
@@ -72,10 +75,12 @@ def generate(
     _check_temperature(temperature, key)
     capacity = prompt.size + max_new_tokens
     first = prompt.size - prompt_length
-    # Slot s of the padded sequence holds token s - first of the sequence itself.
+    # Slot s of the cache belongs to token s - first of the sequence itself.
     slot_positions = positions[jnp.clip(jnp.arange(capacity) - first, 0)]
     keys = jax.random.split(jax.random.key(0) if key is None else key, max_new_tokens)
 
+    # Read the prompt at once; then choose and read one token at a time. Once it has ended, a
+    # sequence goes on with padding, since all sequences of a batch take the same steps.
     scores, cache = read_prompt(
         decoder,
         parameters,
@@ -108,62 +113,64 @@ def _check_temperature(temperature: float, key: PRNGKeyArray | None) -> None:
 
 
 def choose(scores: Float[Array, " vocab"], temperature: float, key: PRNGKeyArray) -> Int[Array, ""]:
-    """The best token, or a draw at a temperature."""
+    """Choose the best token at temperature 0, else draw one at that temperature."""
     if temperature == 0:
         return scores.argmax()
     return jax.random.categorical(key, scores / temperature)
 
 
-@dataclass(frozen=True)
-class PromptBatch:
-    """Prompts of similar length, padded on the left to one.
-
-    Attributes:
-      rows: index of each prompt in the sequence that `prompt_batches` was given.
-      prompts: their tokens; rows beyond ``len(rows)`` repeat the last and are to be dropped.
-      lengths: tokens of each row that are not padding.
-    """
-
-    rows: Int[np.ndarray, " rows"]
-    prompts: Int[np.ndarray, "batch prompt"]
-    lengths: Int[np.ndarray, " batch"]
-
-
 def pad_left(sequences: Sequence[Sequence[int]], width: int) -> Int[np.ndarray, "sequences width"]:
-    """Token ids with zeros before them, up to one width."""
+    """Put zeros before token ids, up to one width."""
     padded = np.zeros((len(sequences), width), np.int32)
     for target, tokens in zip(padded, sequences, strict=True):
         target[width - len(tokens) :] = tokens
     return padded
 
 
-def prompt_batches(
-    prompts: Sequence[Sequence[int]], *, batch_size: int, multiple: int = 64
-) -> Iterator[PromptBatch]:
-    """Batches of prompts, shortest first, whose padded lengths are multiples of `multiple`.
+@dataclass(frozen=True)
+class PaddedBatch:
+    """Sequences of similar length, padded on the right to one.
 
-    So a program is compiled for each such length that occurs, and no more.
+    Attributes:
+      indices: place of each sequence among those that `padded_batches` was given.
+      tokens: token ids; rows beyond ``len(indices)`` repeat the last one, to fill the batch.
+      lengths: tokens of each row that are not padding.
+    """
+
+    indices: Int[np.ndarray, " sequences"]
+    tokens: Int[np.ndarray, "batch length"]
+    lengths: Int[np.ndarray, " batch"]
+
+
+def padded_batches(
+    sequences: Sequence[Sequence[int]], *, batch_size: int, multiple: int = 64
+) -> Iterator[PaddedBatch]:
+    """Sort sequences into batches, shortest first, whose lengths are multiples of `multiple`.
+
+    A program is compiled once for each such length that occurs.
 
     Args:
-      prompts: token ids of each prompt.
+      sequences: token ids of each.
       batch_size: rows of every batch.
-      multiple: what padded lengths are multiples of, in tokens.
+      multiple: padded lengths are multiples of it, in tokens.
 
     Raises:
-      ValueError: if a prompt is empty, or `batch_size` or `multiple` is below 1.
+      ValueError: if a sequence is empty, or `batch_size` or `multiple` is below 1.
     """
     if batch_size < 1 or multiple < 1:
         raise ValueError(
             f"batch_size and multiple must be at least 1, got {batch_size} and {multiple}"
         )
-    lengths = np.array([len(prompt) for prompt in prompts], int)
+    lengths = np.array([len(sequence) for sequence in sequences], np.int32)
     if empty := np.flatnonzero(lengths == 0).tolist():
-        raise ValueError(f"prompts must have at least one token, but these are empty: {empty}")
+        raise ValueError(f"sequences must have at least one token, but these are empty: {empty}")
     widths = -(-lengths // multiple) * multiple
     for width in np.unique(widths):
         members = np.flatnonzero(widths == width)
         for start in range(0, len(members), batch_size):
-            rows = members[start : start + batch_size]
-            filled = np.pad(rows, (0, batch_size - len(rows)), mode="edge")
-            padded = pad_left([prompts[row] for row in filled], width)
-            yield PromptBatch(rows, padded, lengths[filled].astype(np.int32))
+            indices = members[start : start + batch_size]
+            filled = np.pad(indices, (0, batch_size - len(indices)), mode="edge")
+            tokens = np.zeros((batch_size, width), np.int32)
+            for row, index in zip(tokens, filled, strict=True):
+                row[: lengths[index]] = sequences[index]
+            yield PaddedBatch(indices, tokens, lengths[filled])

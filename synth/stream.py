@@ -1,14 +1,16 @@
-"""Continuous batching: sequences are decoded together; where one ends, the next prompt begins.
+"""Continuous batching: when a sequence of a batch ends, the next prompt takes its row.
 
-Answers differ in length. A batch that runs until its longest answer has ended computes for rows
-that ended long before; here they make room (Yu et al. 2022, "Orca", OSDI: iteration-level
-scheduling).
+Responses differ in length. A batch that runs until its longest response has ended computes for rows
+that ended long before; here they are given to new prompts (Yu et al. 2022, "Orca", OSDI:
+iteration-level scheduling).
 
-The cache is a ring of slots. All rows write at one slot, and the sequence of each lies in the slots
-just behind it, as many as it has tokens: so rows that began at different times still need only one
-slice update for each token. A prompt that enters is rolled to end where the ring stands.
+The cache is a ring of slots, in which one place is current. All rows write their newest token to
+that slot, and the earlier tokens of each lie in the slots just before it. So rows that began at
+different times still need only one slice update for each token. A prompt that enters is rolled so
+that it ends just before the current slot.
 
-`start_stream`, then `enter` and `advance` in turns, which the caller compiles, and schedules.
+Call `start_stream` once, then `enter` and `advance` in turns. The caller compiles them, and decides
+which prompt enters when.
 """
 
 from __future__ import annotations
@@ -29,15 +31,15 @@ from synth.generate import choose
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Stream:
-    """Rows of sequences under way.
+    """The state of a batch: one sequence in each row.
 
     Attributes:
       cache: keys and values, in a ring of slots.
       tokens: new tokens of each row, in the slots where their keys and values go.
-      slot: where the ring stands: every row's newest token is there, not yet read.
+      slot: the current place of the ring, with every row's newest token, which is not yet read.
       num_read: tokens of each sequence in the cache.
       num_new: new tokens of each sequence, a stop token included.
-      ended: rows that are free, and whose tokens stay as they are.
+      ended: true for rows that are free; their tokens no longer change.
       keys: randomness of each row.
     """
 
@@ -52,11 +54,11 @@ class Stream:
 
 @dataclass(frozen=True)
 class Continuing:
-    """How sequences go on, and when they end.
+    """Rules by which sequences are continued, and end.
 
     Attributes:
       max_new_tokens: the most new tokens of a sequence.
-      stop: ids that end one, each as good as another; may be empty.
+      stop: ids of which any one ends a sequence; may be empty.
       temperature: 0 for greedy decoding.
 
     Raises:
@@ -75,14 +77,16 @@ class Continuing:
             )
 
 
-def start_stream(decoder: DecoderConfig, dtype: DTypeLike, *, rows: int, capacity: int) -> Stream:
-    """A stream whose rows are all free.
+def start_stream(
+    decoder: DecoderConfig, dtype: DTypeLike, *, num_rows: int, capacity: int
+) -> Stream:
+    """Make a stream whose rows are all free.
 
     Args:
       decoder: shape of the model.
       dtype: of its activations.
-      rows: sequences that go on together.
-      capacity: slots; at least the widest prompt, padding included, and its new tokens.
+      num_rows: sequences that are decoded together.
+      capacity: slots of the ring; at least the widest prompt, padding included, and its new tokens.
 
     Raises:
       ValueError: if `capacity` exceeds `max_positions` of the decoder.
@@ -92,15 +96,15 @@ def start_stream(decoder: DecoderConfig, dtype: DTypeLike, *, rows: int, capacit
             f"prompt and new tokens must fit into max_positions = {decoder.max_positions}, "
             f"got a capacity of {capacity}"
         )
-    none = jnp.zeros(rows, jnp.int32)
+    none = jnp.zeros(num_rows, jnp.int32)
     return Stream(
-        cache=empty_cache(decoder, (rows,), capacity, dtype),
-        tokens=jnp.zeros((rows, capacity), jnp.int32),
+        cache=empty_cache(decoder, (num_rows,), capacity, dtype),
+        tokens=jnp.zeros((num_rows, capacity), jnp.int32),
         slot=jnp.int32(0),
         num_read=none,
         num_new=none,
-        ended=jnp.ones(rows, bool),
-        keys=jax.random.split(jax.random.key(0), rows),
+        ended=jnp.ones(num_rows, bool),
+        keys=jax.random.split(jax.random.key(0), num_rows),
     )
 
 
@@ -119,12 +123,12 @@ def enter(
     Args:
       decoder: shape of the model (static).
       parameters: its weights.
-      stream: what is under way.
-      rows: where each prompt goes; one beyond the stream's rows goes nowhere.
+      stream: the state so far.
+      rows: free row of each prompt; a prompt whose row is beyond the stream's is dropped.
       prompts: token ids, padded on the left with any token.
-      lengths: tokens of each that are not padding, at least 1.
-      keys: randomness of each.
-      how: how they go on (static).
+      lengths: tokens of each prompt that are not padding, at least 1.
+      keys: randomness of each sequence.
+      how: rules of continuation (static).
 
     Raises:
       ValueError: if prompts and new tokens exceed the capacity of the stream.
@@ -135,8 +139,8 @@ def enter(
             f"prompt and new tokens must fit into the stream's capacity of {capacity}, "
             f"got {width} + {how.max_new_tokens}"
         )
+    # Read the prompts into a cache of their own. Padding is not seen: its positions do not matter.
     first = width - lengths
-    # Where padding stands does not matter: nothing sees it.
     positions = jnp.clip(jnp.arange(width)[None] - first[:, None], 0)
     scores, read = read_prompt(
         decoder, parameters, prompts, positions, first=first, capacity=capacity
@@ -144,6 +148,8 @@ def enter(
     none = jnp.zeros_like(lengths)
     token, ended = _next(scores, keys, none, how)
 
+    # Copy everything into the rows. The prompts end at slot `width` of their cache, and must end
+    # at the stream's current slot.
     def put(target: Array, new: Array) -> Array:
         return target.at[rows].set(new, mode="drop")
 
@@ -170,17 +176,18 @@ def advance(
 ) -> Stream:
     """Decode token after token until enough rows are free.
 
-    What a sequence gets does not depend on the others, but by rounding.
+    Apart from rounding, the tokens of a sequence do not depend on the other rows.
 
     Args:
       decoder: shape of the model (static).
-      parameters: its weights, best `synth.decoder.ready_to_decode`.
-      stream: what is under way.
-      patience: number of free rows, at most all, at which to come back.
-      how: how sequences go on (static).
+      parameters: its weights; faster if they are `synth.decoder.ready_to_decode`.
+      stream: the state so far.
+      patience: number of free rows at which to return; at most the number of rows.
+      how: rules of continuation (static).
     """
 
     def step(stream: Stream) -> Stream:
+        # Read the current token of every row; free rows are computed too, and ignored.
         goes_on = (~stream.ended).astype(stream.num_read.dtype)
         token = jax.lax.dynamic_index_in_dim(stream.tokens, stream.slot, axis=1, keepdims=False)
         scores, cache = read_token(
@@ -192,6 +199,7 @@ def advance(
             index=stream.slot,
             length=stream.num_read + 1,
         )
+        # Choose the next tokens and write them to the next slot, except in free rows.
         slot = (stream.slot + 1) % stream.cache.capacity
         token, ended = _next(scores, stream.keys, stream.num_new, how)
         kept = jax.lax.dynamic_index_in_dim(stream.tokens, slot, axis=1, keepdims=False)
@@ -215,7 +223,7 @@ def _next(
     num_new: Int[Array, " rows"],
     how: Continuing,
 ) -> tuple[Int[Array, " rows"], Bool[Array, " rows"]]:
-    """Token after `num_new` others of each row, and whether it is the last."""
+    """Choose each row's token after `num_new` others; return it and whether it is the last."""
     now = jax.vmap(jax.random.fold_in)(keys, num_new)
     token = jax.vmap(choose, (0, None, 0))(scores, how.temperature, now).astype(jnp.int32)
     stops = jnp.asarray(how.stop, jnp.int32)

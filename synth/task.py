@@ -1,4 +1,4 @@
-"""The contract that a task meets, and the pools of examples drawn from it.
+"""The interface of a task, and the pools of examples drawn from it.
 
 Axes used throughout `synth`: ``examples`` (independent draws), ``length`` (tokens of a
 padded sequence), ``levels`` (difficulties 1 .. hardest), ``members`` (fine-tuned models).
@@ -41,8 +41,8 @@ class Pool:
     """Independent draws from one task and one mixture; a shorter pool is a prefix of a longer one.
 
     Attributes:
-      tokens: token ids.
-      loss_mask: true on solution tokens.
+      tokens: token ids, `PADDING` after the end marker.
+      loss_mask: true on solution tokens (end marker included).
       difficulty: level of each example.
     """
 
@@ -146,12 +146,12 @@ class Mixture:
 
 
 class Task(abc.ABC):
-    """What every task states about itself.
+    """A family of problems with a difficulty: the part that both kinds of task share.
 
     Attributes:
       name: short identifier, used in tables.
       vocabulary: one string for each token id; id 0 is padding.
-      hardest: the largest difficulty; levels run from 1 to it.
+      hardest: the largest difficulty; levels are 1 to `hardest`.
     """
 
     name: ClassVar[str]
@@ -163,7 +163,11 @@ class Task(abc.ABC):
 
     @abc.abstractmethod
     def max_length(self, difficulty: int) -> int:
-        """Tokens of the longest example at any level up to `difficulty`."""
+        """Length in tokens of the longest example at any level up to `difficulty`.
+
+        Raises:
+          ValueError: if `difficulty` is not 1 to `hardest`.
+        """
 
     def log_num_problems(self, difficulty: int) -> float | None:
         """Natural log of the number of distinct problems at one level; None if not known."""
@@ -171,7 +175,7 @@ class Task(abc.ABC):
         return None
 
     def decode(self, tokens: Sequence[int]) -> str:
-        """Text of a token sequence, padding left out."""
+        """Text of a token sequence, without padding."""
         return " ".join(self.vocabulary[int(token)] for token in tokens if int(token) != PADDING)
 
 
@@ -206,20 +210,21 @@ class TextTask(Task):
 def join(
     problem: Int[Array, "*problem"], solution: Int[Array, "*solution"], length: int
 ) -> Example:
-    """Problem and solution one after the other, with unused slots moved to the end.
+    """Concatenate problem and solution, and move unused slots to the end.
 
-    A task of traced difficulty fills arrays of static shape and leaves `PADDING` in the slots that
-    a difficulty does not use; this closes the gaps.
+    A task with traced difficulty fills arrays of static shape and leaves `PADDING` in the slots
+    that the difficulty does not use; this closes the gaps.
 
     Args:
       problem: token ids of the problem in reading order, in an array of any rank.
       solution: token ids of the solution, end marker included.
-      length: padded length in tokens; what does not fit is lost.
+      length: padded length in tokens; tokens beyond it are dropped.
     """
     problem, solution = problem.reshape(-1), solution.reshape(-1)
     slots = jnp.concatenate([problem, solution])
     used = slots != PADDING
-    # An unused slot is sent out of bounds, where the write is dropped.
+    # A used slot goes to its number among the used ones; an unused slot goes out of bounds, where
+    # the write is dropped.
     place = jnp.where(used, jnp.cumsum(used) - 1, length)
     tokens = jnp.full(length, PADDING, slots.dtype).at[place].set(slots, mode="drop")
     index = jnp.arange(length)
@@ -254,8 +259,9 @@ def pool(
       length: padded length in tokens; default ``task.max_length(mixture.hardest)``.
 
     Raises:
-      ValueError: if the mixture leaves the task's range, `num_examples` is below 1, or
-        `length` is too short for the mixture.
+      ValueError: if the mixture leaves the task's range, `num_examples` is below 1, `length` is
+        too short for the mixture, or a `TextTask` draws an example longer than its `max_length`.
+      TypeError: if `task` is neither kind of task.
     """
     log_probabilities = mixture.log_probabilities(task.hardest)
     shortest = task.max_length(mixture.hardest)
@@ -277,7 +283,7 @@ def pool(
 
 
 def _fit(array: Array, length: int) -> Array:
-    """Cut or pad the last axis to `length`; what is cut off is padding."""
+    """Pad the last axis to `length`, or cut padding off it."""
     missing = max(0, length - array.shape[1])
     return jnp.pad(array[:, :length], ((0, 0), (0, missing)))
 
@@ -300,6 +306,7 @@ def _text_pool(
 ) -> Pool:
     probabilities = np.exp(log_probabilities.astype(np.float64))
     probabilities /= probabilities.sum()
+    # Every example has a generator of its own, seeded by the key and the example's index.
     words = np.asarray(
         jax.vmap(lambda i: jax.random.key_data(jax.random.fold_in(key, i)))(
             jnp.arange(num_examples)
@@ -326,11 +333,11 @@ def _text_pool(
 
 
 def prompt_keys(drawn: Pool) -> list[bytes]:
-    """One byte string for each example of a pool that identifies its problem, solution aside.
+    """Byte strings that identify the problem of each example, without its solution.
 
     Equal problems have equal keys whatever the padding, so that overlap between pools can be
     counted and risk on unseen problems reported.
     """
     tokens = np.asarray(drawn.tokens)
     prompts = np.where(np.asarray(drawn.loss_mask), PADDING, tokens).astype("<u4")
-    return [row.tobytes().rstrip(b"\0") for row in prompts]
+    return [prompt.tobytes().rstrip(b"\0") for prompt in prompts]

@@ -1,11 +1,11 @@
-"""JAX as the tests want it: strict, two single-threaded host devices, compiled programs kept."""
+"""JAX's settings for the tests: strict, two single-threaded host devices, a compilation cache."""
 
 import os
 from pathlib import Path
 
 from tests.xla_flags import XLA_FLAGS
 
-# A flag that the user has set comes later, and wins.
+# Flags of the user come last, and so take precedence.
 os.environ["XLA_FLAGS"] = (
     f"{XLA_FLAGS} --xla_force_host_platform_device_count=2 {os.environ.get('XLA_FLAGS', '')}"
 )
@@ -20,7 +20,7 @@ jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_compilation_cache_dir", str(Path(__file__).parents[1] / ".cache" / "jax"))
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 
-# Compilation makes the first example slow; the same examples each time keep CI steady.
+# No deadline, as the first example compiles; the same examples in every run.
 hypothesis.settings.register_profile("sweetspot", deadline=None, derandomize=True, max_examples=25)
 hypothesis.settings.load_profile("sweetspot")
 

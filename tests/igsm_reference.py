@@ -1,12 +1,12 @@
 """A slow judge of iGSM solutions: regular expressions, substitution of text, and `eval`.
 
-Nothing here imports `synth`. What a problem says becomes one Python expression for each parameter;
-a solution becomes such expressions too, symbols replaced by what they stand for; two expressions
-are the same if they agree where every parameter is a random integer. Only solutions in the format
-of the reference generator are read.
+Nothing here imports `synth`. A problem becomes one Python expression for each parameter. A solution
+becomes such expressions too, with symbols replaced by their definitions. Two expressions are the
+same if they agree for random integers in place of the parameters. Only solutions in the format of
+the reference generator are read.
 
-Text alone does not say which items belong to a category. This judge takes it from the solution that
-the reference generator gives: it shows of which parameters each abstract one is made.
+The text of a problem does not say which items belong to a category. This judge learns it from the
+solution that the reference generator gives, which shows the parameters of each abstract one.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def _calculate(numbers: str) -> int:
 
 @dataclass(frozen=True)
 class Truth:
-    """What a problem says.
+    """A problem as expressions.
 
     Attributes:
       expressions: by parameter, a Python expression in ``P['name of a parameter']``.
@@ -60,7 +60,7 @@ def parameters(expression: str) -> set[str]:
 
 
 def truth(problem: str, reference_solution: str) -> Truth:
-    """Everything that a problem states, and the abstract parameters that its solution needs."""
+    """Read the statements of a problem, and the abstract parameters from a correct solution."""
     stated = dict(re.findall(r"The number of each (.+?) equals (.+?)\.(?= |$)", problem))
     expressions = {name: _python(sentence) for name, sentence in stated.items()}
     names: dict[str, str] = {}
@@ -103,13 +103,13 @@ def _abstract(name: str, stated: dict[str, str], used: set[str]) -> str:
 
 
 def is_right(truth: Truth, solution: str, *, needs_operators: bool = True) -> bool:
-    """Whether a solution is right.
+    """Return whether a solution is right.
 
     Args:
-      truth: what the problem says.
+      truth: the problem.
       solution: in the format of the reference, perhaps with a closing boxed answer.
-      needs_operators: whether constants and operators must be those of the problem; without, only
-        the set of parameters used, and the answer.
+      needs_operators: constants and operators must be those of the problem; if false, only the set
+        of parameters used and the answer must be right.
     """
     boxed = re.search(r" So the final answer is \\boxed\{(\d+)\}\.$", solution)
     if boxed:
@@ -119,11 +119,13 @@ def is_right(truth: Truth, solution: str, *, needs_operators: bool = True) -> bo
     defined: list[str] = []
     result = -1
     for sentence in solution.removesuffix(".").split(". "):
+        # A sentence defines one parameter of the problem, for the first time.
         match = re.fullmatch(r"Define (.+) as (\w); (.+)", sentence)
         if not match or match[1] not in truth.expressions or match[1] in defined:
             return False
         name, symbol, steps = match.groups()
         used: set[str] = set()
+        # Each step uses known symbols, and all of its sides agree.
         for step in steps.split("; "):
             target, *sides = step.removeprefix("so ").split(" = ")
             letters = re.findall(r"[A-Za-z]", " ".join(sides))
@@ -139,6 +141,7 @@ def is_right(truth: Truth, solution: str, *, needs_operators: bool = True) -> bo
             used |= parameters(expression)
             if target != symbol:
                 meaning[target], value[target] = f"({expression})", result
+        # The last step is the parameter's, and its expression is the one stated.
         expected = truth.expressions[name]
         if target != symbol:
             return False

@@ -1,6 +1,6 @@
-"""Slow, obvious versions of what the packages compute: NumPy in float64, loops, dictionaries.
+"""Slow, obvious versions of the code under test: NumPy in float64, loops, dictionaries.
 
-Nothing here imports `synth`, so that an error there cannot hide itself.
+Nothing here imports `synth`, so that both cannot share an error.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ def _rms_norm(x, gain, eps):
 
 
 def _llama3_frequency(frequency, rope):
-    """Leave a fast rotation, slow down a slow one, and go from one to the other in a line."""
+    """Keep a fast frequency, divide a slow one by the factor, and interpolate linearly between."""
     turns = rope.original_max_positions / (2 * math.pi / frequency)
     if turns > rope.high_frequency_factor:
         return frequency
@@ -40,11 +40,11 @@ def _rotate(x, position, theta, rope):
     return turned
 
 
-def decoder_logits(config, parameters, tokens, positions) -> np.ndarray:
+def decoder_logits(decoder, parameters, tokens, positions) -> np.ndarray:
     """Next-token logits [length, vocab] of one sequence, token by token and head by head.
 
     Args:
-      config: anything with the fields of `synth.config.DecoderConfig`.
+      decoder: anything with the fields of `synth.config.DecoderConfig`.
       parameters: nested dict of arrays, laid out as `synth.decoder.initialise` does.
       tokens, positions: integers, one for each token.
     """
@@ -60,27 +60,27 @@ def decoder_logits(config, parameters, tokens, positions) -> np.ndarray:
         biased = "bias" in parameters["layers"][name]
         return y + array("layers", name, "bias")[layer] if biased else y
 
-    size, eps = config.head_size, config.rms_norm_eps
-    shared = config.num_heads // config.num_kv_heads
+    size, eps = decoder.head_size, decoder.rms_norm_eps
+    shared = decoder.num_heads // decoder.num_kv_heads
     stream = [array("embedding")[int(token)] for token in tokens]
-    for layer in range(config.num_layers):
+    for layer in range(decoder.num_layers):
         queries, keys, values = [], [], []
         for x, position in zip(stream, positions, strict=True):
             h = _rms_norm(x, array("layers", "attention_norm", "gain")[layer], eps)
-            query = project(layer, "query", h).reshape(config.num_heads, size)
-            key = project(layer, "key", h).reshape(config.num_kv_heads, size)
-            if config.qk_norm:
+            query = project(layer, "query", h).reshape(decoder.num_heads, size)
+            key = project(layer, "key", h).reshape(decoder.num_kv_heads, size)
+            if decoder.qk_norm:
                 gain = array("layers", "query_norm", "gain")[layer]
                 query = np.stack([_rms_norm(head, gain, eps) for head in query])
                 gain = array("layers", "key_norm", "gain")[layer]
                 key = np.stack([_rms_norm(head, gain, eps) for head in key])
-            rotation = (int(position), config.rope_theta, config.rope_scaling)
+            rotation = (int(position), decoder.rope_theta, decoder.rope_scaling)
             queries.append([_rotate(head, *rotation) for head in query])
             keys.append([_rotate(head, *rotation) for head in key])
-            values.append(project(layer, "value", h).reshape(config.num_kv_heads, size))
+            values.append(project(layer, "value", h).reshape(decoder.num_kv_heads, size))
         for now in range(len(stream)):
             heads = []
-            for head in range(config.num_heads):
+            for head in range(decoder.num_heads):
                 group = head // shared
                 scores = [
                     queries[now][head] @ keys[past][group] / math.sqrt(size)
@@ -95,13 +95,13 @@ def decoder_logits(config, parameters, tokens, positions) -> np.ndarray:
             gate = project(layer, "gate", h)
             gate = gate / (1 + np.exp(-gate))
             stream[now] = x + project(layer, "down", gate * project(layer, "up", h))
-    head = array("embedding").T if config.tied_head else array("head")
+    head = array("embedding").T if decoder.tied_head else array("head")
     return np.stack([_rms_norm(x, array("norm", "gain"), eps) @ head for x in stream])
 
 
 @dataclass(frozen=True)
 class ChainAnswer:
-    """What a reader of a chain problem finds out.
+    """Solution of a chain problem, as `solve_chain` works it out.
 
     Attributes:
       solution: the canonical solution, as text.
@@ -124,13 +124,13 @@ def _calculate(left: int, sign: str, right: int, modulus: int) -> int:
 
 
 def split_chain(text: str) -> tuple[str, str]:
-    """Problem and solution of a decoded chain example; the problem ends with its colon."""
+    """Split a decoded chain example into its problem, which ends with a colon, and its solution."""
     problem, _, solution = text.partition(" : ")
     return problem + " :", solution
 
 
 def solve_chain(problem: str, modulus: int) -> ChainAnswer:
-    """Read a chain problem of either layout as a person would, and work it out.
+    """Solve a chain problem of either layout from its text.
 
     Raises:
       ValueError: if the text is not a problem with one possible order of computation.
@@ -162,6 +162,7 @@ def _solve_lines(words: list[str], modulus: int) -> ChainAnswer:
     if mark != "?":
         raise ValueError(f"not a question: {question!r}")
 
+    # Collect the variables that the question depends on.
     needed, waiting = set(), [asked]
     while waiting:
         name = waiting.pop()
@@ -169,6 +170,7 @@ def _solve_lines(words: list[str], modulus: int) -> ChainAnswer:
             needed.add(name)
             waiting += [word for word in definitions[name] if word in definitions]
 
+    # Compute them one by one; the next one must be unique.
     values: dict[str, int] = {}
     worked: list[str] = []
     operations = 0
@@ -247,11 +249,11 @@ GROUP_LETTERS: dict[str, dict[str, str]] = {
     "A5": {"a": "23145", "b": "23451", "c": "31245", "d": "51234"},
     "Z60": {"a": "1", "b": "7", "c": "59", "d": "53"},
 }
-"""What the letters of group words stand for: images of 1, 2, 3 …, or numbers modulo 60."""
+"""Elements of the letters of group words: images of 1, 2, 3 …, or numbers modulo 60."""
 
 
 def solve_group_word(problem: str, group: str) -> str:
-    """Solution of a group word: act with one letter after the other on what there is so far."""
+    """Solve a group word by applying one letter after the other to the product so far."""
     bar, element, *word, colon = problem.split()
     if (bar, colon) != ("|", ":"):
         raise ValueError(f"a problem stands between | and :, got {problem!r}")
@@ -261,7 +263,7 @@ def solve_group_word(problem: str, group: str) -> str:
         if group == "Z60":
             element = str((int(element) + int(by)) % 60)
         else:
-            # Where 1 lies now, and 2, and 3; then where the letter takes it.
+            # Replace each image by its image under the letter.
             takes = {str(place): image for place, image in enumerate(by, start=1)}
             element = "".join(takes[place] for place in element)
         worked += [letter, element]
@@ -278,7 +280,7 @@ class ExpressionAnswer:
 
 
 def solve_expression(problem: str, modulus: int) -> ExpressionAnswer:
-    """Read a fully parenthesised expression from left to right with a stack, and evaluate it."""
+    """Evaluate a fully parenthesised expression from left to right with a stack."""
     bar, *words, colon = problem.split()
     if (bar, colon) != ("|", ":"):
         raise ValueError(f"a problem stands between | and :, got {problem!r}")
@@ -308,7 +310,7 @@ class DyckAnswer:
 
 
 def solve_dyck(problem: str) -> DyckAnswer:
-    """Follow a prefix with a stack of the closing brackets it waits for, and pop them all."""
+    """Read a prefix with a stack of the closing brackets it needs, and close them all."""
     bar, *letters, colon = problem.split()
     if (bar, colon) != ("|", ":"):
         raise ValueError(f"a problem stands between | and :, got {problem!r}")
@@ -325,29 +327,29 @@ def solve_dyck(problem: str) -> DyckAnswer:
 
 
 def dyck_words(length: int, depth: int, kinds: str) -> list[str]:
-    """All words of `length` letters that end at `depth` and go no deeper, by trying everything.
+    """Enumerate the words of `length` letters that end at `depth` and go no deeper.
 
     Args:
       kinds: opening brackets in use.
     """
     closing = {"(": ")", "[": "]", "{": "}", "<": ">"}
-    found = []
+    words = []
     waiting: list[tuple[list[str], list[str]]] = [([], [])]
     while waiting:
         word, stack = waiting.pop()
         if len(word) == length:
-            found += [" ".join(word)] if len(stack) == depth else []
+            words += [" ".join(word)] if len(stack) == depth else []
             continue
         waiting.append(([*word, "-"], stack))
         if stack:
             waiting.append(([*word, stack[-1]], stack[:-1]))
         if len(stack) < depth:
             waiting += [([*word, kind], [*stack, closing[kind]]) for kind in kinds]
-    return found
+    return words
 
 
 def solve_parity(problem: str, scratchpad: bool) -> str:
-    """Solution of a string of bits: count the ones."""
+    """Solve a parity problem by counting the ones."""
     bar, *bits, colon = problem.split()
     if (bar, colon) != ("|", ":"):
         raise ValueError(f"a problem stands between | and :, got {problem!r}")
@@ -366,7 +368,7 @@ class AdditionAnswer:
 
 
 def solve_addition(problem: str, base: int, scratchpad: bool) -> AdditionAnswer:
-    """Read two numbers, side by side or with a plus sign in between, and add them as integers."""
+    """Add two numbers, interleaved or with a plus sign in between, as Python integers."""
     bar, *words, colon = problem.split()
     if (bar, colon) != ("|", ":"):
         raise ValueError(f"a problem stands between | and :, got {problem!r}")
@@ -384,7 +386,7 @@ def solve_addition(problem: str, base: int, scratchpad: bool) -> AdditionAnswer:
 
     worked = []
     for place, pair in enumerate(zip(left, right, strict=True)):
-        # The sum of the lower digits alone says what is carried on.
+        # The sum of the digits up to this place gives this digit and the carry.
         lower = value(left[: place + 1]) + value(right[: place + 1])
         worked += [*pair, digit(lower, place), digit(lower, place + 1)]
     if not scratchpad:
@@ -403,7 +405,7 @@ class PointerAnswer:
 
 
 def solve_pointer(problem: str, chain_of_thought: bool) -> PointerAnswer:
-    """Read the arrows into a dictionary and follow them.
+    """Solve a pointer problem by following its arrows in a dictionary.
 
     Raises:
       ValueError: if the text is not a problem over a permutation.

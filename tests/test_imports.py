@@ -137,7 +137,7 @@ def module_level(body: list[ast.stmt]) -> Iterator[ast.expr]:
 
 
 def makes_an_array(call: ast.expr) -> bool:
-    """Whether a call is one of ``jnp.…`` or of a JAX function that starts the backend."""
+    """Return whether a call is one of ``jnp.…`` or of a JAX function that starts the backend."""
     name = ast.unparse(call.func) if isinstance(call, ast.Call) else ""
     started = ("jnp.", "jax.numpy.", "jax.random.", "jax.nn.", "jax.lax.", "jax.device")
     return name.startswith((*started, "jax.local_device")) and name not in {"jnp.dtype"}

@@ -1,4 +1,4 @@
-"""The reference versions that have a second source are checked against it."""
+"""Reference versions against a second source, if there is one."""
 
 import jax
 import jax.numpy as jnp
@@ -58,7 +58,7 @@ def test_epochs_of_epoch_order_are_permutations_that_differ(num_examples):
     assert all(sorted(epoch) == sorted(whole[0]) for epoch in whole)
     assert sorted(whole[0]) == list(range(num_examples))
     assert len(set(last)) == len(last) <= num_examples
-    # Ten thousands of orders of 8 rows: five of them differ.
+    # There are 40,320 orders of 8 rows, so five shuffles are distinct.
     if num_examples == 8:
         assert len({tuple(epoch) for epoch in whole}) == len(whole) == 5
 

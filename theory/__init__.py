@@ -1,10 +1,14 @@
-"""Numbers in, numbers out: bounds that know neither tasks nor models.
+"""Risk bounds and what is built on them: numbers in, numbers out, no tasks and no models.
 
-Risks lie in [0, 1] and divergences are in nats; what is computed from concrete numbers is NumPy
-float64, rounded to the safe side. `theory.divergence` holds the binary KL and its inverses,
-`theory.bounds` one theorem per file, `theory.certificate` the record with its account of delta,
-`theory.posterior` what is certified, `theory.shift` the extrapolation gap, and `theory.predictor`
-the best difficulty for a budget.
+Risks lie in [0, 1] and divergences are in nats. Results for concrete numbers are NumPy float64,
+rounded to the safe side.
+
+- `theory.divergence`: the binary KL and its inverses.
+- `theory.bounds`: one theorem per file.
+- `theory.certificate`: the record of a bound, with its account of delta.
+- `theory.posterior`: training the posteriors that are certified.
+- `theory.shift`: the extrapolation gap.
+- `theory.predictor`: the best difficulty for a data budget.
 
 The names below are imported when they are first used, so that `theory.config` loads without JAX.
 """

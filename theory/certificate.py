@@ -1,9 +1,9 @@
-"""A certificate: a risk bound together with all that it took to make it.
+"""A certificate: a risk bound with everything that it was computed from, and its account of delta.
 
-A bound says nothing without the probability that it fails, and that probability is easily spent
-twice: on the Monte Carlo estimate of the posterior's risk, on every prior scale that was tried, on
-every certificate drawn in the same picture. A `Ledger` keeps that account; a `Certificate` is the
-record, and refuses to be built from numbers that do not support its risk bound.
+A bound means nothing without delta, the probability that it fails. It is easy to spend more of it
+than one states: on the Monte Carlo estimate of the posterior's risk, on every prior scale that was
+tried, on every certificate in the same figure. A `Ledger` keeps this account. A `Certificate` is
+the record, and refuses to be built from numbers that do not support its risk bound.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ BOUND = "bound"
 
 
 def _round_down(exact: Fraction) -> float:
-    """The largest float that is not above an exact number, so that shares never add up to more."""
+    """The largest float not above an exact number, so that shares never sum to more than delta."""
     nearest = float(exact)
     return nearest if Fraction(nearest) <= exact else math.nextafter(nearest, -math.inf)
 
@@ -35,10 +35,13 @@ class Entry:
     """A part of one cell's delta.
 
     Attributes:
-      name: what it pays for.
-      delta: probability, for all of the grid together.
-      grid: values, fixed before the data were seen, of which the best is reported (prior scales,
-        say): each gets delta / grid, which is a charge of ln(grid) nats.
+      name: purpose, such as `BOUND`.
+      delta: probability, for the whole grid together.
+      grid: number of values, fixed before the data were seen, of which the best is reported, such
+        as prior scales. Each gets delta / grid, which is a charge of ln(grid) nats.
+
+    Raises:
+      ValueError: if a field is out of range.
     """
 
     name: str
@@ -65,17 +68,18 @@ class Entry:
 
 @dataclass(frozen=True)
 class Ledger:
-    """How the probability of failure is spent: a total, equal cells, and one cell's entries.
+    """Account of the probability of failure: a total, equal cells, and the entries of one cell.
 
     Sums are exact, so that rounding never lets the cells spend more than the total.
 
     Attributes:
       delta: probability that any of the certificates fails.
       num_cells: certificates that are shown together and share delta equally.
-      entries: what one cell spends.
+      entries: the parts that one cell spends.
 
     Raises:
-      ValueError: if a field is out of range, a name occurs twice, or more is spent than there is.
+      ValueError: if a field is out of range, a name occurs twice, or the entries exceed the share
+        of a cell.
 
     Example:
       >>> cell = Ledger(0.05, num_cells=50).spend("Monte Carlo", 0.0005)
@@ -116,13 +120,13 @@ class Ledger:
         return _round_down(self._left)
 
     def spend(self, name: str, delta: float, *, grid: int = 1) -> Ledger:
-        """A ledger in which each cell spends `delta` more.
+        """Return a ledger in which each cell spends `delta` more.
 
         Args:
-          name: what it pays for.
-          delta: probability, at most what is left. A few ulp more, which shares such as 0.05 / 20
-            come to, are granted only as what is left.
-          grid: values among which the best is reported; they share `delta` equally.
+          name: purpose of the entry.
+          delta: probability, at most `left`. An excess of a few ulp, as of rounded shares such as
+            0.05 / 20, is cut off.
+          grid: number of values among which the best is reported; they share `delta` equally.
 
         Raises:
           ValueError: if there is less left, the name is taken, or an argument is out of range.
@@ -136,13 +140,13 @@ class Ledger:
         return Ledger(self.delta, self.num_cells, (*self.entries, entry))
 
     def entry(self, name: str) -> Entry | None:
-        """The entry of that name, or `None`."""
+        """The entry of that name, or None."""
         return next((entry for entry in self.entries if entry.name == name), None)
 
     def __str__(self) -> str:
         """One line, for a caption."""
         parts = [str(entry) for entry in self.entries]
-        # What rounding leaves over is not worth a caption.
+        # Do not mention what only rounding leaves over.
         if self.left > 1e-6 * self.delta / self.num_cells:
             parts.append(f"{self.left:.3g} unspent")
         cell = " + ".join(parts)
@@ -150,7 +154,7 @@ class Ledger:
         return f"δ = {self.delta:.3g} = {cells}"
 
     def to_json(self) -> str:
-        """As text that `from_json` reads back without loss."""
+        """Write the ledger as text that `from_json` reads back without loss."""
         return json.dumps(asdict(self))
 
     @classmethod
@@ -161,13 +165,13 @@ class Ledger:
           ValueError: if the account does not balance.
           TypeError: if a field is missing or unknown.
         """
-        found = json.loads(text)
-        return cls(**found | {"entries": tuple(Entry(**entry) for entry in found["entries"])})
+        read = json.loads(text)
+        return cls(**read | {"entries": tuple(Entry(**entry) for entry in read["entries"])})
 
 
 @dataclass(frozen=True)
 class Certificate:
-    """A bound on the risk of a posterior, and its account.
+    """A bound on the risk of a posterior, the numbers behind it, and its account.
 
     Attributes:
       bound: the theorem, by its name in `BOUNDS`.
@@ -184,10 +188,10 @@ class Certificate:
       prior: the prior in a few words.
       posterior: the posterior in a few words.
       seed: master seed of the run.
-      method: how the posterior was found, by name.
+      method: name of the method that made the posterior.
 
     Raises:
-      ValueError: if a number is out of range, something is not paid for in the ledger, or the
+      ValueError: if a number is out of range, the ledger lacks an entry that is needed, or the
         other fields do not support `risk_bound`.
     """
 
@@ -206,7 +210,7 @@ class Certificate:
     method: str
 
     def __post_init__(self) -> None:
-        # Arrays and tables hand over NumPy's scalars, which JSON does not know.
+        # Check ranges, and turn NumPy's scalars, which JSON does not know, into Python's.
         for name, most in (
             ("risk_bound", 1),
             ("empirical_risk", 1),
@@ -226,6 +230,8 @@ class Certificate:
             raise ValueError(
                 f"delta must be what the ledger has spent, {self.ledger.spent}; got {self.delta}"
             )
+        # Compute the bounds again from the other fields. The slack is for records of machines that
+        # round the last digits otherwise.
         corrected, supported = _pipeline(
             self.bound,
             empirical_risk=self.empirical_risk,
@@ -234,7 +240,6 @@ class Certificate:
             num_examples=self.num_examples,
             ledger=self.ledger,
         )
-        # The slack is for records written where the last digits are rounded otherwise.
         for name, least in (("empirical_risk_bound", corrected), ("risk_bound", supported)):
             if getattr(self, name) < least - 1e-9:
                 raise ValueError(
@@ -243,13 +248,13 @@ class Certificate:
                 )
 
     def to_row(self) -> dict[str, str | int | float]:
-        """As one row of a table; the ledger as JSON."""
+        """Return the certificate as one row of a table, with the ledger as JSON."""
         row = {field.name: getattr(self, field.name) for field in fields(self)}
         return row | {"ledger": self.ledger.to_json()}
 
     @classmethod
     def from_row(cls, row: Mapping[str, Any]) -> Certificate:
-        """Read what `to_row` wrote, also after a table has turned its numbers into NumPy's.
+        """Read what `to_row` returned, also if a table has turned its numbers into NumPy's.
 
         Raises:
           ValueError: if the certificate is refused.
@@ -280,18 +285,19 @@ def certify(
       kl: KL(posterior || prior), in nats; the charge for a finite grid belongs in the ledger.
       num_examples: examples that the bound counts.
       ledger: one cell's account, with an entry `BOUND` and, if anything was drawn, `MONTE_CARLO`.
-        The correction and the bound use what their entries give to one value of their grids.
+        The correction and the bound use the delta that these give to one value of their grids.
       prior: the prior in a few words.
       posterior: the posterior in a few words.
       seed: master seed of the run.
-      method: how the posterior was found, by name.
+      method: name of the method that made the posterior.
 
     Raises:
-      ValueError: if an argument is out of range, or something is not paid for in the ledger.
+      ValueError: if an argument is out of range, or the ledger lacks an entry that is needed.
 
     Valid when:
       The bound's own conditions hold; the ledger's cells and grids were fixed before the data were
-      seen; and the draws are independent of each other and of all that chose the posterior.
+      seen; and the draws are independent of each other and of everything that the choice of the
+      posterior depended on.
     """
     empirical_risk_bound, risk_bound = _pipeline(
         bound,

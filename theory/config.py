@@ -1,4 +1,4 @@
-"""Configuration of a posterior's training: plain numbers, which load without JAX."""
+"""Configuration of a posterior's training; it loads without JAX."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ class PosteriorConfig:
         are clipped to length 1).
       scale_learning_rate: of the log ratio, for Adam.
       warmup: share of the steps over which the learning rates rise; then they fall as a cosine.
-      first_temperature, temperature: of the bounded loss, in nats; the first falls geometrically to
-        the second over half of the steps, since examples far from solved have no gradient at a low
-        temperature.
+      first_temperature, temperature: of the bounded loss, in nats. The first falls geometrically to
+        the second over half of the steps, because at a low temperature an example that is far from
+        solved has no gradient.
       free: share of the steps over which the KL term rises from zero.
 
     Raises:

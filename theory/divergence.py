@@ -3,24 +3,23 @@
 **Precision.** Called with concrete numbers, every function works in float64, whatever the global
 setting of JAX, and returns NumPy float64: a scalar for scalars, else an array of the broadcast
 shape. `binary_kl`, its inverses and `gaussian_kl` can also be traced (by ``jit``, ``grad``,
-``vmap``); they then work in the dtype of the traced arguments (float32 or float64), to which
-concrete ones beside them are rounded, so that a float32 objective can be differentiated through
-them. Concrete probabilities and nats out of range raise ValueError, NaN included; traced ones give
-NaN.
+``vmap``). They then work in the dtype of the traced arguments (float32 or float64), and round
+concrete arguments to it, so that a float32 objective can be differentiated through them. Concrete
+probabilities and nats out of range, or NaN, raise ValueError; traced ones give NaN.
 
-**Outward rounding.** An inverse of the binary KL is never on the wrong side of the true root: it
-is found by solving for c plus a margin that exceeds the error in evaluating the KL. Let every
-operation, the logarithm included, be right to a relative eps (`numpy.finfo`; rounding to nearest
-gives half of that), and so 1 - q and p - q. The KL is the sum of two deviances, neither negative.
-Where x and m are within a factor of two, `_deviance` is a difference A - B with |B| <= 0.16 A; A is
-right to 6 eps, B to 20 eps, and so the deviance, with the tail of its series, to 11 eps. Elsewhere
-it is m - x less x ln(m/x), and loses most digits at m = x/2, where 0.19 x is left of -0.5 x and
--0.69 x: 30 eps. So the KL is right to 32 eps, however near each other q and p are. The margin is 64
-eps, which leaves 30 for the rounding of c itself.
+**Outward rounding.** An inverse of the binary KL is never on the wrong side of the true root,
+because it solves for c plus a margin that exceeds the error in evaluating the KL. Assume that every
+operation, the logarithm included, is right to a relative eps (`numpy.finfo`; rounding to nearest
+gives half of that), and so are 1 - q and p - q. The KL is the sum of two deviances, neither
+negative. If x and m are within a factor of two, `_deviance` is a difference A - B with
+|B| <= 0.16 A. A is right to 6 eps and B to 20 eps, and so the deviance, with the tail of its
+series, to 11 eps. Otherwise it is m - x less x ln(m/x). That loses most digits at m = x/2, where
+0.19 x is left of -0.5 x and -0.69 x: 30 eps. So the KL is right to 32 eps, however near each other
+q and p are. The margin is 64 eps, which leaves 30 for the rounding of c itself.
 
-The price: one float back from the p that is returned, the KL is at most c (1 + 100 eps). As it is
-convex, p lies beyond the root by at most 100 eps |p - q| and one step: in float64, 3e-14 |p - q|
-and the last digit.
+The price is small: at the float next to the returned p, on the inner side, the KL is at most
+c (1 + 100 eps). As the KL is convex, p lies beyond the root by at most 100 eps |p - q| and one
+step: in float64, 3e-14 |p - q| and the last digit.
 """
 
 from __future__ import annotations
@@ -48,10 +47,10 @@ MARGIN = 64
 def check_range(
     name: str, values: ArrayLike, lowest: float, highest: float, *, ends: bool = True
 ) -> Float[np.ndarray, "*shape"]:
-    """Values as float64, once all of them are known to lie in an interval.
+    """Return values as float64, after checking that all of them lie in an interval.
 
     Args:
-      name: what to call them in an error.
+      name: name of the argument, for the error.
       values: a number or an array of numbers.
       lowest, highest: the interval.
       ends: whether the interval includes its ends.
@@ -73,7 +72,7 @@ def check_range(
 
 
 def check_count(name: str, values: ArrayLike, lowest: int) -> Int[np.ndarray, "*shape"]:
-    """Values as int64, once all of them are known to be integers of at least `lowest`.
+    """Return values as int64, after checking that all are integers of at least `lowest`.
 
     Raises:
       ValueError: if a value is not an integer or is too small.
@@ -91,7 +90,7 @@ def _is_traced(*arguments: ArrayLike) -> bool:
 
 
 def _same_kind(*arguments: ArrayLike) -> list[Array]:
-    """Arguments, some of them traced, in the dtype of those and in their common shape."""
+    """Broadcast arguments, some of them traced, in the dtype of the traced ones."""
     traced = [argument for argument in arguments if isinstance(argument, Tracer)]
     dtype = jnp.result_type(*traced)
     if not jnp.issubdtype(dtype, jnp.floating):
@@ -100,9 +99,10 @@ def _same_kind(*arguments: ArrayLike) -> list[Array]:
 
 
 def _in_float64(function: Callable[..., Array], *arguments: np.ndarray) -> Any:
-    """A compiled elementwise function of concrete arrays.
+    """Apply a compiled elementwise function to concrete arrays, in float64.
 
-    They are flattened and filled up to blocks of one of three sizes: no more is ever compiled.
+    Arrays are flattened and filled up to blocks of one of three sizes, so that at most three
+    programs are ever compiled.
     """
     arrays = np.broadcast_arrays(*arguments)
     size, shape = arrays[0].size, arrays[0].shape
@@ -118,7 +118,7 @@ def _in_float64(function: Callable[..., Array], *arguments: np.ndarray) -> Any:
 
 
 def _deviance(x: Array, m: Array, difference: Array) -> Array:
-    """x ln(x/m) + m - x for difference = m - x: never negative, and right to 30 eps.
+    """Compute x ln(x/m) + m - x given difference = m - x: never negative, and right to 30 eps.
 
     After Loader (2000), "Fast and accurate computation of binomial probabilities". Near x = m,
     with s = (m - x)/(m + x), it is (m - x) s - 2x (s^3/3 + s^5/5 + ...).
@@ -140,7 +140,7 @@ def _kl(q: Array, p: Array) -> Array:
 
 
 def _log_odds(p: Array) -> Array:
-    """ln(p/(1-p)), finite also at the ends: a slope times a tangent of zero must be zero."""
+    """ln(p/(1-p)), but finite at 0 and 1, so that a slope times a tangent of zero is zero."""
     limits = jnp.finfo(p.dtype)
     p = jnp.clip(p, limits.tiny, 1 - limits.eps)
     return jnp.log(p) - jnp.log1p(-p)
@@ -163,11 +163,14 @@ def _(primals, tangents):
 def binary_kl(q: Float[ArrayLike, "*shape"], p: Float[ArrayLike, "*shape"]) -> Any:
     """KL(Bernoulli(q) ‖ Bernoulli(p)) in nats, to a relative 32 eps.
 
-    Infinite where p is 0 or 1 and q is not. Slopes at q = 0 or 1, which are infinite, are taken as
-    those of the nearest number inside.
+    Infinite where p is 0 or 1 and q is not. Slopes at q = 0 or 1, which are infinite, are replaced
+    by those at the nearest number inside.
 
     Args:
-      q, p: probabilities that broadcast; NumPy float64 comes out, or an array if traced.
+      q, p: probabilities that broadcast.
+
+    Returns:
+      NumPy float64, or an array of the dtype of the traced arguments.
 
     Raises:
       ValueError: if a concrete argument lies outside [0, 1].
@@ -185,31 +188,31 @@ def binary_kl(q: Float[ArrayLike, "*shape"], p: Float[ArrayLike, "*shape"]) -> A
 
 
 def _bits(x: Array) -> Array:
-    """The integer with the same bits: floats from 0 to 1 are ordered as these are."""
+    """The integer with the same bits; for floats from 0 to 1 it has the same order."""
     return jax.lax.bitcast_convert_type(x, f"int{jnp.finfo(x.dtype).bits}")
 
 
 def _is_positive(x: Array) -> Array:
-    """Whether x > 0, by its bits: XLA takes subnormal numbers for zeros."""
+    """Return whether x > 0 by its bits, because XLA compares subnormal numbers as zeros."""
     return _bits(x) > 0
 
 
 def _raised(x: Array, least: float) -> Array:
-    """x, or `least` where x is smaller and positive."""
+    """Raise positive numbers to `least` at least, and keep zeros."""
     return jnp.where(_is_positive(x), jnp.maximum(x, least), 0)
 
 
 def _outer_root(
     divergence: Callable[[Array], Array], inner: Array, outer: Array, c: Array
 ) -> Array:
-    """The root of divergence = c between `inner`, where it is 0, and `outer`, rounded outward.
+    """Find the root of divergence = c between `inner`, where it is 0, and `outer`, rounded outward.
 
-    Moves from `inner` in powers of two of the floats on the way, so that it ends at two neighbours
-    whatever their size: one where the divergence may be c, and next to it the root to return, where
-    it was found to exceed c for certain (or which is `outer` itself).
+    A bisection over the floats in between, taken as integers, so that it ends at neighbouring
+    floats whatever their size. At the inner one the divergence may be c. The outer one is returned:
+    there it exceeds c for certain, or it is `outer` itself.
     """
     limits = jnp.finfo(c.dtype)
-    # Below this level underflow would count.
+    # Raise c above the level at which underflow would matter, and add the margin.
     target = _raised(c, float(limits.tiny / limits.eps**2)) * (1 + MARGIN * limits.eps)
     start, end = _bits(inner), _bits(outer)
     direction = jnp.sign(end - start)
@@ -219,12 +222,12 @@ def _outer_root(
         beyond = divergence(jax.lax.bitcast_convert_type(further, c.dtype)) > target
         return jnp.where(beyond | ((end - further) * direction <= 0), place, further), None
 
-    # There are fewer than 2^(bits - 2) floats between 0 and 1.
+    # Steps in decreasing powers of two; there are fewer than 2^(bits - 2) floats from 0 to 1.
     steps = [1 << k for k in reversed(range(limits.bits - 2))]
     place, _ = jax.lax.scan(advance, start, jnp.array(steps, start.dtype))
     root = jax.lax.bitcast_convert_type(place + direction, c.dtype)
-    # Towards 0 the end may be a subnormal number, which the divergence took for 0; and if 0 itself
-    # is known, no number but 0 is within c.
+    # Towards 0 the root may be subnormal, which the divergence took for 0. So return 0, which is
+    # also right if the known argument is 0, as then no other number is within c.
     return jnp.where(root <= limits.tiny, 0, root)
 
 
@@ -233,12 +236,15 @@ def _inverse(
     outer: float,
     slopes: Callable[[Array, Array], tuple[Array, Array]],
 ) -> Callable[..., Array]:
-    """The inverse of divergence(known, unknown) = c by its second argument, towards `outer`.
+    """Build the function that solves divergence(known, unknown) = c for the unknown.
 
     Args:
       divergence: zero where its arguments are equal, and growing from there.
-      outer: the end towards which to look, 0 or 1.
-      slopes: known and unknown in; slopes of the unknown by known and by c out.
+      outer: the end between which and `known` to search, 0 or 1.
+      slopes: function of known and unknown; gives the derivatives of the unknown by known and by c.
+
+    Returns:
+      A function of (known, c), compiled and differentiable; NaN where they are out of range.
     """
 
     @jax.custom_jvp
@@ -261,13 +267,13 @@ def _inverse(
 
 
 def _slopes(q: Array, p: Array) -> tuple[Array, Array]:
-    """Slopes of p by q and by c where kl(q‖p) = c."""
+    """Derivatives of p by q and by c under kl(q‖p) = c."""
     by_c = p * (1 - p) / jnp.where(p == q, jnp.inf, p - q)
     return jnp.where(p == q, 1, (_log_odds(p) - _log_odds(q)) * by_c), by_c
 
 
 def _slopes_first(r: Array, p: Array) -> tuple[Array, Array]:
-    """Slopes of p by r and by c where kl(p‖r) = c."""
+    """Derivatives of p by r and by c under kl(p‖r) = c."""
     by_c = 1 / jnp.where((p == r) | (p == 1), jnp.inf, _log_odds(p) - _log_odds(r))
     variance = jnp.maximum(r * (1 - r), jnp.finfo(r.dtype).tiny)
     return jnp.where(p == r, 1, by_c * (p - r) / variance), by_c
@@ -279,15 +285,15 @@ _upper_first = _inverse(lambda r, p: _kl(p, r), 1.0, _slopes_first)
 
 
 def kl_inverse(q: Float[ArrayLike, "*shape"], c: Float[ArrayLike, "*shape"]) -> Any:
-    """The largest p with kl(q‖p) <= c: never below it, and see above for how little above.
+    """The largest p with kl(q‖p) <= c, rounded up (the module states by how much).
 
-    Slopes, with D = (1-q)/(1-p) - q/p, are 1/D by c and (ln((1-q)/(1-p)) - ln(q/p))/D by q. Those
-    that are infinite are finite here, so that a zero tangent stays zero: by q at q = 0 the
-    logarithm ends at the smallest normal number, and by c at c = 0, where p = q, the slope is 0.
+    Slopes, with D = (1-q)/(1-p) - q/p, are 1/D by c and (ln((1-q)/(1-p)) - ln(q/p))/D by q.
+    Infinite slopes are replaced, so that a zero tangent stays zero: the slope by q at q = 0 is that
+    at the smallest normal number, and the slope by c at c = 0, where p = q, is 0.
 
     Args:
       q: probabilities, such as empirical risks.
-      c: nats, 0 or more; infinity gives 1. Below 1e-276 (float64) it counts as that, unless 0.
+      c: nats, 0 or more; infinity gives 1. A positive c below 1e-276 (float64) counts as 1e-276.
 
     Returns:
       p, in [q, 1]; NumPy float64, or an array of the dtype of the traced arguments.
@@ -305,7 +311,7 @@ def kl_inverse(q: Float[ArrayLike, "*shape"], c: Float[ArrayLike, "*shape"]) -> 
 
 
 def kl_inverse_lower(q: Float[ArrayLike, "*shape"], c: Float[ArrayLike, "*shape"]) -> Any:
-    """The smallest p with kl(q‖p) <= c: never above it. Otherwise as `kl_inverse`.
+    """The smallest p with kl(q‖p) <= c, rounded down; otherwise as `kl_inverse`.
 
     Args:
       q: probabilities.
@@ -324,11 +330,11 @@ def kl_inverse_lower(q: Float[ArrayLike, "*shape"], c: Float[ArrayLike, "*shape"
 
 
 def kl_inverse_first(r: Float[ArrayLike, "*shape"], c: Float[ArrayLike, "*shape"]) -> Any:
-    """The largest p with kl(p‖r) <= c, the *first* argument: never below it.
+    """The largest p with kl(p‖r) <= c, by the *first* argument of kl, rounded up.
 
-    The worst risk under a distribution within c nats of the one that gives risk r. It is 1 from
-    c = ln(1/r) on. With the log-odds ratio A = ln(p/r) - ln((1-p)/(1-r)) its slopes are 1/A by c
-    and (p - r)/(r(1 - r) A) by r; both are 0 where p = 1, and 0 and 1 where p = r.
+    This is the worst risk under a distribution within c nats of the one that gives risk r. It is 1
+    from c = ln(1/r) on. With the log-odds ratio A = ln(p/r) - ln((1-p)/(1-r)) its slopes are 1/A by
+    c and (p - r)/(r(1 - r) A) by r; both are 0 where p = 1, and 0 and 1 where p = r.
 
     Args:
       r: probabilities.
@@ -352,7 +358,8 @@ def kl_inverse_first(r: Float[ArrayLike, "*shape"], c: Float[ArrayLike, "*shape"
 def gaussian_kl(shift: Float[ArrayLike, "*shape"], log_ratio: Float[ArrayLike, "*shape"]) -> Any:
     """KL(posterior ‖ prior) in nats of Gaussians with diagonal covariance, over all coordinates.
 
-    Half the sum of expm1(2r) - 2r + shift², which keeps digits where the scales nearly agree.
+    Half the sum of expm1(2r) - 2r + shift², a form that keeps its digits if the scales nearly
+    agree.
 
     Args:
       shift: (posterior mean - prior mean) / prior scale, for each coordinate.
@@ -377,7 +384,7 @@ def gaussian_kl(shift: Float[ArrayLike, "*shape"], log_ratio: Float[ArrayLike, "
 def _distributions(
     p: Float[ArrayLike, "*shape levels"], q: Float[ArrayLike, "*shape levels"]
 ) -> tuple[Float[np.ndarray, "*shape levels"], Float[np.ndarray, "*shape levels"]]:
-    """Both as float64, once they are known to be distributions over the same levels."""
+    """Return both as float64, after checking that they are distributions over the same levels."""
     p, q = check_range("p", p, 0, 1), check_range("q", q, 0, 1)
     if not p.ndim or not q.ndim or p.shape[-1] != q.shape[-1]:
         raise ValueError(
@@ -395,9 +402,10 @@ def total_variation(
 ) -> Any:
     """Half the sum of |p - q|: the largest difference in the probability of an event.
 
+    The other divergences between distributions have the same arguments and errors.
+
     Args:
-      p, q: distributions over the same levels, on the last axis; leading axes broadcast. So it
-        is for the other divergences between distributions below.
+      p, q: distributions over the same levels, on the last axis; leading axes broadcast.
 
     Raises:
       ValueError: if they are not distributions over the same levels.
@@ -407,13 +415,13 @@ def total_variation(
 
 
 def wasserstein(p: Float[ArrayLike, "*shape levels"], q: Float[ArrayLike, "*shape levels"]) -> Any:
-    """Wasserstein-1 distance in levels, which lie one apart: the sum of |difference of CDFs|."""
+    """Wasserstein-1 distance in levels, neighbours 1 apart: the sum of |difference of CDFs|."""
     p, q = _distributions(p, q)
     return np.sum(np.abs(np.cumsum(p - q, axis=-1)), axis=-1)
 
 
 def chi_square(p: Float[ArrayLike, "*shape levels"], q: Float[ArrayLike, "*shape levels"]) -> Any:
-    """Chi-square divergence of p from q, sum of (p - q)²/q; infinite where q lacks support."""
+    """Chi-square divergence of p from q, sum of (p - q)²/q; infinite if q lacks support."""
     p, q = _distributions(p, q)
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.sum(np.where(p == q, 0.0, (p - q) ** 2 / q), axis=-1)
@@ -422,13 +430,13 @@ def chi_square(p: Float[ArrayLike, "*shape levels"], q: Float[ArrayLike, "*shape
 def kl_divergence(
     p: Float[ArrayLike, "*shape levels"], q: Float[ArrayLike, "*shape levels"]
 ) -> Any:
-    """KL(p ‖ q) in nats, sum of p ln(p/q); infinite where q lacks support."""
+    """KL(p ‖ q) in nats, sum of p ln(p/q); infinite if q lacks support."""
     p, q = _distributions(p, q)
     return np.maximum(np.sum(rel_entr(p, q), axis=-1), 0.0)
 
 
 def max_ratio(p: Float[ArrayLike, "*shape levels"], q: Float[ArrayLike, "*shape levels"]) -> Any:
-    """Largest p/q, the largest importance weight; infinite where q lacks support."""
+    """Largest p/q, the largest importance weight; infinite if q lacks support."""
     p, q = _distributions(p, q)
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.max(np.where(p > 0, p / q, 0.0), axis=-1)
@@ -437,7 +445,7 @@ def max_ratio(p: Float[ArrayLike, "*shape levels"], q: Float[ArrayLike, "*shape 
 # --------------------------------------------------------------------- The constant of PAC-Bayes-kl
 
 XI_MARGIN = 1e-12
-"""What is added to ln xi: over ten times its error in evaluation."""
+"""Added to ln xi: more than ten times the error of its evaluation."""
 
 
 def _stirling_error(k: Float[np.ndarray, " terms"]) -> Float[np.ndarray, " terms"]:
@@ -454,14 +462,17 @@ def _stirling_error(k: Float[np.ndarray, " terms"]) -> Float[np.ndarray, " terms
 
 @functools.lru_cache(maxsize=4096)
 def _log_xi(num_examples: int) -> float:
-    """By Stirling's formula the term of k is sqrt(n/(2 pi k (n-k))) times exp of its errors."""
+    """Sum of the terms of `xi`, each by Stirling's formula and its error.
+
+    The term of k is sqrt(n/(2 pi k (n-k))) exp(e(n) - e(k) - e(n-k)), with e of `_stirling_error`.
+    """
 
     def terms(k: Float[np.ndarray, " terms"]) -> float:
         rest = num_examples - k
         error = -_stirling_error(k) - _stirling_error(rest)
         return float(np.sum(np.exp(error) / np.sqrt(k * rest)))
 
-    # Terms k and n - k are equal; blocks bound the memory.
+    # Terms k and n - k are equal, so sum half of them, in blocks that bound the memory.
     middle, block = (num_examples - 1) // 2, 1 << 20
     total = 2 * math.fsum(
         terms(np.arange(start, min(start + block, middle + 1), dtype=np.float64))
@@ -469,13 +480,17 @@ def _log_xi(num_examples: int) -> float:
     )
     if num_examples % 2 == 0:
         total += terms(np.array([num_examples / 2]))
+    # The factors that all terms share; the terms of k = 0 and k = n are 1 each.
     whole = float(_stirling_error(np.array([float(num_examples)]))[0])
     xi = 2 + math.sqrt(num_examples / (2 * math.pi)) * math.exp(whole) * total
     return math.log(xi) + XI_MARGIN
 
 
 def log_xi(num_examples: Int[ArrayLike, "*shape"]) -> Any:
-    """ln xi(n), rounded up by 1e-12: see `xi`.
+    """Natural log of `xi`, rounded up by 1e-12.
+
+    Args:
+      num_examples: n, 1 or more.
 
     Raises:
       ValueError: if `num_examples` is not an integer of at least 1.
@@ -489,11 +504,11 @@ def xi(num_examples: Int[ArrayLike, "*shape"]) -> Any:
     """The constant of PAC-Bayes-kl, sum over k of C(n,k) (k/n)^k (1-k/n)^(n-k).
 
     It is the expectation of exp(n kl(k/n‖p)) under k ~ Binomial(n, p), the same for every p, and
-    at most 2 sqrt(n). Summed exactly, in a time that grows as n (30 ms at n = 10^6) and is spent
-    once for each n; rounded up by a relative 1e-12.
+    at most 2 sqrt(n). Summed exactly, in time proportional to n (30 ms at n = 10^6), and rounded up
+    by a relative 1e-12.
 
     Args:
-      num_examples: n, 1 or more; each distinct one is computed once.
+      num_examples: n, 1 or more; each distinct value is computed once and kept.
 
     Raises:
       ValueError: if `num_examples` is not an integer of at least 1.

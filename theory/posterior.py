@@ -1,13 +1,15 @@
 r"""Gaussian posteriors on a block of parameters, trained by the bound that later certifies them.
 
-The model enters as one function, ``example_loss(parameters, example, key)``, which gives for one
-example the loss in nats and whether the prediction is wrong. A `Block` says how a vector of
-coordinates becomes the model's parameters; the prior is N(0, scale²) on these coordinates, so that
-the zero vector is the model before training.
+The model is given as a function, ``example_loss(parameters, example, key)``, which returns for one
+example the loss in nats and whether the prediction is wrong. A `Block` turns a vector of
+coordinates into the model's parameters. The prior is N(0, scale²) on these coordinates, so the zero
+vector is the model before training.
 
-The 0-1 loss has no gradient and the loss in nats no bound, so training uses
-:math:`1 - e^{-\text{nats}/\tau}`, which lies in [0, 1]. Code is written for one posterior: map
-`fit_posterior` and `gibbs_errors` over members.
+The 0-1 loss has no gradient, and the loss in nats is unbounded. So training uses
+:math:`1 - e^{-\text{nats}/\tau}`, which lies in [0, 1]. `fit_posterior` and `gibbs_errors` handle
+one posterior; map them over members.
+
+Axes: ``size`` (coordinates of the block), ``draws`` (vectors of coordinates).
 """
 
 from __future__ import annotations
@@ -31,11 +33,12 @@ ExampleLoss = Callable[[Any, Any, PRNGKeyArray], tuple[Float[Array, ""], Bool[Ar
 
 @dataclass(frozen=True)
 class Block:
-    """The coordinates that a posterior moves.
+    """The coordinates that a posterior is a distribution over.
 
     Attributes:
       size: number of coordinates.
-      apply: vector of coordinates in, the model's parameters out; zero gives the prior's mean.
+      apply: function from a vector of coordinates to the model's parameters; zero gives the prior's
+        mean.
     """
 
     size: int
@@ -50,7 +53,7 @@ class Gaussian:
     Attributes:
       shift: mean divided by the prior's scale.
       log_ratio: natural log of its scale divided by the prior's.
-      prior_scale: of each coordinate, or one for all.
+      prior_scale: the prior's scale for each coordinate, or one for all.
     """
 
     shift: Float[Array, " size"]
@@ -72,7 +75,7 @@ class Gaussian:
         return self.prior_scale * self.shift
 
     def draw(self, key: PRNGKeyArray) -> Float[Array, " size"]:
-        """One vector of coordinates."""
+        """Draw one vector of coordinates."""
         noise = jax.random.normal(key, self.shift.shape)
         return self.prior_scale * (self.shift + jnp.exp(self.log_ratio) * noise)
 
@@ -83,6 +86,10 @@ def bounded(nats: Float[Array, "*batch"], temperature: ArrayLike) -> Float[Array
 
 
 def _cosine(config: PosteriorConfig) -> Callable[[ArrayLike], Array]:
+    """Factor of the learning rates by step: a linear warm-up, then a cosine to zero.
+
+    `optax.warmup_cosine_decay_schedule` rounds differently, which would change certificates.
+    """
     warmup = math.ceil(config.warmup * config.steps)
 
     def factor(step: ArrayLike) -> Array:
@@ -110,20 +117,21 @@ def fit_posterior(
     Args:
       example_loss: the model, see `ExampleLoss`.
       block: coordinates of the posterior.
-      examples: tree of arrays with a leading axis ``rows``.
+      examples: tree of arrays with a leading axis of examples.
       prior_scale: scale of the prior, one number or one for each coordinate.
-      config: how to train.
+      config: settings of the training.
       key: a JAX key.
-      num_examples: rows in use, from the first; may be traced, as may the next.
-      penalty: what the bound adds to the KL, in nats, such as ln(ξ(n) / δ).
+      num_examples: examples in use, from the first; may be traced.
+      penalty: term that the bound adds to the KL, in nats, such as ln(ξ(n) / δ); may be traced.
 
     Returns:
       The posterior, and the objective (an estimate of the bound on the bounded loss) by step.
 
-    Source:
+    References:
       Dziugaite and Roy (2017), with the bound of Seeger (2002) and Maurer (2004) as the objective,
       as in Pérez-Ortiz et al. (2021).
     """
+    # Schedules of the temperature and of the KL term's weight.
     decay = jnp.linspace(0.0, 1.0, config.steps)
     ratio = config.temperature / config.first_temperature
     temperatures = config.first_temperature * ratio ** jnp.minimum(1.0, 2 * decay)
@@ -133,8 +141,8 @@ def fit_posterior(
     factor = _cosine(config)
     optimiser = optax.partition(
         {
-            # In units of the prior's scale the KL term is a square norm, so plain gradients buy
-            # the most risk for a nat; Adam's equal steps in all coordinates do not.
+            # In units of the prior's scale the KL term is a squared norm, so plain gradient steps
+            # reduce the risk most per nat; Adam's steps of equal size in all coordinates do not.
             "shift": optax.chain(
                 optax.clip_by_global_norm(1.0),
                 optax.sgd(lambda step: config.learning_rate * factor(step), momentum=0.9),
@@ -147,6 +155,7 @@ def fit_posterior(
     def objective(variables, rows, temperature, weight, key):
         posterior = Gaussian(prior_scale=start.prior_scale, **variables)
 
+        # Losses of the examples of one draw; then the bound on their mean over all draws.
         def of_draw(rows, key):
             key_draw, key_examples = jax.random.split(key)
             parameters = block.apply(posterior.draw(key_draw))
@@ -171,7 +180,7 @@ def fit_posterior(
         value, gradient = jax.value_and_grad(objective)(
             variables, rows, temperature, weight, key_loss
         )
-        # optax mixes Python and array scalars of other types.
+        # optax mixes scalars of different types, which strict promotion refuses.
         with jax.numpy_dtype_promotion("standard"):
             update, state = optimiser.update(gradient, state, variables)
             variables = jax.tree.map(jnp.add, variables, update)
@@ -196,20 +205,21 @@ def gibbs_errors(
     num_draws: int,
     batch_size: int = 128,
 ) -> Bool[Array, " draws"]:
-    """Find the errors of fresh weights on a sample: every draw meets one example.
+    """Evaluate draws from the posterior on a sample, each on one example.
 
-    Each example in use meets the same number of draws, as many as fit into `num_draws`, and every
-    draw is a new vector from the posterior, so that given the sample the draws are independent
-    Bernoulli variables whose mean has the Gibbs risk as its expectation.
+    Every draw is a new vector from the posterior, and all examples in use get the same number of
+    draws. So, given the sample, the draws are independent Bernoulli variables, and the expectation
+    of their mean is the Gibbs risk.
 
     Args:
       example_loss, block, posterior, examples, key: as in `fit_posterior`.
-      num_examples: rows in use, from the first, at most `num_draws`; may be traced.
-      num_draws: draws at most (static).
+      num_examples: examples in use, from the first, at most `num_draws`; may be traced.
+      num_draws: number of draws (static).
       batch_size: draws evaluated at once, which bounds the memory.
 
     Returns:
-      Which draws are wrong; those beyond the largest multiple of `num_examples` do not count.
+      True for the draws that are wrong. Leave out those beyond the largest multiple of
+      `num_examples`, which only some examples get.
     """
 
     def wrong(index):

@@ -1,4 +1,4 @@
-r"""The difficulty that is best for a data budget, predicted from a pilot with fewer data.
+r"""Predict the best difficulty for a data budget from a pilot with fewer data.
 
 The PAC-Bayes-kl bound with the extrapolation gap added has the form
 
@@ -6,14 +6,14 @@ The PAC-Bayes-kl bound with the extrapolation gap added has the form
 
 with L the train risk, K a complexity in nats and G_ext the test risk minus the training mixture's
 (Liu et al. 2026, Proposition 4.1, has the same two gaps). Here U is a **prediction** and no
-certificate: K is the complexity that the measured gap implies, and all three terms are carried to
-the n in question from smaller ones. Nor would a certificate for every d certify the argmin of U:
-an upper bound can be loose where the risk is least. A rule is judged by its regret on data sizes
+certificate: K is the complexity that the measured gap implies, and all three terms are extrapolated
+to n from smaller data sizes. Certificates for every d would not certify the argmin of U either, as
+an upper bound can be loose where the risk is smallest. A rule is judged by its regret on data sizes
 that it has not seen.
 
-What makes the predictor (`bound`) extrapolate well is that it knows when to stop: more data close
-the generalization gap klinv(L, K / n) − L, which is known to end at 0, and the test risk follows
-that gap. A curve in ln n goes on for ever.
+The predictor (`bound`) extrapolates well because its limit is known: more data close the
+generalization gap klinv(L, K / n) − L, which ends at 0, and the test risk follows that gap. A line
+in ln n has no end.
 
 Axes used throughout: ``difficulty`` (training difficulties in increasing order), ``data_size``
 (numbers of examples in increasing order), ``slice`` (test difficulties in increasing order). Any
@@ -34,17 +34,22 @@ from theory.divergence import binary_kl, kl_inverse
 from theory.shift import gap_by_increments
 
 MARGIN = 0.01
-"""Risks are moved this far from 0 and 1 before they are transformed: a finite test cannot tell a
-small risk from 0, and a fit must not follow such differences on a scale where they are infinite."""
+"""Distance from 0 and 1 to which risks are moved before they are transformed.
+
+A finite test cannot tell a small risk from 0, and a fit must not follow such differences on a scale
+on which they are infinite.
+"""
 
 PRIOR_WEIGHT = 0.03
-"""Weight of what the mixtures say about the slope of the test risk over the generalization gap: as
-much as a pilot of two sizes between which the gap moves by a quarter."""
+"""Weight of the prior guess of the slope of test risk over generalization gap, see `bound`.
+
+It equals that of a pilot of two data sizes between which the gap changes by a quarter.
+"""
 
 
 @dataclass(frozen=True)
 class Pilot:
-    """What was measured at the data sizes that could be afforded.
+    """Measurements at small data sizes, from which to extrapolate.
 
     Attributes:
       difficulties: hardest level of each training mixture, increasing.
@@ -102,7 +107,7 @@ class Pilot:
         return self.slice_risk @ self.test_mixture
 
     def up_to(self, largest: float) -> Pilot:
-        """The same pilot without the data sizes beyond `largest`."""
+        """The same pilot without the data sizes above `largest`."""
         kept = self.data_sizes <= largest
         return Pilot(
             self.difficulties,
@@ -116,8 +121,11 @@ class Pilot:
 
 
 Rule = Callable[[Pilot, float], Float[np.ndarray, "*replicate difficulty"]]
-"""From a pilot and a data size of at least the pilot's largest to a score for each difficulty: the
-smaller, the better. The score is a predicted test risk, except with the rules that only rank."""
+"""A function of a pilot and a data size, which is at least the pilot's largest.
+
+It returns a score for each difficulty; smaller is better. The score is a predicted test risk,
+except for the rules that only rank.
+"""
 
 
 def _increases_from_one(values: np.ndarray) -> bool:
@@ -125,10 +133,12 @@ def _increases_from_one(values: np.ndarray) -> bool:
 
 
 def _inside(risk: np.ndarray) -> np.ndarray:
+    """Map risks from [0, 1] to [MARGIN, 1 - MARGIN]."""
     return MARGIN + (1 - 2 * MARGIN) * risk
 
 
 def _outside(inside: np.ndarray) -> np.ndarray:
+    """Undo `_inside`, and clip to [0, 1]."""
     return np.clip((inside - MARGIN) / (1 - 2 * MARGIN), 0.0, 1.0)
 
 
@@ -140,7 +150,7 @@ def _check_ahead(sizes: np.ndarray, data_size: float) -> None:
 
 
 def _line(values: np.ndarray, sizes: np.ndarray, data_size: float) -> np.ndarray:
-    """Least-squares line in ln n through values [..., data_size], at `data_size`: [...]."""
+    """Fit a least-squares line in ln n to values [..., data_size]; return it at `data_size`."""
     _check_ahead(sizes, data_size)
     centred = np.log(sizes) - np.log(sizes).mean()
     slopes = values @ centred / (centred @ centred)
@@ -153,9 +163,9 @@ def implied_complexity(
     """The K, in nats, at which klinv(train risk, K / n) is the in-distribution risk.
 
     It is n · kl(train risk ‖ in-distribution risk), and 0 where the gap is not positive. It
-    describes a measured gap (what a bound adds for its confidence is in it); it is no KL of a
-    posterior, and no guarantee follows from it. Both risks are moved inside by `MARGIN`, so that
-    it is finite.
+    describes a measured gap, and includes the term that a bound adds for its confidence. It is no
+    KL of a posterior, and no guarantee follows from it. Both risks are moved inside by `MARGIN`, so
+    that it is finite.
 
     Args:
       train_risk: in [0, 1].
@@ -170,11 +180,16 @@ def implied_complexity(
 def extrapolate_risk(
     risk: Float[np.ndarray, "*shape data_size"], sizes: np.ndarray, data_size: float
 ) -> Float[np.ndarray, "*shape"]:
-    """Carry risks to a larger data size: −ln(accuracy) is fitted as a power of n.
+    """Extrapolate risks to a larger data size, with −ln(accuracy) as a power of n.
 
-    A solution is right if each of its steps is, so −ln(accuracy) adds up over steps; a power law
-    in n is what test losses are commonly found to follow (Hestness et al. 2017). The fit is a
-    least-squares line of ln(−ln(accuracy)) in ln n; a risk that does not change stays as it is.
+    A solution is right if each of its steps is, so −ln(accuracy) adds up over steps; test losses
+    commonly follow a power law in n (Hestness et al. 2017). The fit is a least-squares line of
+    ln(−ln(accuracy)) in ln n; a risk that does not change stays as it is.
+
+    Args:
+      risk: in [0, 1], at each of `sizes`.
+      sizes: data sizes, increasing.
+      data_size: the data size to extrapolate to.
 
     Raises:
       ValueError: if `data_size` lies below the largest of `sizes`.
@@ -184,6 +199,7 @@ def extrapolate_risk(
 
 
 def _slices(pilot: Pilot, data_size: float) -> Float[np.ndarray, "*replicate difficulty slice"]:
+    """Risk of every test slice, extrapolated by itself."""
     risks = np.moveaxis(pilot.slice_risk, -1, -2)
     return extrapolate_risk(risks, pilot.data_sizes, data_size)
 
@@ -191,13 +207,13 @@ def _slices(pilot: Pilot, data_size: float) -> Float[np.ndarray, "*replicate dif
 def _in_distribution(
     train_risk: np.ndarray, complexity: np.ndarray, data_size: float
 ) -> Float[np.ndarray, "*replicate difficulty"]:
-    """klinv(L, K / n), on the scale on which `implied_complexity` is defined."""
+    """klinv(L, K / n), for risks moved inside as in `implied_complexity`."""
     radius = np.maximum(complexity, 0.0) / data_size
     return _outside(kl_inverse(_inside(np.clip(train_risk, 0.0, 1.0)), radius))
 
 
 def _slice_gap(pilot: Pilot, data_size: float) -> Float[np.ndarray, "*replicate difficulty"]:
-    """G_ext from the slices, each carried to n by itself, by summation by parts."""
+    """G_ext from the slices, each extrapolated to n by itself."""
     slices = _slices(pilot, data_size)
     gaps = [
         gap_by_increments(slices[..., position, :], pilot.test_mixture, mixture)
@@ -215,43 +231,46 @@ def _last_terms(pilot: Pilot) -> tuple[np.ndarray, np.ndarray]:
 def bound(pilot: Pilot, data_size: float) -> Float[np.ndarray, "*replicate difficulty"]:
     """The predictor: U(n, d) with L and K of the pilot's largest data size n₀.
 
-    The generalization gap G_gen(n, d) = klinv(L, K / n) − L then shrinks to 0 as n grows. Only a
-    share s_d of what it gives up reaches the test, the extrapolation gap grows by the rest, and so
+    The generalization gap G_gen(n, d) = klinv(L, K / n) − L then shrinks to 0 as n grows. The test
+    risk falls by a share s_d of this decrease, and the extrapolation gap grows by the rest, so
     U(n, d) = R_T(n₀, d) − s_d (G_gen(n₀, d) − G_gen(n, d)).
 
-    If more data help on the training levels, by the same on each, and nowhere else, then s_d is
-    the test's mass on these levels. The pilot corrects this: s_d is the slope of the measured test
-    risks over the measured generalization gaps, shrunk towards that mass by `PRIOR_WEIGHT`.
+    If more data reduced the risk on the training levels, by the same amount on each, and on no
+    other level, s_d would be the test's mass on the training levels. The pilot corrects this guess:
+    s_d is the slope of the measured test risks over the measured generalization gaps, shrunk
+    towards that mass by `PRIOR_WEIGHT`.
 
     Valid when:
-      What is trained at n differs from the pilot in its data alone, as with a fixed number of
-      steps: otherwise L would not stay.
+      Training at n differs from the pilot only in its data, as with a fixed number of steps;
+      otherwise L would change.
     """
     _check_ahead(pilot.data_sizes, data_size)
+    # The share, by ridge regression of the test risk on the gap, both centred over data sizes.
     gaps = np.maximum(pilot.in_distribution_risk - pilot.train_risk, 0.0)
     moved, followed = (v - v.mean(axis=-1, keepdims=True) for v in (gaps, pilot.test_risk))
     mass = (pilot.train_mixture > 0) @ pilot.test_mixture
     share = (moved * followed).sum(axis=-1) + PRIOR_WEIGHT * mass
     share /= (moved**2).sum(axis=-1) + PRIOR_WEIGHT
+    # The gap at the data size in question.
     train, complexity = _last_terms(pilot)
     gap = _in_distribution(train, complexity, data_size) - train
     return pilot.test_risk[..., -1] - share * (gaps[..., -1] - gap)
 
 
 def bound_with_slices(pilot: Pilot, data_size: float) -> Float[np.ndarray, "*replicate difficulty"]:
-    """U(n, d) with L and K as in `bound`, and G_ext from slices that are carried to n one by one.
+    """U(n, d) with L and K as in `bound`, and G_ext from slices that are extrapolated one by one.
 
-    Tried before `bound`, and almost as good at 4 times the pilot; further out the slices, each a
-    power law without an end, promise too much.
+    An earlier version of `bound`, almost as good at 4 times the pilot's data. Further out the
+    predictions are too low, because each slice follows a power law without a limit.
     """
     return _in_distribution(*_last_terms(pilot), data_size) + _slice_gap(pilot, data_size)
 
 
 def bound_with_lines(pilot: Pilot, data_size: float) -> Float[np.ndarray, "*replicate difficulty"]:
-    """U(n, d) with lines in ln n, K = a_d + b_d ln n and L alike, and G_ext as with slices.
+    """U(n, d) with lines in ln n for L and for K = a_d + b_d ln n, and G_ext as with slices.
 
-    The first thing to try. On the recorded runs the implied complexity of hard data rises and then
-    falls with n, and their train risk rises and then levels off: neither is a line.
+    The simplest version. It fails on the recorded runs, where the implied complexity of hard data
+    rises and then falls with n, and the train risk rises and then levels off.
     """
     complexity = implied_complexity(pilot.train_risk, pilot.in_distribution_risk, pilot.data_sizes)
     train, carried = (_line(v, pilot.data_sizes, data_size) for v in (pilot.train_risk, complexity))
@@ -259,7 +278,7 @@ def bound_with_lines(pilot: Pilot, data_size: float) -> Float[np.ndarray, "*repl
 
 
 def slice_fits(pilot: Pilot, data_size: float) -> Float[np.ndarray, "*replicate difficulty"]:
-    """Every test slice carried to n by `extrapolate_risk`, and averaged: no train risk, no K."""
+    """Average of the test slices, each extrapolated by `extrapolate_risk`: without L and K."""
     return _slices(pilot, data_size) @ pilot.test_mixture
 
 
@@ -269,12 +288,13 @@ def curve(pilot: Pilot, data_size: float) -> Float[np.ndarray, "*replicate diffi
 
 
 def best_in_pilot(pilot: Pilot, data_size: float) -> Float[np.ndarray, "*replicate difficulty"]:
-    """Test risk at the pilot's largest data size, as if nothing moved."""
+    """Test risk at the pilot's largest data size, as if it did not change."""
     del data_size
     return pilot.test_risk[..., -1]
 
 
 def _ranks(pilot: Pilot, order: np.ndarray) -> np.ndarray:
+    """The same scores [difficulty] for all replicates."""
     return np.broadcast_to(order.astype(np.float64), pilot.train_risk.shape[:-1])
 
 
@@ -310,7 +330,7 @@ RULES: dict[str, Rule] = {
     "medium": medium,
     "hardest": hardest,
 }
-"""Every rule by name: the predictor, its rivals that fit something, and the naive ones."""
+"""All rules by name: the predictor, other rules that fit the pilot, and the naive ones."""
 
 
 def choose(scores: ArrayLike) -> Int[np.ndarray, "*replicate"]:
@@ -319,7 +339,7 @@ def choose(scores: ArrayLike) -> Int[np.ndarray, "*replicate"]:
 
 
 def regret(test_risk: ArrayLike, choice: ArrayLike) -> Float[np.ndarray, "*replicate"]:
-    """R_T at the chosen difficulty minus the least R_T: what the choice costs, at least 0.
+    """R_T at the chosen difficulty minus the smallest R_T: the cost of the choice, at least 0.
 
     Args:
       test_risk: measured risk of each difficulty, shape [..., difficulty].

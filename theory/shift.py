@@ -1,17 +1,33 @@
-"""The extrapolation gap: what a bound on the training mixture's risk says about the test risk.
+"""The extrapolation gap: from a bound on the training mixture's risk to one on the test risk.
 
 Training and test share p(problem | difficulty) and differ in their distributions of difficulty,
 which are known. Then the gap is a number (`extrapolation_gap`), and a bound on the training
-mixture's risk R_S becomes one on the test risk R_T in three layers of trust:
+mixture's risk R_S becomes one on the test risk R_T in one of three layers of trust:
 
-- **unconditional**: true whatever the risks of the levels are, at no extra delta;
-- **conditional**: true if the risk depends on difficulty as assumed; `is_monotone`, `is_lipschitz`
-  and `has_increments` say whether measured risks contradict that;
+- **unconditional**: holds whatever the risks of the levels are, at no extra delta;
+- **conditional**: holds if the risk depends on difficulty as assumed; `is_monotone`, `is_lipschitz`
+  and `has_increments` test whether measured risks contradict the assumption;
 - **probe-certified**: labels are bought at each level, and their number is reported.
 
-Axis used throughout: ``levels``, difficulties in increasing order, the same for all arguments.
-`test` and `train` are probabilities [levels], `slice_risk` is the risk at each level. Risk bounds
-may have any shape. Results are exact up to rounding in float64.
+Axes: ``levels``, the difficulties in increasing order, the same for all arguments of a call;
+``*cells``, any leading shape, for many posteriors at once. F_S and F_T are the distribution
+functions of difficulty in training and test, r(j) is the risk at level j.
+
+Arguments, the same in every function:
+
+- `risk_bound` [*cells]: bound on the training mixture's risk R_S, in [0, 1].
+- `slice_risk` [*cells, levels]: risk at each level, in [0, 1].
+- `test`, `train` [levels]: probabilities of the difficulties in the test and in training.
+- `num_errors` [*cells, levels]: wrong examples at each level.
+- `num_examples` [levels]: labelled examples at each level; 0 where nothing was measured.
+- `lower`, `upper` [levels]: ends of simultaneous intervals for the slice risks, such as
+  `slice_intervals` gives; 0 and 1 at a level that was not measured.
+- `least`, `most` [levels - 1]: smallest and largest rise of the risk from a level to the next.
+- `delta`: probability that the result fails, in (0, 1).
+
+ValueError is raised if an argument is out of range, the levels differ in number, or no level has
+examples. Every map and gap requires that training and test share p(problem | difficulty); further
+conditions are under "Valid when". Results are exact up to rounding in float64.
 """
 
 from __future__ import annotations
@@ -32,13 +48,13 @@ Layer = Literal["unconditional", "conditional", "probe-certified"]
 
 @dataclass(frozen=True)
 class ShiftedBound:
-    """A bound on the test risk, and what it rests on.
+    """A bound on the test risk, and the evidence it rests on.
 
     Attributes:
-      values: bounds in [0, 1]; the shape of the risk bounds that they were made from.
-      layer: how much is assumed (see the module).
+      values: bounds in [0, 1], of the shape of the risk bounds that they were made from.
+      layer: layer of trust (see the module).
       method: name of the map.
-      num_labelled: labelled examples that it cost beyond the training data.
+      num_labelled: labelled examples used beyond the training data.
     """
 
     values: Float[np.ndarray, "*cells"]
@@ -50,19 +66,21 @@ class ShiftedBound:
 def _distributions(
     test: Float[ArrayLike, " levels"], train: Float[ArrayLike, " levels"]
 ) -> tuple[np.ndarray, np.ndarray]:
-    found = []
+    """Check both distributions, and normalise them."""
+    distributions = []
     for name, given in (("test", test), ("train", train)):
         array = np.asarray(given, dtype=np.float64)
         if array.ndim != 1 or not (array >= 0).all() or not abs(array.sum() - 1) <= 1e-6:
             raise ValueError(
                 f"{name} must be probabilities [levels] that sum to 1 (within 1e-6), got {array}"
             )
-        found.append(array / array.sum())
-    if found[0].shape != found[1].shape:
+        distributions.append(array / array.sum())
+    first, second = distributions
+    if first.shape != second.shape:
         raise ValueError(
-            f"test and train must have the same levels, got {len(found[0])} and {len(found[1])}"
+            f"test and train must have the same levels, got {len(first)} and {len(second)}"
         )
-    return found[0], found[1]
+    return first, second
 
 
 def _arguments(
@@ -74,6 +92,7 @@ def _arguments(
 
 
 def _per_level(name: str, given: ArrayLike, num_levels: int) -> np.ndarray:
+    """Check that the last axis has one entry for each level."""
     array = np.asarray(given)
     if array.ndim == 0 or array.shape[-1] != num_levels:
         raise ValueError(f"{name} must have shape [..., {num_levels}], got {array.shape}")
@@ -81,7 +100,7 @@ def _per_level(name: str, given: ArrayLike, num_levels: int) -> np.ndarray:
 
 
 def _excess(test: np.ndarray, train: np.ndarray) -> np.ndarray:
-    """F_S - F_T between neighbouring levels, [levels - 1]: how much easier the training data is."""
+    """F_S - F_T at all levels but the last, [levels - 1]; positive where training is easier."""
     return np.cumsum(train - test)[:-1]
 
 
@@ -98,19 +117,7 @@ def extrapolation_gap(
     test: Float[ArrayLike, " levels"],
     train: Float[ArrayLike, " levels"],
 ) -> Float[np.ndarray, "*cells"]:
-    """Test risk minus the training mixture's risk, exactly.
-
-    Args:
-      slice_risk: risk at each level, in [0, 1], shape [..., levels].
-      test: probabilities of the test difficulties, shape [levels].
-      train: probabilities of the training difficulties, shape [levels].
-
-    Raises:
-      ValueError: if a risk or a distribution is out of range, or the levels differ in number.
-
-    Valid when:
-      Training and test share p(problem | difficulty).
-    """
+    """Test risk minus the training mixture's risk, exactly; shape [*cells]."""
     test, train = _distributions(test, train)
     risk = _per_level("slice_risk", check_range("slice_risk", slice_risk, 0, 1), len(test))
     return risk @ (test - train)
@@ -121,21 +128,10 @@ def gap_by_increments(
     test: Float[ArrayLike, " levels"],
     train: Float[ArrayLike, " levels"],
 ) -> Float[np.ndarray, "*cells"]:
-    """The same gap, as rises of the risk from level to level: sum (F_S - F_T) (r(j+1) - r(j)).
+    """The same gap [*cells] as a sum over levels j of (F_S(j) - F_T(j)) (r(j + 1) - r(j)).
 
-    Equal to `extrapolation_gap` (summation by parts), and the form from which the conditional
-    bounds follow: only the rises matter, each weighed by how much easier training is below it.
-
-    Args:
-      slice_risk: risk at each level, in [0, 1], shape [..., levels].
-      test: probabilities of the test difficulties, shape [levels].
-      train: probabilities of the training difficulties, shape [levels].
-
-    Raises:
-      ValueError: if a risk or a distribution is out of range, or the levels differ in number.
-
-    Valid when:
-      Training and test share p(problem | difficulty).
+    Equal to `extrapolation_gap` by summation by parts. The conditional bounds follow from this
+    form: only the rises of the risk matter, each weighed by how much easier training is below it.
     """
     test, train = _distributions(test, train)
     risk = _per_level("slice_risk", check_range("slice_risk", slice_risk, 0, 1), len(test))
@@ -147,18 +143,10 @@ def total_variation(
     test: Float[ArrayLike, " levels"],
     train: Float[ArrayLike, " levels"],
 ) -> ShiftedBound:
-    """R_T <= R_S + TV(test, train).
-
-    Args:
-      risk_bound: bound on the training mixture's risk, in [0, 1], any shape.
-      test: probabilities of the test difficulties, shape [levels].
-      train: probabilities of the training difficulties, shape [levels].
-
-    Raises:
-      ValueError: if a risk bound or a distribution is out of range.
+    """Bound R_T by R_S + TV(test, train).
 
     Valid when:
-      The loss lies in [0, 1]; training and test share p(problem | difficulty).
+      The loss lies in [0, 1].
 
     References:
       Ben-David et al. (2010), A theory of learning from different domains.
@@ -172,25 +160,17 @@ def importance(
     test: Float[ArrayLike, " levels"],
     train: Float[ArrayLike, " levels"],
 ) -> ShiftedBound:
-    """R_T <= beta R_S with beta = max test/train; 1 where the test leaves the training levels.
-
-    Args:
-      risk_bound: bound on the training mixture's risk, in [0, 1], any shape.
-      test: probabilities of the test difficulties, shape [levels].
-      train: probabilities of the training difficulties, shape [levels].
-
-    Raises:
-      ValueError: if a risk bound or a distribution is out of range.
+    """Bound R_T by beta R_S with beta = max test/train, or by 1 if the test has unseen levels.
 
     Valid when:
-      The loss is not negative; training and test share p(problem | difficulty).
+      The loss is not negative.
 
     References:
       Cortes, Mansour and Mohri (2010), Learning bounds for importance weighting.
     """
     risk, test, train = _arguments(risk_bound, test, train)
     largest = float(divergence.max_ratio(test, train))
-    # No finite ratio says nothing, also of a risk of zero.
+    # An infinite ratio gives no bound, not even for a risk of zero.
     values = largest * risk if np.isfinite(largest) else np.ones_like(risk)
     return _unconditional(values, "importance")
 
@@ -201,27 +181,23 @@ def weighted_importance(
     test: Float[ArrayLike, " levels"],
     train: Float[ArrayLike, " levels"],
 ) -> ShiftedBound:
-    """R_T <= beta klinv(weighted risk, radius): importance weights inside the bound.
+    """Bound R_T by beta klinv(weighted risk, radius): importance weights inside the bound.
 
     The loss times test/train over beta = max test/train lies in [0, 1], and its expectation under
-    the training mixture is R_T / beta. Where the errors sit on levels of little weight this is
+    the training mixture is R_T / beta. If the errors are at levels of little weight this is
     tighter than `importance`, which gives every error the largest weight. Unlike the other maps it
-    starts from the sample and not from a bound on R_S, so it pays for a delta of its own.
+    starts from the sample and not from a bound on R_S, so it needs a delta of its own.
 
     Args:
       weighted_risk: mean over the sample of the loss times test/train over beta, in [0, 1], any
-        shape; 0 where beta is infinite.
-      radius: what a bound in terms of klinv puts there, in nats, such as (KL + ln(xi(n)/delta))/n;
+        shape; 0 if beta is infinite.
+      radius: right side of a bound in terms of klinv, in nats, such as (KL + ln(xi(n)/delta))/n;
         broadcasts against `weighted_risk`.
-      test: probabilities of the test difficulties, shape [levels].
-      train: probabilities of the training difficulties, shape [levels].
-
-    Raises:
-      ValueError: if an argument is out of range.
+      test, train: see the module.
 
     Valid when:
       `weighted_risk` and `radius` come from one posterior and sample for which the PAC-Bayes-kl
-      bound is valid; training and test share p(problem | difficulty).
+      bound is valid.
 
     References:
       Cortes, Mansour and Mohri (2010), Learning bounds for importance weighting.
@@ -244,20 +220,14 @@ def kl_dro(
     test: Float[ArrayLike, " levels"],
     train: Float[ArrayLike, " levels"],
 ) -> ShiftedBound:
-    """The largest R_T with kl(R_T || R_S) <= KL(test || train), in nats.
+    """Bound R_T by the largest value with kl(R_T || R_S) <= KL(test || train), in nats.
 
-    Args:
-      risk_bound: bound on the training mixture's risk, in [0, 1], any shape.
-      test: probabilities of the test difficulties, shape [levels].
-      train: probabilities of the training difficulties, shape [levels].
-
-    Raises:
-      ValueError: if a risk bound or a distribution is out of range.
+    By the data processing inequality: a loss maps both distributions of problems to Bernoulli
+    distributions, which are no further apart. The inverse grows with R_S, so that a bound on R_S
+    may take its place.
 
     Valid when:
-      The loss lies in [0, 1]; training and test share p(problem | difficulty). (Data processing:
-      a loss turns both distributions of problems into coins, which are no further apart. The
-      inverse grows with R_S, so that a bound on R_S may stand for it.)
+      The loss lies in [0, 1].
 
     References:
       Hu and Hong (2013), Kullback-Leibler divergence constrained distributionally robust
@@ -273,21 +243,14 @@ def chi_square(
     test: Float[ArrayLike, " levels"],
     train: Float[ArrayLike, " levels"],
 ) -> ShiftedBound:
-    """The maximum over R in [0, bound] of R + sqrt(chi2 R (1 - R)).
+    """Bound R_T by the maximum over R in [0, bound] of R + sqrt(chi2(test, train) R (1 - R)).
 
-    The expression rises up to R = (1 + 1 / sqrt(1 + chi2)) / 2 and then falls, towards 1.
-
-    Args:
-      risk_bound: bound on the training mixture's risk, in [0, 1], any shape.
-      test: probabilities of the test difficulties, shape [levels].
-      train: probabilities of the training difficulties, shape [levels].
-
-    Raises:
-      ValueError: if a risk bound or a distribution is out of range.
+    By Cauchy-Schwarz on the covariance of the loss and test/train, as the variance of a loss in
+    [0, 1] is at most R (1 - R). The expression rises up to R = (1 + 1 / sqrt(1 + chi2)) / 2, and
+    then falls to 1.
 
     Valid when:
-      The loss lies in [0, 1], so that its variance is at most R (1 - R); training and test share
-      p(problem | difficulty). (Cauchy-Schwarz on the covariance of the loss and test/train.)
+      The loss lies in [0, 1].
 
     References:
       Duchi and Namkoong (2019), Variance-based regularization with convex objectives.
@@ -305,28 +268,22 @@ def neyman_pearson(
     test: Float[ArrayLike, " levels"],
     train: Float[ArrayLike, " levels"],
 ) -> ShiftedBound:
-    """The largest test risk of any slice risks whose training risk is within the bound.
+    """Bound R_T by its largest value over all slice risks whose R_S is within the bound.
 
-    Nothing that uses the bound on R_S alone can be smaller, the other unconditional maps included.
-    The worst risks are 1 at the levels of largest test/train for as long as the bound pays for
-    them: the most powerful test between the two distributions, at a size of R_S. Levels without
-    training data cost nothing, so with disjoint ranges it is 1.
-
-    Args:
-      risk_bound: bound on the training mixture's risk, in [0, 1], any shape.
-      test: probabilities of the test difficulties, shape [levels].
-      train: probabilities of the training difficulties, shape [levels].
-
-    Raises:
-      ValueError: if a risk bound or a distribution is out of range.
+    No map that uses only the bound on R_S can be smaller, so this is the best unconditional one.
+    The worst slice risks are 1 at the levels of largest test/train, until their training risk
+    reaches the bound: this is the most powerful test between the two distributions, at size R_S.
+    A level without training data adds nothing to the training risk, so for disjoint ranges the
+    bound is 1.
 
     Valid when:
-      The loss lies in [0, 1]; training and test share p(problem | difficulty).
+      The loss lies in [0, 1].
 
     References:
       Neyman and Pearson (1933), On the problem of the most efficient tests of statistical
       hypotheses.
     """
+    # The test risk as a piecewise linear function of the training risk, one piece for each level.
     risk, test, train = _arguments(risk_bound, test, train)
     unseen = test[train == 0].sum()
     test, train = test[train > 0], train[train > 0]
@@ -344,7 +301,7 @@ UNCONDITIONAL: dict[str, Callable[..., ShiftedBound]] = {
     "chi_square": chi_square,
     "neyman_pearson": neyman_pearson,
 }
-"""The assumption-free maps by name: (risk_bound, test, train) -> ShiftedBound."""
+"""The unconditional maps by name: (risk_bound, test, train) -> ShiftedBound."""
 
 
 def unconditional(
@@ -352,20 +309,12 @@ def unconditional(
     test: Float[ArrayLike, " levels"],
     train: Float[ArrayLike, " levels"],
 ) -> ShiftedBound:
-    """The least of the assumption-free maps.
+    """Bound R_T by the smallest of the unconditional maps.
 
-    It costs no delta: all of them hold wherever the bound on R_S does.
-
-    Args:
-      risk_bound: bound on the training mixture's risk, in [0, 1], any shape.
-      test: probabilities of the test difficulties, shape [levels].
-      train: probabilities of the training difficulties, shape [levels].
-
-    Raises:
-      ValueError: if a risk bound or a distribution is out of range.
+    No delta is spent on the choice: all of them hold whenever the bound on R_S does.
 
     Valid when:
-      The loss lies in [0, 1]; training and test share p(problem | difficulty).
+      The loss lies in [0, 1].
 
     Example:
       >>> float(unconditional(0.04, np.array([0.5, 0.5]), np.array([0.9, 0.1])).values)
@@ -380,23 +329,15 @@ def monotone(
     test: Float[ArrayLike, " levels"],
     train: Float[ArrayLike, " levels"],
 ) -> ShiftedBound:
-    """R_T <= R_S + max(0, max_j (F_S(j) - F_T(j))), for a risk that rises with difficulty.
+    """Bound R_T by R_S + max(0, max_j (F_S(j) - F_T(j))), if the risk rises with difficulty.
 
-    Training that is nowhere easier than the test (F_S <= F_T) gives R_T <= R_S: a gap of at most
-    zero. Otherwise the rises add up to at most 1, whence the largest difference of the
-    distribution functions, which is at most TV.
-
-    Args:
-      risk_bound: bound on the training mixture's risk, in [0, 1], any shape.
-      test: probabilities of the test difficulties, shape [levels].
-      train: probabilities of the training difficulties, shape [levels].
-
-    Raises:
-      ValueError: if a risk bound or a distribution is out of range.
+    If training is nowhere easier than the test (F_S <= F_T), this is R_T <= R_S: the gap is at most
+    zero. In general the rises add up to at most 1, so the gap (see `gap_by_increments`) is at most
+    the largest difference of the distribution functions, which is at most TV.
 
     Valid when:
-      The risk never falls from one level to the next harder one, and lies in [0, 1]; training and
-      test share p(problem | difficulty). Long training on one exact level breaks it.
+      The risk lies in [0, 1] and never falls from one level to the next harder one. Long training
+      on exactly one level violates this.
     """
     risk, test, train = _arguments(risk_bound, test, train)
     return _conditional(risk + _excess(test, train).max(initial=0.0), "monotone")
@@ -409,21 +350,15 @@ def lipschitz(
     *,
     constant: float,
 ) -> ShiftedBound:
-    """R_T <= R_S + constant W1(test, train).
+    """Bound R_T by R_S + constant W1(test, train).
 
     Args:
-      risk_bound: bound on the training mixture's risk, in [0, 1], any shape.
-      test: probabilities of the test difficulties, shape [levels].
-      train: probabilities of the training difficulties, shape [levels].
+      risk_bound, test, train: see the module.
       constant: the most that the risk changes from one level to the next, in risk per level.
 
-    Raises:
-      ValueError: if a risk bound or a distribution is out of range, or `constant` is negative.
-
     Valid when:
-      Neighbouring levels differ in risk by at most `constant`; training and test share
-      p(problem | difficulty). A constant measured on the base or on a reference run is an
-      assumption about this run.
+      Neighbouring levels differ in risk by at most `constant`. A constant measured on the base or
+      on a reference run is an assumption about this run.
 
     References:
       Kantorovich and Rubinstein (1958), the dual form of W1.
@@ -441,22 +376,13 @@ def increments(
     least: Float[ArrayLike, " levels-1"],
     most: Float[ArrayLike, " levels-1"],
 ) -> ShiftedBound:
-    """R_T <= R_S + sum_j (F_S - F_T)+ most_j - (F_S - F_T)- least_j.
+    """Bound R_T by R_S + sum over j of (F_S - F_T)+ most_j - (F_S - F_T)- least_j.
 
-    Args:
-      risk_bound: bound on the training mixture's risk, in [0, 1], any shape.
-      test: probabilities of the test difficulties, shape [levels].
-      train: probabilities of the training difficulties, shape [levels].
-      least: the least that the risk rises from each level to the next, shape [levels - 1].
-      most: the most that it rises, shape [levels - 1].
-
-    Raises:
-      ValueError: if a risk bound or a distribution is out of range, or `least` exceeds `most`.
+    ()+ and ()- are the positive and the negative part.
 
     Valid when:
-      least_j <= r(j + 1) - r(j) <= most_j for all j at once; training and test share
-      p(problem | difficulty). Limits measured on the base or on a reference run
-      (`increment_intervals`) are an assumption about this run.
+      least_j <= r(j + 1) - r(j) <= most_j for all j at once. Limits measured on the base or on a
+      reference run (`increment_intervals`) are an assumption about this run.
     """
     risk, test, train = _arguments(risk_bound, test, train)
     least, most = np.asarray(least, dtype=np.float64), np.asarray(most, dtype=np.float64)
@@ -467,7 +393,7 @@ def increments(
         )
     excess = _excess(test, train)
     gap = np.maximum(excess, 0) @ most - np.maximum(-excess, 0) @ least
-    # Limits that force the gap below -R_S contradict the bound; a risk is not negative.
+    # A risk is not negative; limits that put the gap below -R_S contradict the bound.
     return _conditional(np.maximum(risk + gap, 0.0), "increments")
 
 
@@ -477,20 +403,14 @@ def has_increments(
     least: ArrayLike,
     most: ArrayLike,
 ) -> bool:
-    """Whether some curve within measured slice risks has all its rises within the limits.
+    """Return whether some risk between `lower` and `upper` has all its rises within the limits.
 
     False refutes the assumption of `increments`, up to the probability that the intervals fail;
     True does not prove it.
 
     Args:
-      lower: lower ends of simultaneous intervals for the slice risks, shape [levels], such as
-        `slice_intervals` gives; 0 at a level that was not measured.
-      upper: upper ends, shape [levels]; 1 at a level that was not measured.
-      least: the least rise from each level to the next, shape [levels - 1] or a number.
-      most: the largest rise, shape [levels - 1] or a number.
-
-    Raises:
-      ValueError: if the shapes differ or an interval is empty.
+      lower, upper: see the module.
+      least, most: see the module; a single number stands for all levels.
     """
     lower, upper = np.asarray(lower, dtype=np.float64), np.asarray(upper, dtype=np.float64)
     if lower.ndim != 1 or lower.shape != upper.shape or not (lower <= upper).all():
@@ -498,7 +418,7 @@ def has_increments(
             f"lower and upper must have shape [levels] and lower <= upper, got {lower} and {upper}"
         )
     rises = (np.broadcast_to(limit, len(lower) - 1) for limit in (least, most))
-    # The risks that a curve can have reached at each level.
+    # The interval of risks that can be reached at each level.
     low, high = lower[0], upper[0]
     for level, (smallest, largest) in enumerate(zip(*rises, strict=True), start=1):
         low, high = max(lower[level], low + smallest), min(upper[level], high + largest)
@@ -508,16 +428,9 @@ def has_increments(
 
 
 def is_monotone(lower: Float[ArrayLike, " levels"], upper: Float[ArrayLike, " levels"]) -> bool:
-    """Whether a risk that never falls with difficulty fits between `lower` and `upper`.
+    """Return whether a risk that never falls with difficulty fits between `lower` and `upper`.
 
-    For point estimates pass the same twice, or with a tolerance taken off and added.
-
-    Args:
-      lower: lower ends of simultaneous intervals for the slice risks, shape [levels].
-      upper: upper ends, shape [levels].
-
-    Raises:
-      ValueError: if the shapes differ or an interval is empty.
+    For point estimates pass the same values twice, or less and plus a tolerance.
     """
     return has_increments(lower, upper, 0.0, np.inf)
 
@@ -525,15 +438,9 @@ def is_monotone(lower: Float[ArrayLike, " levels"], upper: Float[ArrayLike, " le
 def is_lipschitz(
     lower: Float[ArrayLike, " levels"], upper: Float[ArrayLike, " levels"], constant: float
 ) -> bool:
-    """Whether a risk that changes by at most `constant` a level fits between `lower` and `upper`.
+    """Return whether a risk with steps of at most `constant` fits between `lower` and `upper`.
 
-    Args:
-      lower: lower ends of simultaneous intervals for the slice risks, shape [levels].
-      upper: upper ends, shape [levels].
-      constant: in risk per level.
-
-    Raises:
-      ValueError: if the shapes differ or an interval is empty.
+    The constant is in risk per level, as in `lipschitz`.
     """
     return has_increments(lower, upper, -constant, constant)
 
@@ -544,15 +451,9 @@ def slice_upper_bounds(
     *,
     delta: float,
 ) -> Float[np.ndarray, "*cells levels"]:
-    """Bound the risks of all levels at once: Clopper-Pearson at delta / (levels probed).
+    """Bound the risks of all levels at once: Clopper-Pearson at delta / (levels with examples).
 
-    Args:
-      num_errors: wrong examples at each level, shape [..., levels].
-      num_examples: labelled examples at each level, shape [levels]; a level with none gets 1.
-      delta: probability that any of the bounds fails.
-
-    Raises:
-      ValueError: if no level has examples, or errors or `delta` are out of range.
+    A level without examples gets the bound 1.
 
     Valid when:
       The numbers of examples were fixed before any label was seen, and examples are independent
@@ -582,15 +483,9 @@ def slice_intervals(
     *,
     delta: float,
 ) -> tuple[Float[np.ndarray, "*cells levels"], Float[np.ndarray, "*cells levels"]]:
-    """Lower and upper bounds on the risks of all levels at once, with half of delta on each side.
+    """Bound the risks of all levels at once from below and above, with half of delta on each side.
 
-    Args:
-      num_errors: wrong examples at each level, shape [..., levels].
-      num_examples: labelled examples at each level, shape [levels]; a level with none gets [0, 1].
-      delta: probability that any of the intervals fails.
-
-    Raises:
-      ValueError: if no level has examples, or errors or `delta` are out of range.
+    A level without examples gets [0, 1].
 
     Valid when:
       As for `slice_upper_bounds`.
@@ -604,14 +499,7 @@ def slice_intervals(
 def increment_intervals(
     lower: Float[ArrayLike, "*cells levels"], upper: Float[ArrayLike, "*cells levels"]
 ) -> tuple[Float[np.ndarray, "*cells levels-1"], Float[np.ndarray, "*cells levels-1"]]:
-    """The least and the largest rise between neighbouring levels, from intervals for the risks.
-
-    Args:
-      lower: lower ends of simultaneous intervals for the slice risks, shape [..., levels].
-      upper: upper ends, shape [..., levels].
-
-    Returns:
-      `least` and `most` for `increments`, each [..., levels - 1].
+    """Bound the rises between neighbouring levels: `least` and `most`, each [*cells, levels - 1].
 
     Valid when:
       The intervals hold for all levels at once; then so do these, at the same delta.
@@ -629,14 +517,7 @@ def probe(
 ) -> ShiftedBound:
     """Bound the test risk by labels bought at each level; no bound on R_S is needed.
 
-    Args:
-      num_errors: wrong examples at each level, shape [..., levels].
-      num_examples: labelled examples at each level, shape [levels]; a level with none counts as 1.
-      test: probabilities of the test difficulties, shape [levels].
-      delta: probability that the bound fails.
-
-    Raises:
-      ValueError: if an argument is out of range, or no level has examples.
+    A level without examples counts with a risk of 1.
 
     Valid when:
       As for `slice_upper_bounds`, and the test shares p(problem | difficulty) with the probe.

@@ -1,4 +1,7 @@
-"""Every task by name. `TASKS` is the only list: a new task is one file here and one line below."""
+"""All tasks, by name.
+
+`TASKS` is the only list: a new task is one file in this folder and one line in it.
+"""
 
 from __future__ import annotations
 
@@ -32,12 +35,13 @@ without JAX."""
 def make_task(
     name: str, options: Mapping[str, Any] | None = None, *, hardest: int | None = None
 ) -> Task:
-    """Build a task from its name in `TASKS`, or from ``module:attribute`` for one's own.
+    """Build a task from its name in `TASKS`, or from the import path of a task of your own.
 
     Args:
-      name: a key of `TASKS`, or the import path of a `Task` class or a function returning one.
+      name: a key of `TASKS`, or ``module:attribute`` of a `Task` class or a function returning a
+        task.
       options: fields of the task, by name.
-      hardest: value of the field `hardest`, where the task has one and `options` do not set it.
+      hardest: value of the field `hardest`, if the task has one and `options` do not set it.
 
     Raises:
       ValueError: if the name is unknown, the import fails, or an option is missing or not a field.

@@ -3,10 +3,10 @@ r"""Addition of two numbers, the least significant digit first.
 Knob: `difficulty`, the number of digits of each number (leading zeros allowed). Length grows with
 it: 6 d + 4 tokens, 3 d + 5 without a scratchpad, one less interleaved.
 
-From the least significant digit on, each digit of the sum takes two digits and a carry. The
-scratchpad restates both digits and gives the sum's digit and the carry, so that each step needs the
-one before and nothing else but the next two digits; the last carry is the sum's highest digit. The
-numbers may stand apart, as they are usually written, or with digits of one place side by side.
+From the least significant digit on, each digit of the sum depends on two digits and a carry. The
+scratchpad restates both digits and gives the sum's digit and the carry, so that each step needs
+only the step before it and the next two digits; the last carry is the sum's highest digit. The
+numbers may stand apart, as usual, or interleaved, with the digits of a place side by side.
 
 Worked examples (38 + 95 = 133, difficulty 2)::
 
@@ -15,8 +15,8 @@ Worked examples (38 + 95 = 133, difficulty 2)::
     without scratchpad  | 8 3 + 5 9 : 3 3 1 .
 
 What is known: transformers learn reversed addition, and training on their own answers to slightly
-longer sums takes them from 10 to 100 digits (Lee et al. 2025, arXiv 2502.01612). After
-2500 steps, two layers of width 32 add two digits without the scratchpad, not three.
+longer sums takes them from 10 to 100 digits (Lee et al. 2025, arXiv 2502.01612). Without the
+scratchpad, two layers of width 32 add numbers of two digits after 2500 steps, but not of three.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ class Addition(ArrayTask):
     Attributes:
       hardest: largest difficulty.
       base: of the number system, at least 2; digits from ten on are written in decimal.
-      interleaved: whether digits of the same place stand side by side, or the numbers apart.
-      scratchpad: whether the solution restates the digits and gives every carry, or is the sum.
+      interleaved: digits of the same place stand side by side; if false, the numbers stand apart.
+      scratchpad: the solution restates the digits and gives every carry; if false, it is the sum.
 
     Raises:
       ValueError: if a field is out of range.
@@ -87,10 +87,11 @@ class Addition(ArrayTask):
             carry = total // self.base
             return carry, (total % self.base, carry)
 
-        # The digits above the ones in use are zero, so that the last carry comes out among them.
+        # Digits above those in use are zero, so the last carry becomes the sum's highest digit.
         used = jnp.where(needed[None], digits, 0)
         extended = jnp.concatenate([used, jnp.zeros((2, 1), int)], axis=1)
         _, (sums, carries) = jax.lax.scan(step, jnp.int32(0), extended.T)
+        # The problem: both numbers in one of the two arrangements.
         tokens = jnp.where(needed[None], digits + zero, PADDING)
         if self.interleaved:
             body = tokens.T.ravel()

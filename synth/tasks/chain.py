@@ -5,12 +5,12 @@ Knob: `difficulty`, the number of operations that the answer needs. Length grows
 Two layouts of the same idea:
 
 - ``lines``: a computation graph. Variable :math:`x_0` is a constant; each later one applies an
-  operator to its predecessor and to a second operand, a constant or an earlier variable, so that
-  every operation is needed for the last variable, which is asked for. Lines that define unneeded
-  variables may be mixed in, and the lines shuffled. The solution computes the needed variables in
-  order.
-- ``running``: a start value and a row of (operator, constant) pairs; the solution restates each
-  pair and gives the running value. The cheapest setting, used on CPUs.
+  operator to its predecessor and to a second operand, a constant or an earlier variable. So the
+  last variable, which is asked for, needs every operation. Lines that define unneeded variables
+  (distractors) may be mixed in, and the lines shuffled. The solution computes the needed variables
+  in order.
+- ``running``: a start value and a sequence of (operator, constant) pairs; the solution restates
+  each pair and gives the running value. This is the shortest layout, used on CPUs.
 
 Worked examples (modulo 5, difficulty 2)::
 
@@ -49,12 +49,12 @@ class Chain(ArrayTask):
       hardest: largest difficulty.
       modulus: size of the number range, at least 2.
       operators: distinct signs out of ``+ - *``.
-      layout: ``lines`` (a shuffled computation graph) or ``running`` (a row of operations).
+      layout: ``lines`` (a shuffled computation graph) or ``running`` (a sequence of operations).
+        The fields below matter for ``lines`` only.
       num_symbols: names to choose variables from, at least ``hardest + 1 + num_distractors``.
-      num_distractors: lines that define a variable nobody needs.
-      shuffled: whether lines stand in random order or in order of computation.
-      second_operand: a ``constant``, an earlier ``variable``, or ``either`` with equal chance.
-        The last five fields but `layout` matter for ``lines`` alone.
+      num_distractors: lines that define a variable that the answer does not need.
+      shuffled: lines stand in random order; if false, in order of computation.
+      second_operand: a ``constant``, an earlier ``variable``, or ``either`` with equal probability.
 
     Raises:
       ValueError: if a field is out of range.
@@ -128,7 +128,7 @@ class Chain(ArrayTask):
         lines = d + 1 + m
         log_names = math.lgamma(self.num_symbols + 1) - math.lgamma(self.num_symbols - lines + 1)
         log_distractors = m * math.log((d + 1) * signs * self.modulus)
-        # Shuffled lines forget which distractor was drawn first.
+        # Once lines are shuffled, the order in which distractors were drawn makes no difference.
         log_orders = math.lgamma(lines + 1) - math.lgamma(m + 1) if self.shuffled else 0.0
         log_chain = math.log(self.modulus) + sum(math.log(signs * count) for count in choices)
         return log_names + log_chain + log_distractors + log_orders
@@ -154,7 +154,7 @@ class Chain(ArrayTask):
     def _running(
         self, key: PRNGKeyArray, difficulty: Int[Array, ""]
     ) -> tuple[Int[Array, " problem"], Int[Array, " solution"]]:
-        # One draw gives operator and constant: each call of the generator is costly to compile.
+        # One draw gives operator and constant, since each call of the generator compiles slowly.
         signs = len(self.operators)
         drawn = jax.random.randint(key, (self.hardest + 1,), 0, signs * self.modulus)
         operators, constants = drawn[1:] // self.modulus, drawn % self.modulus
@@ -174,6 +174,7 @@ class Chain(ArrayTask):
     def _lines(
         self, key: PRNGKeyArray, difficulty: Int[Array, ""]
     ) -> tuple[Int[Array, " problem"], Int[Array, " solution"]]:
+        # The chain: its names, operands and values. Node 0 is the constant.
         key_names, key_chain, key_distractors, key_order = jax.random.split(key, 4)
         nodes, extra = self.hardest + 1, self.num_distractors
         names = jax.random.permutation(key_names, self.num_symbols)[: nodes + extra]
@@ -189,6 +190,7 @@ class Chain(ArrayTask):
         start = jnp.zeros(nodes, int).at[0].set(constants[0])
         _, (left, right, value) = jax.lax.scan(step, start, jnp.arange(1, nodes))
 
+        # The problem: a line for each node, needed ones and distractors, six tokens wide.
         right_token = jnp.where(other >= 0, names[other], constants + number)
         equals, semicolon = jnp.full(nodes, self._id("=")), jnp.full(nodes, self._id(";"))
         signs = operators + sign
@@ -207,6 +209,7 @@ class Chain(ArrayTask):
         question = [self._id("?"), names[difficulty], self._id(":")]
         problem = _frame(self._ids("|"), lines, in_lines, question)
 
+        # The solution: a line for each needed operation, with numbers in place of names.
         worked = jnp.stack(
             [
                 names[1:nodes],
@@ -242,7 +245,7 @@ class Chain(ArrayTask):
     def _distractors(
         self, key: PRNGKeyArray, names: Int[Array, " names"], difficulty: Int[Array, ""]
     ) -> Int[Array, "distractors 6"]:
-        """Lines that hang on a needed variable and define one that nobody needs."""
+        """Lines that define an unneeded variable from a needed one and a constant."""
         key_operand, key_operator, key_constant = jax.random.split(key, 3)
         shape = (self.num_distractors,)
         operand = jax.random.randint(key_operand, shape, 0, difficulty + 1)
@@ -262,7 +265,7 @@ class Chain(ArrayTask):
 
 
 def _symbol_name(index: int) -> str:
-    """a .. z, then a1 .. z1, and so on."""
+    """Name of a variable: a .. z, then a1 .. z1, and so on."""
     round_, letter = divmod(index, 26)
     return chr(ord("a") + letter) + (str(round_) if round_ else "")
 
@@ -270,6 +273,6 @@ def _symbol_name(index: int) -> str:
 def _frame(
     start: list, rows: Int[Array, "rows width"], needed: Bool[Array, " rows"], end: list
 ) -> Int[Array, " slots"]:
-    """Start tokens, the needed rows and end tokens; `PADDING` in every slot that is not used."""
+    """Start tokens, the needed rows and end tokens, with `PADDING` in all slots of other rows."""
     body = jnp.where(needed[:, None], rows, PADDING).reshape(-1)
     return jnp.concatenate([jnp.array(start, body.dtype), body, jnp.array(end, body.dtype)])

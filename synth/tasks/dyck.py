@@ -1,11 +1,13 @@
 r"""Dyck words of bounded depth: close the brackets that a prefix leaves open.
 
 Knob: `difficulty`, the depth. A problem of level d is a word over brackets of several kinds and a
-neutral letter ``-``; it never goes deeper than d and ends d deep. Its length is fixed, whatever the
-level; the solution closes what is open, innermost first, and so has d + 1 tokens.
+neutral letter ``-``. At most d brackets are open at any point of the word, and d at its end. The
+word has the same length at every level; the solution closes the open brackets, innermost first, in
+d + 1 tokens.
 
-Neutral letters are there because the length of a word of brackets alone has the parity of the
-depth at its end, and could not stay fixed. All words of a level are equally likely.
+Neutral letters are needed because a word of brackets only has a length of the same parity as its
+final depth, and so could not have the same length at every level. All words of a level are equally
+likely.
 
 Worked example (two kinds, 8 letters, difficulty 2)::
 
@@ -33,11 +35,11 @@ BRACKETS = ("()", "[]", "{}", "<>")
 
 
 Counts = list[list[int]]
-"""Numbers of words, by depth at the end and depth now; words go no deeper than they end."""
+"""Number of ways to go on, by depth at the end and depth now, never deeper than at the end."""
 
 
 def _one_letter_more(fewer: Counts, num_kinds: int) -> Counts:
-    """Counts of words with one letter more in front."""
+    """Counts of words with one letter more in front: neutral, closing or opening."""
     return [
         [
             ends[now]
@@ -51,7 +53,11 @@ def _one_letter_more(fewer: Counts, num_kinds: int) -> Counts:
 
 @functools.cache
 def num_words(hardest: int, length: int, num_kinds: int) -> list[Counts]:
-    """Exact counts of words of 0 to `length` letters that end at depth 0 to `hardest`."""
+    """Exact counts of words of 0 to `length` letters that end at depth 0 to `hardest`.
+
+    Entry ``[letters][end][now]`` counts the ways from depth `now` to depth `end` in that many
+    letters; ``now = 0`` counts whole words.
+    """
     counts = [[[int(now == end) for now in range(end + 1)] for end in range(hardest + 1)]]
     for _ in range(length):
         counts.append(_one_letter_more(counts[-1], num_kinds))
@@ -60,7 +66,7 @@ def num_words(hardest: int, length: int, num_kinds: int) -> list[Counts]:
 
 @functools.cache
 def shortest_length(hardest: int, num_kinds: int) -> int:
-    """The fewest letters with which each level up to `hardest` has as many words as the last."""
+    """Fewest letters at which no level up to `hardest` has fewer words than the level below it."""
     counts, length = num_words(hardest, 0, num_kinds)[0], 0
     while True:
         by_level = [ends[0] for ends in counts[1:]]
@@ -73,10 +79,12 @@ def shortest_length(hardest: int, num_kinds: int) -> int:
 def step_probabilities(
     hardest: int, length: int, num_kinds: int
 ) -> Float[np.ndarray, "length ends depths 2"]:
-    """Chances of an opening letter, and of an opening or closing one, if words are equally likely.
+    """Probabilities of the next letter under which all words of a level are equally likely.
 
-    Axes: letters so far; depth at the end, 0 to `hardest`; depth now, 0 to `hardest`.
+    Axes: letters so far; depth at the end, 0 to `hardest`; depth now, 0 to `hardest`; then the
+    probability of an opening letter, and that of an opening or closing one.
     """
+    # A letter's probability is its share of the ways to go on.
     counts = num_words(hardest, length, num_kinds)
     table = np.zeros((length, hardest + 1, hardest + 1, 2), np.float32)
     for so_far in range(length):
@@ -100,8 +108,8 @@ class Dyck(ArrayTask):
       num_kinds: kinds of brackets, 1 to 4.
 
     Raises:
-      ValueError: if a field is out of range, or `length` so short that a level has fewer problems
-        than the one before.
+      ValueError: if a field is out of range, or `length` is so short that a level has fewer
+        problems than the one below it.
     """
 
     name: ClassVar[str] = "dyck"
@@ -137,7 +145,7 @@ class Dyck(ArrayTask):
         return ("<pad>", "|", ":", ".", "-", *(k[0] for k in kinds), *(k[1] for k in kinds))
 
     def max_length(self, difficulty: int) -> int:
-        """Tokens at `difficulty`: d + 3 more than a word has letters."""
+        """Tokens at `difficulty` d: the letters of a word, and d + 3."""
         check_difficulty(difficulty, self.hardest)
         return self.num_letters + difficulty + 3
 
@@ -152,10 +160,11 @@ class Dyck(ArrayTask):
         neutral = self.vocabulary.index("-")
         first_open, first_close = neutral + 1, neutral + 1 + self.num_kinds
         chances = jnp.asarray(step_probabilities(self.hardest, self.num_letters, self.num_kinds))
-        # One draw for both: each call of the generator is costly to compile.
+        # One draw for direction and kind, since each call of the generator compiles slowly.
         direction, kind = jax.random.uniform(key, (2, self.num_letters))
         kinds = jnp.floor(kind * self.num_kinds).astype(int)
 
+        # Draw the word letter by letter, with a stack of the kinds of the open brackets.
         def step(state, letter):
             depth, stack = state
             chance, direction, kind = letter
@@ -167,6 +176,7 @@ class Dyck(ArrayTask):
 
         start = jnp.int32(0), jnp.zeros(self.hardest + 1, int)
         (_, stack), word = jax.lax.scan(step, start, (chances[:, difficulty], direction, kinds))
+        # Close them from the top of the stack.
         place = jnp.arange(self.hardest)[::-1]
         closing = jnp.where(place < difficulty, first_close + stack[place], PADDING)
         bar, colon, end = (jnp.array([self.vocabulary.index(each)]) for each in "|:.")

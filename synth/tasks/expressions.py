@@ -4,13 +4,13 @@ Knob: `difficulty`, the number of operators. Length grows with it: 10 d + 4 toke
 
 The expression is a binary tree over integers modulo p, written infix with one pair of parentheses
 for each operator. The solution evaluates the operators in the order of their closing parentheses,
-and states both operands each time. Trees, operators and numbers are uniform and independent.
+and restates both operands each time. Trees, operators and numbers are uniform and independent.
 
 Worked example (modulo 5, difficulty 2)::
 
     | ( 3 * ( 4 + 3 ) ) : 4 + 3 = 2 ; 3 * 2 = 1 ; .
 
-What is known: sums of many terms modulo p, given without steps, are hard to learn, and become
+What is known: sums of many terms modulo p without intermediate steps are hard to learn, and become
 easier when easy examples are mixed into the training data (Saxena et al. 2024, arXiv 2410.03569).
 """
 
@@ -83,7 +83,7 @@ class Expressions(ArrayTask):
 
     def sample(self, key: PRNGKeyArray, difficulty: Int[Array, ""]) -> Example:
         """Draw one expression with `difficulty` operators, uniformly."""
-        # One draw for all: each call of the generator is costly to compile.
+        # One draw for everything, since each call of the generator compiles slowly.
         uniform = jax.random.uniform(key, (3, 2 * self.hardest + 1))
         first, last = _uniform_tree(uniform[0], difficulty)
         operators = jnp.floor(uniform[1, : self.hardest] * len(self.operators)).astype(int)
@@ -103,8 +103,10 @@ class Expressions(ArrayTask):
         numbers: Int[Array, " numbers"],
         difficulty: Int[Array, ""],
     ) -> Int[Array, " slots"]:
-        """Expression between its markers. Before each number stand as many opening parentheses as
-        there are subexpressions that begin with it, after it as many closing ones as end with it.
+        """Write the expression between its markers.
+
+        Each number follows as many opening parentheses as there are subexpressions that begin with
+        it, and precedes as many closing ones as there are that end with it.
         """
         bar, colon, opening, closing = self._ids("|:()")
         number, sign = self._ids("0" + self.operators[0])
@@ -130,14 +132,14 @@ class Expressions(ArrayTask):
         numbers: Int[Array, " numbers"],
         difficulty: Int[Array, ""],
     ) -> Int[Array, " slots"]:
-        """Steps in the order of the closing parentheses."""
+        """Write the steps of the evaluation, in the order of the closing parentheses."""
         used = jnp.arange(self.hardest) < difficulty
         size = self.hardest + 1
-        # Parentheses that close after the same number close from the inside out.
+        # Operators by the number after which they close; those after the same one, innermost first.
         order = jnp.argsort(jnp.where(used, last * size - first, size * size))
 
         def step(values, index):
-            # Where a subexpression is evaluated, its value stands at its first number.
+            # The value of a subexpression replaces its first number.
             left, right = values[first[index]], values[index + 1]
             results = jnp.stack([OPERATIONS[sign](left, right) for sign in self.operators])
             value = results[operators[index]] % self.modulus
@@ -164,10 +166,10 @@ class Expressions(ArrayTask):
 def _uniform_tree(
     uniform: Float[Array, " nodes"], difficulty: Int[Array, ""]
 ) -> tuple[Int[Array, " operators"], Int[Array, " operators"]]:
-    """A uniform binary tree with `difficulty` inner nodes, by the cycle lemma.
+    """Draw a uniform binary tree with `difficulty` inner nodes, by the cycle lemma.
 
-    Of the rotations of a word of d inner nodes and d + 1 leaves exactly one is the preorder of a
-    tree (Dvoretzky and Motzkin 1947), so that uniform words give uniform trees.
+    Exactly one rotation of a word of d inner nodes and d + 1 leaves is the preorder of a tree
+    (Dvoretzky and Motzkin 1947), so uniform words give uniform trees.
 
     Args:
       uniform: ``2 hardest + 1`` uniform draws.
@@ -176,6 +178,8 @@ def _uniform_tree(
     Returns:
       First and last leaf under the operator between leaf m and leaf m + 1, for m below d.
     """
+    # A uniform word: inner nodes (+1) at the d smallest draws, leaves (-1) elsewhere. The rotation
+    # starts after the place where the running sum is lowest for the first time.
     node = jnp.arange(uniform.size)
     size = 2 * difficulty + 1
     used = node < size
@@ -183,11 +187,13 @@ def _uniform_tree(
     word = jnp.where(rank < difficulty, 1, -1)
     lowest = jnp.argmin(jnp.where(used, jnp.cumsum(word), size))
     is_inner = (word[(node + lowest + 1) % size] == 1) & used
-    # A subtree ends where inner nodes and leaves first balance to one leaf more.
+    # A subtree ends as soon as it has one leaf more than inner nodes.
     after = jnp.cumsum(jnp.where(is_inner, 1, -1))
     before = after - jnp.where(is_inner, 1, -1)
     ended = (node[None] >= node[:, None]) & (after[None] < before[:, None])
     subtree_end = jnp.argmax(ended, axis=1)
+    # The left subtree of an inner node starts at the next node, and the number of its last leaf is
+    # that of the inner node's operator.
     leaves = jnp.cumsum(~is_inner)
     operator = jnp.where(is_inner, leaves[jnp.roll(subtree_end, -1)] - 1, uniform.size)
     operators = uniform.size // 2

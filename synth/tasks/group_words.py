@@ -1,10 +1,10 @@
-r"""Words over the generators of a finite group: follow the running product.
+r"""Words over the generators of a finite group: give the running product.
 
 Knob: `difficulty`, the number of letters of the word. Length grows with it: 3 d + 4 tokens.
 
 The problem is a start element and a word over a few generators; the solution restates each letter
 and gives the product so far. An element of a permutation group is written as the images of
-1, 2, 3 …, one of Z60 as a number; a letter acts after all that stands before it.
+1, 2, 3 …, one of Z60 as a number. Letters act from left to right.
 
 Worked examples (difficulty 2)::
 
@@ -13,10 +13,10 @@ Worked examples (difficulty 2)::
     A5   | 34125 a b : a 14235 b 25341 .
     Z60  | 5 b a : b 12 a 13 .
 
-What is known: fixed depth cannot multiply out words over A5 or S5 unless TC0 = NC1 (Barrington
-1989), but can over Z60; written step by step, all are a table of elements × letters. Transformers
-share little of what they learn about tracking a state between lengths (Ebrahimi et al. 2026, arXiv
-2602.18333).
+What is known: at once, a network of fixed depth cannot multiply words over A5 or S5 unless
+TC0 = NC1 (Barrington 1989), but it can over Z60. Step by step, every group is a table of elements ×
+letters. What transformers learn about tracking a state at one length transfers little to another
+(Ebrahimi et al. 2026, arXiv 2602.18333).
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ GENERATORS: dict[str, tuple[str, ...]] = {
     "A5": ("23145", "23451", "31245", "51234"),
     "Z60": ("1", "7", "59", "53"),
 }
-"""What the letters stand for, in order; the first two of a group generate it."""
+"""The element that each letter stands for, in order; the first two of a group generate it."""
 LETTERS = "abcd"
 
 
@@ -61,7 +61,7 @@ def _is_even(order: tuple[int, ...]) -> bool:
 
 
 def _product(group: Group, left: str, right: str) -> str:
-    """First `left`, then `right`."""
+    """Name of the product that applies `left` first, then `right`."""
     if group[0] == "Z":
         return str((int(left) + int(right)) % int(group[1:]))
     return "".join(right[int(image) - 1] for image in left)
@@ -132,7 +132,7 @@ class GroupWords(ArrayTask):
     def sample(self, key: PRNGKeyArray, difficulty: Int[Array, ""]) -> Example:
         """Draw one word of `difficulty` letters and its start, uniformly."""
         table = jnp.asarray(products(self.group, self.num_generators))
-        # One draw gives start and letters: each call of the generator is costly to compile.
+        # One draw gives start and letters, since each call of the generator compiles slowly.
         drawn = jax.random.randint(key, (self.hardest + 1,), 0, table.size)
         letters = drawn[1:] % self.num_generators
         start = drawn[0] // self.num_generators if self.start == "uniform" else jnp.int32(0)
@@ -142,6 +142,7 @@ class GroupWords(ArrayTask):
             return element, element
 
         _, running = jax.lax.scan(step, start, letters)
+        # Ids of letters and elements follow those of the markers.
         bar, colon, end, first_letter = (self.vocabulary.index(each) for each in "|:.a")
         first_element = first_letter + self.num_generators
         needed = jnp.arange(self.hardest) < difficulty

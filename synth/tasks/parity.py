@@ -8,9 +8,9 @@ Worked examples (difficulty 2)::
     at once     | 1 1 : 0 .
     scratchpad  | 1 1 : 1 1 1 0 .
 
-What is known: transformers that learn parity at once do not carry it over to longer strings, with a
-scratchpad of the right form they can (Zhou et al. 2023, arXiv 2310.16028): a negative and a
-positive control.
+What is known: transformers that learn parity at once do not generalise to longer strings; with a
+scratchpad of the right form they can (Zhou et al. 2023, arXiv 2310.16028). So this is a negative
+and a positive control.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ from synth.task import PADDING, ArrayTask, Example, check_difficulty, join
 
 @dataclass(frozen=True)
 class Parity(ArrayTask):
-    """Whether the number of ones is odd; difficulty is the number of bits.
+    """Tell whether the number of ones is odd; difficulty is the number of bits.
 
     Attributes:
       hardest: largest difficulty.
-      scratchpad: whether the solution restates the bits with the parity so far.
+      scratchpad: the solution restates the bits with the parity so far; if false, it is the parity.
 
     Raises:
       ValueError: if a field is out of range.

@@ -1,10 +1,10 @@
 r"""Pointer chain: follow k arrows of a random permutation.
 
-Knob: `difficulty`, the number of hops. Length is fixed, whatever the level.
+Knob: `difficulty`, the number of hops. Length is the same at every level.
 
-The problem lists all arrows, as pairs of nodes in random order, the number of hops, as ``+`` in
-that many slots out of `hardest`, and the start. The solution is the path from the start on, filled
-up to `hardest` hops with ``-``; without a chain of thought it is the last node alone.
+The problem lists all arrows as pairs of nodes in random order. Then follow `hardest` slots, as many
+of them ``+`` as there are hops and the rest ``-``, and the start. The solution is the path from the
+start, filled up to `hardest` hops with ``-``; without a chain of thought it is the last node only.
 
 The start lies on a cycle of more than `hardest` nodes, so that no other number of hops leads to the
 same node. All such problems are equally likely.
@@ -15,9 +15,9 @@ Worked examples (5 nodes, hardest 3, difficulty 2)::
     answer  | c a ; a d ; d b ; e c ; b e ; + + - a : b .
 
 What is known: without a chain of thought, transformers need depth of order log k for k hops, and
-that suffices (Sanford et al. 2024, arXiv 2402.09268). With the path, 8
-nodes and ``sequential`` positions, two layers of width 32 learn 1 to 4 hops in 2500 steps; with
-randomised positions they are right on 14% of single hops (one base each).
+that suffices (Sanford et al. 2024, arXiv 2402.09268). With the path, 8 nodes and ``sequential``
+positions, two layers of width 32 learn 1 to 4 hops in 2500 steps; with randomised positions they
+get 14% of single hops right (one base each).
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Pointer(ArrayTask):
     Attributes:
       hardest: largest difficulty.
       num_nodes: nodes of the permutation, more than `hardest`; None for ``hardest + 4``.
-      chain_of_thought: whether the solution is the path or its last node alone.
+      chain_of_thought: the solution is the path; if false, its last node only.
 
     Raises:
       ValueError: if a field is out of range.
@@ -78,14 +78,14 @@ class Pointer(ArrayTask):
     def max_length(self, difficulty: int) -> int:
         """Tokens at any difficulty: three for each node, two for each hop up to `hardest`, and 5.
 
-        Without a chain of thought, one for each hop.
+        Without a chain of thought there is one token for each hop.
         """
         check_difficulty(difficulty, self.hardest)
         answer = self.hardest + 1 if self.chain_of_thought else 1
         return 3 * self._num_nodes + self.hardest + answer + 4
 
     def log_num_problems(self, difficulty: int) -> float:
-        """Natural log of the number of permutations with a start, in all orders of the pairs.
+        """Natural log of the number of distinct problems: permutation, start and order of pairs.
 
         Out of n! permutations, (n - 1)! have a given node on a cycle of a given size.
         """
@@ -97,20 +97,21 @@ class Pointer(ArrayTask):
         """Draw a permutation, a start on a long cycle and an order of the pairs, uniformly."""
         size = self._num_nodes
         bar, colon, end, between, on, off, first = (self.vocabulary.index(c) for c in "|:.;+-a")
-        # One draw for all: each call of the generator is costly to compile.
+        # One draw for everything, since each call of the generator compiles slowly.
         uniform = jax.random.uniform(key, (4, size))
         longer = jnp.floor(uniform[3, 0] * (size - self.hardest)).astype(int)
         cycle = self.hardest + 1 + longer
-        # In the order of `node` the start's cycle comes first; the other nodes are permuted freely.
+        # `node` is a random order of the nodes. The first `cycle` of them, the start at their head,
+        # form its cycle; the others are permuted freely.
         place = jnp.arange(size)
         node, order = jnp.argsort(uniform[0]), jnp.argsort(uniform[1])
         others = jnp.argsort(jnp.where(place < cycle, -1.0, uniform[2]))
         target = node[jnp.where(place < cycle, (place + 1) % cycle, others)]
         pairs = jnp.stack([node + first, target + first, jnp.full(size, between)], axis=1)[order]
+        # Slots that state the number of hops, then the path; the cycle is longer than any path.
         hop = jnp.arange(self.hardest + 1)
         register = jnp.where(hop[1:] <= difficulty, on, off)
         if self.chain_of_thought:
-            # The cycle is longer than any walk.
             answer = jnp.where(hop <= difficulty, node[hop] + first, off)
         else:
             answer = node[difficulty][None] + first

@@ -1,4 +1,4 @@
-"""One briefly trained decoder for the tests that need right and wrong answers side by side."""
+"""A briefly trained decoder, for tests that need both right and wrong answers."""
 
 from __future__ import annotations
 

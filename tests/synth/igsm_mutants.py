@@ -1,7 +1,7 @@
-"""Change iGSM solutions and problems in one place, and carry the consequences through.
+"""Change iGSM solutions and problems in one place, and recompute what follows.
 
-Works on the format of the reference generator alone and imports nothing from `synth`. Whether a
-mutant is wrong is not decided here: see `tests.igsm_reference`.
+Only the format of the reference generator is handled, and nothing is imported from `synth`.
+`tests.igsm_reference` judges which mutants are wrong.
 """
 
 from __future__ import annotations
@@ -112,7 +112,7 @@ def _calculate(numbers: str) -> int:
 
 
 def recompute(sentences: list[Sentence], *, after: Step | None = None) -> list[Sentence]:
-    """Put in the numbers that follow from the symbolic parts, from behind `after` on."""
+    """Replace numbers by those that the symbolic parts imply, in all steps past `after`."""
     values: dict[str, int] = {}
     has_passed = after is None
     for sentence in sentences:

@@ -1,4 +1,4 @@
-"""The decoder against a NumPy reference, its cache against itself, and its positions."""
+"""The decoder against a NumPy reference, decoding with a cache against reading, and positions."""
 
 import dataclasses
 import re
@@ -35,41 +35,41 @@ compiled_token = jax.jit(read_token, static_argnums=0)
 class Case:
     """A decoder whose every parameter matters, one sequence, and its logits."""
 
-    config: DecoderConfig
+    decoder: DecoderConfig
     parameters: dict
     tokens: np.ndarray
     positions: np.ndarray
-    found: np.ndarray
+    logits: np.ndarray
 
 
 @pytest.fixture(scope="module", params=CONFIGS)
 def case(request):
-    config = CONFIGS[request.param]
-    parameters = jax.tree.map(jnp.asarray, golden.weights(config, seed=2))
-    tokens, positions = golden.inputs(config, seed=2)
-    found = compiled_logits(config, parameters, tokens, positions)
-    return Case(config, parameters, tokens, positions, np.asarray(found))
+    decoder = CONFIGS[request.param]
+    parameters = jax.tree.map(jnp.asarray, golden.weights(decoder, seed=2))
+    tokens, positions = golden.inputs(decoder, seed=2)
+    scores = compiled_logits(decoder, parameters, tokens, positions)
+    return Case(decoder, parameters, tokens, positions, np.asarray(scores))
 
 
 def test_logits_equal_the_reference(case):
-    expected = reference.decoder_logits(case.config, case.parameters, case.tokens, case.positions)
-    assert case.found.shape == (golden.LENGTH, case.config.vocab_size)
-    assert case.found.dtype == np.float32
-    np.testing.assert_allclose(case.found, expected, rtol=0, atol=1e-4)
+    expected = reference.decoder_logits(case.decoder, case.parameters, case.tokens, case.positions)
+    assert case.logits.shape == (golden.LENGTH, case.decoder.vocab_size)
+    assert case.logits.dtype == np.float32
+    np.testing.assert_allclose(case.logits, expected, rtol=0, atol=1e-4)
 
 
 def test_every_parameter_matters(case):
     def total(parameters):
-        found = logits(case.config, parameters, case.tokens, case.positions)
-        return (found * jnp.cos(jnp.arange(found.size)).reshape(found.shape)).sum()
+        scores = logits(case.decoder, parameters, case.tokens, case.positions)
+        return (scores * jnp.cos(jnp.arange(scores.size)).reshape(scores.shape)).sum()
 
     # LLVM's optimiser would take most of the time.
     compiled = jax.jit(jax.grad(total), compiler_options={"xla_backend_optimization_level": 0})
     gradient = compiled(case.parameters)
-    # A key's bias without rotation would cancel in the softmax; with it each entry counts.
+    # Even the biases of keys matter: without rotation they would cancel in the softmax.
     for path, leaf in jax.tree_util.tree_leaves_with_path(gradient):
-        unused_rows = set(range(case.config.vocab_size)) - set(case.tokens.tolist())
-        if path[-1].key == "embedding" and not case.config.tied_head:
+        unused_rows = set(range(case.decoder.vocab_size)) - set(case.tokens.tolist())
+        if path[-1].key == "embedding" and not case.decoder.tied_head:
             assert not np.asarray(leaf)[sorted(unused_rows)].any()
         else:
             assert np.asarray(leaf).all(), path
@@ -78,39 +78,39 @@ def test_every_parameter_matters(case):
 @pytest.mark.parametrize("changed", [1, 6, golden.LENGTH - 1])
 def test_earlier_logits_do_not_see_a_later_token(case, changed):
     tokens = case.tokens.copy()
-    tokens[changed] = (tokens[changed] + 1) % case.config.vocab_size
-    found = compiled_logits(case.config, case.parameters, tokens, case.positions)
-    np.testing.assert_array_equal(found[:changed], case.found[:changed])
-    assert (np.abs(found[changed:] - case.found[changed:]).max(axis=1) > 1e-4).all()
+    tokens[changed] = (tokens[changed] + 1) % case.decoder.vocab_size
+    scores = compiled_logits(case.decoder, case.parameters, tokens, case.positions)
+    np.testing.assert_array_equal(scores[:changed], case.logits[:changed])
+    assert (np.abs(scores[changed:] - case.logits[changed:]).max(axis=1) > 1e-4).all()
 
 
 def test_only_differences_of_positions_matter(case):
-    shifted = compiled_logits(case.config, case.parameters, case.tokens, case.positions + 11)
-    np.testing.assert_allclose(shifted, case.found, rtol=0, atol=1e-4)
-    stretched = compiled_logits(case.config, case.parameters, case.tokens, 2 * case.positions)
-    assert np.abs(stretched - case.found).max() > 1e-2
+    shifted = compiled_logits(case.decoder, case.parameters, case.tokens, case.positions + 11)
+    np.testing.assert_allclose(shifted, case.logits, rtol=0, atol=1e-4)
+    stretched = compiled_logits(case.decoder, case.parameters, case.tokens, 2 * case.positions)
+    assert np.abs(stretched - case.logits).max() > 1e-2
 
 
 @pytest.mark.parametrize("padding", [0, 3])
 def test_prompt_then_token_by_token_equals_logits(case, padding):
-    config, prompt = case.config, 4
-    # What stands in the padding must not matter.
+    decoder, prompt = case.decoder, 4
+    # Tokens in the padding must not matter.
     tokens, positions = (
         np.concatenate([np.full(padding, 9, np.int32), array[:prompt]])
         for array in (case.tokens, case.positions)
     )
     scores, cache = compiled_prompt(
-        config,
+        decoder,
         case.parameters,
         tokens,
         positions,
         first=jnp.array(padding),
         capacity=padding + golden.LENGTH + 5,
     )
-    found = [np.asarray(scores)]
+    by_token = [np.asarray(scores)]
     for i in range(prompt, golden.LENGTH):
         scores, cache = compiled_token(
-            config,
+            decoder,
             case.parameters,
             case.tokens[i],
             case.positions[i],
@@ -118,8 +118,8 @@ def test_prompt_then_token_by_token_equals_logits(case, padding):
             index=jnp.array(padding + i),
             length=jnp.array(i + 1),
         )
-        found.append(np.asarray(scores))
-    np.testing.assert_allclose(np.stack(found), case.found[prompt - 1 :], rtol=0, atol=1e-4)
+        by_token.append(np.asarray(scores))
+    np.testing.assert_allclose(np.stack(by_token), case.logits[prompt - 1 :], rtol=0, atol=1e-4)
     for kept in (*cache.keys, *cache.values):
         assert kept.shape[-2] == cache.capacity
         assert np.asarray(kept)[..., : padding + golden.LENGTH, :].any(axis=(0, 2)).all()
@@ -127,23 +127,23 @@ def test_prompt_then_token_by_token_equals_logits(case, padding):
 
 
 def test_rows_with_a_cache_and_unstacked_layers(case):
-    """Prompts of several lengths, padded on the left: each reads as it does alone."""
-    config, capacity = case.config, golden.LENGTH
+    """Prompts of several lengths, padded on the left, give the logits that each gives alone."""
+    decoder, capacity = case.decoder, golden.LENGTH
     first = np.array([0, 3, 5])
     tokens = np.stack([np.roll(case.tokens, start) for start in first])
     slots = np.arange(capacity)
     positions = np.maximum(slots[None] - first[:, None], 0)
-    layers = ready_to_decode(config, case.parameters)
+    layers = ready_to_decode(decoder, case.parameters)
     scores, cache = compiled_prompt(
-        config,
+        decoder,
         case.parameters,
         tokens[:, :-1],
         positions[:, :-1],
         first=first,
         capacity=capacity,
     )
-    found, _ = compiled_token(
-        config,
+    last, _ = compiled_token(
+        decoder,
         layers,
         tokens[:, -1],
         positions[:, -1],
@@ -153,16 +153,16 @@ def test_rows_with_a_cache_and_unstacked_layers(case):
     )
     for row, start in enumerate(first):
         alone = compiled_logits(
-            config, case.parameters, tokens[row, start:], slots[: capacity - start]
+            decoder, case.parameters, tokens[row, start:], slots[: capacity - start]
         )
         np.testing.assert_allclose(scores[row], alone[-2], rtol=0, atol=1e-4)
-        np.testing.assert_allclose(found[row], alone[-1], rtol=0, atol=1e-4)
+        np.testing.assert_allclose(last[row], alone[-1], rtol=0, atol=1e-4)
 
 
 def test_a_prompt_must_fit_into_its_cache(case):
     with pytest.raises(ValueError, match="capacity must be at least the prompt's 12 tokens, got 7"):
         read_prompt(
-            case.config,
+            case.decoder,
             case.parameters,
             case.tokens,
             case.positions,
@@ -193,44 +193,44 @@ def test_grouped_query_equals_repeated_heads():
 
 
 def test_unrolled_scan_equals_rolled_scan(case):
-    other = dataclasses.replace(case.config, unroll=not case.config.unroll)
-    found = compiled_logits(other, case.parameters, case.tokens, case.positions)
-    np.testing.assert_allclose(found, case.found, rtol=0, atol=1e-5)
+    other = dataclasses.replace(case.decoder, unroll=not case.decoder.unroll)
+    scores = compiled_logits(other, case.parameters, case.tokens, case.positions)
+    np.testing.assert_allclose(scores, case.logits, rtol=0, atol=1e-5)
 
 
 def test_rows_and_vmap_equal_one_by_one():
-    config = CONFIGS["qwen3"]
-    parameters = golden.weights(config)
+    decoder = CONFIGS["qwen3"]
+    parameters = golden.weights(decoder)
     tokens, positions = (
-        np.stack(rows) for rows in zip(*(golden.inputs(config, s) for s in range(3)), strict=True)
+        np.stack(rows) for rows in zip(*(golden.inputs(decoder, s) for s in range(3)), strict=True)
     )
     mapped = jax.jit(jax.vmap(logits, (None, None, 0, 0)), static_argnums=0)
     for read in (compiled_logits, mapped):
-        found = read(config, parameters, tokens, positions)
-        for row, ours in enumerate(found):
-            alone = compiled_logits(config, parameters, tokens[row], positions[row])
+        scores = read(decoder, parameters, tokens, positions)
+        for row, ours in enumerate(scores):
+            alone = compiled_logits(decoder, parameters, tokens[row], positions[row])
             np.testing.assert_allclose(ours, alone, rtol=0, atol=1e-5)
 
 
-# Ways to compute the same.
+# Other ways to compute the same logits.
 
 
 def test_hidden_states_times_head_are_the_logits(case):
-    hidden = hidden_states(case.config, case.parameters, case.tokens, case.positions)
-    assert hidden.shape == (golden.LENGTH, case.config.hidden_size)
-    found = hidden @ head_kernel(case.config, case.parameters)
-    np.testing.assert_allclose(found, case.found, rtol=0, atol=1e-5)
+    hidden = hidden_states(case.decoder, case.parameters, case.tokens, case.positions)
+    assert hidden.shape == (golden.LENGTH, case.decoder.hidden_size)
+    scores = hidden @ head_kernel(case.decoder, case.parameters)
+    np.testing.assert_allclose(scores, case.logits, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", ["qwen2-grouped", "qwen3"])
 def test_attention_of_jax_equals_ours(name):
-    config = CONFIGS[name]
-    parameters, (tokens, positions) = golden.weights(config), golden.inputs(config)
-    fused = dataclasses.replace(config, execution=Execution(attention="xla"))
+    decoder = CONFIGS[name]
+    parameters, (tokens, positions) = golden.weights(decoder), golden.inputs(decoder)
+    fused = dataclasses.replace(decoder, execution=Execution(attention="xla"))
     for segments in (None, np.arange(golden.LENGTH) // 5):
         np.testing.assert_allclose(
             compiled_logits(fused, parameters, tokens, positions, segments),
-            compiled_logits(config, parameters, tokens, positions, segments),
+            compiled_logits(decoder, parameters, tokens, positions, segments),
             rtol=0,
             atol=1e-5,
         )
@@ -238,24 +238,24 @@ def test_attention_of_jax_equals_ours(name):
 
 @pytest.mark.parametrize("name", ["qwen2", "llama3-rope"])
 def test_bfloat16_differs_by_its_rounding_alone(name):
-    config = CONFIGS[name]
-    parameters, (tokens, positions) = golden.weights(config), golden.inputs(config)
-    half = dataclasses.replace(config, execution=Execution(dtype="bfloat16"))
-    exact = compiled_logits(config, parameters, tokens, positions)
-    found = compiled_logits(half, parameters, tokens, positions)
-    assert found.dtype == jnp.float32
-    error = np.linalg.norm(np.asarray(found - exact)) / np.linalg.norm(np.asarray(exact))
+    decoder = CONFIGS[name]
+    parameters, (tokens, positions) = golden.weights(decoder), golden.inputs(decoder)
+    half = dataclasses.replace(decoder, execution=Execution(dtype="bfloat16"))
+    exact = compiled_logits(decoder, parameters, tokens, positions)
+    rounded = compiled_logits(half, parameters, tokens, positions)
+    assert rounded.dtype == jnp.float32
+    error = np.linalg.norm(np.asarray(rounded - exact)) / np.linalg.norm(np.asarray(exact))
     assert 1e-4 < error < 0.05
-    # Parameters that are bfloat16 already need no more to be said.
+    # Parameters stored in bfloat16 need no stated type.
     stored = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.bfloat16), parameters)
-    np.testing.assert_array_equal(compiled_logits(config, stored, tokens, positions), found)
+    np.testing.assert_array_equal(compiled_logits(decoder, stored, tokens, positions), rounded)
 
 
 def test_cache_is_of_the_type_of_activations():
-    config = dataclasses.replace(CONFIGS["qwen2"], execution=Execution(dtype="bfloat16"))
-    parameters, (tokens, positions) = golden.weights(config), golden.inputs(config)
-    found, cache = read_prompt(
-        config,
+    decoder = dataclasses.replace(CONFIGS["qwen2"], execution=Execution(dtype="bfloat16"))
+    parameters, (tokens, positions) = golden.weights(decoder), golden.inputs(decoder)
+    scores, cache = read_prompt(
+        decoder,
         parameters,
         jnp.asarray(tokens),
         jnp.asarray(positions),
@@ -263,9 +263,9 @@ def test_cache_is_of_the_type_of_activations():
         capacity=golden.LENGTH,
     )
     assert {kept.dtype for kept in (*cache.keys, *cache.values)} == {jnp.dtype(jnp.bfloat16)}
-    expected = compiled_logits(config, parameters, tokens, positions)[-1]
-    np.testing.assert_allclose(found, expected, rtol=0, atol=0.1)
-    ready = ready_to_decode(config, parameters)
+    expected = compiled_logits(decoder, parameters, tokens, positions)[-1]
+    np.testing.assert_allclose(scores, expected, rtol=0, atol=0.1)
+    ready = ready_to_decode(decoder, parameters)
     assert {leaf.dtype for leaf in jax.tree.leaves(ready)} == {jnp.dtype(jnp.bfloat16)}
     step = {
         "cache": cache,
@@ -273,26 +273,26 @@ def test_cache_is_of_the_type_of_activations():
         "length": jnp.array(golden.LENGTH),
     }
     last = jnp.asarray(tokens[-1]), jnp.asarray(positions[-1])
-    again, _ = read_token(config, ready, *last, **step)
-    cast_in_the_loop, _ = read_token(config, parameters, *last, **step)
+    again, _ = read_token(decoder, ready, *last, **step)
+    cast_in_the_loop, _ = read_token(decoder, parameters, *last, **step)
     np.testing.assert_array_equal(again, cast_in_the_loop)
     np.testing.assert_allclose(again, expected, rtol=0, atol=0.1)
 
 
 def test_parameters_of_two_types_need_a_stated_one():
-    config = CONFIGS["qwen2"]
-    parameters = golden.weights(config)
+    decoder = CONFIGS["qwen2"]
+    parameters = golden.weights(decoder)
     parameters = parameters | {"embedding": jnp.asarray(parameters["embedding"], jnp.bfloat16)}
     with pytest.raises(ValueError, match=re.escape("got ['bfloat16', 'float32']")):
-        compiled_logits(config, parameters, *golden.inputs(config))
+        compiled_logits(decoder, parameters, *golden.inputs(decoder))
 
 
 def test_rematerialisation_changes_memory_and_not_the_gradient():
-    config = dataclasses.replace(CONFIGS["qwen2"], num_layers=8, unroll=False)
-    parameters = golden.weights(config)
+    decoder = dataclasses.replace(CONFIGS["qwen2"], num_layers=8, unroll=False)
+    parameters = golden.weights(decoder)
 
     def lowered(remat, length):
-        changed = dataclasses.replace(config, execution=Execution(remat=remat))
+        changed = dataclasses.replace(decoder, execution=Execution(remat=remat))
         tokens = np.arange(length, dtype=np.int32) % 23
         gradient = jax.grad(
             lambda p: jnp.sin(logits(changed, p, jnp.asarray(tokens), jnp.asarray(tokens))).sum()
@@ -342,16 +342,16 @@ def test_initial_scales(initial):
     parameters = initial(0)
     expected = {"query": 1 / 8, "up": 1 / 8, "output": 1 / 32, "down": 1 / 4 / np.sqrt(128)}
     for name, scale in expected.items():
-        found = np.std(np.asarray(parameters["layers"][name]["kernel"]))
-        np.testing.assert_allclose(found, scale, rtol=0.02)
+        measured = np.std(np.asarray(parameters["layers"][name]["kernel"]))
+        np.testing.assert_allclose(measured, scale, rtol=0.02)
     assert (np.asarray(parameters["norm"]["gain"]) == 1).all()
     assert not np.asarray(parameters["layers"]["query"]["bias"]).any()
 
 
 def test_switches_decide_which_parameters_there_are():
     shapes = {
-        name: jax.eval_shape(lambda config=config: initialise(config, jax.random.key(0)))
-        for name, config in CONFIGS.items()
+        name: jax.eval_shape(lambda decoder=decoder: initialise(decoder, jax.random.key(0)))
+        for name, decoder in CONFIGS.items()
     }
     tied = {"qwen2-tied", "llama3-rope"}
     assert {name for name, tree in shapes.items() if "head" not in tree} == tied
@@ -399,18 +399,18 @@ def test_randomised_positions_use_their_whole_range():
 
 
 def test_sequential_positions_count_from_zero():
-    config = dataclasses.replace(STUDY, positions="sequential")
-    np.testing.assert_array_equal(draw_positions(config, jax.random.key(0), 7), np.arange(7))
+    decoder = dataclasses.replace(STUDY, positions="sequential")
+    np.testing.assert_array_equal(draw_positions(decoder, jax.random.key(0), 7), np.arange(7))
 
 
 @pytest.mark.parametrize("positions", ["sequential", "randomised"])
 def test_sequences_beyond_max_positions_are_refused(positions):
-    config = dataclasses.replace(STUDY, positions=positions)
-    assert draw_positions(config, jax.random.key(0), 40).shape == (40,)
+    decoder = dataclasses.replace(STUDY, positions=positions)
+    assert draw_positions(decoder, jax.random.key(0), 40).shape == (40,)
     with pytest.raises(
         ValueError, match="length must be at most max_positions = 40 tokens, got 41"
     ):
-        draw_positions(config, jax.random.key(0), 41)
+        draw_positions(decoder, jax.random.key(0), 41)
 
 
 # Configs.

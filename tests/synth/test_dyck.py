@@ -1,4 +1,4 @@
-"""Dyck words: counts against an enumeration, the parameters of a level, the shortest length."""
+"""Dyck words: counts against an enumeration, the shortest length, and the balance of kinds."""
 
 import jax
 import numpy as np
@@ -39,7 +39,7 @@ def test_length_is_four_times_the_hardest_level_where_it_is_not_given():
 
 
 def test_every_kind_stays_open_at_every_depth_equally_often():
-    """No bracket to be closed can be guessed from the others."""
+    """A bracket to be closed cannot be guessed from the others."""
     task = Dyck(hardest=2, length=9)
     drawn = pool(task, jax.random.key(0), Mixture.exact(2), 2000)
     solutions = np.asarray(drawn.tokens)[np.asarray(drawn.loss_mask)].reshape(2000, 3)[:, :2]

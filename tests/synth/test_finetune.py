@@ -1,4 +1,4 @@
-"""Fine-tuning against NumPy, against itself under every mapping, and its order of examples."""
+"""Fine-tuning against NumPy, mapped against single runs, and the order of examples."""
 
 import dataclasses
 import functools
@@ -77,15 +77,15 @@ def leaves(tree):
     }
 
 
-def assert_close(found, expected, *, atol):
+def assert_close(actual, expected, *, atol):
     expected = leaves(expected)
-    for name, leaf in leaves(found).items():
+    for name, leaf in leaves(actual).items():
         np.testing.assert_allclose(leaf, expected[name], rtol=0, atol=atol, err_msg=name)
 
 
-def assert_equal(found, expected):
+def assert_equal(actual, expected):
     expected = leaves(expected)
-    for name, leaf in leaves(found).items():
+    for name, leaf in leaves(actual).items():
         np.testing.assert_array_equal(leaf, expected[name], err_msg=name)
 
 
@@ -137,16 +137,16 @@ def test_tokens_after_the_solution_never_matter(base, data, result):
 
 
 def test_one_trace_serves_all_sizes_and_learning_rates(base, data, result):
-    before, found = len(traces), set()
+    before, distinct = len(traces), set()
     for size in (1, 7, NUM_ROWS):
         for rate in (1e-3, CONFIG.learning_rate):
             config = dataclasses.replace(CONFIG, learning_rate=rate)
             member = dataclasses.replace(data, num_examples=jnp.int32(size))
             losses = train(DECODER, base, member, config, jax.random.key(1))[1]
-            found.add(tuple(np.asarray(losses).tolist()))
+            distinct.add(tuple(np.asarray(losses).tolist()))
     assert len(traces) == before > 0
-    assert len(found) == 6
-    assert tuple(np.asarray(result[1]).tolist()) in found
+    assert len(distinct) == 6
+    assert tuple(np.asarray(result[1]).tolist()) in distinct
 
 
 def test_too_large_a_learning_rate_shows_as_values_that_are_not_finite(base, data, result):
@@ -204,18 +204,20 @@ def test_mapped_members_equal_single_runs(mapping, data):
         own = dataclasses.replace(data, num_examples=size)
         return finetune(DECODER, base, own, config, jax.random.wrap_key_data(key))
 
-    found = jax.jit(mapping(member))((bases, sizes, rates, keys))
+    trained = jax.jit(mapping(member))((bases, sizes, rates, keys))
     for index in range(MEMBERS):
         arguments = jax.tree.map(lambda leaf, index=index: leaf[index], (bases, sizes, rates, keys))
         single = train(
             DECODER,
             arguments[0],
             dataclasses.replace(data, num_examples=arguments[1]),
-            # A Python float, as in the other runs, so that they share their program.
+            # A Python float, as in the other runs, so that all share one program.
             dataclasses.replace(CONFIG, learning_rate=float(arguments[2])),
             jax.random.wrap_key_data(arguments[3]),
         )
-        assert_close(jax.tree.map(lambda leaf, index=index: leaf[index], found), single, atol=2e-4)
+        assert_close(
+            jax.tree.map(lambda leaf, index=index: leaf[index], trained), single, atol=2e-4
+        )
 
 
 # The optimiser and the loss, against NumPy.
@@ -231,7 +233,7 @@ def test_mapped_members_equal_single_runs(mapping, data):
 )
 def test_steps_equal_the_reference(config, base, data):
     key = jax.random.key(5)
-    found, losses = train(DECODER, base, data, config, key)
+    trained, losses = train(DECODER, base, data, config, key)
 
     key_order, key_positions = jax.random.split(key)
     order = np.asarray(
@@ -276,13 +278,17 @@ def test_steps_equal_the_reference(config, base, data):
             )
     assert clipped_steps == (config.steps if config.optimiser.clip < 1 else 0)
     for name in ("embedding", "head", "norm/gain", "layers/query/kernel", "layers/down/kernel"):
-        # A gradient that is nearly zero has a sign that rounding decides: leave out its step.
+        # Leave out gradients that are nearly zero, as rounding decides their sign.
         settled = np.sqrt(second[name]) > 1e-5
         assert settled.mean() > 0.5
         moved = np.abs(parameters[name] - leaves(base)[name])
         assert moved[settled].max() > 5e-3
         np.testing.assert_allclose(
-            leaves(found)[name][settled], parameters[name][settled], rtol=0, atol=1e-4, err_msg=name
+            leaves(trained)[name][settled],
+            parameters[name][settled],
+            rtol=0,
+            atol=1e-4,
+            err_msg=name,
         )
 
 
@@ -290,7 +296,7 @@ def test_steps_equal_the_reference(config, base, data):
 def test_batch_loss_is_the_mean_over_solution_tokens(loss, base, data):
     key = jax.random.key(6)
     tokens, loss_mask = np.asarray(data.tokens[:3]), np.asarray(data.loss_mask[:3])
-    found = jax.jit(batch_loss, static_argnums=(0, 5))(DECODER, base, tokens, loss_mask, key, loss)
+    mean = jax.jit(batch_loss, static_argnums=(0, 5))(DECODER, base, tokens, loss_mask, key, loss)
     total, count = 0.0, 0
     for row, mask, row_key in zip(tokens, loss_mask, jax.random.split(key, 3), strict=True):
         positions = np.asarray(draw_positions(DECODER, row_key, LENGTH))
@@ -302,7 +308,7 @@ def test_batch_loss_is_the_mean_over_solution_tokens(loss, base, data):
                 total -= math.log(probability) * (probability if loss == "dft" else 1.0)
                 count += 1
     assert count == loss_mask.sum() > 3
-    np.testing.assert_allclose(found, total / count, rtol=1e-4)
+    np.testing.assert_allclose(mean, total / count, rtol=1e-4)
 
 
 def test_dft_has_the_gradient_of_the_negative_probability(base, data):
@@ -316,11 +322,11 @@ def test_dft_has_the_gradient_of_the_negative_probability(base, data):
         scores = jax.nn.softmax(logits(DECODER, parameters, tokens, positions))
         return -scores[jnp.arange(LENGTH - 1), tokens[1:]].sum()
 
-    found, expected = jax.jit(
+    gradient, expected = jax.jit(
         lambda base: (jax.grad(dft)(base), jax.grad(negative_probability)(base))
     )(base)
     assert max(np.abs(leaf).max() for leaf in leaf_list(expected)) > 1e-2
-    assert_close(found, expected, atol=1e-5)
+    assert_close(gradient, expected, atol=1e-5)
 
 
 # The order of examples.
@@ -343,11 +349,11 @@ def test_every_row_is_as_likely_at_every_place():
         jax.random.split(jax.random.key(7), num_keys)
     )
     counts = [np.bincount(place, minlength=num_examples) for place in np.asarray(orders).T]
-    # The seventh draw comes from an epoch cut short.
+    # The last draws come from an incomplete epoch.
     assert len(counts) == draws
     for count in counts:
         assert scipy.stats.chisquare(count).pvalue > 1e-4
-    # Epochs are shuffled anew: the first row of one says nothing about that of the next.
+    # Every epoch is shuffled anew: its first row is independent of the previous epoch's.
     pairs = np.asarray(orders[:, 0]) * num_examples + np.asarray(orders[:, num_examples])
     assert scipy.stats.chisquare(np.bincount(pairs, minlength=num_examples**2)).pvalue > 1e-4
 

@@ -38,12 +38,12 @@ def test_teacher_forcing_equals_greedy_decoding(trained):
         solution = np.full_like(output, PADDING)
         solution[: mask.sum()] = row[mask]
         expected.append(np.array_equal(output, solution))
-    found = np.asarray(
+    correct = np.asarray(
         score(trained.decoder, trained.parameters, trained.drawn.tokens, trained.drawn.loss_mask)
     )
-    np.testing.assert_array_equal(found, expected)
-    # The comparison says something only where both outcomes occur, and at several lengths.
-    assert 0.1 < found.mean() < 0.9
+    np.testing.assert_array_equal(correct, expected)
+    # The comparison is meaningful only if both outcomes occur, and several lengths.
+    assert 0.1 < correct.mean() < 0.9
     assert len(set(np.asarray(trained.prompt_lengths).tolist())) == 3
 
 
@@ -55,10 +55,10 @@ def test_batch_size_does_not_matter(trained):
 
 
 def test_one_wrong_solution_token_is_an_error_and_prompt_tokens_do_not_count(trained):
-    found = np.asarray(
+    correct = np.asarray(
         score(trained.decoder, trained.parameters, trained.drawn.tokens, trained.drawn.loss_mask)
     )
-    index = int(np.flatnonzero(found)[0])
+    index = int(np.flatnonzero(correct)[0])
     tokens, mask = trained.drawn.tokens[index], trained.drawn.loss_mask[index]
     positions = evaluation_positions(trained.decoder, jnp.int32(index), tokens.size)
     check = jax.jit(is_correct, static_argnums=0)
@@ -66,7 +66,7 @@ def test_one_wrong_solution_token_is_an_error_and_prompt_tokens_do_not_count(tra
     for place in np.flatnonzero(mask):
         wrong = tokens.at[place].set(tokens[place] % (trained.decoder.vocab_size - 1) + 1)
         assert not check(trained.decoder, trained.parameters, wrong, mask, positions)
-    # With a mask that is empty nothing can be wrong, though the prompt itself is not predictable.
+    # With an empty mask nothing can be wrong; with a full one the prompt, which is random, counts.
     assert check(trained.decoder, trained.parameters, tokens, mask & False, positions)
     assert not check(trained.decoder, trained.parameters, tokens, mask | True, positions)
 

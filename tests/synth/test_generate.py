@@ -10,7 +10,7 @@ import pytest
 import scipy.stats
 
 from synth.decoder import logits
-from synth.generate import generate, left_padded_prompts, prompt_batches
+from synth.generate import generate, left_padded_prompts, padded_batches
 from synth.task import PADDING, Pool
 
 
@@ -84,7 +84,7 @@ def test_padding_follows_the_end_marker(trained, greedy):
 
 def test_nothing_is_produced_after_an_end_marker_that_comes_at_once(trained, greedy):
     first = int(greedy[0, 0])
-    found = decode(
+    produced = decode(
         trained.decoder,
         trained.parameters,
         trained.prompts[:1],
@@ -93,12 +93,12 @@ def test_nothing_is_produced_after_an_end_marker_that_comes_at_once(trained, gre
         max_new_tokens=4,
         end=first,
     )
-    np.testing.assert_array_equal(found[0], [first, PADDING, PADDING, PADDING])
+    np.testing.assert_array_equal(produced[0], [first, PADDING, PADDING, PADDING])
 
 
 @pytest.mark.parametrize("extra", [1, 5])
 def test_the_amount_of_left_padding_does_not_matter(trained, greedy, extra):
-    found = decode(
+    produced = decode(
         trained.decoder,
         trained.parameters,
         jnp.pad(trained.prompts, ((0, 0), (extra, 0)), constant_values=PADDING),
@@ -108,7 +108,7 @@ def test_the_amount_of_left_padding_does_not_matter(trained, greedy, extra):
         max_new_tokens=trained.max_new_tokens,
         end=trained.end,
     )
-    np.testing.assert_array_equal(found, greedy)
+    np.testing.assert_array_equal(produced, greedy)
 
 
 @pytest.mark.parametrize(("temperature", "key"), [(-0.5, jax.random.key), (0.7, None)])
@@ -132,7 +132,7 @@ def test_temperature_is_refused(trained, temperature, key):
 
 def test_sampling_at_a_low_temperature_is_greedy(trained, greedy):
     keys = jax.random.split(jax.random.key(0), len(greedy))
-    found = decode(
+    produced = decode(
         trained.decoder,
         trained.parameters,
         trained.prompts,
@@ -143,7 +143,7 @@ def test_sampling_at_a_low_temperature_is_greedy(trained, greedy):
         end=trained.end,
         temperature=1e-6,
     )
-    np.testing.assert_array_equal(found, greedy)
+    np.testing.assert_array_equal(produced, greedy)
 
 
 @pytest.fixture(scope="module")
@@ -191,21 +191,21 @@ def test_sampled_frequencies_equal_the_softmax(trained, samples):
     assert scipy.stats.chisquare(counts, expected).pvalue > 1e-4
 
 
-def test_batches_cover_every_prompt_in_few_shapes():
+def test_batches_cover_every_sequence_in_few_shapes():
     lengths = [1, 8, 9, 16, 3, 17, 2, 8]
-    prompts = [list(range(1, 1 + length)) for length in lengths]
-    batches = list(prompt_batches(prompts, batch_size=3, multiple=8))
-    assert sorted(row for batch in batches for row in batch.rows.tolist()) == list(range(8))
-    assert [batch.prompts.shape for batch in batches] == [(3, 8), (3, 8), (3, 16), (3, 24)]
+    sequences = [list(range(1, 1 + length)) for length in lengths]
+    batches = list(padded_batches(sequences, batch_size=3, multiple=8))
+    assert sorted(index for batch in batches for index in batch.indices.tolist()) == list(range(8))
+    assert [batch.tokens.shape for batch in batches] == [(3, 8), (3, 8), (3, 16), (3, 24)]
     for batch in batches:
-        rows = np.pad(batch.rows, (0, 3 - len(batch.rows)), mode="edge")
-        for row, tokens, length in zip(rows, batch.prompts, batch.lengths, strict=True):
-            assert tokens[tokens.size - length :].tolist() == prompts[row]
-            assert not tokens[: tokens.size - length].any()
+        indices = np.pad(batch.indices, (0, 3 - len(batch.indices)), mode="edge")
+        for index, tokens, length in zip(indices, batch.tokens, batch.lengths, strict=True):
+            assert tokens[:length].tolist() == sequences[index]
+            assert not tokens[length:].any()
 
 
 def test_batches_refuse():
     with pytest.raises(ValueError, match=re.escape("these are empty: [1]")):
-        list(prompt_batches([[1], []], batch_size=2))
+        list(padded_batches([[1], []], batch_size=2))
     with pytest.raises(ValueError, match=re.escape("must be at least 1, got 0 and 64")):
-        list(prompt_batches([[1]], batch_size=0))
+        list(padded_batches([[1]], batch_size=0))

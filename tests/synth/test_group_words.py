@@ -1,4 +1,4 @@
-"""The tables of group words: they multiply in the group that they are named after."""
+"""The multiplication tables of group words, against the groups that they are named after."""
 
 import itertools
 
@@ -22,8 +22,11 @@ def test_elements_are_distinct_and_start_with_the_identity(group):
 @pytest.mark.parametrize("group", SIZES)
 @pytest.mark.parametrize("num_generators", [2, 3, 4])
 def test_each_letter_matters_wherever_it_stands(group, num_generators):
-    """A letter permutes the elements, and no two letters take an element to the same one: with one
-    letter of a word exchanged, every product from there on is another."""
+    """Exchanging one letter of a word changes every product from there on.
+
+    This is so because a letter permutes the elements, and no two letters map an element to the same
+    one.
+    """
     table = products(group, num_generators)
     assert table.shape == (SIZES[group], num_generators)
     for column in table.T:

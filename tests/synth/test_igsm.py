@@ -1,7 +1,6 @@
 """The iGSM generator: structure, op counts, values, text, splits and the closed vocabulary.
 
-Solutions are judged by `verify` (which has its own tests against the reference's problems) and
-values by the slow evaluator of `tests.igsm_reference`, which reads the text alone.
+Solutions are judged by `verify`, which has its own tests against the reference's problems.
 """
 
 from __future__ import annotations
@@ -59,14 +58,14 @@ def test_op_count_and_order_of_computation(settings):
                 assert 1 <= inputs <= 4
             cost += max(inputs - 1, 1)
         assert cost == num_ops
-        # Everything in the order is needed by what comes later, the question by nobody.
+        # Each parameter in the order is needed by a later one, except the question.
         used = {each for parameter in drawn.order for each in dependencies(drawn, parameter)}
         assert used == set(drawn.order[:-1])
 
 
 @pytest.mark.parametrize(("preset", "num_ops"), [("paper", 20), ("hard", 21), ("paper", 30)])
 def test_what_two_parts_share_is_counted_once(preset, num_ops):
-    # Only hard problems have abstract parameters two of whose parts have a part in common.
+    # Only in hard problems do two inputs of an abstract parameter share an input.
     for index in range(100):
         drawn = draw(PRESETS[preset].settings, num_ops, Random(index))
         steps = [max(len(work(drawn, parameter).steps), 1) for parameter in drawn.order]
@@ -206,7 +205,7 @@ def test_light_and_heavy_op_counts():
         for style in ("light", "heavy")
     )
     assert (light.min(), light.max(), heavy.max()) == (1, 15, 15)
-    # Means: the least of two uniform draws on 1 .. 15; and 8, half-way on to 15, and again.
+    # Means: of the least of two uniform draws on 1 .. 15; and of 8, moved half-way to 15 twice.
     assert abs(light.mean() - sum((16 - k) ** 2 for k in range(1, 16)) / 225) < 0.2
     assert abs(heavy.mean() - 13.25) < 0.15
     difficulties = [one.difficulty for one in problems(None, 300, seed=0, preset="med")]
@@ -267,7 +266,7 @@ def test_tiny_problems_are_short_and_from_few_names():
         items |= {part for name in stated for part in name.split("'s ")}
     assert distractors == {0, 1, 2}
     assert len(items) == 16
-    # Modulo another number than the preset's, the same text is wrong.
+    # With another modulus than the preset's, the same text is wrong.
     assert any(
         not verify(one.problem, one.solution, categories=CATEGORIES).ok
         for one in problems(3, 20, seed=0, preset="tiny")

@@ -1,4 +1,4 @@
-"""The verifier of iGSM text, against an independent judge and on every way to be wrong."""
+"""The verifier of iGSM text, against an independent judge and on every kind of error."""
 
 from __future__ import annotations
 
@@ -69,15 +69,15 @@ AT_LEAST = {
     "problem_constant": 220,
     "problem_operator": 250,
 }
-"""Wrong mutants of each kind that a test run makes at least, so that it cannot become empty."""
+"""Least number of wrong mutants of each kind in a test run, so that no test becomes empty."""
 
 
 @pytest.mark.parametrize("kind", mutants.MUTATIONS)
 def test_mutants_are_accepted_exactly_if_they_are_right(kind):
-    """Consequences are carried through, so most are wrong in one place and consistent otherwise.
+    """Numbers are recomputed, so most mutants are wrong in one place and consistent otherwise.
 
-    The independent judge says which are wrong: a few are right, such as exchanged summands, another
-    order of independent steps, another constant in a sentence that nobody needs.
+    The independent judge decides which are wrong. A few are right, such as exchanged summands,
+    another order of independent steps, or another constant in a sentence that is not needed.
     """
     repeats = 2 if kind in ("operator", "reference", "order", "arithmetic", "dropped") else 1
     num_wrong = 0
@@ -107,7 +107,7 @@ def test_there_are_enough_mutants():
 
 
 def test_a_wrong_first_leaf_with_the_right_answer_passes_in_compatible_alone():
-    """What the reference verifier lets through: the wrong constant cancels or meets a zero."""
+    """The reference verifier accepts them: the wrong constant cancels or meets a zero."""
     num_passed = 0
     for index, row in enumerate(golden()):
         problem, solution = row["problem"], row["solution"]
@@ -334,7 +334,7 @@ def test_nameless_definitions_are_identified_or_refused():
 
 
 def test_nameless_search_ends():
-    """Twelve equal leaves have half a billion orders; what cannot be settled is refused."""
+    """Twelve equal leaves have half a billion orders; a search that is too long is refused."""
     leaves = "".join(f"The number of each Zoo's Owl {i} equals 0. " for i in range(12))
     tree = "".join(
         f"The number of each Park's Cat {i} equals {i} more than the sum of each Zoo's Owl {i} "
@@ -461,7 +461,7 @@ DEEP = COUNTS + (
 
 
 def test_an_undetermined_category_names_any_layer_unless_its_items_are_known():
-    """Only the words say whether a town's "Goods" are shops or tea."""
+    """Only the meaning of the words says whether a town's "Goods" are shops or tea."""
     problem = CITY.format("Goods")
     assert len(worlds(read_problem(problem))) == 2
     shops, goods = {"Shop", "Cafe", "Bar"}, {"Tea", "Jam", "Salt"}
@@ -551,6 +551,20 @@ def test_possessives_and_conjunctions_in_names():
     )
     verdict = verify(problem, solution)
     assert verdict.ok, verdict
+
+
+def test_long_lists_of_names_with_conjunctions_are_read_to_their_end():
+    """Twelve separators, and one more that belongs to a name: at its end, where cuts come last."""
+    names = [*(f"Zoo's Owl {i}" for i in range(12)), "Park and Gardens's Cat"]
+    stated = "".join(f"The number of each {name} equals 1. " for name in names)
+    total = f"the sum of {', '.join(names[:-1])} and {names[-1]}"
+    question = "How many Owl does Farm have?"
+    problem = f"{stated}The number of each Farm's Owl equals {total}. {question}"
+    assert read_problem(problem).statements["Farm's Owl"].operands == tuple(names)
+    # Too many to try all ways to split them: the sentence is refused by name.
+    sentence = f"The number of each Farm's Owl equals {total}{f' and {names[0]}' * 100}."
+    verdict = verify(f"{stated}{sentence} {question}", "Define Farm's Owl as a; so a = 13.")
+    assert (verdict.reason, verdict.sentence) == (Reason.UNREADABLE, sentence)
 
 
 def test_one_name_for_two_items():

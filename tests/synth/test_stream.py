@@ -13,7 +13,7 @@ from synth.decoder import logits, ready_to_decode
 from synth.stream import Continuing, advance, enter, start_stream
 from tests.golden import regenerate as golden
 
-CONFIG = golden.CONFIGS["llama"]
+DECODER = golden.CONFIGS["llama"]
 PROMPTS = [list(range(1, 1 + length)) for length in (3, 7, 2, 9, 5, 4, 8)]
 WIDTH, NEW = 9, 10
 
@@ -23,7 +23,7 @@ compiled_advance = jax.jit(advance, static_argnums=(0, 4))
 
 @pytest.fixture(scope="module")
 def parameters():
-    return jax.tree.map(jnp.asarray, golden.weights(CONFIG))
+    return jax.tree.map(jnp.asarray, golden.weights(DECODER))
 
 
 def one_by_one(parameters, prompt, how):
@@ -32,7 +32,7 @@ def one_by_one(parameters, prompt, how):
     sequence = np.zeros(32, np.int32)
     sequence[: len(prompt)] = prompt
     for end in range(len(prompt), len(prompt) + how.max_new_tokens):
-        sequence[end] = np.argmax(read(CONFIG, parameters, sequence, np.arange(32))[end - 1])
+        sequence[end] = np.argmax(read(DECODER, parameters, sequence, np.arange(32))[end - 1])
         if sequence[end] in how.stop:
             break
     return sequence[len(prompt) : end + 1].tolist()
@@ -46,21 +46,21 @@ def padded(prompts):
 
 
 def start(rows):
-    return start_stream(CONFIG, jnp.float32, rows=rows, capacity=WIDTH + NEW)
+    return start_stream(DECODER, jnp.float32, num_rows=rows, capacity=WIDTH + NEW)
 
 
 def put(parameters, stream, rows, prompts, how, seed=0):
     keys = jax.random.split(jax.random.key(seed), len(prompts))
     return compiled_enter(
-        CONFIG, parameters, stream, np.array(rows, np.int32), *padded(prompts), keys, how
+        DECODER, parameters, stream, np.array(rows, np.int32), *padded(prompts), keys, how
     )
 
 
 def test_rows_that_take_turns_get_what_each_gets_alone(parameters):
     """Two rows for seven prompts: the ring goes around more than once."""
     how = Continuing(NEW, stop=(5, 8))
-    stream, ready = start(2), ready_to_decode(CONFIG, parameters)
-    waiting, busy, found, steps = list(range(len(PROMPTS))), {}, {}, 0
+    stream, ready = start(2), ready_to_decode(DECODER, parameters)
+    waiting, busy, continuations, steps = list(range(len(PROMPTS))), {}, {}, 0
     while waiting or busy:
         for row in {0, 1} - set(busy):
             if waiting:
@@ -68,20 +68,20 @@ def test_rows_that_take_turns_get_what_each_gets_alone(parameters):
                 stream = put(parameters, stream, [row], [PROMPTS[busy[row][0]]], how)
         before = int(stream.slot)
         patience = 1 if len(busy) == 2 else 2
-        stream = compiled_advance(CONFIG, ready, stream, jnp.int32(patience), how)
+        stream = compiled_advance(DECODER, ready, stream, jnp.int32(patience), how)
         steps += (int(stream.slot) - before) % (WIDTH + NEW)
         assert np.asarray(stream.ended).sum() >= patience
         for row in [row for row in busy if stream.ended[row]]:
             prompt, slot = busy.pop(row)
             places = (slot + np.arange(int(stream.num_new[row]))) % (WIDTH + NEW)
-            found[prompt] = np.asarray(stream.tokens)[row, places].tolist()
-            assert stream.num_read[row] == len(PROMPTS[prompt]) + len(found[prompt]) - 1
+            new = continuations[prompt] = np.asarray(stream.tokens)[row, places].tolist()
+            assert stream.num_read[row] == len(PROMPTS[prompt]) + len(new) - 1
     expected = [one_by_one(parameters, prompt, how) for prompt in PROMPTS]
-    assert [found[prompt] for prompt in range(len(PROMPTS))] == expected
+    assert [continuations[prompt] for prompt in range(len(PROMPTS))] == expected
     lengths = [len(tokens) for tokens in expected]
     assert min(lengths) < NEW == max(lengths)
     assert steps > WIDTH + NEW
-    # Two at a time until the longest has ended would have taken more.
+    # Batches of two that run until the longer one has ended would have taken more.
     assert steps < sum(max(lengths[i : i + 2]) - 1 for i in range(0, len(lengths), 2))
 
 
@@ -103,7 +103,7 @@ def test_a_sequence_may_end_with_its_first_token(parameters):
         stream = put(parameters, start(1), [0], PROMPTS[:1], how)
         assert stream.ended.all()
         after = compiled_advance(
-            CONFIG, ready_to_decode(CONFIG, parameters), stream, jnp.int32(1), how
+            DECODER, ready_to_decode(DECODER, parameters), stream, jnp.int32(1), how
         )
         assert (int(after.slot), int(after.num_new[0])) == (0, 1)
         assert int(after.tokens[0, 0]) == first
@@ -113,8 +113,8 @@ def test_low_temperature_is_greedy_and_keys_matter_at_a_high_one(parameters):
     def decode(temperature, seed):
         how = Continuing(6, temperature=temperature)
         stream = put(parameters, start(3), [0, 1, 2], PROMPTS[:3], how, seed)
-        ready = ready_to_decode(CONFIG, parameters)
-        return compiled_advance(CONFIG, ready, stream, jnp.int32(3), how).tokens[:, :6].tolist()
+        ready = ready_to_decode(DECODER, parameters)
+        return compiled_advance(DECODER, ready, stream, jnp.int32(3), how).tokens[:, :6].tolist()
 
     assert decode(1e-6, 0) == [one_by_one(parameters, row, Continuing(6)) for row in PROMPTS[:3]]
     assert decode(3.0, 0) == decode(3.0, 0) != decode(3.0, 1)
@@ -123,7 +123,7 @@ def test_low_temperature_is_greedy_and_keys_matter_at_a_high_one(parameters):
 def test_refusals(parameters):
     message = "must fit into max_positions = 256, got a capacity of 257"
     with pytest.raises(ValueError, match=re.escape(message)):
-        start_stream(CONFIG, jnp.float32, rows=1, capacity=257)
+        start_stream(DECODER, jnp.float32, num_rows=1, capacity=257)
     message = f"must fit into the stream's capacity of {WIDTH + NEW}, got {WIDTH} + {NEW + 1}"
     with pytest.raises(ValueError, match=re.escape(message)):
         put(parameters, start(1), [0], PROMPTS[:1], Continuing(NEW + 1))

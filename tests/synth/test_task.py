@@ -1,4 +1,4 @@
-"""The task contract: mixtures, pools, the registry, and every member of `TASKS`."""
+"""Mixtures, pools, the registry, and the contract of every task in `TASKS`."""
 
 import dataclasses
 import functools
@@ -79,13 +79,13 @@ def not_a_task(size: int = 1) -> int:
     return size
 
 
-def rows(drawn):
+def as_arrays(drawn):
     """A pool as NumPy arrays."""
     return tuple(np.asarray(field) for field in (drawn.tokens, drawn.loss_mask, drawn.difficulty))
 
 
-def assert_same(found, expected):
-    for ours, theirs in zip(rows(found), rows(expected), strict=True):
+def assert_same(one, other):
+    for ours, theirs in zip(as_arrays(one), as_arrays(other), strict=True):
         np.testing.assert_array_equal(ours, theirs)
 
 
@@ -163,8 +163,8 @@ MIXTURE = Mixture((1, 2, 4), (0.5, 0.2, 0.3))
 
 def test_smaller_pool_is_a_prefix(task):
     large, small = (
-        rows(pool(task, jax.random.key(0), MIXTURE, 40)),
-        rows(pool(task, jax.random.key(0), MIXTURE, 7)),
+        as_arrays(pool(task, jax.random.key(0), MIXTURE, 40)),
+        as_arrays(pool(task, jax.random.key(0), MIXTURE, 7)),
     )
     for ours, theirs in zip(small, large, strict=True):
         np.testing.assert_array_equal(ours, theirs[:7])
@@ -217,7 +217,7 @@ def test_difficulties_follow_the_mixture(task):
 def test_text_task_goes_through_pool():
     task = Reverse()
     drawn = pool(task, jax.random.key(0), Mixture.up_to(3), 30)
-    for tokens, mask, difficulty in zip(*rows(drawn), strict=True):
+    for tokens, mask, difficulty in zip(*as_arrays(drawn), strict=True):
         *word, arrow = task.decode(tokens[~mask]).split()
         *reversed_word, end = task.decode(tokens[mask]).split()
         assert (arrow, end) == (">", ".")
@@ -279,10 +279,10 @@ def test_check_difficulty(difficulty):
 
 def test_prompt_keys_identify_problems_only():
     drawn = pool(Countdown(), jax.random.key(0), Mixture.up_to(6), 60)
-    found = defaultdict(set)
+    levels = defaultdict(set)
     for prompt, difficulty in zip(prompt_keys(drawn), np.asarray(drawn.difficulty), strict=True):
-        found[prompt].add(int(difficulty))
-    assert sorted(found.values(), key=min) == [{1}, {2}, {3}, {4}, {5}, {6}]
+        levels[prompt].add(int(difficulty))
+    assert sorted(levels.values(), key=min) == [{1}, {2}, {3}, {4}, {5}, {6}]
 
 
 # The registry.
@@ -325,7 +325,7 @@ SMALL = {
     "parity-scratchpad": {"hardest": 4},
     "pointer": {"hardest": 2, "num_nodes": 3},
 }
-"""Options with so few problems that draws repeat; a task that is not here is tested as it is."""
+"""Options with so few problems that draws repeat; a task that is absent has default options."""
 
 NUM_EXAMPLES = 96
 
@@ -347,7 +347,7 @@ def contract(request):
     task = make_task(request.param, SMALL.get(request.param))
     mixture = Mixture.up_to(min(task.hardest, 3))
     drawn = pool(task, jax.random.key(0), mixture, NUM_EXAMPLES)
-    return Drawn(task, mixture, request.param in SMALL, *rows(drawn))
+    return Drawn(task, mixture, request.param in SMALL, *as_arrays(drawn))
 
 
 def test_contract_padding_is_token_zero_and_vocabulary_is_distinct(contract):
@@ -358,12 +358,12 @@ def test_contract_padding_is_token_zero_and_vocabulary_is_distinct(contract):
 
 
 def test_contract_deterministic_in_key(contract):
-    again = rows(pool(contract.task, jax.random.key(0), contract.mixture, NUM_EXAMPLES))
+    again = as_arrays(pool(contract.task, jax.random.key(0), contract.mixture, NUM_EXAMPLES))
     for ours, theirs in zip(
         again, (contract.tokens, contract.loss_mask, contract.difficulty), strict=True
     ):
         np.testing.assert_array_equal(ours, theirs)
-    other = rows(pool(contract.task, jax.random.key(1), contract.mixture, NUM_EXAMPLES))
+    other = as_arrays(pool(contract.task, jax.random.key(1), contract.mixture, NUM_EXAMPLES))
     assert (other[0] != contract.tokens).any()
 
 
@@ -436,7 +436,7 @@ def test_contract_same_problem_has_the_same_solution(contract):
     tokens = np.where(np.asarray(drawn.loss_mask), np.asarray(drawn.tokens), PADDING)
     for prompt, solution in zip(prompt_keys(drawn), tokens, strict=True):
         solutions[prompt].add(solution[solution != PADDING].tobytes())
-    assert all(len(found) == 1 for found in solutions.values())
+    assert all(len(different) == 1 for different in solutions.values())
     if contract.is_small:
         assert len(solutions) < NUM_EXAMPLES
     log_problems = task.log_num_problems(1)

@@ -1,5 +1,8 @@
-"""Task families drawn on device: solutions against interpreters that read the text, draws and
-counts against each other, documented examples."""
+"""Task families drawn on device.
+
+Solutions are compared with interpreters that read the text, draws with counts, and the documented
+examples with both.
+"""
 
 import functools
 import importlib
@@ -35,7 +38,7 @@ def compiled_pool(task: ArrayTask, mixture: Mixture, num_examples: int):
 
 
 def solve(task: Any, problem: str) -> tuple[str, int]:
-    """Solution of a problem and its level, as the interpreter of the task's family finds them."""
+    """Solution and level of a problem, by the interpreter of the task's family."""
     if isinstance(task, GroupWords):
         return reference.solve_group_word(problem, task.group), len(problem.split()) - 3
     if isinstance(task, Expressions):
@@ -103,7 +106,7 @@ def test_solution_and_level_are_what_the_interpreter_finds(drawn):
 def test_every_token_occurs(drawn):
     task, examples = drawn
     used = {word for problem, solution, _ in examples for word in f"{problem} {solution}".split()}
-    # Large numbers and elements are too many for all of them to occur.
+    # Numbers and elements of several characters are too many for all of them to occur.
     names = {word for word in task.vocabulary if len(word) == 1}
     assert names <= used <= set(task.vocabulary)
 
@@ -144,8 +147,8 @@ def test_every_problem_is_drawn_equally_often(name):
     drawn = compiled_pool(task, Mixture.exact(difficulty), 30 * by_hand)(jax.random.key(7))
     tokens = np.asarray(drawn.tokens)
     problems = np.where(np.asarray(drawn.loss_mask), 0, tokens)
-    found, counts = np.unique(problems, axis=0, return_counts=True)
-    assert len(found) == len(np.unique(tokens, axis=0)) == by_hand
+    distinct, counts = np.unique(problems, axis=0, return_counts=True)
+    assert len(distinct) == len(np.unique(tokens, axis=0)) == by_hand
     assert scipy.stats.chisquare(counts).pvalue > 1e-3
 
 

@@ -1,4 +1,4 @@
-"""Contracts of all bounds, golden values, and how the bounds stand to each other."""
+"""Contracts of all bounds, golden values, and relations between the bounds."""
 
 import doctest
 import importlib
@@ -216,12 +216,12 @@ def test_delta_divides_inside_the_logarithm():
     n, delta = 1000, 0.05
     expected = math.sqrt(math.log(2 * math.sqrt(n) / delta) / (2 * n))
     mistaken = math.sqrt(math.log(2 * math.sqrt(n)) / delta / (2 * n))
-    found = mcallester_maurer(0.0, 0.0, num_examples=n, delta=delta)
-    assert found == pytest.approx(expected, rel=1e-13)
-    assert abs(found - mistaken) > 0.1
+    bound = mcallester_maurer(0.0, 0.0, num_examples=n, delta=delta)
+    assert bound == pytest.approx(expected, rel=1e-13)
+    assert abs(bound - mistaken) > 0.1
 
 
-# --------------------------------------------------------------------- How they stand to each other
+# ------------------------------------------------------------------------ Relations between bounds
 
 CELLS = dict(
     zip(
@@ -233,18 +233,18 @@ CELLS = dict(
 
 
 def test_order_of_the_bounds():
-    found = {name: bound(**CELLS) for name, bound in BOUNDS.items() if name not in TEST_SET}
-    tight = found["pac_bayes_kl"]
+    bounds = {name: bound(**CELLS) for name, bound in BOUNDS.items() if name not in TEST_SET}
+    tight = bounds["pac_bayes_kl"]
     for looser in ("quadratic", "thiemann", "mcallester_maurer", "langford_seeger"):
-        assert np.all(tight <= found[looser])
-    assert np.all(found["mcallester_maurer"] <= found["mcallester"])
-    assert np.all(found["occam"] <= tight)
+        assert np.all(tight <= bounds[looser])
+    assert np.all(bounds["mcallester_maurer"] <= bounds["mcallester"])
+    assert np.all(bounds["occam"] <= tight)
     # The same constant, so that only Pinsker's inequality is compared.
     n = CELLS["num_examples"]
     budget = (CELLS["kl"] + np.log(2 * np.sqrt(n) / CELLS["delta"])) / n
     same = kl_inverse(CELLS["empirical_risk"], budget)
     assert np.all(tight <= same)
-    assert np.all(same <= np.minimum(found["quadratic"], found["mcallester_maurer"]))
+    assert np.all(same <= np.minimum(bounds["quadratic"], bounds["mcallester_maurer"]))
 
 
 def test_quadratic_is_the_least_of_thiemann():
@@ -257,7 +257,7 @@ def test_quadratic_is_the_least_of_thiemann():
 
 
 def test_catoni_at_its_best_constant_inverts_the_binary_kl():
-    """A supremum over constants is what the binary KL is; choosing one costs a union."""
+    """The binary KL is a supremum over constants; choosing one of them costs a union bound."""
     risk, arguments = 0.1, {"num_examples": 400, "delta": 0.05}
     least = kl_inverse(risk, (7.0 - math.log(0.05)) / 400)
     best = math.log(least * (1 - risk) / (risk * (1 - least)))
@@ -327,7 +327,7 @@ def test_bad_arguments_of_single_functions(call, message):
 
 
 def test_charges_are_those_of_a_prior():
-    """The weights that pay for them add up to at most 1."""
+    """The prior weights that they charge for sum to at most 1."""
     assert 8 * math.exp(-finite_grid_kl(8)) == pytest.approx(1)
     index = np.arange(1, 10**6)
     assert np.exp(-countable_grid_kl(index)).sum() == pytest.approx(1, abs=1e-6)

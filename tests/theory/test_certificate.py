@@ -1,4 +1,4 @@
-"""The account balances, and a certificate that its own numbers do not support is refused."""
+"""Ledgers balance, and a certificate that its own numbers do not support is refused."""
 
 from __future__ import annotations
 
@@ -100,27 +100,27 @@ def test_a_ledger_survives_json():
 
 def test_each_step_gets_its_own_part_of_delta():
     monte_carlo, bound = WHOLE.entries
-    found = certificate()
-    assert found.delta == WHOLE.spent == pytest.approx(0.05 / 120 + 0.0002)
+    record = certificate()
+    assert record.delta == WHOLE.spent == pytest.approx(0.05 / 120 + 0.0002)
     corrected = monte_carlo_risk(0.06, num_draws=20_000, delta=monte_carlo.each)
-    assert 0.06 < found.empirical_risk_bound == float(corrected) < found.risk_bound
+    assert 0.06 < record.empirical_risk_bound == float(corrected) < record.risk_bound
     assert bound.each == pytest.approx(0.0002 / 7)
     expected = BOUNDS["pac_bayes_kl"](corrected, 226.0, num_examples=4096, delta=bound.each)
-    assert found.risk_bound == float(expected)
-    # One value costs less than a grid, and nothing drawn costs nothing.
+    assert record.risk_bound == float(expected)
+    # A single value costs less than a grid, and an exact risk costs nothing.
     once = Ledger(0.05, 60, (monte_carlo, dataclasses.replace(bound, grid=1)))
-    assert certificate(ledger=once).risk_bound < found.risk_bound
+    assert certificate(ledger=once).risk_bound < record.risk_bound
     exact = certificate(num_draws=0, ledger=EXACT)
     assert exact.empirical_risk_bound == exact.empirical_risk
-    assert exact.risk_bound < found.risk_bound
+    assert exact.risk_bound < record.risk_bound
 
 
 @pytest.mark.parametrize("bound", BOUNDS)
 def test_every_bound_makes_certificates(bound):
     kl = 0.0 if bound in ("chernoff", "clopper_pearson") else 5.0
-    found = certificate(bound=bound, num_draws=0, kl=kl, ledger=EXACT, num_examples=1000)
-    assert 0.06 < found.risk_bound <= 1
-    assert Certificate.from_row(found.to_row()) == found
+    record = certificate(bound=bound, num_draws=0, kl=kl, ledger=EXACT, num_examples=1000)
+    assert 0.06 < record.risk_bound <= 1
+    assert Certificate.from_row(record.to_row()) == record
 
 
 @pytest.mark.parametrize(
@@ -166,13 +166,13 @@ def test_a_record_may_claim_less_than_it_could():
 
 
 def test_certificates_survive_a_table():
-    found = certificate(kl=np.float64(226.0), num_examples=np.int64(4096))
-    row = found.to_row()
+    record = certificate(kl=np.float64(226.0), num_examples=np.int64(4096))
+    row = record.to_row()
     assert {type(value) for value in row.values()} == {str, int, float}
     file = io.BytesIO()
     pd.DataFrame([row, certificate(seed=4).to_row()]).to_parquet(file)
     read = pd.read_parquet(file)
-    assert Certificate.from_row(read.iloc[0].to_dict()) == found
+    assert Certificate.from_row(read.iloc[0].to_dict()) == record
     assert Certificate.from_row(read.to_dict("records")[1]).seed == 4
 
 

@@ -1,7 +1,7 @@
-"""Bounds against simulated samples, whose true risks are known; and mistakes, which must be found.
+"""Bounds on simulated samples with known risks, and deliberate mistakes, which must be detected.
 
-A bound passes if its violations are compatible with delta: their share is not above it at the
-Clopper–Pearson lower limit of 99.9%.
+A bound passes if its violations are compatible with delta: the Clopper–Pearson lower limit of their
+probability, at 99.9%, is at most delta.
 """
 
 import math
@@ -32,14 +32,14 @@ POINT_MASS = {"occam", "sample_compression"}
 
 
 def is_compatible(violations: np.ndarray, delta: float = DELTA) -> bool:
-    """Whether so many failures may be chance if each has a probability of at most delta."""
+    """Return whether so many failures are plausible if each has probability at most delta."""
     test = scipy.stats.binomtest(int(violations.sum()), violations.size)
     return test.proportion_ci(0.998, method="exact").low <= delta
 
 
 @dataclass(frozen=True)
 class World:
-    """What a bound is given on each of many samples, and the risk that it is about."""
+    """Arguments of a bound on each of many samples, and the true risk that it bounds."""
 
     empirical_risk: np.ndarray
     kl: np.ndarray
@@ -64,7 +64,7 @@ def fixed_world(n: int = 200, risk: float = 0.1) -> World:
 
 
 def selection_world() -> World:
-    """The best of 10^12 hypotheses that all guess: what it got right, it got right by chance."""
+    """The best on the sample of 10^12 hypotheses that all guess."""
     n, hypotheses = 100, 1e12
     errors = fewest_errors(np.random.default_rng(1), hypotheses, n, 0.5)
     kl = np.full(SAMPLES, math.log(hypotheses))
@@ -120,7 +120,7 @@ def test_a_test_set_used_to_choose_is_none(name):
 
 
 def test_clopper_pearson_is_not_slack():
-    """So the tests that rest on it can see a delta that is too large by half."""
+    """Tests that use it can therefore detect a delta that is nearly twice too large."""
     violations = fixed_world(1000, 0.5).violations(clopper_pearson)
     assert violations.mean() > 0.6 * DELTA
     assert not is_compatible(fixed_world(1000, 0.5).violations(clopper_pearson, delta=0.09))
@@ -128,7 +128,7 @@ def test_clopper_pearson_is_not_slack():
 
 @pytest.mark.parametrize(("share", "is_valid"), [(1 / 20, True), (1.0, False)])
 def test_delta_is_split_over_cells(share, is_valid):
-    """Twenty cells, shown in one plot, are all to hold at once."""
+    """Twenty cells of one plot must all hold at once."""
     n, risk = 1000, 0.3
     errors = np.random.default_rng(3).binomial(n, risk, (SAMPLES, 20))
     bounds = clopper_pearson(errors / n, num_examples=n, delta=DELTA * share)
@@ -146,7 +146,7 @@ def test_a_prior_chosen_from_a_grid_is_paid_for(charge, is_valid):
     assert is_compatible(bounds < 0.5) == is_valid
 
 
-def test_a_prior_chosen_from_endlessly_many_is_paid_for():
+def test_a_prior_chosen_from_countably_many_is_paid_for():
     n, scales = 60, 50
     rng = np.random.default_rng(5)
     empirical = rng.binomial(n, 0.3, (SAMPLES, scales)) / n

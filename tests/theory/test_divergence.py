@@ -58,8 +58,8 @@ def random_pairs(size: int) -> tuple[np.ndarray, np.ndarray]:
     return np.choose(rng.integers(len(q), size=size), q), np.choose(rng.integers(3, size=size), c)
 
 
-# Each inverse with its divergence as a function of what it is given and what it looks for, and
-# the end towards which it looks.
+# Each inverse with its divergence, as a function of the known and the unknown argument, and the end
+# towards which it searches.
 INVERSES = {
     "upper": (kl_inverse, lambda q, p: exact_kl(q, p), 1.0),
     "lower": (kl_inverse_lower, lambda q, p: exact_kl(q, p), 0.0),
@@ -70,10 +70,10 @@ INVERSES = {
 def check_against_mpmath(name: str, size: int) -> None:
     inverse, exact, end = INVERSES[name]
     known, c = random_pairs(size)
-    found = inverse(known, c)
-    # One step of the floats back towards where the divergence is zero.
-    before = np.nextafter(found, known)
-    for x, level, p, step in zip(*(a.tolist() for a in (known, c, found, before)), strict=True):
+    root = inverse(known, c)
+    # The neighbouring float towards the known argument, where the divergence is zero.
+    before = np.nextafter(root, known)
+    for x, level, p, step in zip(*(a.tolist() for a in (known, c, root, before)), strict=True):
         assert p in (end, x if x == 0 else end) or exact(x, p) >= level, (x, level, p)
         if p > np.finfo(np.float64).tiny:
             assert exact(x, step) <= level * (1 + 100 * EPS), (x, level, p)
@@ -98,17 +98,17 @@ def test_the_inverse_is_within_1e_12_of_the_root_in_ordinary_ranges():
 
 
 def test_the_kl_is_as_accurate_as_the_margin_needs():
-    """Proven to 32 eps; what XLA's logarithms do is measured here."""
+    """The error is proven to be below 32 eps if XLA's logarithms are accurate, as measured here."""
     q, _ = random_pairs(2_000)
     rng = np.random.default_rng(1)
     near = np.clip(q * (1 + 10 ** rng.uniform(-16, 1, q.size) * rng.choice([-1, 1], q.size)), 0, 1)
     p = np.where(rng.uniform(size=q.size) < 0.7, near, 10 ** rng.uniform(-300, 0, q.size))
-    for x, y, found in zip(q.tolist(), p.tolist(), binary_kl(q, p).tolist(), strict=True):
+    for x, y, value in zip(q.tolist(), p.tolist(), binary_kl(q, p).tolist(), strict=True):
         exact = exact_kl(x, y)
         if exact > 1e-276 and exact < mpmath.inf:
-            assert abs(found / exact - 1) < 32 * EPS, (x, y)
+            assert abs(value / exact - 1) < 32 * EPS, (x, y)
         else:
-            assert found == exact or found < 1e-276
+            assert value == exact or value < 1e-276
 
 
 @pytest.mark.parametrize(
@@ -151,7 +151,7 @@ def test_golden_value_of_dziugaite_and_roy():
         (kl_inverse_first, 0.3, 0.0, 0.3),
         (kl_inverse_first, 1.0, 0.3, 1.0),
         (kl_inverse_first, 0.3, math.log(1 / 0.3), 1.0),
-        # Disjoint supports: nothing is known of the other risk.
+        # Disjoint supports give no information on the other risk.
         (kl_inverse_first, 0.0, math.inf, 1.0),
     ],
 )
@@ -166,7 +166,7 @@ def test_at_zero_the_inverse_has_a_closed_form():
 
 @pytest.mark.parametrize("tiny", [5e-324, 1e-310, 2.3e-308])
 def test_subnormal_numbers_are_rounded_outward(tiny):
-    """XLA takes them for zeros, whose inverses differ."""
+    """XLA treats subnormal numbers as zeros, but their inverses differ."""
     assert kl_inverse_first(tiny, 0.5) > 6e-4
     assert kl_inverse_first(0.0, 0.5) == 0
     assert kl_inverse_lower(tiny, 0.5) == 0
@@ -223,13 +223,13 @@ def test_concrete_results_are_numpy_float64_of_the_broadcast_shape():
     assert type(xi(5)) is np.float64
     assert type(gaussian_kl([1.0], 0.0)) is np.float64
     columns = np.array([[0.1], [0.2]])
-    found = kl_inverse(columns, np.array([0.0, 0.1, 0.2]))
-    assert isinstance(found, np.ndarray)
-    assert found.dtype == np.float64
-    assert found.shape == (2, 3)
-    assert found[1, 2] == kl_inverse(0.2, 0.2)
+    roots = kl_inverse(columns, np.array([0.0, 0.1, 0.2]))
+    assert isinstance(roots, np.ndarray)
+    assert roots.dtype == np.float64
+    assert roots.shape == (2, 3)
+    assert roots[1, 2] == kl_inverse(0.2, 0.2)
     assert kl_inverse(np.zeros((0, 2)), 0.1).shape == (0, 2)
-    # float32 arguments are taken at their value.
+    # float32 arguments are converted exactly.
     assert kl_inverse(jnp.float32(0.1), 0.2) == kl_inverse(float(np.float32(0.1)), 0.2)
     assert not jax.config.read("jax_enable_x64")
 
@@ -258,10 +258,10 @@ def test_traced_in_float32_without_x64(name):
     inverse = INVERSES[name][0]
     known = np.array([0.0, 1e-4, 0.02, 0.3, 0.9], np.float32)
     c = np.array([1e-5, 0.01, 0.5], np.float32)[:, np.newaxis]
-    found = jax.jit(inverse)(known, c)
-    assert found.dtype == jnp.float32
-    assert found.shape == (3, 5)
-    outward = np.asarray(found, np.float64) - inverse(known, c)
+    roots = jax.jit(inverse)(known, c)
+    assert roots.dtype == jnp.float32
+    assert roots.shape == (3, 5)
+    outward = np.asarray(roots, np.float64) - inverse(known, c)
     assert np.all(outward <= 0 if name == "lower" else outward >= 0)
     assert np.abs(outward).max() < 2e-5
 
@@ -307,9 +307,9 @@ def test_slopes_of_the_inverses(name, known, c):
     else:
         d = (1 - known) / (1 - p) - known / p
         expected = [(ratio - rest) / d, 1 / d]
-    found = slopes(inverse, known, c)
-    np.testing.assert_allclose(found, expected, rtol=1e-9)
-    np.testing.assert_allclose(found, differences(inverse, known, c), rtol=1e-4)
+    computed = slopes(inverse, known, c)
+    np.testing.assert_allclose(computed, expected, rtol=1e-9)
+    np.testing.assert_allclose(computed, differences(inverse, known, c), rtol=1e-4)
     np.testing.assert_allclose(slopes(inverse, known, c, np.float32), expected, rtol=1e-3)
 
 
@@ -340,7 +340,7 @@ def test_slopes_at_the_ends():
 
 
 def test_an_objective_in_float32_can_be_trained_through_the_inverse():
-    """As a posterior does: the bound falls under gradient descent."""
+    """Gradient descent through the inverse lowers a bound, as in training a posterior."""
 
     def objective(shift):
         risk = jax.nn.sigmoid(shift).mean()
@@ -412,9 +412,9 @@ def test_divergences_between_distributions_broadcast_over_leading_axes():
             max_ratio: np.max(a / b),
         }
         for function, value in expected.items():
-            found = function(p, q)
-            assert found.shape == (3, 4)
-            assert found[i, j] == pytest.approx(value, rel=1e-12)
+            table = function(p, q)
+            assert table.shape == (3, 4)
+            assert table[i, j] == pytest.approx(value, rel=1e-12)
 
 
 @pytest.mark.parametrize(
@@ -456,7 +456,7 @@ def test_xi_of_arrays_is_below_maurers_bound_and_grows():
 
 
 def test_xi_is_the_same_summed_in_blocks():
-    """Between the values beside it, which fit into one block."""
+    """The sum in blocks lies between its neighbours, which fit into one block."""
     assert xi(2**22 - 1) < xi(2**22 + 1) < xi(2**22 + 3)
     assert xi(10**6) == pytest.approx(math.sqrt(math.pi * 10**6 / 2) + 2 / 3, rel=1e-7)
     assert divergence.XI_MARGIN < 1e-11

@@ -47,7 +47,7 @@ def exact_risk(posterior: Gaussian, examples: Any) -> np.ndarray:
 
 
 def is_compatible(violations: np.ndarray, delta: float) -> bool:
-    """Whether so many failures may be chance if each has a probability of at most delta."""
+    """Return whether so many failures are plausible if each has probability at most delta."""
     test = scipy.stats.binomtest(int(violations.sum()), violations.size)
     return test.proportion_ci(0.998, method="exact").low <= delta
 
@@ -109,7 +109,7 @@ def test_the_bounded_loss_is_the_probability_of_a_sampled_error():
         assert loss.min() == 0
         assert loss.max() <= 1
         assert (np.diff(loss) >= 0).all()
-    # Few nats are not rounded away.
+    # Small losses are not rounded to zero.
     np.testing.assert_allclose(bounded(jnp.float32(1e-9), 2.0), 5e-10, rtol=1e-6)
 
 
@@ -197,8 +197,8 @@ def trained() -> Trained:
     return Trained(examples, sizes, keys, jax.jit(run), posterior, np.asarray(objective))
 
 
-def assert_close(found: Any, expected: Any) -> None:
-    for one, other in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+def assert_close(actual: Any, expected: Any) -> None:
+    for one, other in zip(jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True):
         np.testing.assert_allclose(one, other, rtol=2e-3, atol=2e-3)
 
 
@@ -215,7 +215,7 @@ def test_training_lowers_the_objective_the_risk_and_the_bound(trained):
         assert bound < pac_bayes_kl(0.5, 0.0, num_examples=int(size), delta=DELTA)
         risks.append(risk)
         bounds.append(bound)
-    # More examples buy more nats.
+    # More examples allow a larger KL.
     assert risks[2] < risks[1] < risks[0] < 0.4
     assert risks[2] < 0.2
     assert bounds[2] < bounds[1] < bounds[0]
@@ -234,8 +234,8 @@ def test_the_objective_is_an_estimate_of_the_bound_on_the_bounded_loss(trained):
 
 def test_members_mapped_together_are_those_trained_alone(trained):
     for member in (0, 2):
-        found = trained.single(member, trained.examples)
-        assert_close(found, trained.of(member))
+        alone = trained.single(member, trained.examples)
+        assert_close(alone, trained.of(member))
     shifts = np.asarray(trained.posterior.shift)
     assert np.abs(shifts[0] - shifts[2]).max() > 0.1
 
@@ -243,10 +243,10 @@ def test_members_mapped_together_are_those_trained_alone(trained):
 def test_rows_beyond_the_number_of_examples_change_nothing(trained):
     inputs, labels = trained.examples
     spoilt = (inputs.at[48:].set(jnp.nan), labels.at[48:].set(jnp.nan))
-    found, expected = (trained.single(0, examples) for examples in (spoilt, trained.examples))
-    for one, other in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+    with_spoilt, expected = (trained.single(0, examples) for examples in (spoilt, trained.examples))
+    for one, other in zip(jax.tree.leaves(with_spoilt), jax.tree.leaves(expected), strict=True):
         np.testing.assert_array_equal(one, other)
-    # One row fewer, and the spoilt ones would be seen.
+    # With one row fewer in order, training sees a spoilt one.
     seen = trained.single(0, (inputs.at[47:].set(jnp.nan), labels))
     assert np.isnan(seen[0].shift).any()
 
@@ -276,7 +276,7 @@ def test_a_loss_that_nothing_changes_leaves_the_prior_and_shows_the_schedules():
 
 
 def test_a_step_draws_as_many_vectors_as_it_is_told():
-    """A coin for each vector: the mean over the batch is a whole number of vectors, and fair."""
+    """Each vector is a fair coin, so the mean over the batch is a whole number of vectors."""
     config = PosteriorConfig(steps=1, batch_size=128, draws=64)
     _, objective = fit_posterior(
         lambda weights, example, key: (jnp.where(weights[0] > 0, 1e6, 0.0), weights[0] > 0),
@@ -312,15 +312,15 @@ def test_every_example_meets_equally_many_draws_and_padding_none():
             batch_size=16,
         )
 
-    found = np.asarray(jax.jit(jax.vmap(met))(jnp.arange(rows)))
-    assert found.shape == (rows, draws)
-    np.testing.assert_array_equal(found.sum(axis=0), np.ones(draws))
+    wrong = np.asarray(jax.jit(jax.vmap(met))(jnp.arange(rows)))
+    assert wrong.shape == (rows, draws)
+    np.testing.assert_array_equal(wrong.sum(axis=0), np.ones(draws))
     used = draws // number * number
-    np.testing.assert_array_equal(found[:, :used].sum(axis=1), [5] * number + [0] * (rows - number))
+    np.testing.assert_array_equal(wrong[:, :used].sum(axis=1), [5] * number + [0] * (rows - number))
 
 
 def test_each_draw_has_weights_and_a_key_of_its_own():
-    """Coins: one from the weights, one from the example's key, and both for the joint law."""
+    """One coin from the weights, one from the example's key: test each and their joint law."""
 
     def flips(kind):
         def example_loss(parameters, example, key):
@@ -340,19 +340,19 @@ def test_each_draw_has_weights_and_a_key_of_its_own():
     kinds = jnp.array([[False, False], [False, True], [True, False], [True, True]])
     joint = np.asarray(jax.jit(jax.vmap(flips))(kinds))
     np.testing.assert_array_equal(joint.sum(axis=0), np.ones(4096))
-    # All four outcomes are equally likely: the weights say nothing of the key.
+    # All four outcomes are equally likely, as weights and key are independent.
     assert scipy.stats.chisquare(joint.sum(axis=1)).pvalue > 1e-3
     for coin in (joint[2] | joint[3], joint[1] | joint[3]):
         low, high = interval(coin)
         assert low < 0.5 < high
-        # Draws agree by chance: with the next one, the same example's next, the next batch's.
+        # No correlation with the next draw, the same example's next, or the next batch's.
         for lag in (1, 4, 128):
             low, high = interval(coin[lag:] == coin[:-lag])
             assert low < 0.5 < high
 
 
 def test_the_mean_is_an_estimate_of_the_gibbs_risk(trained):
-    """Of posteriors and samples that differ, each example as often as any other."""
+    """Each example counts as often as any other, for different posteriors and sample sizes."""
     draws = 60 * ROWS
 
     def errors(posterior, key, number):
@@ -367,11 +367,11 @@ def test_the_mean_is_an_estimate_of_the_gibbs_risk(trained):
         )
 
     keys = jax.random.split(jax.random.key(3), 3)
-    found = np.asarray(jax.jit(jax.vmap(errors))(trained.posterior, keys, trained.sizes))
+    wrong = np.asarray(jax.jit(jax.vmap(errors))(trained.posterior, keys, trained.sizes))
     for member, size in enumerate(trained.sizes):
-        used = found[member, : draws // size * size]
+        used = wrong[member, : draws // size * size]
         exact = exact_risk(trained.of(member)[0], trained.sample(member))
-        # Draws for a sample vary less than a binomial of the same mean.
+        # Draws for a fixed sample vary less than a binomial of the same mean.
         low, high = interval(used)
         assert low < exact < high
         assert high - low < 0.03
@@ -384,7 +384,7 @@ SAMPLES, NUMBER, REPEATS = 300, 30, 50
 
 @dataclasses.dataclass(frozen=True)
 class Certified:
-    """Posteriors trained on samples with labels that are coin flips: each has a risk of 1/2."""
+    """Certificates of posteriors trained on random labels, each with a true risk of 1/2."""
 
     certificates: list[Certificate]
     exact: np.ndarray
@@ -395,7 +395,7 @@ class Certified:
 
 @pytest.fixture(scope="module")
 def certified() -> Certified:
-    """Trained as if the sample were many times as large, so that the KL hardly holds them back."""
+    """Train as if the sample were many times as large, so that the KL hardly has any weight."""
     size = 20
     config = PosteriorConfig(
         steps=100, batch_size=16, draws=4, learning_rate=1.0, scale_learning_rate=0.05
@@ -454,7 +454,7 @@ def certified() -> Certified:
 
 @pytest.mark.slow
 def test_certificates_of_posteriors_trained_on_the_sample_cover(certified):
-    # They learnt the coin flips by heart: else there would be nothing to cover.
+    # The posteriors have memorised the random labels, so that there is a gap to cover.
     assert certified.exact.mean() < 0.2
     assert certified.column("kl").mean() > 5
     assert is_compatible(certified.column("risk_bound") < 0.5, DELTA)

@@ -1,4 +1,4 @@
-"""Known worlds in which the best difficulty at a large data size is known."""
+"""Simulated pilots for which the best difficulty at a large data size is known."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def mixtures() -> np.ndarray:
 
 
 def world(sizes, *, need: float = 1.0, reach: float = 0.35) -> np.ndarray:
-    """Slice risks [difficulty, data_size, slice]: harder data need more, and reach further.
+    """Slice risks [difficulty, data_size, slice]: harder data need more data, and reach further.
 
     −ln(accuracy) is what is not learnt from n examples, plus a part that grows with the distance
     of the slice from the training data and stays.
@@ -46,7 +46,7 @@ def world(sizes, *, need: float = 1.0, reach: float = 0.35) -> np.ndarray:
 
 
 def pilot_of(slice_risk: np.ndarray, sizes=SIZES, train_risk: float = 0.0) -> Pilot:
-    """A pilot without noise; in-distribution risk is what the slices say."""
+    """A pilot without noise; the in-distribution risk is the mixture of the slice risks."""
     fresh = np.einsum("...dns,ds->...dn", slice_risk, mixtures())
     test = np.full(len(SLICES), 1 / len(SLICES))
     train = np.minimum(train_risk, fresh)
@@ -113,7 +113,7 @@ def slow_in_distribution(train: float, fresh: float, ratio: float) -> float:
 
 def slow_bound(pilot: Pilot, ratio: float) -> list[float]:
     """The predictor by loops over difficulties and data sizes."""
-    found = []
+    predictions = []
     for d in range(len(pilot.difficulties)):
         risks, trains = pilot.test_risk[d], pilot.train_risk[d]
         freshes = pilot.in_distribution_risk[d]
@@ -125,13 +125,13 @@ def slow_bound(pilot: Pilot, ratio: float) -> list[float]:
             top += (gap - np.mean(gaps)) * (risk - np.mean(risks))
             bottom += (gap - np.mean(gaps)) ** 2
         left = slow_in_distribution(trains[-1], freshes[-1], ratio) - trains[-1]
-        found.append(risks[-1] - top / bottom * (gaps[-1] - left))
-    return found
+        predictions.append(risks[-1] - top / bottom * (gaps[-1] - left))
+    return predictions
 
 
 def slow_bound_with_slices(pilot: Pilot, ratio: float) -> list[float]:
-    """The other fit of the same terms, by loops over difficulties and slices."""
-    found = []
+    """The rule "bound with slices", by loops over difficulties and slices."""
+    predictions = []
     for d in range(len(pilot.difficulties)):
         train, fresh = pilot.train_risk[d, -1], pilot.in_distribution_risk[d, -1]
         risks = []
@@ -141,8 +141,8 @@ def slow_bound_with_slices(pilot: Pilot, ratio: float) -> list[float]:
             hazard = math.exp(intercept + slope * math.log(ratio * pilot.data_sizes[-1]))
             risks.append(outside(1 - math.exp(-hazard)))
         gap = np.dot(pilot.test_mixture - pilot.train_mixture[d], risks)
-        found.append(slow_in_distribution(train, fresh, ratio) + gap)
-    return found
+        predictions.append(slow_in_distribution(train, fresh, ratio) + gap)
+    return predictions
 
 
 @pytest.mark.parametrize(
@@ -224,7 +224,7 @@ def test_implied_complexity():
     assert np.isfinite(predictor.implied_complexity(0.0, 1.0, 10))
     sizes = np.array([16, 64, 256])
     fresh = -np.expm1(np.log(0.5) * 16 / sizes)
-    # Without train risk a constant K means an accuracy of exp(-K / n), but for the margin.
+    # With a train risk of 0, a constant K means an accuracy of exp(-K / n), up to the margin.
     complexity = predictor.implied_complexity(np.zeros(3), fresh, sizes)
     np.testing.assert_allclose(complexity, 16 * math.log(2), rtol=0.4)
 

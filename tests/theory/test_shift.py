@@ -64,9 +64,9 @@ def test_printed_values(train, training_risk, expected):
     assert round(float(LOGISTIC @ UNIFORM), 3) == 0.353
     assert round(float(LOGISTIC @ train), 3) == training_risk
     for name, value in expected.items():
-        found = shift.UNCONDITIONAL[name](LOGISTIC @ train, UNIFORM, train)
-        assert round(float(found.values), 2) == value
-        assert (found.layer, found.method, found.num_labelled) == ("unconditional", name, 0)
+        bound = shift.UNCONDITIONAL[name](LOGISTIC @ train, UNIFORM, train)
+        assert round(float(bound.values), 2) == value
+        assert (bound.layer, bound.method, bound.num_labelled) == ("unconditional", name, 0)
 
 
 def test_printed_values_of_the_lipschitz_map():
@@ -87,8 +87,8 @@ def test_only_one_holds_where_test_and_training_are_disjoint(name):
 @pytest.mark.parametrize("name", shift.UNCONDITIONAL)
 def test_no_shift_leaves_the_bound_as_it_is(name):
     bound = np.linspace(0, 1, 11)
-    found = shift.UNCONDITIONAL[name](bound, UNIFORM, UNIFORM)
-    np.testing.assert_allclose(found.values, bound, atol=1e-7)  # kl is flat at its minimum
+    mapped = shift.UNCONDITIONAL[name](bound, UNIFORM, UNIFORM)
+    np.testing.assert_allclose(mapped.values, bound, atol=1e-7)  # kl is flat at its minimum
 
 
 @hypothesis.given(shifts())
@@ -116,11 +116,11 @@ def test_unconditional_maps_hold_for_any_risks(drawn, slack):
     least = shift.unconditional(bounds, test, train)
     assert (least.layer, least.method) == ("unconditional", "minimum")
     for bound in shift.UNCONDITIONAL.values():
-        found = bound(bounds, test, train).values
-        assert found.shape == bounds.shape
-        assert ((found >= slice_risk @ test - 1e-12) & (found <= 1)).all()
-        assert (least.values <= found).all()
-        assert found[1] >= found[0] - 1e-12
+        values = bound(bounds, test, train).values
+        assert values.shape == bounds.shape
+        assert ((values >= slice_risk @ test - 1e-12) & (values <= 1)).all()
+        assert (least.values <= values).all()
+        assert values[1] >= values[0] - 1e-12
 
 
 @hypothesis.given(shifts(), risks)
@@ -128,9 +128,9 @@ def test_unconditional_maps_hold_for_any_risks(drawn, slack):
 def test_neyman_pearson_is_the_worst_case_itself(drawn, bound):
     _, test, train = drawn
     worst = scipy.optimize.linprog(-test, A_ub=train[None], b_ub=[bound], bounds=(0, 1))
-    found = shift.neyman_pearson(bound, test, train).values
-    assert found == pytest.approx(-worst.fun, abs=1e-7)
-    assert found == pytest.approx(shift.unconditional(bound, test, train).values, abs=1e-12)
+    value = shift.neyman_pearson(bound, test, train).values
+    assert value == pytest.approx(-worst.fun, abs=1e-7)
+    assert value == pytest.approx(shift.unconditional(bound, test, train).values, abs=1e-12)
 
 
 @pytest.mark.parametrize("name", shift.UNCONDITIONAL)
@@ -145,22 +145,22 @@ def test_unconditional_maps_rise_with_the_bound(name):
 def test_conditional_maps_hold_under_their_assumption(drawn):
     slice_risk, test, train = drawn
     rising = np.sort(slice_risk)
-    found = shift.monotone(rising @ train, test, train)
-    assert rising @ test <= found.values + 1e-12
-    assert found.values <= shift.total_variation(rising @ train, test, train).values + 1e-12
+    by_monotone = shift.monotone(rising @ train, test, train)
+    assert rising @ test <= by_monotone.values + 1e-12
+    assert by_monotone.values <= shift.total_variation(rising @ train, test, train).values + 1e-12
     rises = np.diff(slice_risk)
     constant = float(np.abs(rises).max(initial=0.0))
     training_risk = min(slice_risk @ train, 1.0)
-    found = shift.lipschitz(training_risk, test, train, constant=constant)
-    assert slice_risk @ test <= found.values + 1e-12
+    by_constant = shift.lipschitz(training_risk, test, train, constant=constant)
+    assert slice_risk @ test <= by_constant.values + 1e-12
     same = np.full_like(rises, constant)
     limits = shift.increments(training_risk, test, train, least=-same, most=same)
-    assert limits.values == pytest.approx(found.values, abs=1e-12)
+    assert limits.values == pytest.approx(by_constant.values, abs=1e-12)
     exact = shift.increments(training_risk, test, train, least=rises, most=rises)
     assert exact.values == pytest.approx(slice_risk @ test, abs=1e-12)
     wider = shift.increments(training_risk, test, train, least=rises - 0.1, most=rises + 0.2)
     assert wider.values >= exact.values
-    assert {bound.layer for bound in (found, limits)} == {"conditional"}
+    assert {bound.layer for bound in (by_constant, limits)} == {"conditional"}
 
 
 def test_weights_inside_the_bound_cover_the_test_risk_and_beat_the_largest_weight():
@@ -209,10 +209,10 @@ def test_assumptions_are_checked_within_the_intervals():
 
 def test_probes_buy_a_bound_on_the_test_risk():
     errors, examples = np.array([0, 3, 0]), np.array([10, 20, 0])
-    found = shift.probe(errors, examples, levels(0.5, 0.25, 0.25), delta=0.04)
+    bound = shift.probe(errors, examples, levels(0.5, 0.25, 0.25), delta=0.04)
     upper = scipy.stats.beta.ppf(1 - 0.02, errors[:2] + 1, examples[:2] - errors[:2])
-    assert found.values == pytest.approx([*upper, 1.0] @ np.array([0.5, 0.25, 0.25]), abs=1e-9)
-    assert (found.layer, found.method, found.num_labelled) == ("probe-certified", "probe", 30)
+    assert bound.values == pytest.approx([*upper, 1.0] @ np.array([0.5, 0.25, 0.25]), abs=1e-9)
+    assert (bound.layer, bound.method, bound.num_labelled) == ("probe-certified", "probe", 30)
 
 
 def test_intervals_for_all_slices():

@@ -1,12 +1,14 @@
-"""Every bound by name. `BOUNDS` is the only list: a new bound is one file here and one line below.
+"""All bounds, by name.
+
+`BOUNDS` is the only list: a new bound is one file in this folder and one line in it.
 
 All are called as ``bound(empirical_risk, kl, num_examples=..., delta=...)``. Numbers and arrays
-broadcast; what comes out is NumPy float64, rounded up, and at most 1. With probability at least
+broadcast; the result is NumPy float64, rounded up, and at most 1. With probability at least
 1 - delta over the sample it is no less than the risk. To choose the smallest of several bounds
 after seeing them, split delta over them.
 
-They run on the host. An objective to train on is built from `theory.kl_inverse`, which can be
-traced.
+Bounds run on the host, and cannot be traced. Build a training objective from `theory.kl_inverse`,
+which can.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What the bounds take and give: checked and rounded in one place."""
+"""Checks of the arguments that all bounds share, and the rounding of their results."""
 
 from __future__ import annotations
 
@@ -19,7 +19,11 @@ def check_arguments(
     *,
     fewest: int = 1,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Empirical risk, KL, number of examples and delta, as arrays that broadcast.
+    """Check the arguments of a bound, and return them as arrays that broadcast.
+
+    Args:
+      empirical_risk, kl, num_examples, delta: see any bound.
+      fewest: least number of examples.
 
     Raises:
       ValueError: if the risk lies outside [0, 1], the KL is negative, there are fewer than
@@ -42,7 +46,7 @@ def check_arguments(
 
 
 def check_fixed(kl: Float[np.ndarray, "*cells"]) -> None:
-    """Refuse a KL in a bound for a hypothesis that was fixed before the sample.
+    """Refuse a KL other than 0, for bounds of a hypothesis that was fixed before the sample.
 
     Raises:
       ValueError: if a `kl` is not 0.
@@ -55,5 +59,5 @@ def check_fixed(kl: Float[np.ndarray, "*cells"]) -> None:
 
 
 def rounded_up(bound: Float[np.ndarray, "*cells"]) -> Any:
-    """A bound in closed form, raised above its rounding errors (of a few eps) and clipped at 1."""
+    """Raise a bound in closed form above its rounding errors (of a few eps), and clip it at 1."""
     return np.minimum(bound * (1 + 16 * np.finfo(np.float64).eps), 1.0)[()]

@@ -1,4 +1,4 @@
-"""Catoni's bound, at one constant or at the best of a grid."""
+"""Catoni's bound, with one constant or the best of a grid."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ def catoni(
     delta: Float[ArrayLike, "*cells"],
     c: Float[ArrayLike, "*cells"] = 1.0,
 ) -> Any:
-    r"""Bound the Gibbs risk by a function linear in empirical risk and KL, before an exponential.
+    r"""Bound the Gibbs risk by an exponential of empirical risk and KL, linear in its exponent.
 
-    With n examples, $R \le (1 - \exp(-cL - (K + \ln(1/\delta))/n)) / (1 - e^{-c})$. There is no
-    constant that grows with n. The best c is near the log-odds ratio of the bound to L.
+    With n examples, $R \le (1 - \exp(-cL - (K + \ln(1/\delta))/n)) / (1 - e^{-c})$. No constant in
+    it grows with n. The best c is near the log-odds ratio of the bound to L.
 
     Args:
       empirical_risk: L, the posterior-average loss on the sample, in [0, 1].

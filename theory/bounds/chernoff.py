@@ -26,7 +26,7 @@ def chernoff(
 
     Args:
       empirical_risk: L, the mean loss on the sample, in [0, 1].
-      kl: 0; there so that all bounds are called alike.
+      kl: must be 0; an argument only so that all bounds are called alike.
       num_examples: n, the size of the sample.
       delta: probability with which the bound may fail, in (0, 1).
 

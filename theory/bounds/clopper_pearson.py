@@ -1,4 +1,4 @@
-"""The exact binomial bound on a test set: the anchor beside every other bound."""
+"""The exact binomial bound on a test set, to compare every other bound with."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ def clopper_pearson(
 ) -> Any:
     """Bound the 0-1 risk of a hypothesis fixed before the sample, exactly.
 
-    The largest risk at which so few errors have a probability of delta: no bound that grows with
-    the errors is tighter. One-sided: for an interval that holds on both sides, split delta.
+    It is the largest risk at which so few errors have a probability of delta. No bound that grows
+    with the number of errors is tighter. It is one-sided: for an interval, split delta.
 
     Args:
       empirical_risk: share of errors on the sample, in [0, 1].
-      kl: 0; there so that all bounds are called alike.
+      kl: must be 0; an argument only so that all bounds are called alike.
       num_examples: n, the size of the sample.
       delta: probability with which the bound may fail, in (0, 1).
 
@@ -61,6 +61,6 @@ def clopper_pearson(
     errors, n, delta = np.broadcast_arrays(errors, n, delta)
     with_all = errors == n
     bound = betainccinv(errors + 1, np.where(with_all, 1, n - errors), delta)
-    # Its error, measured against mpmath up to n = 10^7, stays below a tenth of this.
+    # The error of `betainccinv`, measured against mpmath up to n = 10^7, is below a tenth of this.
     margin = 1e-12 + 4 * n * np.finfo(np.float64).eps
     return np.minimum(np.where(with_all, 1.0, bound * (1 + margin)), 1.0)[()]

@@ -1,4 +1,4 @@
-"""Compression, of the hypothesis to a file or of the sample to a few examples."""
+"""Compression bounds: of a hypothesis to a file, or of a sample to a few of its examples."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from theory.divergence import check_count, kl_inverse
 
 
 def description_length_kl(bits: Int[ArrayLike, "*cells"]) -> Any:
-    """Nats of a hypothesis stored in C bits, (C + 2 log2 C) ln 2: the `kl` of `occam`.
+    """Nats of a hypothesis stored in C bits, (C + 2 log2 C) ln 2, as `kl` for `occam`.
 
-    The term in log2 C pays for not knowing the length beforehand: over all strings of at least two
-    bits, 2^-(C + 2 log2 C) sums to 0.645, so there is a prior that gives each at least that.
+    The term in log2 C is the price of a length that is not known beforehand: over all strings of at
+    least two bits, 2^-(C + 2 log2 C) sums to 0.645, so some prior gives each string at least that.
 
     Args:
       bits: C, the length of the file that a decoder fixed beforehand turns into the hypothesis.
@@ -85,6 +85,6 @@ def sample_compression(
     if np.any(rest < 1):
         raise ValueError(f"subset_size must be less than num_examples, got {subset_size}")
     subsets = gammaln(n + 1) - gammaln(k + 1) - gammaln(rest + 1)
-    # Up for the digits that the differences lose.
+    # Round up, by more than the digits that the differences lose.
     subsets = subsets + 8 * np.finfo(np.float64).eps * gammaln(n + 1)
     return kl_inverse(risk, (kl + subsets + np.log(n) - np.log(delta)) / rest)

@@ -1,4 +1,4 @@
-"""Many candidates, one certificate: weights on K models trained on other data."""
+"""Weights on K models that were trained on other data, certified together."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from theory.divergence import check_count, check_range
 
 @dataclass(frozen=True)
 class GibbsPosterior:
-    """Weights on candidates, and what a bound needs to know of them.
+    """Weights on candidates, with the numbers that a bound needs.
 
     Attributes:
       weights: probability of each candidate.
@@ -39,10 +39,10 @@ def gibbs_posterior(
 ) -> GibbsPosterior:
     """Weigh candidates so that `pac_bayes_kl` is smallest.
 
-    Among all weights of one empirical risk, those proportional to the prior times
-    exp(-inverse_temperature * risk) have the least KL, so only the temperature is searched: over a
-    grid from the prior itself to all weight on the best. The search costs nothing, as the bound
-    holds for all weights at once.
+    Among all weights with the same empirical risk, those proportional to the prior times
+    exp(-inverse_temperature * risk) have the least KL. So only the temperature is searched, over a
+    grid that leads from the prior to all weight on the best candidate. No delta is spent on the
+    search, as the bound holds for all weights at once.
 
     Args:
       risks: empirical risk of each candidate on a sample that none was trained on, in [0, 1].
@@ -75,7 +75,7 @@ def gibbs_posterior(
     if prior.shape != risks.shape or abs(prior.sum() - 1) > 1e-9:
         raise ValueError(f"prior must be a distribution over {risks.size} candidates, got {prior}")
     n = int(check_count("num_examples", num_examples, 1))
-    # At 64 n, two candidates one error apart differ in weight by exp(64).
+    # At the last temperature, 64 n, two candidates one error apart differ in weight by exp(64).
     temperatures = np.concatenate([[0.0], np.geomspace(1e-2, 64 * n, 255)])
     with np.errstate(divide="ignore"):
         weights = softmax(np.log(prior) - temperatures[:, np.newaxis] * risks, axis=1)

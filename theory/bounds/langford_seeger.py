@@ -1,4 +1,4 @@
-"""The first bound by the binary KL."""
+"""Langford and Seeger's bound, the first that inverts the binary KL."""
 
 from __future__ import annotations
 

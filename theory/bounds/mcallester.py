@@ -18,10 +18,10 @@ def mcallester(
     num_examples: Int[ArrayLike, "*cells"],
     delta: Float[ArrayLike, "*cells"],
 ) -> Any:
-    r"""Bound the Gibbs risk by the empirical risk plus a square root: of historical interest.
+    r"""Bound the Gibbs risk by the empirical risk plus a square root.
 
-    With n examples, $R \le L + \sqrt{(K + \ln(1/\delta) + \ln n + 2) / (2n - 1)}$. Looser than
-    `mcallester_maurer` everywhere.
+    With n examples, $R \le L + \sqrt{(K + \ln(1/\delta) + \ln n + 2) / (2n - 1)}$. Of historical
+    interest: looser than `mcallester_maurer` everywhere.
 
     Args:
       empirical_risk: L, the posterior-average loss on the sample, in [0, 1].

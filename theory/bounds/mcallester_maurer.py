@@ -21,7 +21,7 @@ def mcallester_maurer(
     r"""Bound the Gibbs risk by the empirical risk plus a square-root term.
 
     With n examples, $R \le L + \sqrt{(K + \ln(2\sqrt n/\delta)) / (2n)}$: `pac_bayes_kl` relaxed by
-    Pinsker's inequality. It falls as 1/sqrt(n) even where the empirical risk is zero.
+    Pinsker's inequality. It falls as 1/sqrt(n) even if the empirical risk is zero.
 
     Args:
       empirical_risk: L, the posterior-average loss on the sample, in [0, 1].

@@ -1,4 +1,4 @@
-"""The price of estimating a posterior average by draws."""
+"""Correction of a posterior average for its estimation by draws."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def monte_carlo_risk(
 ) -> Any:
     r"""Bound the posterior-average empirical risk by its Monte Carlo estimate.
 
-    With m draws, $\mathrm{kl}(\hat L_m \| L) \le \ln(1/\delta) / m$, solved for the largest L: use
+    With m draws, $\mathrm{kl}(\hat L_m \| L) \le \ln(1/\delta) / m$, solved for the largest L. Use
     it in place of the estimate as the `empirical_risk` of a bound, and take its delta from the
     bound's.
 

@@ -1,4 +1,4 @@
-"""Occam's razor: one hypothesis out of countably many."""
+"""Occam's razor, a bound for one hypothesis out of countably many."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ def occam(
     r"""Bound the risk of one hypothesis by its prior probability.
 
     With n examples and $K = \ln(1/P(h))$, $\mathrm{kl}(L \| R) \le (K + \ln(1/\delta)) / n$, solved
-    for the largest R. K is the KL of the point mass on h, and the bound is tighter than
-    `pac_bayes_kl` by the constant, for point masses alone.
+    for the largest R. K is the KL of the point mass on h. For point masses the bound is tighter
+    than `pac_bayes_kl`, as it has no constant.
 
     Args:
       empirical_risk: L, the loss of the chosen hypothesis on the sample, in [0, 1].

@@ -1,4 +1,4 @@
-"""The PAC-Bayes-kl bound: the tightest here that holds for every posterior."""
+"""The PAC-Bayes-kl bound, the tightest of this package that holds for every posterior."""
 
 from __future__ import annotations
 

@@ -21,8 +21,8 @@ def quadratic(
     r"""Bound the Gibbs risk by the square of a sum of square roots.
 
     With n examples and $r = (K + \ln(2\sqrt n/\delta)) / (2n)$, $R \le (\sqrt{L + r} + \sqrt r)^2$:
-    `pac_bayes_kl` relaxed by Pinsker's inequality for small risks. It is `thiemann` at the best
-    trade-off, in closed form, and falls as 1/n where the empirical risk is zero.
+    `pac_bayes_kl` relaxed by Pinsker's inequality for small risks. It equals `thiemann` at the best
+    trade-off, and falls as 1/n if the empirical risk is zero.
 
     Args:
       empirical_risk: L, the posterior-average loss on the sample, in [0, 1].

@@ -1,4 +1,4 @@
-"""The price of choosing the prior's scale after seeing the sample, from a grid fixed before."""
+"""The price, in nats, of choosing the prior's scale on the sample, from a grid fixed before it."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from theory.divergence import check_count
 def finite_grid_kl(num_scales: Int[ArrayLike, "*cells"]) -> Any:
     """Nats to add to the KL for the best of G priors: ln G.
 
-    The sample may choose the scale, never the grid.
+    The scale may depend on the sample, but the grid may not.
 
     Args:
-      num_scales: G, all the scales that might have been chosen, tried or not.
+      num_scales: G, the number of scales that could have been chosen, whether tried or not.
 
     Raises:
       ValueError: if `num_scales` is not an integer of at least 1.
@@ -31,7 +31,7 @@ def finite_grid_kl(num_scales: Int[ArrayLike, "*cells"]) -> Any:
 
 
 def countable_grid_kl(index: Int[ArrayLike, "*cells"]) -> Any:
-    """Nats to add to the KL for scale number j of endlessly many: 2 ln j + ln(pi²/6).
+    """Nats to add to the KL for scale number j of a countable grid: 2 ln j + ln(pi²/6).
 
     Dziugaite and Roy's grid has the variances c exp(-j/b), with c and b fixed before the sample.
 

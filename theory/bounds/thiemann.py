@@ -1,4 +1,4 @@
-"""Thiemann et al.'s bound: quadratic in what it trades, so it can be minimised in turns."""
+"""Thiemann et al.'s bound, which can be minimised by posterior and trade-off in turns."""
 
 from __future__ import annotations
 
@@ -41,9 +41,9 @@ def thiemann(
 
     Valid when:
       The loss lies in [0, 1], the examples are i.i.d., and the prior was fixed before the sample
-      was seen. It holds for all posteriors and **all trade-offs** at once: where kl(L‖R) <= B/n,
-      which does not mention the trade-off, each of them follows by arithmetic. So choosing it
-      after seeing the data costs nothing.
+      was seen. It holds for all posteriors and **all trade-offs** at once, because each of them
+      follows by arithmetic from kl(L‖R) <= B/n, in which there is no trade-off. So no delta is
+      spent if it is chosen after seeing the data.
 
     References:
       Thiemann, Igel, Wintenberger and Seldin (2017), "A strongly quasiconvex PAC-Bayesian bound".

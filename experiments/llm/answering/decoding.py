@@ -228,7 +228,9 @@ _ready = jax.jit(ready_to_decode, static_argnums=0)
 def _start(
     decoder: DecoderConfig, dtype: jnp.dtype, rows: int, capacity: int, mesh: Mesh | None
 ) -> Stream:
-    return _placed(stream.start_stream(decoder, dtype, rows=rows, capacity=capacity), decoder, mesh)
+    return _placed(
+        stream.start_stream(decoder, dtype, num_rows=rows, capacity=capacity), decoder, mesh
+    )
 
 
 @functools.partial(jax.jit, static_argnums=(0, 8, 9), donate_argnums=2)

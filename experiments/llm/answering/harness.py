@@ -32,7 +32,7 @@ from experiments.llm.training.loss import label_log_probability
 from experiments.storage.sharding import spread
 from synth.config import DecoderConfig
 from synth.decoder import Parameters, hidden_states, project
-from synth.generate import prompt_batches
+from synth.generate import padded_batches
 
 try:
     from lm_eval.api.model import TemplateLM  # pyright: ignore[reportMissingImports]
@@ -271,33 +271,26 @@ def score(
       For each the log-probability of the tokens from its start on given all before, in nats, and
       whether each of them is the most probable.
     """
-    found: dict[int, tuple[float, bool]] = {}
+    scores: dict[int, tuple[float, bool]] = {}
     place = functools.partial(spread, mesh=model.mesh)
-    for batch in prompt_batches(
+    for batch in padded_batches(
         sequences, batch_size=config.batch_size, multiple=config.prompt_multiple
     ):
-        width = batch.prompts.shape[1]
-        filled = np.pad(batch.rows, (0, len(batch.prompts) - len(batch.rows)), mode="edge")
-        # From the left to the right side of the padding.
-        tokens = np.stack(
-            [
-                np.roll(row, length - width)
-                for row, length in zip(batch.prompts, batch.lengths.tolist(), strict=True)
-            ]
-        )
+        missing = len(batch.tokens) - len(batch.indices)
         totals, greedy = _program(
             model.decoder,
             model.parameters,
-            place(tokens),
-            place(np.asarray(starts, np.int32)[filled]),
+            place(batch.tokens),
+            place(np.pad(np.asarray(starts, np.int32)[batch.indices], (0, missing), mode="edge")),
             place(batch.lengths),
             mesh=model.mesh,
         )
-        for row, total, is_greedy in zip(
-            batch.rows.tolist(), np.asarray(totals), np.asarray(greedy), strict=False
+        # Rows that only fill the batch have no index, and are left out.
+        for index, total, is_greedy in zip(
+            batch.indices.tolist(), np.asarray(totals), np.asarray(greedy), strict=False
         ):
-            found[row] = float(total), bool(is_greedy)
-    return [found[row] for row in range(len(sequences))]
+            scores[index] = float(total), bool(is_greedy)
+    return [scores[index] for index in range(len(sequences))]
 
 
 def _scores(

@@ -1,7 +1,7 @@
-"""Draw an iGSM problem: what has what, which quantity depends on which, and every value.
+"""Draw an iGSM problem: its items, which quantity depends on which, and every value.
 
-Written anew from the published construction (Ye, Xu, Li and Allen-Zhu 2024, Physics of Language
-Models Part 2.1, arXiv 2407.20311, appendix A), after the defaults of its public generator.
+Our own code for the published construction (Ye, Xu, Li and Allen-Zhu 2024, Physics of Language
+Models Part 2.1, arXiv 2407.20311, appendix A), with the defaults of its public generator.
 
 A *structure graph* has layers of items; an edge says that one item has some of another. A
 *parameter* is the number on an edge (*instance*: "each A's B") or the number of all items of a
@@ -10,8 +10,12 @@ graph* says from which constant and which parameters each instance is computed. 
 inputs costs max(k - 1, 1) operations; the op count of a problem is the sum over the parameters
 that the question needs.
 
+`draw` takes these steps: sizes, structure graph, the parameters that the question will need, their
+order, the inputs of each, and last the unneeded sentences (distractors) and all numbers.
+
 Parameters are integers here: an instance is the number of its edge, an abstract one is
-``num_edges + item * depth + layer`` of its category.
+``num_edges + item * depth + layer`` of its category. So every abstract parameter is larger than
+every instance.
 """
 
 from __future__ import annotations
@@ -29,23 +33,22 @@ Style = Literal["light", "heavy"]
 MAX_INPUTS = 4
 """Inputs of one sentence, its constant counted."""
 ATTEMPTS = 1000
-"""Orders tried for one choice of sizes, before new sizes are drawn."""
-MAX_SYMBOLS = 52
+"""Structures tried with the same sizes before new sizes are drawn."""
 
 
 @dataclass(frozen=True)
 class Settings:
-    """How problems are drawn.
+    """The distribution that problems are drawn from.
 
     Attributes:
-      style: ``light`` and ``heavy`` of the reference: how sizes are drawn.
+      style: ``light`` or ``heavy``, the reference's two distributions of sizes.
       max_op: largest op count where none is given.
       max_edge: most edges of the structure graph; None for ``floor(4 op / 3) + 1``, which ties the
         length of a problem to its op count, as the paper does.
       min_edge: fewest edges; None for the reference's rule, in which edges and layers grow with op.
       modulus: of all arithmetic.
-      shuffle: order of the sentences: 5 random, 0 to 4 at most so many places away from an order
-        of computation, 6 that order itself, distractors last.
+      shuffle: order of the sentences: 5 is random; 0 to 4 is an order of computation in which
+        sentences are moved by at most so many places; 6 is such an order, distractors last.
 
     Raises:
       ValueError: if a field is out of range.
@@ -142,7 +145,7 @@ class Structure:
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """How an instance parameter is stated.
+    """The statement of an instance parameter.
 
     Its value is ``constant (+ or *) (sum or difference of the operands)``; without operands it is
     the constant.
@@ -165,14 +168,14 @@ class Drawn:
     """One problem, without words.
 
     Attributes:
-      structure: what has what.
-      rules: for each instance parameter, how it is stated.
+      structure: the items and what each has.
+      rules: the statement of each instance parameter.
       values: value of each parameter that is needed or stated.
       order: the parameters that the question needs, in an order of computation; the last one is
         asked for.
       sentences: all instance parameters, in the order of the text.
       modulus: of all arithmetic.
-      works: what `synth.tasks.igsm.work.work` has found so far.
+      works: results that `synth.tasks.igsm.work.work` keeps here.
     """
 
     structure: Structure
@@ -200,7 +203,17 @@ class Drawn:
 
 @dataclass(frozen=True, slots=True)
 class _Sizes:
-    """What is drawn first: budgets in operations, then shape of the structure graph."""
+    """The first draws: budgets in operations, and the shape of the structure graph.
+
+    Attributes:
+      abstract_ops: most operations of the abstract parameters and everything they depend on.
+      least_ops: operations of all needed parameters before inputs are added.
+      ops: the op count asked for.
+      depth: number of layers.
+      narrow, wide: items of a layer, at first and at most.
+      edges: edges of the graph.
+      growth: probability that a graph that could stop growing grows on.
+    """
 
     abstract_ops: int
     least_ops: int
@@ -216,7 +229,7 @@ def draw(settings: Settings, num_ops: int, rng: Random) -> Drawn:
     """Draw a problem whose question needs exactly `num_ops` operations.
 
     Args:
-      settings: how.
+      settings: the distribution.
       num_ops: the op count, at least 1.
       rng: the only source of randomness.
 
@@ -252,7 +265,7 @@ def draw_num_ops(settings: Settings, rng: Random) -> int:
     return rng.randint(rng.randint(first, settings.max_op), settings.max_op)
 
 
-# Draws without the checks of `Random`, which cost more than the draws.
+# `Random.choice`, `sample` and `shuffle` check their arguments, which takes longer than the draw.
 
 
 def _pick(items: list[int], rng: Random) -> int:
@@ -289,7 +302,7 @@ def _draw_sizes(settings: Settings, num_ops: int, rng: Random) -> _Sizes:
     if light:
         abstract_ops = max(abstract_ops, rng.randint(1, num_ops))
     least_ops = rng.randint(abstract_ops, num_ops)
-    # Where the number of edges does not follow op, neither do the layers that must hold them.
+    # Layers must hold the edges, so with `min_edge` both depend on `max_edge` and not on op.
     followed = num_ops if settings.min_edge is None else most
     depth, one, other = rng.choices((2, 3, 4), _size_weights(followed, most), k=3)
     narrow, wide = min(one, other), max(one, other)
@@ -307,11 +320,11 @@ def _draw_sizes(settings: Settings, num_ops: int, rng: Random) -> _Sizes:
 
 
 def _is_hopeless(sizes: _Sizes) -> bool:
-    """Whether no attempt can succeed, which is seen faster than tried.
+    """True if no attempt can succeed, so that none need be made.
 
-    So it is where all neighbours are connected, in three layers or more, and the budget takes every
-    parameter: only those of the top layer are free to be asked for, all of them abstract, and what
-    each is made of is shared with another one, so that nothing can come before it.
+    This is so if all neighbouring items are connected, there are three layers or more, and the
+    budget takes every parameter. Then only abstract parameters of the top layer can be asked for.
+    Each of their inputs is an input of another one too, so `_order` gets stuck after the first.
     """
     width, gaps = sizes.narrow, sizes.depth - 1
     if gaps < 2 or width != sizes.wide or sizes.edges < gaps * width**2:
@@ -324,7 +337,10 @@ def _is_hopeless(sizes: _Sizes) -> bool:
 def _layout(
     widths: tuple[int, ...],
 ) -> tuple[tuple[int, ...], tuple[int, ...], tuple[tuple[int, ...], ...]]:
-    """Layer and place of each item; and by distance, the abstract parameters less the edges."""
+    """Layer and place of each item; then the abstract parameters, less the number of edges.
+
+    The last are grouped by the distance from their item's layer to their category's, from 1 on.
+    """
     depth = len(widths)
     layer = tuple(i for i, width in enumerate(widths) for _ in range(width))
     place = tuple(j for width in widths for j in range(width))
@@ -336,6 +352,7 @@ def _layout(
 
 
 def _draw_structure(sizes: _Sizes, rng: Random) -> Structure:
+    # Widen layers one item at a time, at least until they have room for the edges.
     widths = [sizes.narrow] * sizes.depth
     while True:
         capacity = sum(upper * lower for upper, lower in itertools.pairwise(widths))
@@ -348,6 +365,7 @@ def _draw_structure(sizes: _Sizes, rng: Random) -> Structure:
             break
         widths[_pick(free, rng)] += 1
 
+    # Every item below the top gets one parent; further edges are drawn from all other pairs.
     layer, place, _ = _layout(tuple(widths))
     start, present, absent = 0, [], []
     for upper, lower in itertools.pairwise(widths):
@@ -368,7 +386,10 @@ def _draw_structure(sizes: _Sizes, rng: Random) -> Structure:
 
 
 class _Costs:
-    """What abstract parameters need and cost; sets of parameters are integers, a bit for each."""
+    """The requirements and operations of abstract parameters.
+
+    A set of parameters is an integer with one bit for each.
+    """
 
     def __init__(self, structure: Structure):
         self.structure = structure
@@ -376,7 +397,7 @@ class _Costs:
         self._ops: dict[int, int] = {}
 
     def needs(self, parameter: int) -> int:
-        """The parameter and all that it is made of."""
+        """The parameter and everything that it is computed from, by structure alone."""
         if parameter not in self._needs:
             structure = self.structure
             item, layer = structure.owner_and_layer(parameter)
@@ -393,7 +414,7 @@ class _Costs:
         return self._needs[parameter]
 
     def ops(self, added: int) -> int:
-        """Operations of a set that `needs` gave, or of a part of it."""
+        """Operations of a set of parameters, all of which `needs` has met."""
         num_edges = len(self.structure.edges)
         abstract = added >> num_edges
         total = (added & ((1 << num_edges) - 1)).bit_count()
@@ -405,13 +426,17 @@ class _Costs:
 
 
 def _choose(structure: Structure, sizes: _Sizes, rng: Random) -> tuple[list[int], int]:
-    """Abstract parameters within their budget, then instances; and the operations they need."""
+    """Choose abstract parameters within their budget, then instances; return them with their ops.
+
+    The parameters are in ascending order.
+    """
     num_edges, chosen, costs = len(structure.edges), 0, _Costs(structure)
     *_, by_distance = _layout(structure.widths)
+    # Spend the abstract budget: each time draw one candidate for each distance, nearest first, and
+    # take the farthest before the first that costs too much.
     budget = sizes.abstract_ops
     while budget > 0:
         best = None
-        # The farthest category that is still affordable, one candidate for each distance.
         for offsets in by_distance:
             free = [each for offset in offsets if not chosen >> (each := num_edges + offset) & 1]
             if not free:
@@ -425,6 +450,7 @@ def _choose(structure: Structure, sizes: _Sizes, rng: Random) -> tuple[list[int]
             break
         budget -= best[0]
         chosen |= best[1]
+    # Spend the rest on instances, of one operation each.
     rest = [edge for edge in range(num_edges) if not chosen >> edge & 1]
     wanted = sizes.least_ops - sizes.abstract_ops + budget
     taken = min(wanted, len(rest))
@@ -434,61 +460,91 @@ def _choose(structure: Structure, sizes: _Sizes, rng: Random) -> tuple[list[int]
     return parameters, sizes.least_ops - wanted + taken
 
 
+class _Backward:
+    """Chosen parameters as they are placed backward, from the question to the constants.
+
+    Attributes:
+      inputs: parameters that each one is computed from; an instance gets its own late or never.
+      uses: for each parameter, the number of unplaced ones that are computed from it.
+      unplaced: in ascending order.
+      free: those of `unplaced` that no unplaced one is computed from.
+      pending: those of `unplaced` that a placed one is computed from, so that the question needs
+        them.
+    """
+
+    def __init__(self, structure: Structure, chosen: list[int]):
+        self.num_edges = len(structure.edges)
+        self.inputs: dict[int, list[int]] = {parameter: [] for parameter in chosen}
+        self.uses = dict.fromkeys(chosen, 0)
+        for parameter in chosen:
+            if structure.is_abstract(parameter):
+                terms = structure.terms(parameter)
+                self.inputs[parameter] = [each for term in terms for each in term]
+                for each in self.inputs[parameter]:
+                    self.uses[each] += 1
+        self.unplaced = list(chosen)
+        self.free = [parameter for parameter in chosen if not self.uses[parameter]]
+        self.pending: set[int] = set()
+
+    def place(self, parameter: int) -> None:
+        """Place a free parameter, which may free its inputs."""
+        self.unplaced.remove(parameter)
+        self.free.remove(parameter)
+        self.pending.discard(parameter)
+        self.pending.update(self.inputs[parameter])
+        for each in self.inputs[parameter]:
+            self.uses[each] -= 1
+            if not self.uses[each]:
+                self.free.append(each)
+
+    def ready(self) -> list[int]:
+        """Parameters that may be placed next, each needed by one that is placed."""
+        return [parameter for parameter in self.free if parameter in self.pending]
+
+    def weights(self, candidates: list[int], bias: float) -> list[float]:
+        """Weights for an instance's input: `bias` for an abstract one, and for one not pending."""
+        return [
+            (bias if each >= self.num_edges else 1.0) * (1.0 if each in self.pending else bias)
+            for each in candidates
+        ]
+
+
 def _order(
     structure: Structure, chosen: list[int], rng: Random
 ) -> tuple[list[int], dict[int, list[int]]] | None:
     """Order the chosen parameters backward from a question so that it needs all of them.
 
-    They are given in ascending order. An instance may get one input here, by which it makes another
-    parameter necessary.
+    An instance may get one input here, which makes another parameter necessary. Some problems have
+    many such instances and some few: their share is drawn first.
+
+    Args:
+      structure: the items.
+      chosen: the parameters, in ascending order.
+      rng: source of randomness.
 
     Returns:
-      Order of computation, and inputs of each parameter; None where it got stuck.
+      Order of computation, and inputs of each parameter; None if it got stuck.
     """
-    quote = rng.random()
+    share = rng.random()
     bias = math.exp(abs(rng.gauss(0.0, 1.0)))
-    num_edges = len(structure.edges)
-    inputs: dict[int, list[int]] = {parameter: [] for parameter in chosen}
-    uses = dict.fromkeys(chosen, 0)
-    for parameter in reversed(chosen):
-        if parameter < num_edges:
-            break
-        inputs[parameter] = [each for term in structure.terms(parameter) for each in term]
-        for each in inputs[parameter]:
-            uses[each] += 1
-    remaining = list(chosen)
-    free = [parameter for parameter in remaining if uses[parameter] == 0]
-    pending: set[int] = set()
-    picked, order = _pick(free, rng), []
-    while True:
-        order.append(picked)
-        remaining.remove(picked)
-        free.remove(picked)
-        pending.discard(picked)
-        for each in inputs[picked]:
-            uses[each] -= 1
-            if uses[each] == 0:
-                free.append(each)
-        if not remaining:
-            order.reverse()
-            return order, inputs
-        if picked >= num_edges:
-            pending.update(inputs[picked])
-        ready = [each for each in free if each in pending]
-        if picked < num_edges and (not ready or rng.random() < quote):
-            candidates = remaining if ready else free
-            weights = [
-                (bias if each >= num_edges else 1.0) * (1.0 if each in pending else bias)
-                for each in candidates
-            ]
-            quoted = rng.choices(candidates, weights)[0]
-            inputs[picked].append(quoted)
-            if uses[quoted] == 0 and quoted not in pending:
-                ready.append(quoted)
-            pending.add(quoted)
-        if not ready:
-            return None
-        picked = _pick(ready, rng)
+    backward, order = _Backward(structure, chosen), []
+    # Anything that nothing else is computed from can be the question.
+    ready = backward.free
+    while ready:
+        order.append(_pick(ready, rng))
+        backward.place(order[-1])
+        if not backward.unplaced:
+            return order[::-1], backward.inputs
+        ready = backward.ready()
+        # If nothing is ready, an input out of the free ones keeps the order going.
+        if not structure.is_abstract(order[-1]) and (not ready or rng.random() < share):
+            candidates = backward.unplaced if ready else backward.free
+            drawn = rng.choices(candidates, backward.weights(candidates, bias))[0]
+            backward.inputs[order[-1]].append(drawn)
+            if not backward.uses[drawn] and drawn not in backward.pending:
+                ready.append(drawn)
+            backward.pending.add(drawn)
+    return None
 
 
 # Inputs of the needed sentences.
@@ -499,7 +555,11 @@ _CONSTANT = -1
 def _spread(
     structure: Structure, order: list[int], num_extra: int, rng: Random
 ) -> list[int] | None:
-    """Spread extra operations over the sentences; None where they have no room for them."""
+    """Spread extra operations over the needed parameters; None if there are too many of them.
+
+    Two inputs cost one operation, as one does; each further input is an extra operation. An
+    instance has at most `MAX_INPUTS`, out of a constant and the parameters before it.
+    """
     room = [
         0 if structure.is_abstract(parameter) else max(min(index + 1, MAX_INPUTS) - 2, 0)
         for index, parameter in enumerate(order)
@@ -523,7 +583,7 @@ def _add_inputs(
     extra: list[int],
     rng: Random,
 ) -> None:
-    """Give each needed instance its inputs, out of a constant and what is computed before it."""
+    """Draw the inputs of each needed instance from a constant and the parameters before it."""
     for index, parameter in enumerate(order):
         if structure.is_abstract(parameter):
             continue
@@ -543,7 +603,13 @@ def _add_inputs(
 
 
 class _Derivable:
-    """The parameters that the text determines so far, kept up while sentences are added."""
+    """The parameters whose value follows from a growing set of stated instances.
+
+    Attributes:
+      parents: items of the layer above that have each item.
+      missing: for each item, the edges below it that are not stated yet.
+      known: parameters that follow, in the order in which they came to.
+    """
 
     def __init__(self, structure: Structure, stated: list[int]):
         self.structure = structure
@@ -587,7 +653,11 @@ class _Derivable:
 def _draw_distractors(
     structure: Structure, order: list[int], inputs: dict[int, list[int]], rng: Random
 ) -> list[int]:
-    """Give inputs to the sentences that nobody needs; half of them hang on each other alone."""
+    """Draw the inputs of the unneeded sentences, and return these in a random order.
+
+    With probability 1/2 a distractor depends on other distractors of this kind only; otherwise it
+    depends on any parameters that are known so far.
+    """
     needed = set(order)
     stated = [parameter for parameter in order if not structure.is_abstract(parameter)]
     rest = [edge for edge in range(len(structure.edges)) if edge not in needed]
@@ -611,6 +681,7 @@ def _draw_distractors(
 
 
 def _rule(parameters: list[int], modulus: int, rng: Random) -> Rule:
+    """Draw the constant and the operators of a statement with these inputs."""
     operands = tuple(parameter for parameter in parameters if parameter != _CONSTANT)
     constant, times = None, False
     if len(operands) < len(parameters):
@@ -624,7 +695,7 @@ def _rule(parameters: list[int], modulus: int, rng: Random) -> Rule:
 def _computable(
     structure: Structure, rules: list[Rule], edges: list[int], rng: Random
 ) -> list[int]:
-    """Sentences in a random order in which each needs only earlier ones."""
+    """Order sentences at random so that each needs only earlier ones."""
 
     def stated(parameter: int) -> set[int]:
         if not structure.is_abstract(parameter):
@@ -645,13 +716,13 @@ def _computable(
 
 
 def _jittered(order: list[int], places: int, rng: Random) -> list[int]:
-    """Move each element up to so many places back; ties are broken at random."""
+    """Move each element back by at most `places` places; ties are broken at random."""
     keys = [(index + rng.randint(0, places), rng.random()) for index in range(len(order))]
     return [order[index] for index in sorted(range(len(order)), key=keys.__getitem__)]
 
 
 def _evaluate(structure: Structure, rules: list[Rule], modulus: int) -> Callable[[int], int]:
-    """A function that gives, and keeps, the value of a parameter."""
+    """A function from a parameter to its value, which it keeps."""
     values: dict[int, int] = {}
 
     def value(parameter: int) -> int:
@@ -681,7 +752,7 @@ def _finish(
     inputs: dict[int, list[int]],
     rng: Random,
 ) -> Drawn:
-    """Distractors, numbers and operators, the order of the text, and all values."""
+    """Add distractors, constants and operators, the order of the text, and all values."""
     distractors = _draw_distractors(structure, order, inputs, rng)
     rules = [_rule(inputs[edge], settings.modulus, rng) for edge in range(len(structure.edges))]
     sentences = [edge for edge in order if not structure.is_abstract(edge)] + distractors

@@ -1,23 +1,23 @@
-"""Find the hidden structure of an iGSM problem in its text: who has what, and which layer is what.
+"""Recover the structure of an iGSM problem from its text: the items, their layers, the categories.
 
-An abstract parameter "A's C" counts the things of category C below A. It is never stated, and
-nowhere does a text say what belongs to C. What can be known:
+An abstract parameter "A's C" counts the items of category C below A. It is never stated, and no
+sentence says which items belong to C. The text determines the following:
 
-1. *Splitting.* "A's B" is cut into its two names. Where several cuts are possible ("Sam's Club's
-   Milk"), the one whose names fit most other parameters is taken, then the one with the longest
-   first name.
+1. *Splitting.* "A's B" is cut into its two names. If several cuts are possible ("Sam's Club's
+   Milk"), the one whose names occur most often in other parameters is taken, then the one with the
+   longest first name.
 2. *Depth.* The items of A are those B for which the problem states "A's B". Every item below the
-   top layer has an owner in the layer directly above, and every edge is stated, so depth is the
-   distance from an item that nobody owns, in each connected part alike. If that puts an item in
+   top layer has an owner in the layer directly above, and every edge is stated. So the depth of an
+   item is its distance from an item without an owner, whichever that is. If that puts an item in
    two layers, one name stands for two items (the reference has "Popcorn" among its products and
-   among its ingredients): one that has things, and a lower one that has nothing.
+   among its ingredients): one that has items itself, and a lower one that has none.
 3. *Category.* A category names one layer, two categories name two, and the layer lies below every
-   item of which it is asked. Layers under which the problem would be circular are out.
+   item of which the category is counted. Layers that would make the problem circular are excluded.
 
 Point 3 leaves more than one possibility only if there are three layers or more and a category is
-asked of an item with two layers below it. Then each possibility is a `World`, and a solution is
-judged right if it is right in one of them, unless the caller says what belongs to a category.
-(The same goes for the rare case of two possibilities in point 2.)
+counted below an item that has two layers below it. Then each possibility is a `World`, and a
+solution is right if it is right in one of them, unless the caller states the items of the category.
+(The same holds in the rare case of two possibilities in point 2.)
 """
 
 from __future__ import annotations
@@ -32,8 +32,9 @@ from functools import cached_property
 from synth.tasks.igsm.parse import OF, ProblemText
 
 _MOST_MEANINGS = 10_000
+"""Most ways to give the categories their layers; a text with more is refused."""
 _MOST_OWNERS = 8
-"""Limits on the search in texts that no generator wrote."""
+"""Most owners of an item that are tried as owners of its lower namesake, at once."""
 
 
 class InconsistentError(ValueError):
@@ -42,7 +43,7 @@ class InconsistentError(ValueError):
 
 @dataclass(frozen=True)
 class Formula:
-    """How a parameter is computed: ``constant sign (terms added, or first term minus second)``.
+    """Expression of a parameter: ``constant sign (sum of terms, or first term minus second)``.
 
     Attributes:
       sign: ``+``, ``*`` or None.
@@ -57,7 +58,7 @@ class Formula:
     terms: tuple[tuple[str, ...], ...]
 
     def evaluate(self, lookup: Callable[[str], int], modulus: int) -> int:
-        """Value under a value for each parameter."""
+        """Value of the expression modulo `modulus`, given a function to the parameters' values."""
         if not self.terms:
             return (self.constant or 0) % modulus
         products = []
@@ -82,7 +83,7 @@ class World:
     """A problem with one possible meaning of its categories.
 
     Attributes:
-      problem: what is stated.
+      problem: its statements and question.
       children: the items of each owner.
       depth: layer of each item, 0 at the top.
       layer: the layer that each category names.
@@ -95,12 +96,13 @@ class World:
     _formulas: dict[str, Formula | None] = field(default_factory=dict, repr=False)
 
     def formula(self, name: str) -> Formula | None:
-        """How "A's B" is computed; None if the problem has no such parameter."""
+        """Expression of the parameter "A's B"; None if the problem has no such parameter."""
         if name not in self._formulas:
-            self._formulas[name] = self._find(name)
+            self._formulas[name] = self._build_formula(name)
         return self._formulas[name]
 
-    def _find(self, name: str) -> Formula | None:
+    def _build_formula(self, name: str) -> Formula | None:
+        # A stated parameter.
         if statement := self.problem.statements.get(name):
             return Formula(
                 statement.sign,
@@ -108,6 +110,8 @@ class World:
                 statement.is_difference,
                 tuple((operand,) for operand in statement.operands),
             )
+        # A category of a layer below the owner. In the next layer it counts the owner's items; else
+        # it is a sum over these, of the number of each times the count below it.
         for category, layer in self.layer.items():
             owner = name.removesuffix(OF + category)
             if owner != name and owner in self.depth and self.depth[owner] < layer:
@@ -119,7 +123,7 @@ class World:
         return None
 
     def names(self) -> list[str]:
-        """Every parameter, stated and derived."""
+        """Every parameter: those stated, then the abstract ones."""
         derived = [
             f"{owner}{OF}{category}"
             for category, layer in self.layer.items()
@@ -129,10 +133,11 @@ class World:
         return [*self.problem.statements, *derived]
 
     def needed(self, name: str) -> list[str] | None:
-        """A parameter and all that it is computed from, in an order of computation.
+        """A parameter and everything that it is computed from, in an order of computation.
 
-        None if that is circular or a parameter is missing.
+        None if the dependencies are circular or one of them is no parameter of the problem.
         """
+        # Depth first, without recursion: texts may be deeper than Python's stack.
         order: dict[str, None] = {}
         on_the_way: set[str] = set()
         stack = [name]
@@ -153,7 +158,7 @@ class World:
         return list(order)
 
     def value(self, name: str, modulus: int) -> int | None:
-        """Value of a parameter by what the problem states; None if it cannot be computed."""
+        """Value of a parameter modulo `modulus`; None if it cannot be computed."""
         order = self.needed(name)
         if order is None:
             return None
@@ -168,11 +173,11 @@ class World:
 def worlds(
     problem: ProblemText, categories: Mapping[str, Collection[str]] | None = None
 ) -> list[World]:
-    """Every meaning of the categories under which the problem makes sense; at least one.
+    """List the meanings of the categories under which the problem is consistent; at least one.
 
     Args:
-      problem: what is stated.
-      categories: names of the items of a category, as far as known: all items of its layer.
+      problem: its statements and question.
+      categories: for the categories that are known, the names of all items that belong to each.
 
     Raises:
       InconsistentError: if there is none.
@@ -180,6 +185,7 @@ def worlds(
     derived = _derived(problem)
     if not derived:
         return [World(problem)]
+    # Owner and item of every parameter. An edge that is used must be stated.
     cuts = _cut(problem, derived)
     items = {cuts[name][1] for name in problem.statements}
     for name in derived:
@@ -189,20 +195,21 @@ def worlds(
     for name in problem.statements:
         owner, item = cuts[name]
         children[owner] = (*children.get(owner, ()), item)
-    found = [
+    # All assignments of layers to items and categories, circular ones left out.
+    possible = [
         World(problem, children, depth, layer)
         for depth, deepest in _layerings(children)
         for depth, layer in _meanings([cuts[name] for name in derived], depth, deepest, categories)
     ]
-    if len(found) > 1:
-        found = [world for world in found if _computable(world, derived)]
-    if not found:
+    if len(possible) > 1:
+        possible = [world for world in possible if _computable(world, derived)]
+    if not possible:
         raise InconsistentError(f"no layers fit what is said of {derived}")
-    return found
+    return possible
 
 
 def _derived(problem: ProblemText) -> list[str]:
-    """Parameters that are used or asked for, but not stated."""
+    """Abstract parameters: those that are used or asked for, but not stated."""
     used = [name for each in problem.statements.values() for name in each.operands]
     return [
         name for name in dict.fromkeys([*used, problem.query]) if name not in problem.statements
@@ -210,7 +217,7 @@ def _derived(problem: ProblemText) -> list[str]:
 
 
 def _cut(problem: ProblemText, derived: list[str]) -> dict[str, tuple[str, str]]:
-    """The two names of every parameter."""
+    """Cut every parameter into its two names (point 1 of the module)."""
     possible: dict[str, list[tuple[str, str]]] = {}
     for name in (*problem.statements, *derived):
         pieces = name.split(OF)
@@ -220,7 +227,7 @@ def _cut(problem: ProblemText, derived: list[str]) -> dict[str, tuple[str, str]]
     possible[problem.query] = [(problem.owner, problem.item)]
     if all(len(cuts) == 1 for cuts in possible.values()):
         return {name: cuts[0] for name, cuts in possible.items()}
-    # The name of an item is the same on both sides, the name of a category is on the second only.
+    # Count each name over all possible cuts of all parameters: true names recur.
     support = Counter(name for cuts in possible.values() for cut in cuts for name in cut)
     return {
         name: max(cuts, key=lambda cut: (support[cut[0]] + support[cut[1]], len(cut[0])))
@@ -229,7 +236,11 @@ def _cut(problem: ProblemText, derived: list[str]) -> dict[str, tuple[str, str]]
 
 
 def _layerings(children: Mapping[str, tuple[str, ...]]) -> list[tuple[dict[str, int], int]]:
-    """Layer of every item that has or is had, and the deepest layer; more than one if ambiguous.
+    """Layer of every item with an owner or items, and the deepest layer (point 2 of the module).
+
+    Returns:
+      Pairs of layer by item and deepest layer; more than one if it is ambiguous which item has a
+      namesake.
 
     Raises:
       InconsistentError: if the items do not form layers.
@@ -237,7 +248,9 @@ def _layerings(children: Mapping[str, tuple[str, ...]]) -> list[tuple[dict[str, 
     depth = _depths(children, frozenset())
     if depth is not None:
         return [(depth, max(depth.values(), default=0))]
-    found = []
+    # One name stands for two items: try each name, and each set of owners of the lower one. These
+    # owners must lie in one layer, and the lower item below the upper one.
+    layerings = []
     for name in children:
         owners = [owner for owner, items in children.items() if name in items]
         for size in range(1, min(len(owners), _MOST_OWNERS) + 1):
@@ -246,10 +259,10 @@ def _layerings(children: Mapping[str, tuple[str, ...]]) -> list[tuple[dict[str, 
                 if depth is not None:
                     layers = {depth[owner] + 1 for owner in lower}
                     if len(layers) == 1 and max(layers) > depth[name]:
-                        found.append((depth, max(*depth.values(), *layers)))
-    if not found:
+                        layerings.append((depth, max(*depth.values(), *layers)))
+    if not layerings:
         raise InconsistentError("the items do not form layers")
-    return found
+    return layerings
 
 
 def _depths(
@@ -259,8 +272,9 @@ def _depths(
 
     Args:
       children: the items of each owner.
-      left_out: edges that lead to another item of the same name.
+      left_out: edges (owner, item) that lead to another item of the same name.
     """
+    # Breadth first from the items without an owner; an item reached at two depths has no layer.
     edges = {
         owner: [item for item in items if (owner, item) not in left_out]
         for owner, items in children.items()
@@ -275,7 +289,7 @@ def _depths(
                 queue.append(item)
             elif depth[item] != depth[owner] + 1:
                 return None
-    # What was not reached has itself in a circle.
+    # Items that were not reached own themselves in a circle.
     return depth if len(depth) == len(had | set(edges)) else None
 
 
@@ -285,23 +299,24 @@ def _meanings(
     deepest: int,
     categories: Mapping[str, Collection[str]] | None,
 ) -> list[tuple[dict[str, int], dict[str, int]]]:
-    """Every way to give each category a layer of its own, below all items that it is asked of.
+    """List the ways to give each category a layer of its own (point 3 of the module).
 
     Args:
-      derived: owner and category of each parameter that is used and not stated.
+      derived: owner and category of each abstract parameter.
       depth: layer of each item.
       deepest: the lowest layer.
-      categories: names of the items of a category, as far as known.
+      categories: for the categories that are known, the names of all items that belong to each.
 
     Returns:
-      Pairs of `depth`, completed by owners that nothing else mentions, and layer by category.
+      Pairs of `depth`, completed by owners that no statement mentions, and layer by category.
     """
-    # Such an owner is an item of the top layer that has nothing.
+    # An owner that no statement mentions has neither items nor an owner: it is in the top layer.
     depth = {**{owner: 0 for owner, _ in derived}, **depth}
     lowest: dict[str, int] = {}
     for owner, category in derived:
         lowest[category] = max(lowest.get(category, 1), depth[owner] + 1)
     choices = [list(range(start, deepest + 1)) for start in lowest.values()]
+    # A known category cannot name a layer with items of another one.
     if categories:
         items = [{name for name in depth if depth[name] == layer} for layer in range(deepest + 1)]
         choices = [
@@ -318,7 +333,7 @@ def _meanings(
 
 
 def _computable(world: World, derived: list[str]) -> bool:
-    """Whether no parameter depends on itself."""
+    """True if every parameter has a formula and none depends on itself."""
     inputs: dict[str, set[str]] = {}
     stack = [*world.problem.statements, *derived]
     while stack:
@@ -329,6 +344,7 @@ def _computable(world: World, derived: list[str]) -> bool:
                 return False
             inputs[name] = formula.inputs
             stack.extend(formula.inputs)
+    # Topological sort: all parameters become ready unless some depend on each other in a circle.
     waiting = {name: len(needed) for name, needed in inputs.items()}
     users: dict[str, list[str]] = {}
     for name, needed in inputs.items():

@@ -1,9 +1,9 @@
 # ruff: noqa: E501 (a line is one kind of items)
-"""What things are called: four chains of four categories, each with five kinds of a dozen items.
+"""Names of items: four chains of four categories, each with five kinds of a dozen items.
 
 A chain is a row of categories in which an item of one has items of the next: a port has vessels, a
-vessel has crates, a crate has cargo. The names are our own; their number, and how many words they
-have on average in the first and in the later categories (2.4 and 1.7), are those of the reference.
+vessel has crates, a crate has cargo. The names are our own. Their number is that of the reference
+generator, and so is their average length (2.4 words in the first category of a chain, 1.7 later).
 """
 
 from __future__ import annotations
@@ -143,7 +143,7 @@ CATEGORIES: dict[str, frozenset[str]] = {
     for chain in CHAINS
     for category in chain
 }
-"""The items of each category: what a problem does not say and a verifier of our own may know."""
+"""The items of each category, which a problem does not state; `verify` may be given them."""
 
 
 @dataclass(frozen=True)
@@ -162,7 +162,13 @@ class Names:
 def draw_names(
     widths: tuple[int, ...], rng: Random, chains: tuple[tuple[Category, ...], ...] = CHAINS
 ) -> Names:
-    """Draw a stretch of a chain, in it a kind for each layer, and its items without replacement."""
+    """Draw neighbouring categories of a chain, a kind for each layer, and distinct items of it.
+
+    Args:
+      widths: number of items of each layer.
+      rng: source of randomness.
+      chains: what to choose from.
+    """
     chain = rng.choice(chains)
     start = rng.randrange(len(chain) - len(widths) + 1)
     layers = chain[start : start + len(widths)]

@@ -1,4 +1,4 @@
-"""Read the text of an iGSM problem and of a solution. What is read is not judged here.
+"""Read the text of an iGSM problem and of a solution; `synth.tasks.igsm.verify` judges it.
 
 A problem::
 
@@ -13,21 +13,22 @@ and a solution, sentence by sentence ("Define …", or the name alone, then step
     A's B = 3 + 7 = 10.
     So the final answer is \\boxed{10}.
 
-Names are whatever stands between the fixed words: they may hold possessives, hyphens, digits,
-"and". They may not hold a full stop or a semicolon followed by a space, " = ", " equals " or,
-where names stand for symbols, a sign between spaces.
+A name is any text between the fixed words: it may hold possessives, hyphens, digits and "and". It
+may not hold a full stop or a semicolon followed by a space, " = " or " equals "; nor a sign between
+spaces, if the solution uses names in place of symbols.
 """
 
 from __future__ import annotations
 
-import itertools
 import re
 from dataclasses import dataclass
 from typing import Literal
 
 Place = Literal["problem", "solution"]
 OF = "'s "
-"""What stands between the two names of a parameter."""
+"""The text between the two names of a parameter."""
+_MOST_SEPARATORS = 100
+"""Separators in one list of parameters; a sentence with more, if ambiguous, is unreadable."""
 
 _WORDS = re.compile(r"The number of |How many | equals ")
 _STATEMENT = re.compile(r"The number of (?:each )?(.+?) equals (.+)\.")
@@ -50,8 +51,8 @@ class UnreadableError(ValueError):
 
     Attributes:
       place: whether it is in the problem or in the solution.
-      sentence: the sentence itself; None if something is missing altogether.
-      index: its number in its text, from 0; None with `sentence`.
+      sentence: the sentence itself; None if no sentence is wrong but one is missing.
+      index: its number in its text, from 0; None if `sentence` is.
     """
 
     def __init__(
@@ -87,7 +88,12 @@ class Statement:
 
 @dataclass(frozen=True)
 class ProblemText:
-    """What a problem states, by the name of the parameter, and the two halves of its question."""
+    """A problem: its statements by the name of the parameter, and its question.
+
+    Attributes:
+      statements: one for each instance parameter.
+      owner, item: the question asks how many of the second the first has.
+    """
 
     statements: dict[str, Statement]
     owner: str
@@ -136,7 +142,12 @@ class Definition:
 
 @dataclass(frozen=True)
 class SolutionText:
-    """The sentences of a solution, and the answer if a closing sentence gives one."""
+    """A solution.
+
+    Attributes:
+      definitions: one for each sentence but the closing one.
+      answer, closing: the number of the closing sentence, and that sentence; None without one.
+    """
 
     definitions: tuple[Definition, ...]
     answer: int | None
@@ -144,20 +155,23 @@ class SolutionText:
 
     @property
     def is_symbolic(self) -> bool:
-        """Whether any step says in symbols or names what it computes."""
+        """True if any step states its calculation in symbols or names."""
         return any(step.symbolic for each in self.definitions for step in each.steps)
 
 
 def read_problem(text: str) -> ProblemText:
-    """Read a problem; text around it (an instruction before or after) is passed over.
+    """Read a problem; an instruction before or after it is ignored.
 
     Raises:
-      UnreadableError: if a sentence amid the problem, or with its fixed words, is outside the
-        grammar, a parameter is stated twice, or there is not exactly one question.
+      UnreadableError: if a sentence outside the grammar stands between two of the problem's or
+        holds its fixed words, if a parameter is stated twice, or if there is not exactly one
+        question.
     """
+    # Recognise the sentences of the problem; the first and the last one delimit it.
     sentences = _sentences(text, r"(?<=[.?]) ")
     matches = [_match_sentence(sentence) for sentence in sentences]
     read = [index for index, match in enumerate(matches) if match]
+    # Collect the right side of each statement, and the question.
     raw: dict[str, tuple[str, int]] = {}
     question: tuple[str, str] | None = None
     for index, (sentence, match) in enumerate(zip(sentences, matches, strict=True)):
@@ -180,6 +194,7 @@ def read_problem(text: str) -> ProblemText:
             raw[first] = (second, index)
     if question is None:
         raise UnreadableError("the problem asks no question", "problem")
+    # Take the right sides apart, now that all names are known: they tell how to cut a list.
     statements = {
         name: _read_statement(name, expression, raw, sentences[index], index)
         for name, (expression, index) in raw.items()
@@ -206,7 +221,7 @@ def read_solution(text: str) -> SolutionText:
 
 
 def is_number(text: str) -> bool:
-    """Whether an operand is a number; one of more than nine digits is not."""
+    """True if an operand is a number of at most nine digits."""
     return text.isdecimal() and text.isascii() and len(text) < 10
 
 
@@ -216,7 +231,7 @@ def _sentences(text: str, boundary: str) -> list[str]:
 
 
 def _match_sentence(sentence: str) -> re.Match[str] | None:
-    """A statement or a question, cut free from an introduction such as "Problem: "."""
+    """Match a statement or a question, which an introduction such as "Problem: " may precede."""
     for pattern, start in ((_STATEMENT, "The number of "), (_QUESTION, "How many ")):
         position = sentence.find(start)
         if position >= 0 and (match := pattern.fullmatch(sentence, position)):
@@ -227,6 +242,7 @@ def _match_sentence(sentence: str) -> re.Match[str] | None:
 def _read_statement(
     name: str, expression: str, stated: dict[str, tuple[str, int]], sentence: str, index: int
 ) -> Statement:
+    """Read the right side of a statement: a constant, a term, or a constant, a sign and a term."""
     sign = constant = None
     if match := _EXPRESSION.fullmatch(expression):
         constant = int(match[1])
@@ -245,40 +261,57 @@ def _read_statement(
 def _read_operands(
     text: str, stated: dict[str, tuple[str, int]], combination: str | None
 ) -> tuple[str, ...] | None:
-    """Take a list of parameters apart; names may hold "and" and need not follow "each".
+    """Split a list of parameters; names may hold "and" and need not follow "each".
 
-    Of all ways to do so, the one with the fewest names that no sentence states, then the fewest
-    names; None if there is none.
+    Args:
+      text: the list.
+      stated: parameters that a sentence of the problem states, by name.
+      combination: "sum", "difference" or None, which decides how many names there may be.
+
+    Returns:
+      Of all ways to split, the one with the fewest names that no sentence states, and of those the
+      one with the fewest names. None if no split has an accepted number of names, or if the text
+      is ambiguous and has more than `_MOST_SEPARATORS` separators.
     """
-    accepted = {None: (1, 1), "difference": (2, 2), "sum": (2, len(text))}[combination]
+    fewest, most = {None: (1, 1), "difference": (2, 2), "sum": (2, len(text))}[combination]
+    # The usual case: every separator separates.
     pieces = _SEPARATOR.split(text)
-    if accepted[0] <= len(pieces) <= accepted[1] and all(OF in piece for piece in pieces):
+    if fewest <= len(pieces) <= most and all(OF in piece for piece in pieces):
         names = tuple(piece.removeprefix("each ") for piece in pieces)
         if all(name in stated or piece != name for name, piece in zip(names, pieces, strict=True)):
             return names
-    places = [match.span() for match in _SEPARATOR.finditer(text)]
-    # "each" starts a name, so a separator before it is one for certain.
-    certain = {place for place in places if text.startswith("each ", place[1])}
-    optional = [place for place in places if place not in certain]
-    best: tuple[int, int, tuple[str, ...]] | None = None
-    for kept in itertools.product((False, True), repeat=min(len(optional), 10)):
-        cuts = sorted(certain | set(itertools.compress(optional, kept)))
-        starts = [0, *(end for _, end in cuts)]
-        ends = [*(start for start, _ in cuts), len(text)]
-        names = tuple(text[a:b].removeprefix("each ") for a, b in zip(starts, ends, strict=True))
-        if accepted[0] <= len(names) <= accepted[1] and all(OF in name for name in names):
-            rank = (sum(name not in stated for name in names), len(names), names)
-            best = rank if best is None else min(best, rank)
-    return best[2] if best else None
+    if len(pieces) > _MOST_SEPARATORS + 1:
+        return None
+    # Otherwise dynamic programming: the best split of the text before each separator, for 1, 2 and
+    # more names, is made of the best splits of shorter texts and one name more.
+    separators = [match.span() for match in _SEPARATOR.finditer(text)]
+    starts = [0, *(end for _, end in separators)]
+    ends = [*(start for start, _ in separators), len(text)]
+    best: list[dict[int, tuple[int, int, tuple[str, ...]]]] = []
+    for last, end in enumerate(ends):
+        best.append({})
+        for first in range(last, -1, -1):
+            name = text[starts[first] : end].removeprefix("each ")
+            before = best[first - 1].values() if first else [(0, 0, ())]
+            for num_unstated, count, names in before if OF in name else ():
+                split = num_unstated + (name not in stated), count + 1, (*names, name)
+                kind = min(count + 1, 3)
+                best[last][kind] = min(split, best[last].get(kind, split))
+            # "each" starts a name, so no name goes on across it.
+            if text.startswith("each ", starts[first]):
+                break
+    splits = [split for split in best[-1].values() if fewest <= split[1] <= most]
+    return min(splits)[2] if splits else None
 
 
 def _read_definition(sentence: str, index: int) -> Definition:
+    """Read one sentence of a solution: its head (see the module), then its steps."""
     head, *clauses = sentence.removesuffix(".").split("; ")
     name = symbol = None
     if match := _DEFINE.fullmatch(head):
         name, symbol = match[1], match[2] or match[3]
     elif " = " in head:
-        # The name stands in front of its value alone.
+        # No head: the name is the target of the last step.
         clauses = [head, *clauses]
         name = clauses[-1].removeprefix("so ").split(" = ")[0]
     else:
@@ -291,6 +324,7 @@ def _read_definition(sentence: str, index: int) -> Definition:
 
 
 def _read_step(clause: str) -> Step | None:
+    """Read a chain of equations; None if it is outside the grammar."""
     target, *sides = clause.removeprefix("so ").split(" = ")
     if not sides or not is_number(sides[-1]):
         return None

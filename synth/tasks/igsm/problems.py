@@ -1,4 +1,4 @@
-"""Streams of iGSM problems as text: by difficulty, preset and seed, in any number of processes."""
+"""Draw iGSM problems as text, by difficulty, preset and seed, in any number of processes."""
 
 from __future__ import annotations
 
@@ -25,10 +25,11 @@ from synth.tasks.igsm.work import Operand, work
 Split = Literal["train", "test"]
 NUM_BINS = 23
 BINS: dict[Split, range] = {"train": range(16), "test": range(16, NUM_BINS)}
-"""Bins of the template hash that each split holds, as in the reference."""
+"""Bins of `template_bin` that belong to each split, as in the reference."""
 DEGENERATE = 3
 """Up to this op count there are too few templates to split them."""
 _CHUNK = 64
+"""Problems that a worker process draws at a time."""
 
 
 @dataclass(frozen=True)
@@ -36,12 +37,12 @@ class Preset:
     """A way of drawing and writing problems, by name.
 
     Attributes:
-      settings: how problems are drawn.
-      detail: what solutions say.
+      settings: the distribution of problems.
+      detail: style and completeness of solutions.
       question: stands ``last`` or ``first``.
-      chains: what things may be called.
-      max_distractors: most sentences that the question does not need; with more of them a problem
-        is drawn again. None for any number.
+      chains: categories that names are drawn from.
+      max_distractors: most sentences that the question does not need; a problem with more is drawn
+        again. None for any number.
 
     Raises:
       ValueError: if `max_distractors` is negative.
@@ -60,7 +61,7 @@ class Preset:
             )
 
     def accepts(self, drawn: Drawn) -> bool:
-        """Whether a draw has few enough distractors."""
+        """True if a problem has at most `max_distractors` distractors."""
         return self.max_distractors is None or drawn.num_distractors <= self.max_distractors
 
 
@@ -81,13 +82,18 @@ PRESETS: dict[str, Preset] = {
         max_distractors=2,
     ),
 }
-"""``med`` and ``hard`` are those of Ye et al.; ``paper`` is that of Liu et al., arXiv 2605.12906
-(heavy, op fixed, ``max_edge = floor(4 op / 3) + 1``); ``length_matched`` holds the number of edges,
-and so of sentences, to the same range at every op, so that op is not confounded with the length of
-the problem. ``tiny`` is for models of some hundred thousand parameters, trained in minutes on two
-processor cores: modulo 5, the question first and the sentences in an order of computation, at most
-two of them distractors, 16 names of items, and one solution for a problem. It says names where
-others say letters: a model that has seen short solutions alone has met all words of longer ones."""
+"""Ways of drawing and writing problems, by name.
+
+- ``med`` and ``hard`` are those of Ye et al.
+- ``paper`` is that of Liu et al., arXiv 2605.12906: heavy, op fixed, and
+  ``max_edge = floor(4 op / 3) + 1``.
+- ``length_matched`` keeps the number of edges, and so of sentences, in the same range at every op,
+  so that op is not confounded with the length of the problem.
+- ``tiny`` is for models of some hundred thousand parameters, trained in minutes on two processor
+  cores: modulo 5, the question first, the sentences in an order of computation, at most two of them
+  distractors, 16 names of items, and one solution for a problem. Solutions use names and not
+  letters, so that a model trained on short solutions has met every word of longer ones.
+"""
 
 
 @dataclass(frozen=True)
@@ -97,7 +103,7 @@ class Problem:
     Attributes:
       problem, solution, answer: the text, the steps, and the number asked for.
       difficulty: operations that the answer needs.
-      template: bin of the solution's sketch, 0 to 22; see `template_bin`.
+      template: bin of the problem's template, 0 to 22; see `template_bin`.
     """
 
     problem: str
@@ -108,10 +114,10 @@ class Problem:
 
 
 def template_bin(drawn: Drawn) -> int:
-    """SHA-256 of the solution's sketch modulo 23.
+    """Bin of a problem's template, 0 to 22: SHA-256 of the template modulo 23.
 
-    The sketch holds the steps in order, with parameters numbered as they come and every number
-    left out: problems that differ only in names, numbers and symbols share it.
+    The template is the solution's steps in order, with parameters numbered as they occur and
+    every constant left out: problems that differ only in names, constants and symbols share it.
     """
     number = {parameter: index for index, parameter in enumerate(drawn.order)}
 
@@ -151,12 +157,12 @@ def problems(
       count: number of problems, at least 0.
       seed: of the stream, at least 0.
       preset: a name in `PRESETS`.
-      processes: worker processes; with one, everything happens here.
-      split: keep only templates of the ``train`` or ``test`` bins; drawn again until one fits.
+      processes: worker processes; 1 draws in the calling process.
+      split: draw each problem again until its template lies in the ``train`` or ``test`` bins.
       start: number of the first problem.
 
     Raises:
-      ValueError: if an argument is out of range, before anything is drawn.
+      ValueError: if an argument is out of range; raised by the call, not by the iteration.
 
     Warns:
       UserWarning: if `split` is asked for at a difficulty with hardly any templates.
@@ -185,18 +191,18 @@ def problems(
 
 @functools.cache
 def _template_bins(settings: Settings, difficulty: int) -> frozenset[int]:
-    """Bins of the templates that turn up in 300 problems: nearly all, where there are few."""
+    """Bins of the templates of 300 problems: nearly all bins in use, if there are few templates."""
     rng = Random(0)
     return frozenset(template_bin(draw(settings, difficulty, rng)) for _ in range(300))
 
 
 def _check_split(settings: Settings, difficulty: int, split: Split) -> None:
     """Warn that there are few templates; raise ValueError if the split holds none of them."""
-    found = _template_bins(settings, difficulty)
-    if not found.intersection(BINS[split]):
+    bins = _template_bins(settings, difficulty)
+    if not bins.intersection(BINS[split]):
         raise ValueError(
             f"split {split!r} holds no template of difficulty {difficulty}, whose templates fall "
-            f"in bins {sorted(found)}; use disjoint keys up to difficulty {DEGENERATE}"
+            f"in bins {sorted(bins)}; use disjoint keys up to difficulty {DEGENERATE}"
         )
     warnings.warn(
         f"at difficulty {difficulty} there are so few templates that a split by template "
@@ -208,10 +214,12 @@ def _check_split(settings: Settings, difficulty: int, split: Split) -> None:
 def _problem(
     seed: int, preset: str, split: Split | None, difficulty: int | None, index: int
 ) -> Problem:
+    # A hash of everything that the problem depends on seeds its generator.
     spawn_key = (zlib.crc32(f"{preset} {split} {difficulty}".encode()), index)
     words = np.random.SeedSequence(seed, spawn_key=spawn_key).generate_state(4)
     rng, chosen = Random(int.from_bytes(words.tobytes(), "little")), PRESETS[preset]
     num_ops = draw_num_ops(chosen.settings, rng) if difficulty is None else difficulty
+    # Draw until a problem has the right template, few enough distractors and enough letters.
     while True:
         drawn = draw(chosen.settings, num_ops, rng)
         if not chosen.accepts(drawn):
@@ -232,11 +240,11 @@ def _some(one: partial[Problem], numbers: range) -> list[Problem]:
 
 
 def _parallel(one: partial[Problem], numbers: range, processes: int) -> Iterator[Problem]:
-    # Not forked: the parent may run JAX's threads.
+    # Spawn, as a fork while JAX's threads run may deadlock.
     context = multiprocessing.get_context("spawn")
     parts = [numbers[i : i + _CHUNK] for i in range(0, len(numbers), _CHUNK)]
     with ProcessPoolExecutor(processes, mp_context=context) as executor:
-        # A few parts ahead: what is drawn and not yet asked for stays small.
+        # Keep two parts per process under way, so that memory does not grow with the count.
         waiting = [executor.submit(_some, one, part) for part in parts[: 2 * processes]]
         rest = iter(parts[2 * processes :])
         try:

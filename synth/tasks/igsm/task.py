@@ -1,18 +1,21 @@
-"""iGSM in a closed vocabulary, for the small decoder. Knob: op count; length grows with it.
+"""iGSM in a closed vocabulary, for the small decoder.
 
-The same problems as the text (`synth.tasks.igsm.problems`), each with one solution: in the order
-that the text determines. Two forms (see `synth.tasks.igsm.tokens`): ``words`` is the text with
-names and set phrases as single tokens (348 tokens on average at difficulty 12, at most 472);
-``terse`` has one token for each parameter (180 on average, at most 246).
+Knob: `difficulty`, the op count. Length grows with it.
+
+The problems are those of the text (`synth.tasks.igsm.problems`), each with one solution, in the
+order of `synth.tasks.igsm.work.canonical_order`. There are two forms (see
+`synth.tasks.igsm.tokens`): ``words`` is the text with names and fixed phrases as single tokens (348
+tokens on average at difficulty 12, at most 472); ``terse`` has one token for each parameter (180 on
+average, at most 246).
 
 Worked example (``terse``, modulus 5, difficulty 2; A, B, C, D are the layers)::
 
     | A1>B1 = 2 ; A1>B2 = 4 * A1>B1 ; ? A1>B2 : A1>B1 : 2 ; A1>B2 : 4 * A1>B1 = 4 * 2 = 3 ; .
 
-What is known: a problem needs planning, since the sentences are shuffled and the answer hangs on
-some of them only; decoders of 100 million parameters learn it and go beyond the op counts they were
-trained on (Ye et al. 2024, arXiv 2407.20311). At toy size the order of the sentences decides:
-``shuffle=6`` gives them in an order of computation.
+What is known: a problem needs planning, since the sentences are shuffled and the answer depends on
+some of them only; decoders of 100 million parameters learn it and solve problems with more
+operations than they were trained on (Ye et al. 2024, arXiv 2407.20311). For a toy decoder the order
+of the sentences decides whether it learns: ``shuffle=6`` gives them in an order of computation.
 """
 
 from __future__ import annotations
@@ -35,13 +38,13 @@ class IGSM(TextTask):
 
     Attributes:
       hardest: largest difficulty.
-      modulus: of all arithmetic: 23, or less for small models.
+      modulus: of all arithmetic: 23 as in the reference, or less for small models.
       form: ``words`` or ``terse``.
       style, max_edge, min_edge, shuffle: see `synth.tasks.igsm.graph.Settings`.
       question: stands ``last`` or ``first``.
       tokens_fixed, tokens_per_op: `max_length` is the first plus the second times the difficulty; 0
-        for the form's own values, which fit all but about 1 in 1000. A problem that does not fit
-        is drawn again, so lower values also keep to shorter problems.
+        for the form's own values, in which all but about 1 in 1000 fit. A problem that does not fit
+        is drawn again, so lower values select shorter problems.
 
     Raises:
       ValueError: if a field is out of range.
@@ -88,7 +91,7 @@ class IGSM(TextTask):
         return vocabulary(self.form, self.modulus)
 
     def max_length(self, difficulty: int) -> int:
-        """Most tokens of a problem with its solution; what needs more is drawn again."""
+        """Most tokens of a problem with its solution; `sample` draws longer ones again."""
         check_difficulty(difficulty, self.hardest)
         fixed, per_op = LENGTHS[self.form]
         return (self.tokens_fixed or fixed) + (self.tokens_per_op or per_op) * difficulty

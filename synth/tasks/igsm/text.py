@@ -1,4 +1,4 @@
-"""An iGSM problem in words: sentences, question, and the solution at any level of detail.
+"""Write an iGSM problem in words: sentences, question, and a solution at any level of detail.
 
 Wording and levels are those of the reference generator (arXiv 2407.20311, appendix A)::
 
@@ -29,14 +29,15 @@ class OutOfSymbolsError(ValueError):
 
 @dataclass(frozen=True)
 class Detail:
-    """What a solution says.
+    """The style and completeness of a solution.
 
     Attributes:
       definition: ``named`` "Define A's B as x", ``symbol`` "Define x", or ``name only`` "A's B".
       hints: whether the calculation is given in symbols ("a + b").
       calculations: whether it is given in numbers ("3 + 4").
-      canonical: the order that the text determines and the letters a, b, c … in turn, so that a
-        problem has one solution; otherwise the drawn order and random letters, as the reference.
+      canonical: take the order of `synth.tasks.igsm.work.canonical_order` and the letters a, b, c …
+        in turn, so that a problem has one solution; otherwise take the order in which it was drawn
+        and random letters, as the reference does.
 
     Raises:
       ValueError: if `definition` is unknown.
@@ -67,7 +68,7 @@ class Detail:
 
 
 class Wording:
-    """The words for one problem."""
+    """Writes one problem, given the names of its items."""
 
     def __init__(self, drawn: Drawn, names: Names):
         self.drawn, self.names = drawn, names
@@ -78,7 +79,7 @@ class Wording:
         return self.names.items[structure.layer[item]][structure.place[item]]
 
     def owner_and_owned(self, parameter: int) -> tuple[str, str]:
-        """Names of the item that has something, and of what it has."""
+        """The two names of a parameter: of the item that has, and of what it has."""
         structure = self.drawn.structure
         if structure.is_abstract(parameter):
             item, layer = structure.owner_and_layer(parameter)
@@ -123,7 +124,11 @@ class Wording:
         )
 
     def solution(self, detail: Detail, rng: Random) -> str:
-        """The steps to the answer, one sentence for each parameter that is needed.
+        """One sentence for each needed parameter, the one that is asked for last.
+
+        Args:
+          detail: style and completeness.
+          rng: source of the letters, unless `detail` is canonical.
 
         Raises:
           OutOfSymbolsError: if there are not enough letters.
@@ -137,13 +142,18 @@ class Wording:
 
 
 class _Writer:
-    """Writes a solution sentence by sentence, and remembers what each parameter is called."""
+    """Writes a solution sentence by sentence.
+
+    Attributes:
+      called: the letter, or the name, of each parameter defined so far.
+    """
 
     def __init__(self, wording: Wording, detail: Detail, letters: Iterator[str]):
         self.wording, self.detail, self.letters = wording, detail, letters
         self.called: dict[int, str] = {}
 
     def sentence(self, parameter: int) -> str:
+        """Define a parameter and calculate it, with a letter for each intermediate result."""
         worked = work(self.wording.drawn, parameter)
         results = worked.values(self.wording.drawn)
         symbols = [self._letter() for _ in worked.steps[1:]]

@@ -1,9 +1,10 @@
-"""iGSM problems as words of a closed vocabulary, in two forms.
+"""Write iGSM problems in words of a closed vocabulary, in two forms.
 
-``words`` is the text, word by word; names and set phrases are one word each. ``terse`` makes each
-parameter one word: ``A1>B2`` is what item A1 of the first layer has of item B2 of the second, and
-``A1>C`` all items of layer C below it. Its solution gives every parameter with its operations in
-names and in numbers, one after the other: ``A1>B : A1>B1 + A1>B2 = 2 + 4 = 1 ;``.
+``words`` is the text of `synth.tasks.igsm.text`; each name and each fixed phrase is one word.
+``terse`` has one word for each parameter: ``A1>B2`` is the number of items B2 (of the second
+layer) that item A1 (of the first) has, and ``A1>C`` is the number of all items of layer C below A1.
+Its solution gives each operation in names, then in numbers:
+``A1>B : A1>B1 + A1>B2 = 2 + 4 = 1 ;``.
 """
 
 from __future__ import annotations
@@ -21,9 +22,9 @@ from synth.tasks.igsm.work import Operand, canonical_order, value, work
 
 Form = Literal["words", "terse"]
 LENGTHS: dict[Form, tuple[int, int]] = {"words": (160, 26), "terse": (66, 15)}
-"""Tokens that nearly all problems fit in: a constant, and a number for each operation."""
+"""Tokens in which nearly all problems fit: a constant, and a number for each operation."""
 DEPTH = WIDTH = 4
-"""Most layers, and most items of a layer."""
+"""The most layers of a problem, and the most items of a layer."""
 
 _PHRASES = (
     "The number of each",
@@ -74,7 +75,7 @@ def ids(form: Form, modulus: int) -> dict[str, int]:
 
 
 def write(drawn: Drawn, form: Form, question: Question, rng: Random) -> tuple[str, str]:
-    """Problem and canonical solution, start and end marks included, words joined by spaces."""
+    """Write problem and canonical solution, with start and end marks, words joined by spaces."""
     return _words(drawn, question, rng) if form == "words" else _Terse(drawn).both(question)
 
 
@@ -91,7 +92,7 @@ def _words(drawn: Drawn, question: Question, rng: Random) -> tuple[str, str]:
 
 
 def _spaced(text: str) -> str:
-    """Punctuation set apart, and set phrases joined to one word."""
+    """Set punctuation apart, and join each fixed phrase to one word."""
     text += " "
     for mark in ("'s ", ", ", ". ", "; "):
         text = text.replace(mark, f" {mark}")
@@ -158,7 +159,7 @@ class _Terse:
     def _equation(
         self, sign: str, operands: list[Operand], results: list[int], result: int | None = None
     ) -> str:
-        """An operation in names, in numbers, and its result; what says the same is said once."""
+        """An operation in names, in numbers (unless these are the same), and its result."""
         numbers = [str(value(operand, self.drawn, results)) for operand in operands]
         names = [
             self._name(operand.index) if operand.kind == "parameter" else number

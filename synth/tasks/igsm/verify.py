@@ -1,32 +1,32 @@
-r"""Judge a solution of an iGSM problem, both as text.
+r"""Judge a solution of an iGSM problem, both given as text.
 
-A solution is a row of definitions (see `synth.tasks.igsm.parse` for the grammar). ``strict`` asks
-of every one that
+A solution is a sequence of definitions (see `synth.tasks.igsm.parse` for the grammar). In mode
+``strict``, each definition must satisfy three conditions:
 
-- the parameter exists, is defined once, and after everything that it is computed from;
-- exactly the parameters are used that the problem names, with its constants and operators: the
-  definition, steps put together, must be the stated expression as a polynomial in its parameters,
-  so that operands of + and * may be swapped and sums taken in any order;
-- a number in place of a symbol is the symbol's value, and both sides of every "=" agree modulo
-  `modulus`, where every number is written reduced;
+- The parameter exists, is defined once, and comes after everything that it is computed from.
+- It uses exactly the parameters that the problem names, with its constants and operators. The
+  steps together must equal the stated expression as a polynomial in the parameters, so operands
+  of + and * may be swapped and sums taken in any order.
+- A number in place of a symbol is the symbol's value, and both sides of every "=" agree modulo
+  `modulus`. Every number is reduced.
 
-and that the last definition is the one asked for, and the closing answer, if there is one, its
-value. Definitions that the question does not need are allowed if they are right. ``compatible``
-is what the verifier of the reference generator checks: the same but for constants and operators
-(only the *set* of parameters used is compared), and the answer must be right.
+The last definition must be of the parameter asked for, and the closing answer, if there is one,
+must be its value. Definitions that the question does not need are allowed if they are right.
+``compatible`` makes the checks of the reference generator's verifier: it compares the *set* of
+parameters used, but neither constants nor operators, and the answer must be right.
 
-Solutions may leave out parts of the text, and with them what can be checked:
+Solutions may leave out parts of the text, and then less can be checked:
 
-- *Names* ("Define x"): the solution is right if there is some way to give each symbol a parameter
-  under which everything checks. Which parameter was meant cannot be known.
-- *The symbolic part* ("so x = 3 + 8 = 11", "so x = 11"), left out everywhere: which parameters
-  were used cannot be known. In ``strict`` they must be defined before, the numbers must be their
-  values, in the stated expression; without numbers either, just the value is compared. An
-  intermediate value must be that of some part of the expression. In ``compatible`` nothing would
-  be left to check, so such a solution is refused, unless it consists of constants.
-- *The numeric part*: nothing is lost.
+- *Names* ("Define x"): the text does not say which parameter x is. The solution is right if some
+  assignment of parameters to symbols passes all checks.
+- *The symbolic part* ("so x = 3 + 8 = 11", "so x = 11"), if no step has one: the text does not say
+  which parameters were used. In ``strict`` they must be defined before, and the numbers must be
+  their values in the stated expression; if there are no numbers either, only the value is compared.
+  An intermediate value must be that of some part of the expression. In ``compatible`` nothing
+  would be left to check, so such a solution is refused, unless it consists of constants.
+- *The numeric part*: everything is still checked.
 
-What belongs to a category is not stated in a problem either: see `synth.tasks.igsm.layers`.
+A problem does not state which items belong to a category: see `synth.tasks.igsm.layers`.
 
 References:
   Ye, Xu, Li and Allen-Zhu (2024), Physics of Language Models Part 2.1, arXiv 2407.20311.
@@ -61,13 +61,14 @@ Mode = Literal["strict", "compatible"]
 _PRIME = 2**61 - 1
 """Fingerprints are taken modulo this number."""
 _TRIALS = 2000
-"""Most comparisons of nameless definitions with parameters, and most readings of a number chain."""
+"""Most comparisons of nameless definitions with parameters in a solution, and most meanings of one
+chain of numbers; a solution that needs more is `Reason.UNVERIFIABLE`."""
 _MOST_TERMS = 8
-"""Most operands of an expression whose intermediate values are given without a calculation."""
+"""Most terms of an expression whose intermediate values are looked for among its parts."""
 
 
 class Reason(StrEnum):
-    """Why a solution is not accepted."""
+    """The reason why a solution is not accepted, or `RIGHT`."""
 
     RIGHT = "right"
     UNREADABLE = "a sentence is outside the grammar"
@@ -90,15 +91,15 @@ class Reason(StrEnum):
 
 @dataclass(frozen=True)
 class Verdict:
-    """Outcome of a verification; true in a condition if the solution was accepted.
+    """Outcome of a verification; its truth value is `ok`.
 
     Attributes:
       ok: whether the solution was accepted.
-      reason: what is wrong, one of a short list; `Reason.RIGHT` if nothing is.
-      sentence: the first sentence found wrong; None if none is or no single one is to blame.
-      place: whether `sentence` (or what is missing) belongs to the problem or the solution.
+      reason: one of `Reason`, as text.
+      sentence: the first wrong sentence; None if there is none or no single one is to blame.
+      place: the text that `sentence`, or the missing sentence, belongs to: problem or solution.
       index: number of `sentence` in its text, from 0.
-      detail: what exactly was found.
+      detail: an explanation with the names and numbers involved.
     """
 
     ok: bool
@@ -130,13 +131,13 @@ def verify(
       mode: ``strict``, or ``compatible`` with the verifier of the reference generator, which
         compares neither constants nor operators with the problem.
       modulus: of all arithmetic, at least 2.
-      categories: names of the items of each category, where the caller knows them; those of
-        our own problems are `synth.tasks.igsm.CATEGORIES`. Without, a category whose layer the
-        problem leaves open may name any layer that makes the solution right: in one of eight
-        problems of the reference that would allow several answers.
+      categories: names of all items of each category, as far as the caller knows them; those of
+        our own problems are `synth.tasks.igsm.CATEGORIES`. A category that is not given, and whose
+        layer the problem leaves open, may name any layer that makes the solution right. In one of
+        eight problems of the reference this allows several answers.
 
     Raises:
-      ValueError: if `mode` or `modulus` is out of range. No text raises.
+      ValueError: if `mode` or `modulus` is out of range; never because of a text.
 
     Example:
       >>> problem = "The number of each Zoo's Owl equals 4. How many Owl does Zoo have?"
@@ -149,6 +150,7 @@ def verify(
         raise ValueError(f"mode must be one of {get_args(Mode)}, got {mode!r}")
     if modulus < 2:
         raise ValueError(f"modulus must be at least 2, got {modulus}")
+    # Read both texts.
     try:
         stated = read_problem(problem)
         claimed = read_solution(solution)
@@ -163,6 +165,7 @@ def verify(
             return Verdict(
                 False, Reason.UNREDUCED, statement.sentence, place, statement.index, detail
             )
+    # Judge in every possible world; of several failures report the one that got furthest.
     try:
         possible = worlds(stated, categories)
     except InconsistentError as error:
@@ -177,12 +180,14 @@ def verify(
 
 
 class _Failure(NamedTuple):
+    """A verdict with the number of the definition that caused it."""
+
     position: int
     verdict: Verdict
 
 
 class _MistakeError(Exception):
-    """Raised where something does not check, and turned into a verdict by `_Judge.failure`."""
+    """Raised where a check fails; `_Judge` turns it into a verdict."""
 
     def __init__(self, reason: Reason, detail: str) -> None:
         super().__init__(detail)
@@ -190,14 +195,14 @@ class _MistakeError(Exception):
 
 
 class _Meaning(NamedTuple):
-    """What a symbol or a number stands for.
+    """Meaning of a symbol or a number: a polynomial in parameters.
 
     Attributes:
-      value: modulo the modulus.
-      fingerprint: value of the polynomial in parameters, at the point where every parameter has
-        the number `_point` of its name. Two polynomials over the integers that agree there are
-        the same, up to a chance of 1e-17: comparing one number compares expressions.
-      parameters: a bit for each parameter used.
+      value: its value, modulo the modulus.
+      fingerprint: its value, modulo `_PRIME`, if every parameter is the number `_point` of its
+        name. Different polynomials over the integers agree there with probability 1e-17, so that
+        comparing two numbers compares two expressions.
+      parameters: the set of parameters in it, as an integer with one bit for each.
     """
 
     value: int
@@ -207,11 +212,11 @@ class _Meaning(NamedTuple):
 
 @dataclass(frozen=True)
 class _Scope:
-    """What is defined so far.
+    """The definitions so far.
 
     Attributes:
-      meanings: of symbols and of names.
-      values: of the parameters defined, by name.
+      meanings: meaning of each symbol and each name.
+      values: value of each parameter, by name.
     """
 
     meanings: dict[str, _Meaning] = field(default_factory=dict)
@@ -222,7 +227,14 @@ class _Scope:
 
 
 class _Judge:
-    """Checks one solution in one world."""
+    """Checks one solution in one world.
+
+    Attributes:
+      bits: the bit of each parameter in sets.
+      trials: comparisons of nameless definitions with parameters made so far.
+      dead_ends: pairs of a definition's number and the parameters defined before it from which no
+        assignment of names succeeds.
+    """
 
     def __init__(self, world: World, solution: SolutionText, mode: Mode, modulus: int) -> None:
         self.world = world
@@ -235,17 +247,18 @@ class _Judge:
 
     @cached_property
     def needed(self) -> list[str]:
-        """Parameters that the question needs."""
+        """Parameters that the question needs, in an order of computation."""
         return self.world.needed(self.world.problem.query) or []
 
     def failure(self) -> _Failure | None:
-        """The first thing wrong, or None."""
+        """The first failed check, or None."""
         formula = self.world.formula(self.world.problem.query)
         if not self.is_strict and not self.solution.is_symbolic and formula and formula.inputs:
             return _failure(self.solution.definitions[-1], _left_out())
         failure = self._check_from(0, _Scope())
         if failure:
             return failure
+        # All definitions are right: compare the answer, which the last value is by default.
         query, last = self.world.problem.query, self.solution.definitions[-1]
         value = last.steps[-1].result
         answer = value if self.solution.answer is None else self.solution.answer
@@ -262,7 +275,7 @@ class _Judge:
         return _Failure(index, verdict)
 
     def _check_from(self, start: int, scope: _Scope) -> _Failure | None:
-        """Check all definitions from number `start` on; `scope` is added to."""
+        """Check the definitions from number `start` on, and add them to `scope`."""
         definitions = self.solution.definitions
         for index in range(start, len(definitions)):
             definition = definitions[index]
@@ -280,18 +293,23 @@ class _Judge:
     def _identify(
         self, definition: Definition, meaning: _Meaning, scope: _Scope
     ) -> _Failure | None:
-        """Find a parameter for a nameless definition under which all that follows checks."""
+        """Search for a parameter of a nameless definition with which the rest passes too.
+
+        Returns:
+          None if there is one; else the failure of the assignment that got furthest.
+        """
         detail = "no parameter that can be computed here is computed like this"
         furthest = _failure(definition, _MistakeError(Reason.UNIDENTIFIED, detail))
         left = len(self.solution.definitions) - definition.index
         if sum(name not in scope.values for name in self.needed) > left:
             detail = "too few definitions are left for what the question needs"
             return _failure(definition, _MistakeError(Reason.UNIDENTIFIED, detail))
-        # Without symbols it does not matter which definition gave which of two equal parameters.
+        # Without symbols the rest depends only on which parameters are defined, and not on the
+        # definition that gave each of them, so that a failed state need not be tried again.
         place = (definition.index, frozenset(scope.values))
         if place in self.dead_ends:
             return furthest
-        # What the question needs comes first, because most solutions define nothing else.
+        # Try what the question needs first, as most solutions define nothing else.
         for name in dict.fromkeys([*self.needed, *self.world.names()]):
             if name in scope.values:
                 continue
@@ -314,7 +332,7 @@ class _Judge:
         return furthest
 
     def _read_steps(self, definition: Definition, scope: _Scope) -> _Meaning:
-        """Check references, numbers and arithmetic of one sentence, and put its steps together."""
+        """Check the steps of one sentence, each by itself; return the meaning of the last."""
         own = definition.symbol or definition.name
         *intermediates, last = definition.steps
         if last.target != own:
@@ -330,10 +348,11 @@ class _Judge:
             taken.add(step.target)
             parameters |= meaning.parameters
         meaning = self._read_step(last, scope)
-        # A parameter in a step that leads nowhere is used as well.
+        # A step whose result is not used still counts its parameters as used.
         return meaning._replace(parameters=meaning.parameters | parameters)
 
     def _read_step(self, step: Step, scope: _Scope) -> _Meaning:
+        """Check references, numbers and arithmetic of one step; return its meaning."""
         if step.result >= self.modulus:
             raise _MistakeError(Reason.UNREDUCED, f"{step.result} is not below {self.modulus}")
         expression = step.symbolic or step.numeric
@@ -375,7 +394,7 @@ class _Judge:
             raise _MistakeError(Reason.NUMBER, f"{numbers} stand where {values} should")
 
     def _match(self, name: str, definition: Definition, meaning: _Meaning, scope: _Scope) -> None:
-        """Compare a definition with what the problem says of a parameter."""
+        """Compare a definition with the formula that the problem states for a parameter."""
         if name in scope.values:
             raise _MistakeError(Reason.TWICE, f"{name!r} is defined already")
         formula = self.world.formula(name)
@@ -400,7 +419,7 @@ class _Judge:
             raise _MistakeError(Reason.EXPRESSION, f"of {name!r}")
 
     def _match_numbers(self, formula: Formula, definition: Definition, scope: _Scope) -> None:
-        """The same where no step says what its numbers stand for."""
+        """Compare by numbers, in a solution without symbolic parts."""
         if formula.inputs and not self.is_strict:
             raise _left_out()
         missing = sorted(formula.inputs - set(scope.values))
@@ -410,6 +429,7 @@ class _Judge:
             _explain(formula, definition, scope.values, self.modulus)
 
     def _define(self, name: str, definition: Definition, meaning: _Meaning, scope: _Scope) -> None:
+        """Enter a parameter into the scope: from here on its name and symbol stand for itself."""
         scope.values[name] = meaning.value
         parameter = _Meaning(meaning.value, _point(name), self._bit(name))
         scope.meanings[name] = parameter
@@ -435,7 +455,7 @@ def _failure(definition: Definition, wrong: _MistakeError) -> _Failure:
 
 
 def _point(name: str) -> int:
-    """The number that a parameter has in fingerprints."""
+    """Pseudo-random number for a parameter in fingerprints, of 56 bits."""
     return int.from_bytes(blake2b(name.encode(), digest_size=7).digest(), "little")
 
 
@@ -457,12 +477,19 @@ def _explain(
     """Check a definition that has only numbers.
 
     A number may stand for the constant, for a parameter of that value, or for an earlier result of
-    the sentence, which is some part of the expression. The definition is right if it is the stated
-    expression in one of these readings.
+    the sentence, which must be some part of the expression. The definition is right if it is the
+    stated expression under one of these readings.
+
+    Args:
+      formula: the stated expression.
+      definition: the sentence.
+      values: of the parameters defined, by name.
+      modulus: of all arithmetic.
 
     Raises:
-      _MistakeError: if it is not.
+      _MistakeError: if it is not right.
     """
+    # Fingerprints of the things that a number may stand for, by the number.
     readings: dict[int, set[int]] = {}
 
     def add(value: int, fingerprint: int) -> None:
@@ -472,6 +499,7 @@ def _explain(
         add(formula.constant, formula.constant)
     for name in formula.inputs:
         add(values[name], _point(name))
+    # An intermediate result adds readings: the parts of the expression that have its value.
     *intermediates, last = definition.steps
     parts = _parts(formula, values, modulus) if intermediates else {}
     for step in intermediates:
@@ -483,6 +511,7 @@ def _explain(
             fingerprints = [each for each in fingerprints if each in possible]
         for fingerprint in fingerprints:
             add(step.result, fingerprint)
+    # The last step must be the whole expression.
     if last.numeric:
         if formula.evaluate(_point, _PRIME) not in _fingerprints(last.numeric, readings):
             raise _MistakeError(Reason.EXPRESSION, "the numbers are not in the stated expression")
@@ -491,7 +520,7 @@ def _explain(
 
 
 def _fingerprints(expression: Expression, readings: Mapping[int, set[int]]) -> set[int]:
-    """What an expression of numbers may be."""
+    """Fingerprints of an expression of numbers, under all readings of the numbers."""
     choices = [readings.get(int(operand), set()) for operand in expression.operands]
     if math.prod(len(each) for each in choices) > _TRIALS:
         raise _MistakeError(Reason.UNVERIFIABLE, f"more than {_TRIALS} readings of the numbers")
@@ -499,8 +528,11 @@ def _fingerprints(expression: Expression, readings: Mapping[int, set[int]]) -> s
 
 
 def _parts(formula: Formula, values: Mapping[str, int], modulus: int) -> dict[int, int]:
-    """Values of the parts of an expression that a step may compute, by their fingerprints."""
-    found: dict[int, int] = {}
+    """Values of the parts of an expression, by fingerprint.
+
+    A part is any number of the terms (both of a difference), with or without the constant.
+    """
+    value_by_fingerprint: dict[int, int] = {}
     if len(formula.terms) > _MOST_TERMS:
         raise _MistakeError(Reason.UNVERIFIABLE, f"more than {_MOST_TERMS} operands")
     sizes = [2] if formula.is_difference else range(1, len(formula.terms) + 1)
@@ -509,5 +541,5 @@ def _parts(formula: Formula, values: Mapping[str, int], modulus: int) -> dict[in
             for constant, sign in {(None, None), (formula.constant, formula.sign)}:
                 part = replace(formula, terms=terms, constant=constant, sign=sign)
                 value = part.evaluate(values.__getitem__, modulus)
-                found[part.evaluate(_point, _PRIME)] = value
-    return found
+                value_by_fingerprint[part.evaluate(_point, _PRIME)] = value
+    return value_by_fingerprint

@@ -1,4 +1,4 @@
-"""How each needed parameter is worked out, one binary operation at a time, and in which order."""
+"""Solve a drawn problem: the binary operations for each needed parameter, and a canonical order."""
 
 from __future__ import annotations
 
@@ -18,7 +18,12 @@ _CALCULATE: dict[Sign, Callable[[int, int], int]] = {
 
 
 class Operand(NamedTuple):
-    """A number, a parameter, or the result of an earlier step of the same work."""
+    """A number, a parameter, or the result of an earlier step of the same parameter.
+
+    Attributes:
+      kind: which of the three.
+      index: the number itself, the parameter, or the position of the step.
+    """
 
     kind: Literal["number", "parameter", "step"]
     index: int
@@ -34,7 +39,13 @@ class Step(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """Steps that give one parameter; without steps its value is that of `only`."""
+    """The calculation of one parameter.
+
+    Attributes:
+      parameter: the parameter.
+      steps: operations; the last result is its value.
+      only: without steps, the operand whose value it has; else None.
+    """
 
     parameter: int
     steps: tuple[Step, ...]
@@ -51,14 +62,17 @@ class Work:
 
 
 def value(operand: Operand, drawn: Drawn, results: list[int]) -> int:
-    """Value of an operand, given the results of the steps before it."""
+    """Value of an operand, given the results of the parameter's steps so far."""
     if operand.kind == "number":
         return operand.index
     return drawn.values[operand.index] if operand.kind == "parameter" else results[operand.index]
 
 
 def work(drawn: Drawn, parameter: int) -> Work:
-    """How a parameter follows from what it depends on: sums from the left, products before them."""
+    """Calculation of a parameter from its dependencies; made once and kept in `drawn.works`.
+
+    Sums are taken from the left, products before them.
+    """
     if parameter not in drawn.works:
         drawn.works[parameter] = _work(drawn, parameter)
     return drawn.works[parameter]
@@ -78,6 +92,7 @@ def _work(drawn: Drawn, parameter: int) -> Work:
         return result
 
     if drawn.structure.is_abstract(parameter):
+        # A sum of counts, or of counts times the counts below.
         only = None
         for term in drawn.structure.terms(parameter):
             operands = [Operand("parameter", each) for each in term]
@@ -85,6 +100,7 @@ def _work(drawn: Drawn, parameter: int) -> Work:
             only = product if only is None else apply("+", only, product)
         only = only or Operand("number", 0)
     else:
+        # The term first, then the constant that precedes it in the sentence.
         rule = drawn.rules[parameter]
         operands = [Operand("parameter", operand) for operand in rule.operands]
         if rule.constant is None:
@@ -98,17 +114,17 @@ def _work(drawn: Drawn, parameter: int) -> Work:
 
 
 def dependencies(drawn: Drawn, parameter: int) -> list[int]:
-    """The parameters that a parameter is computed from, in the order in which they are named."""
+    """Parameters that a parameter is computed from, in the order in which its rule names them."""
     if drawn.structure.is_abstract(parameter):
         return [each for term in drawn.structure.terms(parameter) for each in term]
     return list(drawn.rules[parameter].operands)
 
 
 def canonical_order(drawn: Drawn) -> list[int]:
-    """The one order of computation that the text itself determines.
+    """Order the needed parameters by a rule that a reader of the text can follow.
 
-    Again and again, the first needed sentence of the text whose dependencies are known; an abstract
-    parameter comes right before its first use.
+    Repeat: take the first needed sentence of the text whose dependencies are known. Abstract
+    parameters have no sentence; each comes right before the first parameter that uses it.
     """
     known: dict[int, None] = {}
     structure, waiting = drawn.structure, set(drawn.order)
