@@ -13,7 +13,7 @@ import pytest
 
 from experiments.analysis import optimum
 from experiments.analysis.optimum import Study, studies
-from experiments.analysis.pilot import measured, read_pilot
+from experiments.analysis.pilot import read_pilot, study_risks
 from experiments.analysis.recommend import Recommendation, recommend
 from experiments.storage.results import ResultsError
 from experiments.sweep.grid import sweep_config
@@ -143,18 +143,18 @@ def test_missing_cells_are_named():
 def test_mixtures_are_those_of_the_sweep():
     for kind, levels in (("range", [1, 2, 3, 4]), ("exact", [4]), ("window", [2, 3, 4])):
         config = dataclasses.replace(CONFIG, mixtures=(kind,))
-        members = measured(world(config=config), Study(kind), config)
+        members = study_risks(world(config=config), Study(kind), config)
         assert members.train_mixture.shape == (5, 18)
         np.testing.assert_allclose(members.train_mixture.sum(axis=1), 1)
         assert (np.flatnonzero(members.train_mixture[1]) + 1).tolist() == levels
         np.testing.assert_allclose(members.test_mixture, 1 / 18)
     unknown = TABLE.assign(train_mixture="odd")
     with pytest.raises(ValueError, match=r"mixture must be one of .* got 'odd'"):
-        measured(unknown, Study("odd"), CONFIG)
+        study_risks(unknown, Study("odd"), CONFIG)
 
 
 def test_test_risk_of_the_slices_is_that_of_the_table():
-    pilot = measured(TABLE, RANGE, CONFIG).pilot(lambda metric: metric.mean)
+    pilot = study_risks(TABLE, RANGE, CONFIG).pilot(lambda metric: metric.mean)
     expected = optimum.cube(TABLE, RANGE, "test_risk").mean
     np.testing.assert_allclose(pilot.test_risk, expected, rtol=1e-12)
 
