@@ -96,11 +96,11 @@ def _panel(
             of_method.pivot_table(["risk_bound", "gibbs_risk"], "data_size", aggfunc=each)
             for each in ("mean", "min", "max")
         )
-        solid = look | {"linestyle": "-"}
-        line = axis.plot(means.index, means["risk_bound"], zorder=4, **solid)[0]
+        filled: dict[str, Any] = look | {"linestyle": "-"}
+        line = axis.plot(means.index, means["risk_bound"], zorder=4, **filled)[0]
         lines[f"{method}: bound"] = line
         axis.vlines(means.index, low["risk_bound"], high["risk_bound"], look["color"], lw=1.0)
-        hollow = look | {"linestyle": ":", "linewidth": 1.2, "markerfacecolor": "white"}
+        hollow = filled | {"linestyle": ":", "linewidth": 1.2, "markerfacecolor": "white"}
         axis.plot(means.index, means["gibbs_risk"], zorder=4, **hollow)
     return lines
 
