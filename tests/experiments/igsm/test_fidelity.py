@@ -55,8 +55,8 @@ def made(shift: float = 0.0, number: int = 60, levels=(2, 7, 12), seed: int = 0)
 
 
 def test_statistics_of_a_problem_by_hand():
-    found = fidelity.measure_text(PROBLEM, SOLUTION, 14)
-    assert found == {
+    statistics = fidelity.measure_text(PROBLEM, SOLUTION, 14)
+    assert statistics == {
         "problem_words": len(PROBLEM.split()),
         "solution_words": len(SOLUTION.split()),
         "sentences": 4,
@@ -74,7 +74,7 @@ def test_statistics_of_a_problem_by_hand():
         "difference": 0.25,
         "operands": 1.5,
     }
-    assert set(found) == set(STATISTICS)
+    assert set(statistics) == set(STATISTICS)
 
 
 @pytest.mark.parametrize(
