@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -15,12 +16,20 @@ from experiments.analysis.optimum import Shift
 from experiments.pages.documents import markdown_table
 from experiments.storage.results import ResultsError, read_parquet
 from tests.experiments.figures.drawing import assert_all_is_on_the_page, drawn
-from tests.experiments.worlds import CENSORED, CONSTANT, MOVING, synthetic_table, write_run
+from tests.experiments.worlds import (
+    CENSORED,
+    CONFIG,
+    CONSTANT,
+    MOVING,
+    synthetic_table,
+    write_run,
+)
 
 
 def write_family(directory: Path, table: pd.DataFrame, **changes) -> Path:
     """A directory that looks like a finished run of a family, with the smallest manifest."""
-    config = {"pretrain": {"hardest": 4}, "task": "synthetic"}
+    config = dataclasses.asdict(CONFIG) | {"task": "synthetic"}
+    config["pretrain"] |= {"hardest": 4}
     manifest = {"recipe": "tradeoff", "preset": "cpu", "chunks": [1]} | changes
     return write_run(directory, table, config=config, **manifest)
 
