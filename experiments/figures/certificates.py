@@ -17,13 +17,13 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 
 from experiments.figures import style
 
 TABLES = ("certificates",)
 HELD_OUT = ("test-set", "checkpoint", "held-out", "candidates")
 """Methods of the upper row; all others are in the lower one."""
+PLAIN: dict[str, Any] = {"color": style.INK, "marker": ".", "linewidth": 2.2}
 
 
 def _rows(certificates: pd.DataFrame) -> list[list[str]]:
@@ -42,15 +42,16 @@ def plot(tables: Mapping[str, pd.DataFrame]) -> Figure:
     rows = _rows(certificates)
     names = [method for row in rows for method in row]
     # One look per method, the same in every panel.
-    looks = {name: style.look(place, len(names)) for place, name in enumerate(names)}
+    looks = {
+        name: style.look(place, len(names)) | {"linestyle": "-"} for place, name in enumerate(names)
+    }
     titles = style.level_titles(certificates, levels)
     figure, axes = style.panels(titles, rows=len(rows), width=2.4, height=2.9)
-    lines: dict[str, Line2D] = {}
     for row, shown in enumerate(rows):
         for axis, level in zip(axes[row], levels, strict=True):
             style.size_axis(axis, sorted(certificates["data_size"].unique()))
             cells = certificates.loc[certificates["difficulty"] == level]
-            lines |= _panel(axis, cells, {method: looks[method] for method in shown})
+            _panel(axis, cells, {method: looks[method] for method in shown})
             axis.tick_params(axis="x", labelrotation=60)
             axis.set_ylim(-0.03, 1.03)
             axis.set_xlabel("")
@@ -65,11 +66,8 @@ def plot(tables: Mapping[str, pd.DataFrame]) -> Figure:
         )
     style.outer_labels(axes, "examples n", "risk (0–1 loss)")
     # The legend: filled markers for the bounds, and one hollow grey marker for all measured risks.
-    properties = ("color", "marker", "linewidth")
-    handles = [
-        style.key(name, **{each: getattr(line, f"get_{each}")() for each in properties})
-        for name, line in lines.items()
-    ]
+    handles = [style.key("plain fine-tuning\n(measured)", **PLAIN)]
+    handles += [style.key(f"{name}: bound", **look) for name, look in looks.items()]
     hollow = {"color": "grey", "marker": "o", "markerfacecolor": "white", "linestyle": ":"}
     handles.append(style.key("the same predictor,\nmeasured", **hollow))
     style.side_legend(figure, handles)
@@ -77,17 +75,10 @@ def plot(tables: Mapping[str, pd.DataFrame]) -> Figure:
     return figure
 
 
-def _panel(
-    axis: Axes, cells: pd.DataFrame, looks: Mapping[str, dict[str, Any]]
-) -> dict[str, Line2D]:
-    """Draw the certificates of one difficulty by the methods of one row.
-
-    Returns:
-      The lines that the legend names, by their labels there.
-    """
+def _panel(axis: Axes, cells: pd.DataFrame, looks: Mapping[str, dict[str, Any]]) -> None:
+    """Draw the certificates of one difficulty by the methods of one row."""
     plain = cells.pivot_table("plain_risk", "data_size")["plain_risk"]
-    line = axis.plot(plain.index, plain, color=style.INK, marker=".", linewidth=2.2, zorder=3)[0]
-    lines = {"plain fine-tuning\n(measured)": line}
+    axis.plot(plain.index, plain, zorder=3, **PLAIN)
     for method, look in looks.items():
         of_method = cells.loc[cells["method"] == method]
         if of_method.empty:
@@ -96,13 +87,10 @@ def _panel(
             of_method.pivot_table(["risk_bound", "gibbs_risk"], "data_size", aggfunc=each)
             for each in ("mean", "min", "max")
         )
-        filled: dict[str, Any] = look | {"linestyle": "-"}
-        line = axis.plot(means.index, means["risk_bound"], zorder=4, **filled)[0]
-        lines[f"{method}: bound"] = line
+        axis.plot(means.index, means["risk_bound"], zorder=4, **look)
         axis.vlines(means.index, low["risk_bound"], high["risk_bound"], look["color"], lw=1.0)
-        hollow = filled | {"linestyle": ":", "linewidth": 1.2, "markerfacecolor": "white"}
+        hollow = look | {"linestyle": ":", "linewidth": 1.2, "markerfacecolor": "white"}
         axis.plot(means.index, means["gibbs_risk"], zorder=4, **hollow)
-    return lines
 
 
 def _row_label(certificates: pd.DataFrame, shown: list[str]) -> str:

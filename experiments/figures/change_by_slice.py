@@ -1,4 +1,4 @@
-"""Change by fine-tuning, by test level: accuracy minus that of the base on the same test slice,
+"""Effect of fine-tuning by test level: accuracy minus that of the base on the same test slice,
 for the easiest, a middle and the hardest training difficulty. Bands are paired 90% bootstrap
 intervals; below the zero line fine-tuning has made the model worse.
 

@@ -85,9 +85,9 @@ def look(position: int, number: int) -> dict[str, Any]:
     }
 
 
-def key(label: str, **look: Any) -> Line2D:
-    """Entry of a legend for a line or a marker; `look` holds properties of `Line2D`."""
-    return Line2D([], [], label=label, **look)
+def key(label: str, **properties: Any) -> Line2D:
+    """Entry of a legend for a line or a marker, with properties of `Line2D`."""
+    return Line2D([], [], label=label, **properties)
 
 
 def band_key(label: str = BAND_LABEL) -> Patch:

@@ -28,7 +28,7 @@ def plot(tables: Mapping[str, pd.DataFrame]) -> Figure:
     levels = sorted(certificates["difficulty"].unique())
     figure, axes = style.panels(style.level_titles(certificates, levels), width=2.4)
     looks = {name: style.look(place, len(names)) for place, name in enumerate(names)}
-    drawn, has_limits = [], False
+    has_limits = False
     for axis, level in zip(axes[0], levels, strict=True):
         cells = certificates.loc[certificates["difficulty"] == level]
         for method, look in looks.items():
@@ -41,7 +41,6 @@ def plot(tables: Mapping[str, pd.DataFrame]) -> Figure:
             risk, least = means["gibbs_risk"], 1 / fresh
             ratio = means["risk_bound"] / np.maximum(risk, least)
             axis.plot(ratio.index, ratio, **look)
-            drawn.append(method)
             # Arrows where the ratio is a lower limit.
             limits = ratio[risk < least]
             has_limits |= len(limits) > 0
@@ -59,7 +58,7 @@ def plot(tables: Mapping[str, pd.DataFrame]) -> Figure:
             axis.yaxis.set_minor_locator(NullLocator())
         axis.yaxis.set_major_formatter(lambda value, _: f"{value:g}×")
     style.outer_labels(axes, "examples n", "certificate / measured risk")
-    handles = [style.key(method, **looks[method]) for method in dict.fromkeys(drawn)]
+    handles = [style.key(method, **look) for method, look in looks.items()]
     if has_limits:
         arrow = {"color": style.INK, "marker": "^", "linestyle": "none"}
         handles.append(style.key("no error seen:\nat least", **arrow))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -28,8 +29,8 @@ from tests.experiments.worlds import (
 
 def write_family(directory: Path, table: pd.DataFrame, **changes) -> Path:
     """A directory that looks like a finished run of a family, with the smallest manifest."""
-    config = dataclasses.asdict(CONFIG) | {"task": "synthetic"}
-    config["pretrain"] |= {"hardest": 4}
+    stored: dict[str, Any] = dataclasses.asdict(CONFIG)
+    config = stored | {"task": "synthetic", "pretrain": stored["pretrain"] | {"hardest": 4}}
     manifest = {"recipe": "tradeoff", "preset": "cpu", "chunks": [1]} | changes
     return write_run(directory, table, config=config, **manifest)
 
