@@ -18,8 +18,7 @@ from experiments.pages import documents
 from experiments.storage.results import read_table
 from synth.task import Mixture, pool
 from synth.tasks import make_task
-from tests.experiments.conftest import MOVING, synthetic_table
-from tests.experiments.worlds import write_run
+from tests.experiments.worlds import MOVING, synthetic_table, write_run
 from tests.test_imports import FLOORS
 
 ROOT = Path(__file__).parents[1]

@@ -1,10 +1,11 @@
 """Average regrets over runs, studies and data sizes, with intervals over bases.
 
-Input is the table that `experiments.analysis.regret.judge` makes. Bases are drawn with replacement
-among those of the same origin, and a base that is drawn brings all its cases; runs that share bases
-stay together. Runs and data sizes are as they are: no interval here covers other tasks. A base's
-regret already has the noise of its seeds in it; drawing them again would make the least of the
-means noisier, and so every regret larger. Imports no JAX, so that figures may use it.
+Input is the table that `experiments.analysis.regret.judge` makes. The bootstrap draws bases with
+replacement among those of the same origin, each with all its cases, so that runs which share bases
+are resampled together. Runs and data sizes are not resampled: no interval here covers other tasks.
+Seeds are not resampled either: a base's regret already contains their noise, and drawing them again
+would make the least of the means noisier, and so every regret larger. Imports no JAX, so that
+figures may use it.
 """
 
 from __future__ import annotations
@@ -35,11 +36,13 @@ def average_regret(regrets: pd.DataFrame, *, replicates: int = 2000, seed: int =
     kinds = dict(zip(regrets["rule"], regrets["kind"], strict=True))
     if len(predictors := [rule for rule, kind in kinds.items() if kind == "predictor"]) != 1:
         raise ValueError(f"regrets: kind must be 'predictor' for one rule, got {kinds}")
+    # One row per case and one column per rule.
     cases = regrets.pivot(index=CASE, columns="rule", values=["regret", "rank_correlation"])
     costs = cases["regret"].loc[:, list(kinds)].to_numpy()
     if np.isnan(costs).any():
         missing = dict(zip(kinds, np.isnan(costs).sum(axis=0).tolist(), strict=True))
         raise ValueError(f"regrets: every rule needs every case, these lack some: {missing}")
+    # Means over cases, and their quantiles over the bootstrap's weighted means.
     weights = _drawn(cases.index.get_level_values("base").tolist(), replicates, seed)
     table = pd.DataFrame({"rule": list(kinds), "kind": list(kinds.values())})
     more = costs - costs[:, [list(kinds).index(predictors[0])]]
@@ -53,7 +56,7 @@ def average_regret(regrets: pd.DataFrame, *, replicates: int = 2000, seed: int =
 
 
 def _drawn(bases: list[str], replicates: int, seed: int) -> np.ndarray:
-    """How often each case counts in each replicate [replicate, case], from the cases' bases."""
+    """Draw how often each case counts: integers [replicate, case], given each case's base."""
     generator = np.random.default_rng(seed)
     origins: dict[str, list[str]] = {}
     for base in sorted(set(bases)):

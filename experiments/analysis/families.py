@@ -1,8 +1,8 @@
 """Compare task families: does the best difficulty move to harder data as data grow, in each?
 
-Input is one finished run per family. `write_families` puts their tables under each other, with two
-columns more: `family`, and `base_hardest`, the hardest level that the family's bases were trained
-on. Levels of different families are not comparable, so each family is judged on its own grid.
+Input is one finished run per family. `write_families` concatenates their tables and adds two
+columns: `family`, and `base_hardest`, the hardest level that the family's bases were trained on.
+Levels of different families are not comparable, so each family is judged on its own grid.
 Imports no JAX, so that figures may use it.
 """
 
@@ -18,25 +18,24 @@ from experiments.analysis import optimum
 from experiments.analysis.optimum import Shift, Study
 from experiments.storage.results import (
     ResultsError,
-    read_manifest,
+    read_finished,
     read_table,
-    write_atomically,
     write_json,
+    write_parquet,
 )
 
-HOLDS = 0.95
-FAILS = 0.5
+HOLDS, FAILS = 0.95, 0.5
 RULE = (
     f"“Yes”: the best level is harder at the largest n than at the smallest with bootstrap "
     f"probability {HOLDS} or more, and lies inside the grid at the smallest n. “No”: that "
     f"probability is {FAILS} or less. “Undecided”: neither, or the grid is too narrow to tell."
 )
-LIMITS = {"hardest": "≥ ", "easiest": "≤ ", "": ""}
 KEPT = ("recipe", "preset", "config", "sessions")
+"""Fields of each run's manifest that the common manifest repeats."""
 
 
 def write_families(directories: Sequence[Path], out: Path) -> pd.DataFrame:
-    """Put finished runs together; write OUT/families.parquet and OUT/manifest.json.
+    """Concatenate finished runs; write OUT/families.parquet and OUT/manifest.json.
 
     Args:
       directories: one run of each family. Its name is the preset for runs of the recipe
@@ -63,20 +62,14 @@ def write_families(directories: Sequence[Path], out: Path) -> pd.DataFrame:
             for name, _, manifest in runs
         }
     }
-    write_atomically(
-        Path(out) / "families.parquet", lambda path: table.to_parquet(path, index=False)
-    )
+    write_parquet(Path(out) / "families.parquet", table)
     write_json(Path(out) / "manifest.json", manifest)
     return table
 
 
 def _read(directory: Path) -> tuple[str, pd.DataFrame, dict[str, Any]]:
     """Name, table and manifest of one family's run."""
-    manifest = read_manifest(directory)
-    if (status := manifest.get("status")) != "complete":
-        raise ResultsError(
-            f"{directory} is not finished (status {status!r}): repeat its command to carry on"
-        )
+    manifest = read_finished(directory)
     is_preset = manifest.get("recipe") == "families"
     name = manifest["preset"] if is_preset else directory.resolve().name
     table = read_table(directory)
@@ -108,7 +101,7 @@ def verdicts(table: pd.DataFrame, *, replicates: int = 2000, seed: int = 0) -> p
       largest_…; probability_harder; holds ("yes", "no", "undecided"); and the sentence that says
       why.
     """
-    found = []
+    judged = []
     for title, rows, study in family_studies(table):
         best = optimum.optimum(rows, study, replicates=replicates, seed=seed)
         moved = optimum.shift(rows, study, replicates=replicates, seed=seed)
@@ -125,8 +118,8 @@ def verdicts(table: pd.DataFrame, *, replicates: int = 2000, seed: int = 0) -> p
                 f"{which}_censored": at["censored"],
             }
         row |= {"probability_harder": moved.probability_harder, "holds": holds}
-        found.append(row | {"sentence": sentence})
-    return pd.DataFrame(found)
+        judged.append(row | {"sentence": sentence})
+    return pd.DataFrame(judged)
 
 
 def base_accuracy(rows: pd.DataFrame, study: Study, hardest: int) -> float:
@@ -137,7 +130,10 @@ def base_accuracy(rows: pd.DataFrame, study: Study, hardest: int) -> float:
 
 
 def judge(moved: Shift) -> tuple[str, str]:
-    """Whether a shift holds, by `RULE`, and why, in words that do not say more than was seen."""
+    """Judge by `RULE` whether a shift holds, and give the reason in a sentence.
+
+    The sentence claims no more than was measured: it names edges of the grid and ties.
+    """
     small, large = moved.smallest_size, moved.largest_size
     from_, to = moved.best_at_smallest, moved.best_at_largest
     at = f"d = {from_} is best at n = {small} and d = {to} at n = {large}"
@@ -175,11 +171,11 @@ def judge(moved: Shift) -> tuple[str, str]:
     return "undecided", f"Not settled: {at}{limit}, but {why}."
 
 
-def shown(found: pd.DataFrame) -> pd.DataFrame:
-    """Verdicts as text, for the terminal and the README."""
+def shown(judged: pd.DataFrame) -> pd.DataFrame:
+    """The table of `verdicts` as text, for the terminal and the README."""
 
     def best(row: Mapping[str, Any], which: str) -> str:
-        limit = LIMITS[row[f"{which}_censored"]]
+        limit = optimum.LIMITS[row[f"{which}_censored"]]
         interval = f"[{row[f'{which}_low']}, {row[f'{which}_high']}]"
         return f"{limit}{row[f'{which}_best']} {interval} at n = {row[f'{which}_size']}"
 
@@ -193,5 +189,5 @@ def shown(found: pd.DataFrame) -> pd.DataFrame:
             "shift": row["holds"],
             "in words": row["sentence"],
         }
-        for row in found.to_dict("records")
+        for row in judged.to_dict("records")
     )

@@ -21,6 +21,8 @@ AXES = ["difficulty", "data_size", "base_seed", "seed"]
 TAILS = (0.05, 0.95)
 GAPS = ("generalization_gap", "extrapolation_gap")
 AT_OPTIMUM = ("test_risk", *GAPS, "train_risk", "in_distribution_risk")
+LIMITS = {"hardest": "≥ ", "easiest": "≤ ", "": ""}
+"""Sign before a best level, by the edge of the grid at which it is censored."""
 
 
 @dataclass(frozen=True)
@@ -80,14 +82,20 @@ class Interval:
 
 @dataclass(frozen=True)
 class Shift:
-    """Whether the best difficulty moves from the smallest to the largest data size.
+    """Comparison of the best difficulties at the smallest and the largest data size.
 
-    `probability_harder`: share of replicates whose best difficulty is strictly harder at the
-    largest size. `probability_interior`: share whose best one at the smallest size is not at the
-    grid's edge. The rises are paired differences there, a neighbour's test risk minus the
-    optimum's; `None` where the grid has no neighbour. With one member a cell nothing is known of
-    the noise: the first is NaN, and the rises are `None`. `tied_size` is the first of the two sizes
-    at which all levels have the same risk, so that none is best; `None` if there is no such.
+    Attributes:
+      smallest_size, largest_size: the two data sizes.
+      best_at_smallest, best_at_largest: level of least mean test risk at each.
+      censored_at_smallest, censored_at_largest: "easiest" or "hardest" where it is the grid's edge.
+      probability_harder: share of replicates whose best level is strictly harder at the largest
+        size; NaN with one member a cell, which tells nothing about the noise.
+      probability_interior: share whose best level at the smallest size is not at the grid's edge.
+      easier_rise, harder_rise: test risk of the easier and the harder neighbour minus that of the
+        best level, paired, at the smallest size; `None` where the grid has no such neighbour, or
+        there is one member a cell.
+      tied_size: the first of the two sizes at which all levels have the same risk, so that none is
+        best; `None` if there is none.
     """
 
     smallest_size: int
@@ -114,12 +122,12 @@ def studies(table: pd.DataFrame) -> list[Study]:
     names = [field.name for field in fields(Study)]
     several = names[:1] + [name for name in names[1:] if trained[name].nunique() > 1]
     kinds = trained[several].drop_duplicates().sort_values(several)
-    found = [Study(**dict(zip(several, kind, strict=True))) for kind in kinds.to_numpy(dtype=str)]
-    return sorted(found, key=lambda study: study.train_mixture != "range")
+    listed = [Study(**dict(zip(several, kind, strict=True))) for kind in kinds.to_numpy(dtype=str)]
+    return sorted(listed, key=lambda study: study.train_mixture != "range")
 
 
 def study_rows(table: pd.DataFrame, study: Study) -> pd.DataFrame:
-    """Rows of a study, without the learning rates that were tried and lost.
+    """Rows of a study, without those of learning rates that were tried and not selected.
 
     Raises:
       ValueError: if there are none, or a field left `None` has several values among them.
@@ -138,6 +146,11 @@ def study_rows(table: pd.DataFrame, study: Study) -> pd.DataFrame:
 
 
 def _arranged(rows: pd.DataFrame, axes: list, metric: str, test_slice: int | None) -> np.ndarray:
+    """Values of a metric by the values of `AXES` that `axes` lists, NaN where there is no member.
+
+    Raises:
+      ValueError: if a member occurs twice, or a cell has none.
+    """
     in_slice = rows["slice"].isna() if test_slice is None else rows["slice"].eq(test_slice)
     in_slice = in_slice.fillna(False).astype(bool)
     chosen = rows.loc[in_slice & (rows["metric"] == metric) & (rows["status"] == "ok")]
@@ -230,16 +243,17 @@ def mean_interval(
 
 
 def _best(means: np.ndarray) -> np.ndarray:
-    # Ties go to the easier level, as the first minimum.
+    """Position of the least mean over difficulties, the last axis but one; of ties the easiest."""
     return np.where(np.isnan(means), np.inf, means).argmin(axis=-2)
 
 
 def _all_equal(means: np.ndarray) -> bool:
-    """Whether several levels have the same mean but for rounding, as where none was learned."""
+    """Return whether several levels have the same mean up to rounding: no level was learned."""
     return len(means) > 1 and bool(np.ptp(means) < 1e-9)
 
 
 def censored(position: int, levels: int) -> str:
+    """Name of the edge of the grid at which a best level lies; empty inside the grid."""
     return "easiest" if position == 0 else "hardest" if position == levels - 1 else ""
 
 
@@ -255,6 +269,7 @@ def optimum(
       risk, so that none is best, and the easiest stands for all; and each name of AT_OPTIMUM there,
       with name_low and name_high (on the data that chose the level, so slightly optimistic).
     """
+    # The best level: of the means, and of each replicate.
     risk = cube(table, study, "test_risk")
     counts = resample(risk, replicates=replicates, seed=seed)
     best, sizes = _best(risk.mean), np.arange(len(risk.data_sizes))
@@ -266,6 +281,7 @@ def optimum(
     result["low"], result["high"] = low, high
     result["censored"] = [censored(position, len(risk.difficulties)) for position in best]
     result["tied"] = [_all_equal(means) for means in risk.mean.T]
+    # Every metric at the best level of the means, over the same replicates.
     for name in AT_OPTIMUM:
         metric = cube(table, study, name)
         means = replicate_means(metric, counts)[:, best, sizes]
@@ -280,7 +296,7 @@ def shift(table: pd.DataFrame, study: Study, *, replicates: int = 2000, seed: in
     means = replicate_means(risk, resample(risk, replicates=replicates, seed=seed))
     drawn, levels = _best(means), len(risk.difficulties)
     first, final = (int(position) for position in _best(risk.mean)[[0, -1]])
-    # Resampling one member gives it again each time, which says nothing.
+    # Resampling a single member repeats it: the replicates show no noise.
     is_one = int(np.isfinite(risk.values).any(axis=(0, 1)).sum()) == 1
 
     def rise(neighbour: int) -> Interval | None:
@@ -308,7 +324,7 @@ def shift(table: pd.DataFrame, study: Study, *, replicates: int = 2000, seed: in
 
 
 def format_probability(probability: float) -> str:
-    """Two decimals, but never the certainty that a finite bootstrap cannot give."""
+    """Two decimals; "> 0.99" or "< 0.01" for 1 and 0, which a finite bootstrap cannot show."""
     if np.isnan(probability):
         return "unknown from one member a cell"
     text = f"{probability:.2f}"

@@ -1,4 +1,4 @@
-"""From the tidy table of a sweep to the pilot that `theory.predictor` reads."""
+"""The pilot that `theory.predictor` fits, made from the tidy table of a sweep or a scan."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ import pandas as pd
 
 from experiments.analysis.optimum import Cube, Study, cube, study_rows
 from experiments.llm.difficulty.selection import Levels
-from experiments.storage.results import ResultsError, read_manifest, read_table
+from experiments.storage.results import ResultsError, read_finished, read_table
 from experiments.sweep.grid import SweepConfig, sweep_config
 from synth.task import Mixture
 from theory.predictor import Pilot
 
 
 class Mixtures(Protocol):
-    """What was tested, and what each cell was trained on."""
+    """Levels of the test and training mixture of each cell: a sweep's or a scan's own."""
 
     @property
     def test_levels(self) -> Sequence[int]:
@@ -32,8 +32,8 @@ class Mixtures(Protocol):
 
 
 @dataclass(frozen=True)
-class Measured:
-    """What a pilot is made of, member by member, for one study.
+class StudyRisks:
+    """Measured risks of one study, member by member, and its mixtures; `pilot` averages them.
 
     Attributes:
       test_risk, train_risk, in_distribution_risk: one value a member.
@@ -69,7 +69,7 @@ def read_pilot(directory: Path) -> tuple[pd.DataFrame, SweepConfig]:
       ResultsError: if there is no run, it is not finished, or it is a scan of real checkpoints.
       ValueError: if its configuration cannot be read.
     """
-    manifest = _finished(directory)
+    manifest = read_finished(directory)
     if manifest.get("kind") == "llm":
         raise ResultsError(
             f"{directory} is a scan of a real checkpoint: see sweetspot llm recommend"
@@ -83,22 +83,13 @@ def read_scan(directory: Path) -> tuple[pd.DataFrame, Levels]:
     Raises:
       ResultsError: if there is no scan, or it is not finished.
     """
-    manifest = _finished(directory)
+    manifest = read_finished(directory)
     if manifest.get("kind") != "llm":
         raise ResultsError(f"{directory} is no scan of a real checkpoint: see sweetspot recommend")
     return read_table(directory), Levels.of(manifest)
 
 
-def _finished(directory: Path) -> dict[str, Any]:
-    manifest = read_manifest(directory)
-    if (status := manifest.get("status")) != "complete":
-        raise ResultsError(
-            f"{directory} is not finished (status {status!r}): repeat its command to carry on"
-        )
-    return manifest
-
-
-def measured(table: pd.DataFrame, study: Study, mixtures: Mixtures) -> Measured:
+def study_risks(table: pd.DataFrame, study: Study, mixtures: Mixtures) -> StudyRisks:
     """Arrange the measured risks of a study.
 
     Args:
@@ -111,6 +102,7 @@ def measured(table: pd.DataFrame, study: Study, mixtures: Mixtures) -> Measured:
         mixture is unknown or has a level that is not tested, or a cell has no member with status
         "ok".
     """
+    # The slices must be the levels of the test.
     rows = study_rows(table, study)
     levels = list(mixtures.test_levels)
     slices = dict(list(rows.loc[rows["metric"] == "risk"].groupby("slice")))
@@ -118,6 +110,7 @@ def measured(table: pd.DataFrame, study: Study, mixtures: Mixtures) -> Measured:
         raise ValueError(
             f"table: test slices must be those of the run, {levels}, got {sorted(slices)}"
         )
+    # The mixture that each difficulty was trained on, as probabilities of the slices.
     aggregated = rows.loc[rows["slice"].isna()]
     test_risk = cube(aggregated, study, "test_risk")
     train_mixture = np.zeros((len(test_risk.difficulties), len(levels)))
@@ -126,8 +119,9 @@ def measured(table: pd.DataFrame, study: Study, mixtures: Mixtures) -> Measured:
         if unseen := sorted(set(mixture.levels) - set(levels)):
             raise ValueError(f"table: levels {unseen} are trained on, but the test has {levels}")
         row[[levels.index(level) for level in mixture.levels]] = mixture.probabilities
+    # A slice counts in the test by its number of examples.
     sizes = np.array([slices[level]["num_examples"].mean() for level in levels])
-    return Measured(
+    return StudyRisks(
         test_risk=test_risk,
         train_risk=cube(aggregated, study, "train_risk"),
         in_distribution_risk=cube(aggregated, study, "in_distribution_risk"),

@@ -1,9 +1,9 @@
-"""Whether the generalization bound grows with difficulty and shrinks with n: the paper's premise.
+"""The paper's premise: the generalization bound grows with difficulty and shrinks with n.
 
 Input are the tables that `experiments.certify.members` writes. The generalization term of a
-certificate is its bound minus the risk on the sample. KL alone need not grow with difficulty, since
-the optimiser gives up on what it cannot afford; so nats are compared at equal risk, on the way from
-the prior to each posterior.
+certificate is its bound minus the risk on the sample. The final KL need not grow with difficulty:
+at a hard level the optimiser stops early, where more nats would cost more than they lower the risk.
+So nats are compared at equal risk, along the way from the prior to each posterior.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import pandas as pd
 
 @dataclass(frozen=True)
 class Trend:
-    """How many of the comparisons of neighbouring cells have the sign that is claimed.
+    """Number of comparisons that have the claimed sign.
 
     Attributes:
       agree: comparisons with the claimed sign.
@@ -58,7 +58,7 @@ def shrinks_with_size(terms: pd.DataFrame) -> Trend:
 
 
 def nats_at_risk(complexity: pd.DataFrame, method: str, data_size: int) -> dict[int, pd.DataFrame]:
-    """For each difficulty, KL and risk on the way from prior to posterior, means over members."""
+    """KL and risk along the way from prior to posterior by difficulty, means over members."""
     chosen = (complexity["method"] == method) & (complexity["data_size"] == data_size)
     cells = complexity.loc[chosen]
     paths = {}
@@ -70,10 +70,10 @@ def nats_at_risk(complexity: pd.DataFrame, method: str, data_size: int) -> dict[
 
 
 def harder_costs_more(paths: dict[int, pd.DataFrame]) -> Trend:
-    """Pairs of levels for which the harder needs more nats at the lowest risk that both reach.
+    """Pairs of levels of which the harder needs more nats at the lowest risk that both reach.
 
-    A pair counts as agreeing too where the harder level does not get down to where the easier one
-    starts: no number of nats on its way buys that risk.
+    A pair also agrees if the harder level never reaches the risk at which the easier one starts: no
+    number of nats along its way is enough.
     """
     agree, number = 0, 0
     levels = sorted(paths)

@@ -1,9 +1,9 @@
-"""The best difficulty for a data budget, from a pilot: the answer, its uncertainty, or why not.
+"""The best difficulty for a data budget, predicted from a pilot, or the reasons to give none.
 
-Every cell of the pilot is averaged over bases and seeds, `theory.predictor` carries the curves to
-the budget, and a hierarchical bootstrap over bases and seeds (see `experiments.analysis.optimum`)
-repeats this as often as there are replicates. All comparisons between difficulties are paired. No
-number here is a certificate, and a certificate does not certify its argmin.
+Every cell of the pilot is averaged over bases and seeds, and `theory.predictor` extrapolates the
+curves to the budget. A hierarchical bootstrap over bases and seeds repeats both for every replicate
+(see `experiments.analysis.optimum`). All comparisons between difficulties are paired. No number
+here is a certificate; nor would certified risks certify which difficulty is best.
 """
 
 from __future__ import annotations
@@ -12,11 +12,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
 from experiments.analysis import optimum
 from experiments.analysis.optimum import Interval, Study
-from experiments.analysis.pilot import Mixtures, measured
+from experiments.analysis.pilot import Mixtures, study_risks
 from theory.predictor import PREDICTOR, RULES, choose
 
 VALIDATED_FACTOR = 16
@@ -57,7 +56,7 @@ class Recommendation:
 
     @property
     def abstains(self) -> bool:
-        """Whether `difficulty` should not be acted on."""
+        """True if `difficulty` should not be acted on."""
         return bool(self.doubts)
 
     @property
@@ -104,8 +103,8 @@ def recommend(
       ValueError: if fewer than two data sizes are fitted, the budget lies below the largest of
         them, or the table lacks a cell.
     """
-    members = measured(table, study, config)
-    sizes = members.test_risk.data_sizes
+    risks = study_risks(table, study, config)
+    sizes = risks.test_risk.data_sizes
     largest = sizes[-1] if fitted_up_to is None else fitted_up_to
     if (fitted := sizes[sizes <= largest]).size < 2:
         raise ValueError(
@@ -117,18 +116,21 @@ def recommend(
             f"data_size must be at least the pilot's largest, {fitted[-1]}, got {data_size}; "
             f"within the pilot read the measured optimum (sweetspot report)"
         )
-    counts = optimum.resample(members.test_risk, replicates=replicates, seed=seed)
-    pilot = members.pilot(lambda metric: metric.mean).up_to(largest)
-    drawn = members.pilot(lambda metric: optimum.replicate_means(metric, counts)).up_to(largest)
+    # The pilot of the means, and that of every replicate; both extrapolated to the budget.
+    counts = optimum.resample(risks.test_risk, replicates=replicates, seed=seed)
+    pilot = risks.pilot(lambda metric: metric.mean).up_to(largest)
+    drawn = risks.pilot(lambda metric: optimum.replicate_means(metric, counts)).up_to(largest)
     predicted, replicated = (RULES[PREDICTOR](each, data_size) for each in (pilot, drawn))
+    # The best level, of the means and of the replicates.
     levels = pilot.difficulties
     best = int(choose(predicted))
     chosen = levels[choose(replicated)]
     low, high = np.quantile(chosen, optimum.TAILS, method="inverted_cdf")
-    num_members = int(np.isfinite(members.test_risk.values).any(axis=(0, 1)).sum())
+    # Excess risk of the other levels, as measured at the largest size and as predicted.
+    num_members = int(np.isfinite(risks.test_risk.values).any(axis=(0, 1)).sum())
     seen = _excess(levels, pilot.test_risk[:, -1], drawn.test_risk[..., -1], num_members)
     excess = _excess(levels, predicted, replicated, num_members)
-    # The line along which a risk is carried has no end at 0 or 1.
+    # An extrapolated risk can leave [0, 1].
     clipped = np.clip(predicted, 0.0, 1.0), np.clip(replicated, 0.0, 1.0).T
     return Recommendation(
         study=study,
@@ -153,6 +155,8 @@ def _excess(
     levels: np.ndarray, risks: np.ndarray, drawn: np.ndarray, num_members: int
 ) -> dict[int, Interval]:
     """Risk of each other difficulty minus the best one's, with Student's interval."""
+    from scipy import stats  # here, because its import takes most of a second
+
     best = int(choose(risks))
     means = risks - risks[best]
     widths = np.full(len(means), np.inf)
@@ -170,20 +174,21 @@ def _excess(
 def _doubts(
     seen: dict[int, Interval], excess: dict[int, Interval], num_members: int, factor: float
 ) -> list[str]:
-    found = []
+    """Reasons for which nothing should be concluded (see `recommend`), in words."""
+    doubts = []
     if num_members == 1:
-        found.append("the pilot has one member in each cell, which says nothing about the noise")
+        doubts.append("the pilot has one member in each cell, which says nothing about the noise")
     else:
         for risks, where in ((seen, "measured at its largest size"), (excess, "predicted")):
-            # Neighbours of a best level are nearly as good: that is no reason to say nothing.
+            # Neighbours of the best level are nearly as good, so half of the others will do.
             if 2 * (worse := sum(interval.low > 0 for interval in risks.values())) < len(risks):
-                found.append(
+                doubts.append(
                     f"the pilot cannot tell the difficulties apart ({where}, {worse} of the "
                     f"{len(risks)} others are clearly worse than the best one)"
                 )
     if factor > VALIDATED_FACTOR:
-        found.append(
+        doubts.append(
             f"the budget is {factor:.3g} times the pilot's largest data size, and the predictor "
             f"was judged up to {VALIDATED_FACTOR} times"
         )
-    return found
+    return doubts

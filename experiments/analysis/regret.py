@@ -4,11 +4,11 @@ For each run and study a rule is fitted on the data sizes up to one of them, at 
 picks a difficulty for every data size at least `HELD_OUT` times beyond. Its regret is the measured
 test risk of its pick minus the least measured one there.
 
-The unit is one base with its seeds averaged: whoever uses a predictor has one base. The fit never
-sees a held-out data size. The measured optimum there is the least of a few noisy means, so it lies
-a little too low and every regret a little too high, by the same amount for all rules: differences
-between rules are free of it. Pilot and held-out members of a base share test problems and nested
-training data, as they would in use; the noise they share favours all rules that look at the pilot.
+The unit is one base with its seeds averaged, since a user of the predictor has one base. The fit
+never sees a held-out data size. The measured optimum there is the least of a few noisy means: it is
+biased low, and every regret high, by the same amount for all rules, so that differences between
+rules are unbiased. Pilot and held-out members of a base share test problems and nested training
+data, as they would in use; their common noise favours all rules that look at the pilot.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ import pandas as pd
 
 from experiments.analysis import optimum
 from experiments.analysis.optimum import Cube, Study
-from experiments.analysis.pilot import Measured, measured, read_pilot
+from experiments.analysis.pilot import StudyRisks, read_pilot, study_risks
 from experiments.analysis.recommend import recommend
-from experiments.storage.results import write_atomically
+from experiments.storage.results import write_parquet
 from experiments.sweep.grid import SweepConfig
 from theory.predictor import NAIVE, PREDICTOR, RULES, choose, rank_correlation, regret
 
@@ -55,16 +55,17 @@ def judge(runs: Runs) -> pd.DataFrame:
 
     Raises:
       ValueError: if no run has a held-out data size, or a run cannot be a pilot (see
-        `experiments.analysis.pilot.measured`).
+        `experiments.analysis.pilot.study_risks`).
     """
     rows = []
-    for run, study, members in _studies(runs):
-        pilot = members.pilot(_base_means)
+    for run, study, risks in _studies(runs):
+        pilot = risks.pilot(_base_means)
         bases = np.unique(optimum.study_rows(runs[run][0], study)["base_seed"])
-        truth = _base_means(members.test_risk)
-        for fitted, held_out in splits(members.test_risk.data_sizes):
-            risk = truth[..., members.test_risk.data_sizes == held_out][..., 0]
+        truth, sizes = _base_means(risks.test_risk), risks.test_risk.data_sizes
+        for fitted, held_out in splits(sizes):
+            risk = truth[..., sizes == held_out][..., 0]
             best = choose(risk)
+            # Each rule picks a difficulty for every base, from the fitted sizes alone.
             for rule, score in RULES.items():
                 scores = score(pilot.up_to(fitted), held_out)
                 choice = choose(scores)
@@ -90,6 +91,7 @@ def judge(runs: Runs) -> pd.DataFrame:
             f"runs: none has a data size {HELD_OUT} times its second smallest or more, "
             f"got {list(runs)}"
         )
+    # Runs from the same bases name them after the first of these runs.
     table = pd.concat(rows, ignore_index=True)
     origins = _origins(runs)
     table["base"] = [
@@ -111,29 +113,20 @@ def compare(runs: Runs, *, replicates: int = 2000, seed: int = 0) -> pd.DataFram
     """
     options = {"replicates": replicates, "seed": seed}
     rows = []
-    for run, study, members in _studies(runs):
+    for run, study, risks in _studies(runs):
         table, config = runs[run]
-        levels, sizes = members.test_risk.difficulties, members.test_risk.data_sizes
+        levels, sizes = risks.test_risk.difficulties, risks.test_risk.data_sizes
         shared = {"run": run, "study": study.title}
         shared["levels"] = " ".join(str(level) for level in levels)
         names = ["data_size", "best_difficulty", "low", "high", "censored"]
         for row in optimum.optimum(table, study, **options).loc[:, names].to_dict("records"):
             rows.append(shared | row | {"kind": "measured", "fitted_up_to": 0, "abstains": False})
+        # One prediction per held-out size, from the pilot up to each fitted one.
         for fitted, held_out in splits(sizes):
             made = recommend(table, study, config, held_out, fitted_up_to=fitted, **options)
-            rows.append(
-                shared
-                | {
-                    "kind": "predicted",
-                    "fitted_up_to": fitted,
-                    "data_size": held_out,
-                    "best_difficulty": made.difficulty,
-                    "low": made.low,
-                    "high": made.high,
-                    "censored": made.censored,
-                    "abstains": made.abstains,
-                }
-            )
+            row = {"kind": "predicted", "fitted_up_to": fitted, "data_size": held_out}
+            row |= {name: getattr(made, name) for name in ("low", "high", "censored", "abstains")}
+            rows.append(shared | row | {"best_difficulty": made.difficulty})
     names = ["run", "study", "kind", "fitted_up_to", "data_size", "best_difficulty", "low", "high"]
     return pd.DataFrame(rows, columns=[*names, "censored", "abstains", "levels"])
 
@@ -158,17 +151,15 @@ def write_regret(directories: Sequence[Path], out: Path) -> dict[str, pd.DataFra
     runs = dict(zip(names, map(read_pilot, directories), strict=True))
     tables = {"regret": judge(runs), "prediction": compare(runs)}
     for name, table in tables.items():
-        write_atomically(
-            Path(out) / f"{name}.parquet",
-            lambda path, table=table: table.to_parquet(path, index=False),
-        )
+        write_parquet(Path(out) / f"{name}.parquet", table)
     return tables
 
 
-def _studies(runs: Runs) -> Iterator[tuple[str, Study, Measured]]:
+def _studies(runs: Runs) -> Iterator[tuple[str, Study, StudyRisks]]:
+    """Name of the run, study and measured risks, for every study of every run."""
     for run, (table, config) in runs.items():
         for study in optimum.studies(table):
-            yield run, study, measured(table, study, config)
+            yield run, study, study_risks(table, study, config)
 
 
 def _base_means(metric: Cube) -> np.ndarray:
@@ -181,7 +172,7 @@ def _kind(rule: str) -> str:
 
 
 def _origins(runs: Runs) -> dict[str, str]:
-    """For each run, the first one that started from the same bases."""
+    """Name of the first run that started from the same bases, by run."""
     first: dict[str, str] = {}
     made_from = ("task", "task_options", "decoder", "pretrain", "master_seed", "test_hardest")
     origins = {}

@@ -1,12 +1,13 @@
 """Benchmarks: against peers and against the machine's limit, side by side in one run.
 
-Each benchmark is one file with ``main()``: ``python -m experiments.benchmarks.NAME [--quick]
-[--record]``. Recorded, its tidy table and manifest go to ``experiments/results/benchmarks``;
-``markdown(table, manifest)`` makes from them what the README shows.
+Each benchmark is one file: ``python -m experiments.benchmarks.NAME [--quick] [--record]``. Its
+`measure` returns a tidy table and a manifest, which ``--record`` keeps in
+``experiments/results/benchmarks``; its `markdown` makes from both the text that is published.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import platform
 import time
@@ -17,10 +18,11 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import tyro
 
-from experiments.devices import num_cores
+from experiments.devices import configure_host_devices, num_cores
 from experiments.storage import provenance
-from experiments.storage.results import read_parquet, write_atomically
+from experiments.storage.results import read_parquet, write_record
 
 RESULTS = Path(__file__).parents[1] / "results" / "benchmarks"
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "torch")
@@ -28,7 +30,7 @@ PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "torch")
 
 @dataclass(frozen=True)
 class Verdict:
-    """A bar of the project and what was measured.
+    """A bar of the project and the values measured against it.
 
     Attributes:
       name: what is measured, in words, unit included.
@@ -50,8 +52,34 @@ class Verdict:
 
     @property
     def passed(self) -> bool:
-        """Whether the median reaches the bar."""
+        """True if the median reaches the bar."""
         return self.value >= self.bar
+
+
+def describe(verdicts: Sequence[Verdict], **facts: Any) -> dict[str, Any]:
+    """Manifest of a benchmark: machine, versions, time, its own facts and the verdicts.
+
+    Starts JAX if it has not started.
+    """
+    return {
+        "device": provenance.device_name(),
+        "cores": num_cores(),
+        "python": platform.python_version(),
+        "versions": provenance.versions(PACKAGES),
+        "commit": provenance.commit(),
+        "date": time.strftime("%Y-%m-%d", time.gmtime()),
+        **facts,
+        "verdicts": [dataclasses.asdict(verdict) for verdict in verdicts],
+    }
+
+
+def read_record(name: str, directory: Path = RESULTS) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """Table and manifest of a recorded benchmark."""
+    manifest = json.loads((directory / f"{name}.json").read_text(encoding="utf-8"))
+    return read_parquet(directory / f"{name}.parquet"), manifest
+
+
+# ------------------------------------------------------------------------------------ Markdown
 
 
 def spread(values: Iterable[float], digits: int) -> str:
@@ -63,18 +91,25 @@ def spread(values: Iterable[float], digits: int) -> str:
     return f"{median} ({low}–{high})"
 
 
-def table_lines(header: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
-    """Lines of a Markdown table; every column but the first is aligned to the right."""
-    ruler = ["---", *["--:"] * (len(header) - 1)]
-    return [f"| {' | '.join(cells)} |" for cells in [header, ruler, *rows]]
+def page(
+    header: Sequence[str],
+    rows: Iterable[Sequence[str]],
+    manifest: Mapping[str, Any],
+    *,
+    digits: int,
+    note: str = "",
+) -> str:
+    """Markdown of a benchmark: its table, the bars, and where it was measured.
 
-
-def verdict_lines(manifest: Mapping[str, Any], digits: int) -> list[str]:
-    """Lines of the table of bars."""
-    verdicts = [Verdict(**fields) for fields in manifest["verdicts"]]
-    return table_lines(
-        ("bar", "at least", "measured", ""),
-        [
+    Args:
+      header, rows: of the table.
+      manifest: as `describe` makes it, with the number of ``repeats``.
+      digits: decimals in the table of bars.
+      note: sentences behind those about machine and versions.
+    """
+    lines = _table_lines(header, rows)
+    if verdicts := [Verdict(**fields) for fields in manifest["verdicts"]]:
+        bars = [
             (
                 verdict.name,
                 f"{verdict.bar:,.{digits}f}",
@@ -82,12 +117,19 @@ def verdict_lines(manifest: Mapping[str, Any], digits: int) -> list[str]:
                 "pass" if verdict.passed else "**fail**",
             )
             for verdict in verdicts
-        ],
-    )
+        ]
+        lines += ["", *_table_lines(("bar", "at least", "measured", ""), bars)]
+    return "\n".join([*lines, "", f"{_caption(manifest)} {note}".rstrip()]) + "\n"
 
 
-def caption(manifest: Mapping[str, Any]) -> str:
-    """One sentence: machine, versions, commit and date."""
+def _table_lines(header: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    """Lines of a Markdown table; every column but the first is aligned to the right."""
+    ruler = ["---", *["--:"] * (len(header) - 1)]
+    return [f"| {' | '.join(cells)} |" for cells in [header, ruler, *rows]]
+
+
+def _caption(manifest: Mapping[str, Any]) -> str:
+    """Sentences on machine, versions, commit, date and repeats."""
     versions = ", ".join(f"{name} {version}" for name, version in manifest["versions"].items())
     return (
         f"{manifest['device']}, {manifest['cores']} cores; Python {manifest['python']}, "
@@ -96,62 +138,44 @@ def caption(manifest: Mapping[str, Any]) -> str:
     )
 
 
-def environment() -> dict[str, Any]:
-    """What a manifest says of machine, versions and time. Starts JAX if it has not started."""
-    return {
-        "device": provenance.device_name(),
-        "cores": num_cores(),
-        "python": platform.python_version(),
-        "versions": provenance.versions(PACKAGES),
-        "commit": provenance.commit(),
-        "date": time.strftime("%Y-%m-%d", time.gmtime()),
-    }
+# ---------------------------------------------------------------------------- the command line
 
 
-def write_record(
-    name: str, table: pd.DataFrame, manifest: Mapping[str, Any], directory: Path = RESULTS
-) -> list[Path]:
-    """Write ``NAME.parquet`` and ``NAME.json``, in place of those of an earlier recording."""
-    parquet, manifest_path = directory / f"{name}.parquet", directory / f"{name}.json"
-    write_atomically(parquet, lambda path: table.to_parquet(path, index=False))
-
-    def write_manifest(path: Path) -> None:
-        path.write_text(json.dumps(manifest, indent=1, ensure_ascii=False) + "\n")
-
-    write_atomically(manifest_path, write_manifest)
-    return [parquet, manifest_path]
-
-
-def report(
+def command(
     name: str,
-    measured: Callable[[], tuple[pd.DataFrame, dict[str, Any]]],
+    measure: Callable[[bool], tuple[pd.DataFrame, dict[str, Any]]],
     markdown: Callable[[pd.DataFrame, Mapping[str, Any]], str],
-    *,
-    quick: bool,
-    record: bool,
-) -> None:
-    """Measure, print the tables and bars, and keep them where that is asked for.
+) -> Callable[..., None]:
+    """The command of a benchmark, for `main`.
 
     Args:
       name: of the record.
-      measured: gives table and manifest.
+      measure: returns table and manifest, given whether the quick plan is asked for.
       markdown: makes text of them.
-      quick: whether the plan only checks that everything works.
-      record: keep table and manifest under experiments/results/benchmarks.
-
-    Raises:
-      ValueError: if a quick run is to be recorded, before anything is measured.
     """
-    if quick and record:
-        raise ValueError("record needs the full plan, got quick as well")
-    table, manifest = measured()
-    print(markdown(table, manifest))
-    if record:
-        for path in write_record(name, table, manifest):
-            print(path)
+
+    def run(quick: bool = False, record: bool = False) -> None:
+        """Measure, and print the tables and bars.
+
+        Args:
+          quick: only check that everything works; the numbers mean nothing.
+          record: keep table and manifest under experiments/results/benchmarks.
+
+        Raises:
+          ValueError: if a quick run is to be recorded, before anything is measured.
+        """
+        if quick and record:
+            raise ValueError("record needs the full plan, got quick as well")
+        table, manifest = measure(quick)
+        print(markdown(table, manifest))
+        if record:
+            for path in write_record(RESULTS, name, table, manifest):
+                print(path)
+
+    return run
 
 
-def read_record(name: str, directory: Path = RESULTS) -> tuple[pd.DataFrame, dict[str, Any]]:
-    """Table and manifest that `write_record` wrote."""
-    manifest = json.loads((directory / f"{name}.json").read_text())
-    return read_parquet(directory / f"{name}.parquet"), manifest
+def main(run: Callable[..., None]) -> None:
+    """Entry point of every ``python -m experiments.benchmarks.NAME``."""
+    configure_host_devices()
+    tyro.cli(run)

@@ -1,6 +1,6 @@
-"""Bounds over many cells at once: how many cells a second each of `theory.BOUNDS` does.
+"""Bounds over many cells at once: cells a second of each of `theory.BOUNDS`.
 
-Ten thousand cells with five data sizes, so that ξ(n) comes from its cache, in one call.
+One call bounds ten thousand cells of five data sizes; ξ(n) is cached for each size.
 
 Commands and cost (two CPU cores)::
 
@@ -12,28 +12,18 @@ Expect: every bound does 10,000 cells in less than 100 ms.
 
 from __future__ import annotations
 
-import dataclasses
 import time
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import tyro
 
-from experiments.benchmarks import (
-    Verdict,
-    caption,
-    environment,
-    report,
-    spread,
-    table_lines,
-    verdict_lines,
-)
-from experiments.devices import configure_host_devices
+from experiments.benchmarks import Verdict, command, describe, main, page, spread
 from theory import BOUNDS
 
 TEST_SET = ("chernoff", "clopper_pearson")
+"""Bounds on a fixed predictor, which take a complexity of zero."""
 SIZES = (64, 256, 1024, 4096, 16384)
 BAR = 100_000
 
@@ -58,16 +48,12 @@ def measure(cells: int, repeats: int) -> tuple[pd.DataFrame, dict[str, Any]]:
             start = time.perf_counter()
             bound(risks, kl, num_examples=sizes, delta=0.05)
             seconds = time.perf_counter() - start
-            # The first round compiles.
+            # Round -1 compiles and is not counted.
             if repeat >= 0:
                 row = {"bound": name, "repeat": repeat, "seconds": seconds, "cells": cells}
                 measured.append(row)
     table = pd.DataFrame(measured)
-    manifest = environment() | {
-        "repeats": repeats,
-        "verdicts": [dataclasses.asdict(verdict) for verdict in verdicts(table)],
-    }
-    return table, manifest
+    return table, describe(verdicts(table), repeats=repeats)
 
 
 def verdicts(table: pd.DataFrame) -> list[Verdict]:
@@ -89,34 +75,11 @@ def markdown(table: pd.DataFrame, manifest: Mapping[str, Any]) -> str:
         (f"`{name}`", spread(1000 * part["seconds"], 1))
         for name, part in table.groupby("bound", sort=False)
     ]
-    lines = table_lines(("bound", f"ms for {cells:,} cells"), rows)
-    return "\n".join([*lines, "", *verdict_lines(manifest, 0), "", caption(manifest)]) + "\n"
+    return page(("bound", f"ms for {cells:,} cells"), rows, manifest, digits=0)
 
 
-def run(quick: bool = False, record: bool = False) -> None:
-    """Measure, and print the table and the bar.
-
-    Args:
-      quick: only check that everything works; the numbers mean nothing.
-      record: keep table and manifest under experiments/results/benchmarks.
-
-    Raises:
-      ValueError: if a quick run is to be recorded.
-    """
-    report(
-        "bounds",
-        lambda: measure(*((100, 2) if quick else (10_000, 9))),
-        markdown,
-        quick=quick,
-        record=record,
-    )
-
-
-def main() -> None:
-    """Entry point of ``python -m experiments.benchmarks.bounds``."""
-    configure_host_devices()
-    tyro.cli(run)
+run = command("bounds", lambda quick: measure(*((100, 2) if quick else (10_000, 9))), markdown)
 
 
 if __name__ == "__main__":
-    main()
+    main(run)

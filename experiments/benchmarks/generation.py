@@ -1,6 +1,6 @@
-"""Drawing examples: how many a second `synth.task.pool` makes, on all host devices together.
+"""Drawing examples: examples a second of `synth.task.pool`, on all host devices together.
 
-Each device draws its own pool from its own key, difficulty 8 of the chain, in one program.
+One program draws a pool on each device, from a key of its own: difficulty 8 of the chain.
 
 Commands and cost (two CPU cores)::
 
@@ -12,26 +12,15 @@ Expect: more than 100,000 examples a second in the layout ``lines``.
 
 from __future__ import annotations
 
-import dataclasses
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 import pandas as pd
-import tyro
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from experiments.benchmarks import (
-    Verdict,
-    caption,
-    environment,
-    report,
-    spread,
-    table_lines,
-    verdict_lines,
-)
-from experiments.devices import configure_host_devices
+from experiments.benchmarks import Verdict, command, describe, main, page, spread
 from synth.task import Mixture, pool
 from synth.tasks import make_task
 
@@ -41,10 +30,10 @@ BAR = 100_000
 
 
 def prepare(name: str, examples: int) -> tuple[Callable[[], Any], float, int]:
-    """Draw `examples` of a task on each device.
+    """Compile a program that draws `examples` of a task on each device.
 
     Returns:
-      A function that draws them and waits, the seconds of compilation, and the padded length in
+      A function that runs it and waits, the seconds of compilation, and the padded length in
       tokens.
     """
     task, mixture = make_task(name), Mixture.exact(DIFFICULTY)
@@ -77,6 +66,7 @@ def measure(examples: int, repeats: int) -> tuple[pd.DataFrame, dict[str, Any]]:
     for draw, _, _ in prepared.values():
         draw()
     measured = []
+    # The layouts take turns in each round.
     for repeat in range(repeats):
         for name, (draw, compile_seconds, tokens) in prepared.items():
             start = time.perf_counter()
@@ -92,13 +82,8 @@ def measure(examples: int, repeats: int) -> tuple[pd.DataFrame, dict[str, Any]]:
                 }
             )
     table = pd.DataFrame(measured)
-    manifest = environment() | {
-        "repeats": repeats,
-        "difficulty": DIFFICULTY,
-        "num_devices": jax.local_device_count(),
-        "verdicts": [dataclasses.asdict(verdict) for verdict in verdicts(table)],
-    }
-    return table, manifest
+    facts = {"difficulty": DIFFICULTY, "num_devices": jax.local_device_count()}
+    return table, describe(verdicts(table), repeats=repeats, **facts)
 
 
 def verdicts(table: pd.DataFrame) -> list[Verdict]:
@@ -120,39 +105,13 @@ def markdown(table: pd.DataFrame, manifest: Mapping[str, Any]) -> str:
         rates = part["examples"] / part["seconds"]
         tokens, compiling = int(part["tokens"].iloc[0]), float(part["compile_seconds"].iloc[0])
         cells.append((LAYOUTS[str(name)], str(tokens), spread(rates, 0), f"{compiling:.0f}"))
-    lines = table_lines(("layout", "tokens", "examples/s", "compile s"), cells)
-    lines += ["", *verdict_lines(manifest, 0), ""]
-    lines.append(
-        f"{caption(manifest)} Difficulty {manifest['difficulty']}, "
-        f"{manifest['num_devices']} devices together."
-    )
-    return "\n".join(lines) + "\n"
+    header = ("layout", "tokens", "examples/s", "compile s")
+    note = f"Difficulty {manifest['difficulty']}, {manifest['num_devices']} devices together."
+    return page(header, cells, manifest, digits=0, note=note)
 
 
-def run(quick: bool = False, record: bool = False) -> None:
-    """Measure, and print the table and the bar.
-
-    Args:
-      quick: only check that everything works; the numbers mean nothing.
-      record: keep table and manifest under experiments/results/benchmarks.
-
-    Raises:
-      ValueError: if a quick run is to be recorded.
-    """
-    report(
-        "generation",
-        lambda: measure(*((64, 2) if quick else (100_000, 9))),
-        markdown,
-        quick=quick,
-        record=record,
-    )
-
-
-def main() -> None:
-    """Entry point of ``python -m experiments.benchmarks.generation``."""
-    configure_host_devices()
-    tyro.cli(run)
+run = command("generation", lambda quick: measure(*((64, 2) if quick else (100_000, 9))), markdown)
 
 
 if __name__ == "__main__":
-    main()
+    main(run)

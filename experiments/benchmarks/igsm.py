@@ -1,8 +1,8 @@
 """iGSM text: problems a second on one core at each op count, verification, and more processes.
 
 The preset ``paper``, text and solution included. Speed on one core is timed in seconds of that
-core; one and two processes, by the clock once they have started, draw the same problems in turns,
-and it is checked that they are the same.
+core. The scaling over processes is timed by the clock, without their start: one and two processes
+draw the same problems in turns, and the benchmark checks that they are the same.
 
 Commands and cost (two CPU cores)::
 
@@ -14,25 +14,14 @@ Expect: more than 2,000 problems a second at op 10, a third of the fastest at th
 
 from __future__ import annotations
 
-import dataclasses
 import time
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import tyro
 
-from experiments.benchmarks import (
-    Verdict,
-    caption,
-    environment,
-    report,
-    spread,
-    table_lines,
-    verdict_lines,
-)
-from experiments.devices import configure_host_devices
+from experiments.benchmarks import Verdict, command, describe, main, page, spread
 from synth.tasks.igsm import problems, verify
 
 LEVELS = tuple(range(2, 21))
@@ -72,6 +61,7 @@ def measure(
         row = {"work": work, "difficulty": level, "processes": processes, "repeat": repeat}
         measured.append(row | {"seconds": seconds, "problems": done})
 
+    # Warm up caches, then let op counts and numbers of processes take turns in each round.
     for level in levels:
         list(problems(level, 3, seed=1))
     for repeat in range(repeats):
@@ -87,20 +77,16 @@ def measure(
         streams = []
         for processes in PROCESSES:
             stream = problems(LEVEL, scaling, seed=2, processes=processes)
-            # The first problem comes when the processes have started. Each has drawn some more by
-            # then, which are too few to count.
+            # The clock starts at the first problem, when the processes are up; the few that each
+            # has drawn by then do not matter.
             first, start = next(stream), time.perf_counter()
             streams.append([first, *stream])
             add("scale", LEVEL, processes, repeat, time.perf_counter() - start, scaling)
         if any(stream != streams[0] for stream in streams):
             raise RuntimeError("the number of processes changes the problems")
     table = pd.DataFrame(measured)
-    manifest = environment() | {
-        "repeats": repeats,
-        "reference": {str(level): rate for level, rate in REFERENCE.items()},
-        "verdicts": [dataclasses.asdict(verdict) for verdict in verdicts(table)],
-    }
-    return table, manifest
+    reference = {str(level): rate for level, rate in REFERENCE.items()}
+    return table, describe(verdicts(table), repeats=repeats, reference=reference)
 
 
 def rates(table: pd.DataFrame, work: str) -> pd.DataFrame:
@@ -111,7 +97,7 @@ def rates(table: pd.DataFrame, work: str) -> pd.DataFrame:
 
 
 def speedup(table: pd.DataFrame) -> np.ndarray:
-    """How many times as fast as one process the most processes are, by repeat."""
+    """Speed of the most processes over that of one, by repeat."""
     rows = table[table["work"] == "scale"]
     seconds = rows.pivot(index="repeat", columns="processes", values="seconds").to_numpy()
     return seconds[:, 0] / seconds[:, -1]
@@ -121,7 +107,7 @@ def verdicts(table: pd.DataFrame) -> list[Verdict]:
     """The project's bars: speed at op 10, and the slowest op count against the fastest."""
     drawn = rates(table, "draw")
     at_bar = drawn[LEVEL].tolist()
-    # Of medians: within one repeat the extremes of many op counts are those of the noise.
+    # Of medians, since within one repeat noise decides which op count is slowest.
     typical = drawn.median()
     flat = [float(typical.min() / typical.max())]
     levels = f"op {min(drawn.columns)}–{max(drawn.columns)}"
@@ -150,41 +136,20 @@ def markdown(table: pd.DataFrame, manifest: Mapping[str, Any]) -> str:
         for level in SHOWN
         if level in drawn.columns
     ]
-    lines = table_lines(("op", "problems/s", "reference's", "verification, ms a problem"), rows)
-    lines += ["", *verdict_lines(manifest, 2), ""]
-    lines.append(
-        f"{caption(manifest)} One process, in seconds of its core; {max(PROCESSES)} processes are "
+    header = ("op", "problems/s", "reference's", "verification, ms a problem")
+    note = (
+        f"One process, in seconds of its core; {max(PROCESSES)} processes are "
         f"{spread(speedup(table), 2)} times as fast as one, their start apart, and draw the same "
         f"problems. The "
         f"reference generator's speed is from one core of another two-core AMD EPYC."
     )
-    return "\n".join(lines) + "\n"
+    return page(header, rows, manifest, digits=2, note=note)
 
 
-def run(quick: bool = False, record: bool = False) -> None:
-    """Measure, and print the table and the bars.
-
-    Args:
-      quick: only check that everything works; the numbers mean nothing.
-      record: keep table and manifest under experiments/results/benchmarks.
-
-    Raises:
-      ValueError: if a quick run is to be recorded.
-    """
-    report(
-        "igsm",
-        lambda: measure(*((5, 200, 2) if quick else (1000, 20_000, 7))),
-        markdown,
-        quick=quick,
-        record=record,
-    )
-
-
-def main() -> None:
-    """Entry point of ``python -m experiments.benchmarks.igsm``."""
-    configure_host_devices()
-    tyro.cli(run)
+run = command(
+    "igsm", lambda quick: measure(*((5, 200, 2) if quick else (1000, 20_000, 7))), markdown
+)
 
 
 if __name__ == "__main__":
-    main()
+    main(run)

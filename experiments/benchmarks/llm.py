@@ -1,23 +1,23 @@
 """Real checkpoints: fine-tuning and decoding against `transformers`, side by side in one process.
 
 On a CPU both have the same random Qwen2 in float32, the same batch, AdamW with clipping, and greedy
-decoding; `transformers` runs as its users run it (an eager loop, ``generate`` with its cache, batch
-after batch), with a thread for each core. (Its ``generate_batch``, which batches continuously,
-took 2.5 times as long as ``generate`` on a CPU.) Ours is spread over a host device for each core:
-the rows of a step, in as many micro-batches as suit a core's caches; for decoding the rows of a
-small model, and the matrices of a larger one, which are read anew for each token.
+decoding; `transformers` runs as its users run it (`experiments.benchmarks.transformers_loop`). Its
+``generate_batch``, which batches continuously, took 2.5 times as long as ``generate`` on a CPU.
+Ours is spread over a host device for each core. A step splits its rows, in as many micro-batches as
+suit a core's caches. Decoding splits the rows of a small model, and the matrices of a larger one,
+which have to be read again for each token.
 
 Decoding is measured twice. One batch whose answers all have one length is the same work for both.
-A test set has answers of many lengths, and more problems than a batch has rows: what is measured
-is how soon its answers are there. A random Qwen2 with large weights wanders through its vocabulary,
-so that a share of it as stop tokens gives answers of many lengths, and a few that are cut off; the
+A test set has answers of many lengths, and more problems than a batch has rows: measured is the
+time to the last answer. A random Qwen2 with large weights wanders through its vocabulary, so that
+declaring a share of it stop tokens gives answers of many lengths, and a few that are cut off; the
 longest answer of a batch is two to three times the mean, as in the recipe ``tiny-igsm``.
 
-The column *limit* is what the products with the weights alone would allow, at the speed of one
-large product of all cores.
+The column *limit* is the speed if there were only the products with the weights, each as fast as
+one large product of all cores.
 
 On a GPU a random checkpoint of the shape of Qwen2.5-1.5B takes steps in bfloat16 at 2048 tokens,
-and its MFU is told; that part has not been run yet.
+and its MFU is printed; that part has not been run yet.
 
 Commands and cost (two CPU cores)::
 
@@ -35,7 +35,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import itertools
 import tempfile
 import time
 import warnings
@@ -48,18 +47,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pandas as pd
-import tyro
 
-from experiments.benchmarks import (
-    Verdict,
-    caption,
-    environment,
-    report,
-    spread,
-    table_lines,
-    verdict_lines,
-)
-from experiments.devices import configure_host_devices, num_cores
+from experiments.benchmarks import Verdict, command, describe, main, page, spread
 from experiments.llm.answering.config import DecodingConfig
 from experiments.llm.answering.decoding import continuations
 from experiments.llm.answering.model import Model
@@ -81,7 +70,7 @@ TRAINING, DECODING, ANSWERING = (
 )
 OURS, THEIRS, LIMIT = "ours", "transformers", "limit"
 WANDERING = 0.3
-"""Scale of random weights with which greedy decoding does not repeat one token for ever."""
+"""Scale of random weights at which greedy decoding does not fall into repeating one token."""
 
 
 @dataclass(frozen=True)
@@ -91,13 +80,13 @@ class Shape:
     Attributes:
       name: in tables.
       sizes: fields of transformers' ``Qwen2Config``.
-      rows, length: tokens of a training step.
+      rows, length: sequences of a training step, and tokens of each.
       micro_batches: parts of a step of ours; their gradients add up.
-      prompts, prompt, new: sequences that are decoded together, their tokens, and new ones.
-      problems, most_new, stop_every: prompts of a test set, the most new tokens of each, and how
-        many tokens of the vocabulary there are to each stop token.
+      prompts, prompt, new: sequences that are decoded together, their tokens, and new tokens.
+      problems, most_new: prompts of the test set, and the most new tokens of an answer.
+      stop_every: one in so many tokens of the vocabulary ends an answer of the test set.
       decoding_axis: axis of the mesh, over all devices, on which ours decodes.
-      bar: how many times as fast training must be.
+      bar: speedup over transformers that training must reach.
     """
 
     name: str
@@ -166,40 +155,21 @@ QUICK = dataclasses.replace(
 )
 
 
-def reference(shape: Shape, scale: float = 0.02) -> Any:
-    """A random Qwen2 of `transformers`, with tied embeddings; `scale` is that of its weights."""
-    import torch
-    import transformers
-
-    torch.manual_seed(0)
-    torch.set_num_threads(num_cores())
-    config = transformers.Qwen2Config(
-        **shape.sizes,
-        tie_word_embeddings=True,
-        max_position_embeddings=2048,
-        eos_token_id=None,
-        bos_token_id=None,
-        pad_token_id=None,
-        initializer_range=scale,
-    )
-    return transformers.Qwen2ForCausalLM(config)
-
-
 def batch_of(shape: Shape, vocabulary: int) -> np.ndarray:
-    """Random tokens, of which a step predicts all but the first."""
+    """Random token ids [row, length] for a training step, which predicts all but the first."""
     random = np.random.default_rng(0)
     return random.integers(3, vocabulary, (shape.rows, shape.length)).astype(np.int32)
 
 
 def our_step(model: Model, shape: Shape) -> Callable[[], float]:
-    """One optimiser step, and its loss."""
-    tokens = batch_of(shape, model.decoder.vocab_size)
-    tokens = tokens.reshape(shape.micro_batches, -1, shape.length)
-    positions = np.broadcast_to(np.arange(shape.length, dtype=np.int32), tokens.shape)
-    batch = Batch(tokens, positions, np.zeros_like(tokens), np.ones(tokens.shape, bool))
+    """A function that takes one optimiser step and returns its loss."""
+    ids = batch_of(shape, model.decoder.vocab_size)
+    ids = ids.reshape(shape.micro_batches, -1, shape.length)
+    positions = np.broadcast_to(np.arange(shape.length, dtype=np.int32), ids.shape)
+    batch = Batch(ids, positions, np.zeros_like(ids), np.ones(ids.shape, bool))
     config = StepConfig()
     step = make_step(model.decoder, config, model.mesh)
-    # The step gives its state away, and decoding still needs the parameters.
+    # The step donates its state, and the caller's parameters must survive it.
     parameters = jax.tree.map(jnp.copy, model.parameters)
     frozen, state = start(model.decoder, parameters, config, mesh=model.mesh)
 
@@ -212,34 +182,14 @@ def our_step(model: Model, shape: Shape) -> Callable[[], float]:
     return run
 
 
-def their_step(model: Any, shape: Shape) -> Callable[[], float]:
-    """One step of an eager loop, and its loss."""
-    import torch
-
-    tokens = torch.tensor(batch_of(shape, shape.sizes["vocab_size"]).astype(np.int64))
-    optimiser = torch.optim.AdamW(
-        model.parameters(), LEARNING_RATE, betas=(0.9, 0.999), weight_decay=0.0
-    )
-
-    def run() -> float:
-        optimiser.zero_grad()
-        loss = model(tokens, labels=tokens).loss
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimiser.step()
-        return float(loss.detach())
-
-    return run
-
-
 @dataclass(frozen=True)
 class Decoding:
     """Prompts of one length, and how they are continued.
 
     Attributes:
-      prompts: their tokens.
-      rows: of a batch.
-      most_new: the most new tokens of each.
+      prompts: token ids of each.
+      rows: prompts in a batch.
+      most_new: the most new tokens of an answer.
       stop: tokens that end an answer.
     """
 
@@ -250,7 +200,7 @@ class Decoding:
 
     @classmethod
     def of(cls, shape: Shape, work: str) -> Decoding:
-        """One batch, or a test set."""
+        """The decoding of a shape: one batch (`DECODING`) or a test set (`ANSWERING`)."""
         number = shape.prompts if work == DECODING else shape.problems
         random, size = np.random.default_rng(1), shape.sizes["vocab_size"]
         prompts = random.integers(3, size, (number, shape.prompt)).tolist()
@@ -260,7 +210,7 @@ class Decoding:
 
 
 def our_decoding(model: Model, decoding: Decoding) -> Callable[[], list[list[int]]]:
-    """Greedy decoding of all prompts; answers without their stop tokens."""
+    """A function that answers all prompts greedily, without the stop tokens."""
     config = DecodingConfig(max_new_tokens=decoding.most_new, batch_size=decoding.rows)
     model = dataclasses.replace(model, stop=decoding.stop)
     return lambda: [
@@ -268,51 +218,16 @@ def our_decoding(model: Model, decoding: Decoding) -> Callable[[], list[list[int
     ]
 
 
-def their_decoding(model: Any, decoding: Decoding) -> Callable[[], list[list[int]]]:
-    """The same by ``generate``, batch after batch."""
-    import torch
-
-    def run() -> list[list[int]]:
-        found = []
-        for first in range(0, len(decoding.prompts), decoding.rows):
-            prompts = torch.tensor(decoding.prompts[first : first + decoding.rows])
-            with torch.no_grad():
-                tokens = model.generate(
-                    prompts,
-                    attention_mask=torch.ones_like(prompts),
-                    max_new_tokens=decoding.most_new,
-                    do_sample=False,
-                    eos_token_id=list(decoding.stop) or None,
-                    pad_token_id=0,
-                )
-            found += tokens[:, prompts.shape[1] :].tolist()
-        stop = frozenset(decoding.stop)
-        return [list(itertools.takewhile(lambda token: token not in stop, row)) for row in found]
-
-    return run
-
-
 def decoding_products(decoder: DecoderConfig, decoding: Decoding, answers: list[list[int]]) -> int:
-    """Operations of products with the weights: logits are needed of new tokens alone."""
-    # A stop token is new too; nothing reads the last one.
+    """Operations of the products with the weights, given the answers.
+
+    Every token that is read goes through the layers; only new tokens need logits.
+    """
+    # A stop token is a new token too, and the last new token is never read.
     new = [min(len(answer) + 1, decoding.most_new) for answer in answers]
     read = sum(map(len, decoding.prompts)) + sum(new) - len(new)
     head = decoder.vocab_size * decoder.hidden_size
     return 2 * ((num_matrix_weights(decoder) - head) * read + head * sum(new))
-
-
-def product_speed(size: int = 2048) -> Callable[[], float]:
-    """Operations per second of one large product of all cores."""
-    import torch
-
-    left, right = torch.ones(size, size), torch.ones(size, size)
-
-    def run() -> float:
-        start_time = time.perf_counter()
-        torch.matmul(left, right)
-        return 2 * size**3 / (time.perf_counter() - start_time)
-
-    return run
 
 
 def measure(shapes: tuple[Shape, ...], repeats: int) -> tuple[pd.DataFrame, dict[str, Any]]:
@@ -327,14 +242,17 @@ def measure(shapes: tuple[Shape, ...], repeats: int) -> tuple[pd.DataFrame, dict
       ``tokens``; and the manifest, with the difference of losses at the first step or the share of
       equal answers in ``agreement``, and number and lengths of the ``answers``.
     """
+    from experiments.benchmarks import transformers_loop  # the only module that needs transformers
+
     rows, agreement, answers = [], {}, {}
-    speed = product_speed()
+    speed = transformers_loop.product_speed()
     speed()
     for shape in shapes:
         for work, programs, flops in _works(shape):
-            # The first run is that of the same weights; steps change them.
+            # Compare the first runs, since later steps start from weights that have diverged.
             first = [program() for program in programs.values()]
             agreement[f"{shape.name}, {work}"] = _agreement(*first)
+            # Tokens and operations of a run.
             if work == TRAINING:
                 tokens, operations = shape.rows * shape.length, flops([])
             else:
@@ -345,6 +263,7 @@ def measure(shapes: tuple[Shape, ...], repeats: int) -> tuple[pd.DataFrame, dict
                     "mean": float(np.mean(lengths)),
                     "longest": max(lengths),
                 }
+            # The rounds, in which both programs and the limit take turns.
             for repeat in range(repeats):
                 seconds = {}
                 for name, program in programs.items():
@@ -364,36 +283,41 @@ def measure(shapes: tuple[Shape, ...], repeats: int) -> tuple[pd.DataFrame, dict
                     for name, value in seconds.items()
                 ]
     table = pd.DataFrame(rows)
-    manifest = environment() | {
-        "repeats": repeats,
-        "num_devices": jax.device_count(),
-        "agreement": agreement,
-        "answers": answers,
-        "verdicts": [dataclasses.asdict(verdict) for verdict in verdicts(table, shapes)],
-    }
-    return table, manifest
+    return table, describe(
+        verdicts(table, shapes),
+        repeats=repeats,
+        num_devices=jax.device_count(),
+        agreement=agreement,
+        answers=answers,
+    )
 
 
 Work = tuple[str, dict[str, Callable[[], Any]], Callable[[list[list[int]]], float]]
+"""Its name, a run of it by either program, and its operations given the answers."""
 
 
 def _works(shape: Shape) -> Iterator[Work]:
-    """Name of a work, both programs, and its operations given the answers."""
+    """Both kinds of decoding, then the training step, each with new models."""
+    from experiments.benchmarks import transformers_loop as loop
+
     for work, scale in ((DECODING, 0.02), (ANSWERING, WANDERING)):
-        theirs = reference(shape, scale)
+        theirs = loop.random_model(shape.sizes, scale)
         decoding, ours = Decoding.of(shape, work), _same(theirs, shape.decoding_axis)
-        programs = our_decoding(ours, decoding), their_decoding(theirs, decoding)
-        yield (
-            work,
-            dict(zip((OURS, THEIRS), programs, strict=True)),
-            functools.partial(decoding_products, ours.decoder, decoding),
-        )
-    theirs = reference(shape)
-    ours = _same(theirs, "data")
-    # Forward, and twice as much backward.
-    flops = 6 * num_matrix_weights(ours.decoder) * shape.rows * shape.length
-    programs = our_step(ours, shape), their_step(theirs, shape)
-    yield TRAINING, dict(zip((OURS, THEIRS), programs, strict=True)), lambda _: flops
+        limits = {"batch_size": decoding.rows, "most_new": decoding.most_new}
+        programs = {
+            OURS: our_decoding(ours, decoding),
+            THEIRS: loop.decoding(theirs, decoding.prompts, stop=decoding.stop, **limits),
+        }
+        yield work, programs, functools.partial(decoding_products, ours.decoder, decoding)
+    theirs = loop.random_model(shape.sizes)
+    ours, batch = _same(theirs, "data"), batch_of(shape, shape.sizes["vocab_size"])
+    # The backward pass takes twice the operations of the forward pass.
+    flops = 6 * num_matrix_weights(ours.decoder) * batch.size
+    programs = {
+        OURS: our_step(ours, shape),
+        THEIRS: loop.training_step(theirs, batch, LEARNING_RATE),
+    }
+    yield TRAINING, programs, lambda _: flops
 
 
 def _same(theirs: Any, axis: Literal["data", "tp"]) -> Model:
@@ -414,20 +338,20 @@ def _agreement(ours: Any, theirs: Any) -> float:
 
 
 def ratios(table: pd.DataFrame, shape: str, work: str) -> list[float]:
-    """How many times as fast ours is, round by round."""
+    """Speed of ours over that of transformers, round by round."""
     part = table[(table["shape"] == shape) & (table["work"] == work)]
     seconds = part.pivot(index="repeat", columns="program", values="seconds")
     return (seconds[THEIRS] / seconds[OURS]).tolist()
 
 
 def verdicts(table: pd.DataFrame, shapes: tuple[Shape, ...]) -> list[Verdict]:
-    """The project's bars."""
-    found = []
+    """The project's bars: speedups of ours over transformers, by shape and work."""
+    bars = []
     for shape in shapes:
         for work, bar in ((TRAINING, shape.bar), (ANSWERING, 2.0), (DECODING, 2.0)):
             name = f"{work}, {shape.name}: times as fast as transformers"
-            found.append(Verdict.of(name, bar, ratios(table, shape.name, work)))
-    return found
+            bars.append(Verdict.of(name, bar, ratios(table, shape.name, work)))
+    return bars
 
 
 def markdown(table: pd.DataFrame, manifest: Mapping[str, Any]) -> str:
@@ -443,8 +367,6 @@ def markdown(table: pd.DataFrame, manifest: Mapping[str, Any]) -> str:
         columns = (spread(rates[name], 0) for name in (OURS, THEIRS, LIMIT))
         cells.append((str(shape), str(work), *columns))
     header = ("model", "work", *(f"{name}, tokens/s" for name in (OURS, THEIRS, LIMIT)))
-    lines = table_lines(header, cells)
-    lines += ["", *verdict_lines(manifest, 2), ""]
     losses = [value for name, value in manifest["agreement"].items() if TRAINING in name]
     equal = [value for name, value in manifest["agreement"].items() if TRAINING not in name]
     told = "; ".join(
@@ -453,13 +375,13 @@ def markdown(table: pd.DataFrame, manifest: Mapping[str, Any]) -> str:
         for name, words in manifest["answers"].items()
         if ANSWERING in name
     )
-    lines.append(
-        f"{caption(manifest)} float32, {manifest['num_devices']} devices. The limit is products "
+    note = (
+        f"float32, {manifest['num_devices']} devices. The limit is products "
         f"with the weights alone, at the speed of one large product. Test sets: {told}. "
         f"Losses of the first step differ by at most {max(losses):.0e} nats; {min(equal):.0%} of "
         f"the answers are equal."
     )
-    return "\n".join(lines) + "\n"
+    return page(header, cells, manifest, digits=2, note=note)
 
 
 def measure_utilisation(steps: int = 10, rows: int = 4, length: int = 2048) -> None:
@@ -488,33 +410,19 @@ def measure_utilisation(steps: int = 10, rows: int = 4, length: int = 2048) -> N
     print(f"{tokens / seconds:,.0f} tokens/s, MFU {told} ({jax.devices()[0].device_kind})")
 
 
+compare = command(
+    "llm", lambda quick: measure(*(((QUICK,), 2) if quick else (SHAPES, 7))), markdown
+)
+
+
+# The flags and the help of `compare`.
+@functools.wraps(compare)
 def run(quick: bool = False, record: bool = False) -> None:
-    """Measure, and print the table and the bars.
-
-    Args:
-      quick: only check that everything works; the numbers mean nothing.
-      record: keep table and manifest under experiments/results/benchmarks.
-
-    Raises:
-      ValueError: if a quick run is to be recorded.
-    """
-    if jax.default_backend() != "cpu":
+    if jax.default_backend() == "cpu":
+        compare(quick=quick, record=record)
+    else:
         measure_utilisation()
-        return
-    report(
-        "llm",
-        lambda: measure(*(((QUICK,), 2) if quick else (SHAPES, 7))),
-        markdown,
-        quick=quick,
-        record=record,
-    )
-
-
-def main() -> None:
-    """Entry point of ``python -m experiments.benchmarks.llm``."""
-    configure_host_devices()
-    tyro.cli(run)
 
 
 if __name__ == "__main__":
-    main()
+    main(run)

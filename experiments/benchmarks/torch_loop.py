@@ -1,13 +1,14 @@
-"""The baseline: `synth`'s decoder and fine-tuning as a plain PyTorch eager loop.
+"""The baseline of the grid: `synth`'s decoder and fine-tuning as a plain PyTorch eager loop.
 
 The same architecture, loss, optimiser, schedule and rule for positions, written as one would write
 it in PyTorch: a batched module, `scaled_dot_product_attention`, `rms_norm`, AdamW (its fused
-kernel, the fastest on a CPU), `clip_grad_norm_`. `parity` shows that it is the same model. The only
-module here that needs torch.
+kernel, the fastest on a CPU), `clip_grad_norm_`. `parity` shows that it is the same model. Imported
+only where the PyTorch rows are measured, since it needs torch.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -27,6 +28,7 @@ from synth.finetune import TrainingData, batch_loss
 
 
 def _rotate(x: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
+    """Rotate the halves of each head's channels: rotary positions."""
     first, second = x.chunk(2, dim=-1)
     return torch.cat([first * cosine - second * sine, second * cosine + first * sine], dim=-1)
 
@@ -34,26 +36,26 @@ def _rotate(x: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
 class Layer(nn.Module):
     """Attention and SwiGLU, each behind a norm and added to the residual stream."""
 
-    def __init__(self, config: DecoderConfig):
+    def __init__(self, decoder: DecoderConfig):
         super().__init__()
-        width, size, eps = config.hidden_size, config.head_size, config.rms_norm_eps
-        queries, keys = config.num_heads * size, config.num_kv_heads * size
+        width, size, eps = decoder.hidden_size, decoder.head_size, decoder.rms_norm_eps
+        queries, keys = decoder.num_heads * size, decoder.num_kv_heads * size
         self.attention_norm = nn.RMSNorm(width, eps=eps)
-        self.query = nn.Linear(width, queries, bias=config.qkv_bias)
-        self.key = nn.Linear(width, keys, bias=config.qkv_bias)
-        self.value = nn.Linear(width, keys, bias=config.qkv_bias)
+        self.query = nn.Linear(width, queries, bias=decoder.qkv_bias)
+        self.key = nn.Linear(width, keys, bias=decoder.qkv_bias)
+        self.value = nn.Linear(width, keys, bias=decoder.qkv_bias)
         self.output = nn.Linear(queries, width, bias=False)
         self.mlp_norm = nn.RMSNorm(width, eps=eps)
-        self.gate = nn.Linear(width, config.intermediate_size, bias=False)
-        self.up = nn.Linear(width, config.intermediate_size, bias=False)
-        self.down = nn.Linear(config.intermediate_size, width, bias=False)
-        self.config = config
+        self.gate = nn.Linear(width, decoder.intermediate_size, bias=False)
+        self.up = nn.Linear(width, decoder.intermediate_size, bias=False)
+        self.down = nn.Linear(decoder.intermediate_size, width, bias=False)
+        self.decoder = decoder
 
     def forward(self, x: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
         batch, length, _ = x.shape
         h = self.attention_norm(x)
         query, key, value = (
-            project(h).view(batch, length, -1, self.config.head_size).transpose(1, 2)
+            project(h).view(batch, length, -1, self.decoder.head_size).transpose(1, 2)
             for project in (self.query, self.key, self.value)
         )
         attended = F.scaled_dot_product_attention(
@@ -61,7 +63,7 @@ class Layer(nn.Module):
             _rotate(key, cosine, sine),
             value,
             is_causal=True,
-            enable_gqa=self.config.num_heads != self.config.num_kv_heads,
+            enable_gqa=self.decoder.num_heads != self.decoder.num_kv_heads,
         )
         x = x + self.output(attended.transpose(1, 2).reshape(batch, length, -1))
         h = self.mlp_norm(x)
@@ -72,22 +74,22 @@ class Decoder(nn.Module):
     """Embedding, layers, final norm and head, for a batch of sequences.
 
     Raises:
-      ValueError: if the config asks for a tied head or norms on queries and keys.
+      ValueError: if `decoder` asks for a tied head or norms on queries and keys.
     """
 
     frequency: Tensor
 
-    def __init__(self, config: DecoderConfig):
-        if config.tied_head or config.qk_norm:
-            raise ValueError("config must have tied_head and qk_norm off for the PyTorch loop")
+    def __init__(self, decoder: DecoderConfig):
+        if decoder.tied_head or decoder.qk_norm:
+            raise ValueError("decoder must have tied_head and qk_norm off for the PyTorch loop")
         super().__init__()
-        self.embedding = nn.Embedding(config.vocab_size, config.hidden_size)
-        self.layers = nn.ModuleList(Layer(config) for _ in range(config.num_layers))
-        self.norm = nn.RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
-        self.head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
-        half = config.head_size // 2
+        self.embedding = nn.Embedding(decoder.vocab_size, decoder.hidden_size)
+        self.layers = nn.ModuleList(Layer(decoder) for _ in range(decoder.num_layers))
+        self.norm = nn.RMSNorm(decoder.hidden_size, eps=decoder.rms_norm_eps)
+        self.head = nn.Linear(decoder.hidden_size, decoder.vocab_size, bias=False)
+        half = decoder.head_size // 2
         self.register_buffer(
-            "frequency", config.rope_theta ** (-torch.arange(half) / half), persistent=False
+            "frequency", decoder.rope_theta ** (-torch.arange(half) / half), persistent=False
         )
 
     def forward(self, tokens: Tensor, positions: Tensor) -> Tensor:
@@ -101,7 +103,7 @@ class Decoder(nn.Module):
 
 def state(parameters: Parameters) -> dict[str, Tensor]:
     """Parameters, or gradients, of `synth.decoder` under the names and layouts of `Decoder`."""
-    found: dict[str, np.ndarray] = {
+    leaves_by_name: dict[str, np.ndarray] = {
         "embedding.weight": np.asarray(parameters["embedding"]),
         "norm.weight": np.asarray(parameters["norm"]["gain"]),
         "head.weight": np.asarray(parameters["head"]).T,
@@ -110,13 +112,14 @@ def state(parameters: Parameters) -> dict[str, Tensor]:
         for kind, stacked in leaves.items():
             name = "bias" if kind == "bias" else "weight"
             for index, leaf in enumerate(np.asarray(stacked)):
-                found[f"layers.{index}.{part}.{name}"] = leaf.T if kind == "kernel" else leaf
-    return {name: torch.from_numpy(np.array(leaf)) for name, leaf in found.items()}
+                full_name = f"layers.{index}.{part}.{name}"
+                leaves_by_name[full_name] = leaf.T if kind == "kernel" else leaf
+    return {name: torch.from_numpy(np.array(leaf)) for name, leaf in leaves_by_name.items()}
 
 
-def load(config: DecoderConfig, parameters: Parameters) -> Decoder:
+def load(decoder: DecoderConfig, parameters: Parameters) -> Decoder:
     """A PyTorch decoder with a copy of the given weights."""
-    model = Decoder(config)
+    model = Decoder(decoder)
     model.load_state_dict(state(parameters))
     return model
 
@@ -129,13 +132,13 @@ def loss(model: Decoder, tokens: Tensor, loss_mask: Tensor, positions: Tensor) -
     return (losses * weights).sum() / weights.sum()
 
 
-def draw_positions(config: DecoderConfig, batch: int, length: int) -> Tensor:
+def draw_positions(decoder: DecoderConfig, batch: int, length: int) -> Tensor:
     """Positions [batch, length] by the rule of `synth.decoder.draw_positions`."""
-    if config.positions == "sequential":
+    if decoder.positions == "sequential":
         return torch.arange(length).expand(batch, length)
     uniform = torch.rand(batch, length + 1)
-    start = (uniform[:, :1] * config.position_start).floor()
-    spread = 1 + (uniform[:, 1:2] * config.position_gap).floor()
+    start = (uniform[:, :1] * decoder.position_start).floor()
+    spread = 1 + (uniform[:, 1:2] * decoder.position_gap).floor()
     gaps = 1 + (uniform[:, 2:] * spread).floor()
     return torch.cat([start, gaps], dim=1).cumsum(dim=1)
 
@@ -179,7 +182,7 @@ class Trainer:
 
 
 def _batches(num_examples: int, batch_size: int) -> Iterator[Tensor]:
-    """Rows of each batch when shuffled epochs follow each other without end."""
+    """Indices of the examples of each batch; shuffled epochs follow each other without end."""
     left = torch.empty(0, dtype=torch.long)
     while True:
         while len(left) < batch_size:
@@ -211,9 +214,9 @@ def finetune(
     trainer = Trainer(load(decoder, base), config)
     losses = []
     batches = _batches(int(data.num_examples), config.optimiser.batch_size)
-    for _, rows in zip(range(config.steps), batches, strict=False):
+    for chosen in itertools.islice(batches, config.steps):
         positions = draw_positions(decoder, config.optimiser.batch_size, tokens.shape[1])
-        losses.append(trainer.step(tokens[rows], loss_mask[rows], positions))
+        losses.append(trainer.step(tokens[chosen], loss_mask[chosen], positions))
     return trainer.model, torch.stack(losses)
 
 
@@ -225,20 +228,20 @@ def tensors(tokens: Any, loss_mask: Any) -> tuple[Tensor, Tensor]:
     )
 
 
-def positions_of(config: DecoderConfig, key: PRNGKeyArray, batch: int, length: int) -> Tensor:
+def positions_of(decoder: DecoderConfig, key: PRNGKeyArray, batch: int, length: int) -> Tensor:
     """The positions [batch, length] that `synth.finetune.batch_loss` draws from a key."""
     keys = jax.random.split(key, batch)
-    drawn = jax.vmap(lambda key: ours.draw_positions(config, key, length))(keys)
+    drawn = jax.vmap(lambda key: ours.draw_positions(decoder, key, length))(keys)
     return torch.from_numpy(np.array(drawn))
 
 
 def parity(
-    config: DecoderConfig, parameters: Parameters, data: TrainingData, key: PRNGKeyArray
+    decoder: DecoderConfig, parameters: Parameters, data: TrainingData, key: PRNGKeyArray
 ) -> Mapping[str, float]:
-    """How far the PyTorch model is from ours, on one batch with copied weights.
+    """Differences of the PyTorch model from ours, on one batch with copied weights.
 
     Args:
-      config: shape of the model.
+      decoder: shape of the model.
       parameters: weights of both.
       data: the batch; all rows are used.
       key: a JAX key, for the positions.
@@ -247,20 +250,17 @@ def parity(
       ``loss``: absolute difference in nats; ``gradient``: the largest over parameters of the
       norm of the difference divided by the norm of ours.
     """
-    found_loss, found = jax.jit(jax.value_and_grad(batch_loss, argnums=1), static_argnums=(0, 5))(
-        config, parameters, data.tokens, data.loss_mask, key, "sft"
-    )
-    model = load(config, parameters)
-    value = loss(
-        model,
-        *tensors(data.tokens, data.loss_mask),
-        positions_of(config, key, *data.tokens.shape),
-    )
+    our_loss, our_gradient = jax.jit(
+        jax.value_and_grad(batch_loss, argnums=1), static_argnums=(0, 5)
+    )(decoder, parameters, data.tokens, data.loss_mask, key, "sft")
+    model = load(decoder, parameters)
+    positions = positions_of(decoder, key, *data.tokens.shape)
+    value = loss(model, *tensors(data.tokens, data.loss_mask), positions)
     gradient = torch.autograd.grad(value, list(model.parameters()))
     names = [name for name, _ in model.named_parameters()]
-    expected = state(found)
+    expected = state(our_gradient)
     return {
-        "loss": abs(float(value.detach()) - float(found_loss)),
+        "loss": abs(float(value.detach()) - float(our_loss)),
         "gradient": max(
             float((leaf - expected[name]).norm() / expected[name].norm())
             for name, leaf in zip(names, gradient, strict=True)

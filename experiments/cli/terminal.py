@@ -49,7 +49,6 @@ def print_headline(table: pd.DataFrame) -> None:
     from experiments.analysis import optimum
     from experiments.pages.report import verdict
 
-    limits = {"hardest": "≥ ", "easiest": "≤ ", "": ""}
     means = ("test_risk", *optimum.GAPS)
     for study in optimum.studies(table):
         said = verdict(optimum.shift(table, study))
@@ -57,7 +56,7 @@ def print_headline(table: pd.DataFrame) -> None:
         rows = []
         for row in optimum.optimum(table, study).to_dict("records"):
             best = f"{row['best_difficulty']} [{row['low']}, {row['high']}]"
-            best = "none" if row["tied"] else limits[row["censored"]] + best
+            best = "none" if row["tied"] else optimum.LIMITS[row["censored"]] + best
             gaps = [f"{row[m]:.2f} [{row[f'{m}_low']:.2f}, {row[f'{m}_high']:.2f}]" for m in means]
             rows.append([row["data_size"], best, *gaps])
         print_rows(("n", "best d", "test risk", "generalization gap", "extrapolation gap"), rows)

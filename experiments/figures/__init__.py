@@ -1,35 +1,45 @@
 """One figure per file: `TABLES` names the tables it needs, `plot(tables)` returns a Figure.
 
 A new figure is one new file here; it is found by its `plot`. Nothing here trains or imports JAX.
+Importing this package is cheap: the figures, and the plotting libraries with them, are imported
+when `FIGURES` is first asked for.
 """
 
 from __future__ import annotations
 
+import functools
 import importlib
 import logging
 import pkgutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
+from typing import TYPE_CHECKING
 
-import matplotlib
-import pandas as pd
+if TYPE_CHECKING:
+    import pandas as pd
 
-from experiments.figures import style
+    FIGURES: dict[str, ModuleType]
+    """Module of each figure, by its name."""
 
 
+@functools.cache
 def _find() -> dict[str, ModuleType]:
     names = sorted(module.name for module in pkgutil.iter_modules(__path__))
     modules = {name: importlib.import_module(f"{__name__}.{name}") for name in names}
     return {name: module for name, module in modules.items() if hasattr(module, "plot")}
 
 
-FIGURES = _find()
+def __getattr__(name: str) -> dict[str, ModuleType]:
+    """Import the figures on the first use of `FIGURES` (PEP 562)."""
+    if name == "FIGURES":
+        return _find()
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def caption(name: str) -> str:
     """First paragraph of a figure's docstring, on one line."""
-    return " ".join((FIGURES[name].__doc__ or "").split("\n\n")[0].split())
+    return " ".join((_find()[name].__doc__ or "").split("\n\n")[0].split())
 
 
 def draw(
@@ -49,14 +59,19 @@ def draw(
     Raises:
       ValueError: if a name is not a figure.
     """
+    import matplotlib
+
+    from experiments.figures import style
+
+    modules = _find()
     if names is None:
-        names = [name for name, figure in FIGURES.items() if set(figure.TABLES) <= set(tables)]
-    if unknown := sorted(set(names) - set(FIGURES)):
-        raise ValueError(f"names: {unknown} are not figures; there are {list(FIGURES)}")
+        names = [name for name, figure in modules.items() if set(figure.TABLES) <= set(tables)]
+    if unknown := sorted(set(names) - set(modules)):
+        raise ValueError(f"names: {unknown} are not figures; there are {list(modules)}")
     Path(out_dir).mkdir(parents=True, exist_ok=True)
     paths = []
     for name in names:
-        if missing := [table for table in FIGURES[name].TABLES if table not in tables]:
+        if missing := [table for table in modules[name].TABLES if table not in tables]:
             logging.getLogger(__name__).warning(
                 "figure %s is skipped: it needs the tables %s, there are %s",
                 name,
@@ -64,8 +79,9 @@ def draw(
                 sorted(tables),
             )
             continue
-        figure = FIGURES[name].plot(tables)
-        with matplotlib.rc_context(style.RC):
+        figure = modules[name].plot(tables)
+        # Saving lays the figure out and draws it, for which it needs the settings again.
+        with matplotlib.rc_context(style.settings()):
             for suffix, metadata in (("png", {}), ("svg", {"Date": None})):
                 path = Path(out_dir) / f"{name}.{suffix}"
                 figure.savefig(path, dpi=200, metadata=metadata)

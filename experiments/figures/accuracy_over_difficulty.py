@@ -10,13 +10,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import matplotlib
 import numpy as np
 import pandas as pd
 from matplotlib.artist import Artist
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.patches import Patch
 from matplotlib.ticker import FixedLocator
 
 from experiments.analysis import optimum
@@ -25,7 +23,7 @@ from experiments.figures import style
 TABLES = ("table",)
 
 
-@matplotlib.rc_context(style.RC)
+@style.styled
 def plot(tables: Mapping[str, pd.DataFrame]) -> Figure:
     """One line per data size, one panel per study."""
     table = tables["table"]
@@ -38,22 +36,14 @@ def plot(tables: Mapping[str, pd.DataFrame]) -> Figure:
         best = optimum.optimum(table, study).set_index("data_size")
         sizes = np.unique(cells["data_size"].to_numpy())
         for position, n in enumerate(sizes):
+            # The band and the line of this n.
             line = cells.loc[cells["data_size"] == n]
-            look = {
-                "color": style.colour(position, len(sizes)),
-                "marker": style.MARKERS[position % len(style.MARKERS)],
-                "linestyle": style.LINES[position % len(style.LINES)],
-            }
-            difficulty = line["difficulty"]
-            axis.fill_between(
-                difficulty,
-                1 - line["high"],
-                1 - line["low"],
-                color=look["color"],
-                alpha=0.18,
-                linewidth=0,
-            )
-            (lines[n],) = axis.plot(difficulty, 1 - line["mean"], label=f"n = {n}", **look)
+            look = style.look(position, len(sizes))
+            levels, colour = line["difficulty"], look["color"]
+            low, high = 1 - line["high"], 1 - line["low"]
+            axis.fill_between(levels, low, high, color=colour, alpha=0.18, linewidth=0)
+            (lines[n],) = axis.plot(levels, 1 - line["mean"], label=f"n = {n}", **look)
+            # The star at its best level.
             top = best.loc[n]
             is_censored = bool(top["censored"])
             edge_is_best |= is_censored
@@ -62,22 +52,19 @@ def plot(tables: Mapping[str, pd.DataFrame]) -> Figure:
                 1 - top["test_risk"],
                 marker="*",
                 markersize=17,
-                markerfacecolor="white" if is_censored else look["color"],
+                markerfacecolor="white" if is_censored else colour,
                 markeredgecolor=style.INK,
                 zorder=4,
             )
         axis.xaxis.set_major_locator(FixedLocator(sorted(cells["difficulty"].unique())))
         style.accuracy_axis(axis)
     style.outer_labels(axes, style.DIFFICULTY_LABEL, style.ACCURACY_LABEL)
+    # The legend, with the hollow star only where there is one.
     star = {"color": "none", "marker": "*", "markersize": 13, "markeredgecolor": style.INK}
     handles: list[Artist] = [lines[n] for n in sorted(lines, reverse=True)]
-    handles.append(Line2D([], [], markerfacecolor=style.INK, label="best difficulty", **star))
+    handles.append(style.key("best difficulty", markerfacecolor=style.INK, **star))
     if edge_is_best:
-        handles.append(
-            Line2D(
-                [], [], markerfacecolor="white", label="best at the grid's\nedge (censored)", **star
-            )
-        )
-    handles.append(Patch(color="grey", alpha=0.3, label=style.BAND_LABEL))
-    style.side_legend(figure, handles, style.SIZE_LABEL)
+        label = "best at the grid's\nedge (censored)"
+        handles.append(style.key(label, markerfacecolor="white", **star))
+    style.side_legend(figure, [*handles, style.band_key()], style.SIZE_LABEL)
     return figure

@@ -9,12 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import matplotlib
 import numpy as np
 import pandas as pd
 from matplotlib.container import ErrorbarContainer
 from matplotlib.figure import Figure
-from matplotlib.patches import Patch
 
 from experiments.analysis import optimum
 from experiments.figures import style
@@ -22,7 +20,7 @@ from experiments.figures import style
 TABLES = ("table",)
 
 
-@matplotlib.rc_context(style.RC)
+@style.styled
 def plot(tables: Mapping[str, pd.DataFrame]) -> Figure:
     """One line per difficulty, one panel per study."""
     table = tables["table"]
@@ -30,13 +28,15 @@ def plot(tables: Mapping[str, pd.DataFrame]) -> Figure:
     figure, axes = style.panels([study.title for study in studies])
     lines: dict[int, ErrorbarContainer] = {}
     for axis, study in zip(axes[0], studies, strict=True):
-        cells = optimum.mean_interval(table, study, "test_risk")
-        levels = np.unique(cells["difficulty"].to_numpy())
+        # The base: a grey band and line across the panel.
         base = optimum.mean_interval(table, study.untrained, "test_risk").iloc[0]
         axis.axhspan(1 - base["high"], 1 - base["low"], color="grey", alpha=0.2, linewidth=0)
         base_line = axis.axhline(
             1 - base["mean"], color="grey", linewidth=1.4, label="base, not\nfine-tuned"
         )
+        # A line with bars for each difficulty.
+        cells = optimum.mean_interval(table, study, "test_risk")
+        levels = np.unique(cells["difficulty"].to_numpy())
         for position, difficulty in enumerate(levels):
             line = cells.loc[cells["difficulty"] == difficulty]
             # A sideways step of a few percent keeps the bars of neighbouring lines apart.
@@ -45,17 +45,15 @@ def plot(tables: Mapping[str, pd.DataFrame]) -> Figure:
                 line["data_size"] * step,
                 1 - line["mean"],
                 yerr=[line["high"] - line["mean"], line["mean"] - line["low"]],
-                color=style.colour(position, len(levels)),
-                marker=style.MARKERS[position % len(style.MARKERS)],
-                linestyle=style.LINES[position % len(style.LINES)],
                 capsize=2,
                 elinewidth=1.0,
                 label=f"d = {difficulty}",
+                **style.look(position, len(levels)),
             )
         style.size_axis(axis, sorted(cells["data_size"].unique()))
         style.accuracy_axis(axis)
     style.outer_labels(axes, style.SIZE_LABEL, style.ACCURACY_LABEL)
-    bars = Patch(color="grey", alpha=0.3, label=f"bars, band:\n{style.BAND_LABEL}")
+    bars = style.band_key(f"bars, band:\n{style.BAND_LABEL}")
     handles = [*(lines[level] for level in sorted(lines, reverse=True)), base_line, bars]
     style.side_legend(figure, handles, "training difficulty d")
     return figure

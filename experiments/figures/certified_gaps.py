@@ -12,11 +12,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import matplotlib
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from experiments.figures import style
@@ -40,49 +39,31 @@ def pieces(cells: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
     return split["measured"], split["certified"]
 
 
-@matplotlib.rc_context(style.RC)
+def _shown(methods: list[str]) -> list[str]:
+    """A column for a predictor that is not trained by its bound, and one for a posterior that is.
+
+    Where there is neither, the first method.
+    """
+    points = ("base", "checkpoint", "test-set", "held-out", "candidates")
+    blocks = [name for name in methods if name not in points]
+    shown = [name for name in ("candidates", "test-set") if name in methods][:1] + blocks[:1]
+    return shown or methods[:1]
+
+
+@style.styled
 def plot(tables: Mapping[str, pd.DataFrame]) -> Figure:
     """Stacked bars over difficulty: rows for the smallest and largest n, columns for predictors."""
     certificates = tables["certificates"]
-    found = list(certificates["method"].unique())
-    points = ("base", "checkpoint", "test-set", "held-out", "candidates")
-    blocks = [name for name in found if name not in points]
-    shown = [name for name in ("candidates", "test-set") if name in found][:1] + blocks[:1]
-    shown = shown or found[:1]
+    shown = _shown(list(certificates["method"].unique()))
     levels = sorted(certificates["difficulty"].unique())
     sizes = sorted(certificates["data_size"].unique())
     sizes = list(dict.fromkeys((sizes[0], sizes[-1])))
     figure, axes = style.panels(shown, rows=len(sizes), width=3.9, height=2.8)
     for column, method in enumerate(shown):
         for row, size in enumerate(sizes):
-            axis = axes[row, column]
             chosen = (certificates["method"] == method) & (certificates["data_size"] == size)
-            cells = certificates.loc[chosen]
-            # Panels share their axis, and not every predictor has every level.
-            contradicted = ~cells.groupby("difficulty")["is_monotone"].all()
-            places = np.array([levels.index(level) for level in contradicted.index])
-            for side, split in zip((-0.5, 0.5), pieces(cells), strict=True):
-                bottom = np.zeros(len(split))
-                for position, name in enumerate(PIECES):
-                    axis.bar(
-                        places + side * (WIDTH + 0.03),
-                        split[name],
-                        WIDTH,
-                        bottom=bottom,
-                        color=style.colour(position, len(PIECES)),
-                        edgecolor="white" if side < 0 else style.INK,
-                        linewidth=0.9,
-                        gid=name,
-                    )
-                    bottom = bottom + split[name].to_numpy()
-            crossed = places[contradicted]
-            axis.plot(crossed, [1.05] * len(crossed), "x", color=style.INK)
-            axis.set_xticks(range(len(levels)), [str(level) for level in levels])
-            axis.grid(visible=False, axis="x")
-            axis.set_ylim(0, 1.12)
-            axis.annotate(
-                f"n = {size}", (0.02, 0.97), xycoords="axes fraction", va="top", weight="bold"
-            )
+            _panel(axes[row, column], certificates.loc[chosen], levels)
+            style.corner_label(axes[row, column], f"n = {size}")
     style.outer_labels(axes, style.DIFFICULTY_LABEL, "risk (0–1 loss)")
     handles = [
         *(
@@ -91,8 +72,34 @@ def plot(tables: Mapping[str, pd.DataFrame]) -> Figure:
         ),
         Patch(facecolor="white", edgecolor="grey", label="left: measured"),
         Patch(facecolor="white", edgecolor=style.INK, linewidth=1.5, label="right: certified"),
-        Line2D([], [], color=style.INK, marker="x", linestyle="none", label="assumption violated"),
+        style.key("assumption violated", color=style.INK, marker="x", linestyle="none"),
     ]
     style.side_legend(figure, handles)
     style.ledger_title(figure, certificates)
     return figure
+
+
+def _panel(axis: Axes, cells: pd.DataFrame, levels: list[int]) -> None:
+    """Draw the pairs of bars of one predictor at one n; `levels` are those of the whole table."""
+    # Panels share their axis, and not every predictor has every level.
+    contradicted = ~cells.groupby("difficulty")["is_monotone"].all()
+    places = np.array([levels.index(level) for level in contradicted.index])
+    for side, split in zip((-0.5, 0.5), pieces(cells), strict=True):
+        bottom = np.zeros(len(split))
+        for position, name in enumerate(PIECES):
+            axis.bar(
+                places + side * (WIDTH + 0.03),
+                split[name],
+                WIDTH,
+                bottom=bottom,
+                color=style.colour(position, len(PIECES)),
+                edgecolor="white" if side < 0 else style.INK,
+                linewidth=0.9,
+                gid=name,
+            )
+            bottom = bottom + split[name].to_numpy()
+    crossed = places[contradicted]
+    axis.plot(crossed, [1.05] * len(crossed), "x", color=style.INK)
+    axis.set_xticks(range(len(levels)), [str(level) for level in levels])
+    axis.grid(visible=False, axis="x")
+    axis.set_ylim(0, 1.12)

@@ -1,4 +1,4 @@
-"""What fine-tuning changes, by test level: accuracy minus that of the base on the same test slice,
+"""Effect of fine-tuning by test level: accuracy minus that of the base on the same test slice,
 for the easiest, a middle and the hardest training difficulty. Bands are paired 90% bootstrap
 intervals; below the zero line fine-tuning has made the model worse.
 
@@ -10,12 +10,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import matplotlib
 import pandas as pd
 from matplotlib.artist import Artist
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from experiments.analysis import optimum
@@ -37,7 +35,7 @@ def _change(table: pd.DataFrame, study: optimum.Study) -> pd.DataFrame:
     return pd.concat(parts)
 
 
-@matplotlib.rc_context(style.RC)
+@style.styled
 def plot(tables: Mapping[str, pd.DataFrame]) -> Figure:
     """Lines for three difficulties; smallest n above, largest below, one column per study."""
     table = tables["table"]
@@ -57,24 +55,18 @@ def plot(tables: Mapping[str, pd.DataFrame]) -> Figure:
             for position, difficulty in enumerate(shown):
                 is_line = (change["data_size"] == n) & (change["difficulty"] == difficulty)
                 line = change.loc[is_line]
-                shade = style.colour(position, len(shown))
-                axis.fill_between(
-                    line["slice"], -line["high"], -line["low"], color=shade, alpha=0.2, linewidth=0
-                )
+                look = style.look(position, len(shown)) | {"markersize": 4.5}
+                slices, colour = line["slice"], look["color"]
+                low, high = -line["high"], -line["low"]
+                axis.fill_between(slices, low, high, color=colour, alpha=0.2, linewidth=0)
                 (handles[difficulty],) = axis.plot(
-                    line["slice"],
-                    -line["mean"],
-                    color=shade,
-                    marker=style.MARKERS[position],
-                    markersize=4.5,
-                    linestyle=style.LINES[position],
-                    label=f"d = {difficulty}",
+                    slices, -line["mean"], label=f"d = {difficulty}", **look
                 )
             axis.xaxis.set_major_locator(MaxNLocator(integer=True))
             axis.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0, symbol=""))
     style.outer_labels(axes, "test difficulty (operations)", "change of accuracy\n(points)")
     legend: list[Artist] = [handles[difficulty] for difficulty in sorted(handles)]
-    legend.append(Line2D([], [], color=style.INK, linewidth=1.0, label="base (no change)"))
-    legend.append(Patch(color="grey", alpha=0.3, label=f"{style.BAND_LABEL}, paired"))
+    legend.append(style.key("base (no change)", color=style.INK, linewidth=1.0))
+    legend.append(style.band_key(f"{style.BAND_LABEL}, paired"))
     style.side_legend(figure, legend, "training difficulty d")
     return figure

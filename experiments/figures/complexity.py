@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import matplotlib
 import pandas as pd
 from matplotlib.figure import Figure
 
@@ -21,7 +20,7 @@ from experiments.figures import style
 TABLES = ("certificates", "complexity")
 
 
-@matplotlib.rc_context(style.RC)
+@style.styled
 def plot(tables: Mapping[str, pd.DataFrame]) -> Figure:
     """Two panels: generalization term over data size, and risk over nats; a line per difficulty."""
     certificates, complexity = tables["certificates"], tables["complexity"]
@@ -34,24 +33,17 @@ def plot(tables: Mapping[str, pd.DataFrame]) -> Figure:
     handles = []
     levels = list(terms.index)
     for position, level in enumerate(levels):
-        look = {
-            "color": style.colour(position, len(levels)),
-            "marker": style.MARKERS[position],
-            "linestyle": style.LINES[position % len(style.LINES)],
-        }
+        look = style.look(position, len(levels))
         handles += left.plot(terms.columns, terms.loc[level], label=f"d = {level}", **look)
         if level in paths:
             right.plot(paths[level]["kl"], paths[level]["risk"], **look)
     style.size_axis(left, list(terms.columns))
     left.set_ylim(bottom=0)
     left.set_ylabel("risk bound − risk on the sample")
-    found = [f"grows with d in {premise.grows_with_difficulty(terms)} steps"]
+    counts = [f"grows with d in {premise.grows_with_difficulty(terms)} steps"]
     if len(terms.columns) > 1:
-        found.append(f"shrinks with n in {premise.shrinks_with_size(terms)}")
-    left.set_title(
-        f"Generalization term of “{method}”\n" + ",\n".join(found),
-        fontsize=10,
-    )
+        counts.append(f"shrinks with n in {premise.shrinks_with_size(terms)}")
+    left.set_title(f"Generalization term of “{method}”\n" + ",\n".join(counts), fontsize=10)
     right.set_xlabel("KL from the base (nats)")
     right.set_ylabel("risk on the sample (0–1 loss)")
     right.set_ylim(bottom=0)

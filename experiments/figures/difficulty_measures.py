@@ -1,4 +1,4 @@
-"""How often the base solves a problem, over each measure of its difficulty: a curve that falls from
+"""Pass rate of the base over each measure of a problem's difficulty: a curve that falls from
 left to right calls hard what the base fails at. Points are means of equal numbers of problems (of
 each level, where few values are taken), bars their 90% intervals; bands are the standard deviation
 between problems, narrow where the measure says nearly all.
@@ -11,11 +11,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import matplotlib
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
@@ -32,18 +30,10 @@ TITLES: dict[Measure, str] = {
 """Title of each panel, in their order: the paper's measure first."""
 COLOUR = style.colour(0, 3)
 SHADE = 0.13
+UPRIGHT = {"marker": "|", "markersize": 14, "markeredgewidth": 1.6}
 HANDLES = [
-    Line2D([], [], color=COLOUR, marker="o", label="mean of a bin\nof problems"),
-    Line2D(
-        [],
-        [],
-        color=COLOUR,
-        marker="|",
-        markersize=14,
-        markeredgewidth=1.6,
-        linestyle="none",
-        label="its 90% interval",
-    ),
+    style.key("mean of a bin\nof problems", color=COLOUR, marker="o"),
+    style.key("its 90% interval", color=COLOUR, linestyle="none", **UPRIGHT),
     Patch(color=COLOUR, alpha=SHADE, label="± standard deviation\nbetween problems"),
 ]
 LOGARITHMIC = 4.0
@@ -61,7 +51,7 @@ def _value_axis(axis: Axes, centres: list[float], *, is_whole: bool) -> None:
         axis.xaxis.set_major_locator(MaxNLocator(6, integer=is_whole))
 
 
-@matplotlib.rc_context(style.RC)
+@style.styled
 def plot(tables: Mapping[str, pd.DataFrame]) -> Figure:
     """One panel per measure that is there.
 

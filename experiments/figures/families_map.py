@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import matplotlib
 import pandas as pd
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
@@ -21,7 +20,7 @@ from experiments.figures import style
 TABLES = ("families",)
 
 
-@matplotlib.rc_context(style.RC)
+@style.styled
 def plot(tables: Mapping[str, pd.DataFrame]) -> Figure:
     """One heat map per family, each with its own levels and colour scale."""
     panels = list(families.family_studies(tables["families"]))

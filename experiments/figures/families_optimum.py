@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import matplotlib
 import pandas as pd
 from matplotlib.figure import Figure
 
@@ -20,7 +19,7 @@ from experiments.figures import optimum_over_size, style
 TABLES = ("families",)
 
 
-@matplotlib.rc_context(style.RC)
+@style.styled
 def plot(tables: Mapping[str, pd.DataFrame]) -> Figure:
     """The best level over data size, one panel per family, each with its own levels."""
     panels = list(families.family_studies(tables["families"]))

@@ -6,12 +6,11 @@ is ours. A ring marks a mean of ours outside the interval: about one in four hun
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
-import matplotlib
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from experiments.figures import style
@@ -35,9 +34,16 @@ PANELS = {
 }
 """Title and unit of each panel; the number of operations is the op count itself and not drawn."""
 REFERENCE, OURS = style.INK, style.colour(1, 3)
+RING: dict[str, Any] = {
+    "marker": "o",
+    "linestyle": "none",
+    "markersize": 9,
+    "markerfacecolor": "none",
+    "markeredgecolor": REFERENCE,
+}
 
 
-@matplotlib.rc_context(style.RC)
+@style.styled
 def plot(tables: Mapping[str, pd.DataFrame]) -> Figure:
     """Means over the op count, one panel per statistic."""
     table = tables["fidelity"]
@@ -53,15 +59,7 @@ def plot(tables: Mapping[str, pd.DataFrame]) -> Figure:
         axis.plot(levels, reference, "s", color=REFERENCE, markersize=3.5)
         axis.plot(levels, ours, "-", color=OURS, linewidth=2.2)
         outside = ~part["inside"].to_numpy(bool)
-        axis.plot(
-            levels[outside],
-            ours[outside],
-            "o",
-            markersize=9,
-            markerfacecolor="none",
-            markeredgecolor=REFERENCE,
-            markeredgewidth=1.5,
-        )
+        axis.plot(levels[outside], ours[outside], markeredgewidth=1.5, **RING)
         axis.set_ylim(0, 1.08 * float(np.nanmax([*high, *ours])))
         axis.set_xlabel("op count")
         axis.set_ylabel(PANELS[name][1])
@@ -69,30 +67,12 @@ def plot(tables: Mapping[str, pd.DataFrame]) -> Figure:
         axis.yaxis.set_major_locator(MaxNLocator(4))
         if name == "answer_zero" or PANELS[name][1] == "share of sentences":
             style.accuracy_axis(axis)
-    style.side_legend(
-        figure,
-        [
-            Line2D(
-                [],
-                [],
-                color=REFERENCE,
-                marker="s",
-                markersize=4,
-                label="reference,\n99.75% interval",
-            ),
-            Line2D([], [], color=OURS, linewidth=2.2, label="sweetspot"),
-            Line2D(
-                [],
-                [],
-                marker="o",
-                markersize=9,
-                markerfacecolor="none",
-                markeredgecolor=REFERENCE,
-                linestyle="none",
-                label="outside",
-            ),
-        ],
-    )
+    handles = [
+        style.key("reference,\n99.75% interval", color=REFERENCE, marker="s", markersize=4),
+        style.key("sweetspot", color=OURS, linewidth=2.2),
+        style.key("outside", **RING),
+    ]
+    style.side_legend(figure, handles)
     theirs, ours = (table[name].to_numpy().min() for name in ("num_reference", "num_ours"))
     figure.suptitle(
         f"{theirs} problems of the reference and {ours:,} of ours at each op count: "

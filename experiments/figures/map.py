@@ -8,21 +8,32 @@ Figures 3 and 4 of the paper.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
-import matplotlib
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
+from matplotlib.patheffects import withStroke
 from matplotlib.ticker import FixedLocator, PercentFormatter
 
 from experiments.analysis import optimum
 from experiments.figures import style
 
 TABLES = ("table",)
+# White lines and black rings, each with an outline of the other: legible on every colour.
+RIDGE: dict[str, Any] = {
+    "color": "white",
+    "path_effects": (withStroke(linewidth=4.0, foreground="black"),),
+}
+RING: dict[str, Any] = {
+    "marker": "o",
+    "markeredgecolor": "black",
+    "markeredgewidth": 2.0,
+    "path_effects": (withStroke(linewidth=4.5, foreground="white"),),
+}
 
 
 def cell_edges(centres: np.ndarray) -> np.ndarray:
@@ -34,6 +45,7 @@ def cell_edges(centres: np.ndarray) -> np.ndarray:
 
 def draw_panel(axis: Axes, table: pd.DataFrame, study: optimum.Study, scale: Normalize) -> None:
     """Draw one study's accuracies, with the ridge of best levels, on axes of its own."""
+    # The cells, coloured by accuracy.
     metric = optimum.cube(table, study, "test_risk")
     accuracy = 1 - metric.mean
     sizes, levels = metric.data_sizes, metric.difficulties
@@ -42,7 +54,7 @@ def draw_panel(axis: Axes, table: pd.DataFrame, study: optimum.Study, scale: Nor
         x_edges, y_edges, accuracy, norm=scale, cmap="viridis", edgecolor="white", linewidth=0.5
     )
     for (row, column), value in np.ndenumerate(accuracy):
-        # In the cell's lower right corner, where the ridge through the centres hides little.
+        # The number stands in the lower right corner: the ridge runs through the centres.
         is_light = scale(value) > 0.55
         axis.text(
             float(x_edges[column + 1] * (x_edges[column] / x_edges[column + 1]) ** 0.05),
@@ -53,20 +65,19 @@ def draw_panel(axis: Axes, table: pd.DataFrame, study: optimum.Study, scale: Nor
             color="black" if is_light else "white",
             zorder=3,
         )
+    # The ridge of best levels, and their intervals with caps at both ends.
     best = optimum.optimum(table, study)
-    line = {"color": "white", "path_effects": style.OUTLINE}
-    axis.plot(best["data_size"], best["best_difficulty"], linewidth=2.2, **line)
-    axis.vlines(best["data_size"], best["low"], best["high"], linewidth=2.2, **line)
+    axis.plot(best["data_size"], best["best_difficulty"], linewidth=2.2, **RIDGE)
+    axis.vlines(best["data_size"], best["low"], best["high"], linewidth=2.2, **RIDGE)
     ends = pd.concat([best["low"], best["high"]])
-    axis.plot([*best["data_size"]] * 2, ends, "_", markersize=9, markeredgewidth=2, **line)
+    axis.plot([*best["data_size"]] * 2, ends, "_", markersize=9, markeredgewidth=2, **RIDGE)
     for row in best.to_dict("records"):
         axis.plot(
             row["data_size"],
             row["best_difficulty"],
-            marker="o",
             markersize=10,
             markerfacecolor="white" if row["censored"] else "black",
-            **style.RING,
+            **RING,
         )
     style.size_axis(axis, sizes.tolist())
     axis.yaxis.set_major_locator(FixedLocator(levels.tolist()))
@@ -82,17 +93,16 @@ def accuracy_scale(table: pd.DataFrame, studies: Sequence[optimum.Study]) -> Nor
 
 def legend(figure: Figure, *, columns: int) -> None:
     """Name the marks of the panels below them."""
-    line = {"color": "white", "path_effects": style.OUTLINE}
-    ring = {**style.RING, "color": "none", "marker": "o", "markersize": 9}
+    ring = RING | {"color": "none", "markersize": 9}
     handles = [
-        Line2D([], [], markerfacecolor="black", label="best difficulty", **ring),
-        Line2D([], [], markerfacecolor="white", label="best at the grid's edge (censored)", **ring),
-        Line2D([], [], linewidth=2.2, label=f"ridge and {style.BAND_LABEL}", **line),
+        style.key("best difficulty", markerfacecolor="black", **ring),
+        style.key("best at the grid's edge (censored)", markerfacecolor="white", **ring),
+        style.key(f"ridge and {style.BAND_LABEL}", linewidth=2.2, **RIDGE),
     ]
     figure.legend(handles=handles, loc="outside lower center", ncols=columns)
 
 
-@matplotlib.rc_context(style.RC)
+@style.styled
 def plot(tables: Mapping[str, pd.DataFrame]) -> Figure:
     """One heat map per study, all with one colour scale."""
     table = tables["table"]

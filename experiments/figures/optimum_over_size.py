@@ -11,11 +11,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import matplotlib
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import FixedLocator
 
@@ -34,11 +32,13 @@ def draw_panel(axis: Axes, table: pd.DataFrame, study: optimum.Study, title: str
         f"{title}\nP(harder at n = {moved.largest_size} than at "
         f"{moved.smallest_size}): {optimum.format_probability(moved.probability_harder)}"
     )
+    # Hatched: levels beyond the grid.
     margin = (levels[-1] - levels[0]) / 6 or 1.0
     for start, end in ((levels[0], levels[0] - margin), (levels[-1], levels[-1] + margin)):
         axis.axhspan(start, end, facecolor="#f3f3f3", edgecolor="#c4c4c4", hatch="////", lw=0)
         axis.axhline(start, color="#8c8c8c", linewidth=1.0, linestyle="--")
     axis.set_ylim(levels[0] - margin, levels[-1] + margin)
+    # The best level and its interval at each n.
     axis.plot(best["data_size"], best["best_difficulty"], color=style.colour(1, 4))
     axis.errorbar(
         best["data_size"],
@@ -68,15 +68,15 @@ def legend(figure: Figure) -> None:
     diamond: dict[str, Any] = {"color": "none", "marker": "D", "markeredgecolor": style.INK}
     upright: dict[str, Any] = {"color": style.INK, "linestyle": "none", "markeredgewidth": 1.4}
     handles = [
-        Line2D([], [], markerfacecolor=style.colour(1, 4), label="best difficulty", **diamond),
-        Line2D([], [], markerfacecolor="white", label="at the grid's edge\n(censored)", **diamond),
-        Line2D([], [], marker="|", markersize=14, label=style.BAND_LABEL, **upright),
+        style.key("best difficulty", markerfacecolor=style.colour(1, 4), **diamond),
+        style.key("at the grid's edge\n(censored)", markerfacecolor="white", **diamond),
+        style.key(style.BAND_LABEL, marker="|", markersize=14, **upright),
         Patch(facecolor="#f3f3f3", edgecolor="#c4c4c4", hatch="////", label="not tested"),
     ]
     style.side_legend(figure, handles)
 
 
-@matplotlib.rc_context(style.RC)
+@style.styled
 def plot(tables: Mapping[str, pd.DataFrame]) -> Figure:
     """The best level over data size, one panel per study."""
     table = tables["table"]

@@ -10,7 +10,6 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import matplotlib
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -26,7 +25,11 @@ ABSTAINED: dict[str, Any] = {"marker": "x", "markersize": 12}
 
 
 def _frames(ends: Sequence[int]) -> dict[int, dict[str, Any]]:
-    """Look of a prediction, by the largest data size of its pilot: each frame fits in the next."""
+    """Look of the predictions from each pilot; each frame encloses the one of a smaller pilot.
+
+    Args:
+      ends: largest data size of each pilot, increasing.
+    """
     return {
         end: {
             "marker": ("s", "o", "h")[position % 3],
@@ -40,6 +43,7 @@ def _frames(ends: Sequence[int]) -> dict[int, dict[str, Any]]:
 
 
 def _interval(axis: Axes, row: dict[str, Any], x: float, colour: Any) -> None:
+    """Draw the interval of one best difficulty at x."""
     low, high = row["best_difficulty"] - row["low"], row["high"] - row["best_difficulty"]
     axis.errorbar(
         x,
@@ -54,6 +58,7 @@ def _interval(axis: Axes, row: dict[str, Any], x: float, colour: Any) -> None:
 
 
 def _panel(axis: Axes, panel: pd.DataFrame, frames: dict[int, dict[str, Any]]) -> None:
+    """Draw the measured and the predicted optima of one run and study."""
     measured = panel.loc[panel["kind"] == "measured"]
     axis.plot(measured["data_size"], measured["best_difficulty"], color=style.INK, zorder=1)
     for row in measured.to_dict("records"):
@@ -66,7 +71,7 @@ def _panel(axis: Axes, panel: pd.DataFrame, frames: dict[int, dict[str, Any]]) -
         frame = frames[row["fitted_up_to"]] | (ABSTAINED if row["abstains"] else {})
         axis.plot(row["data_size"], row["best_difficulty"], zorder=5, **frame)
         if row["low"] < row["high"]:
-            # Beside the measured one's interval, at the edge of the frame.
+            # At the edge of the frame, beside the interval of the measured optimum.
             beside = row["data_size"] * 2.0 ** (0.3 * (1 + list(frames).index(row["fitted_up_to"])))
             _interval(axis, row, beside, frame["markeredgecolor"])
     levels = [int(level) for level in panel["levels"].iloc[0].split()]
@@ -77,12 +82,12 @@ def _panel(axis: Axes, panel: pd.DataFrame, frames: dict[int, dict[str, Any]]) -
     axis.set_xlim(min(measured["data_size"]) / 1.8, max(measured["data_size"]) * 2.4)
 
 
-@matplotlib.rc_context(style.RC)
+@style.styled
 def plot(tables: Mapping[str, pd.DataFrame]) -> Figure:
-    """One panel per run and study."""
+    """One panel per run and study, in rows of `COLUMNS`."""
     table = tables["prediction"]
-    predicted = table.loc[table["kind"] == "predicted"]
-    frames = _frames(sorted(set(predicted["fitted_up_to"])))
+    is_predicted = table["kind"] == "predicted"
+    frames = _frames(sorted(set(table.loc[is_predicted, "fitted_up_to"])))
     panels = [
         (f"{study}\n{run}", table.loc[(table["run"] == run) & (table["study"] == study)])
         for run, study in dict.fromkeys(zip(table["run"], table["study"], strict=True))
@@ -100,8 +105,15 @@ def plot(tables: Mapping[str, pd.DataFrame]) -> Figure:
         axis.set_visible(False)
     for axis in axes[:, 0]:
         axis.set_ylabel("best training difficulty d\n(operations)")
+    style.side_legend(figure, _keys(table, frames))
+    return figure
+
+
+def _keys(table: pd.DataFrame, frames: dict[int, dict[str, Any]]) -> list[Line2D]:
+    """Entries of the legend, of marks that occur in the table alone."""
+    predicted = table.loc[table["kind"] == "predicted"]
     ink: dict[str, Any] = {"color": "none", "markeredgecolor": style.INK}
-    upright: dict[str, Any] = {"marker": "|", "markersize": 14, "linestyle": "none"}
+    upright = {"marker": "|", "markersize": 14, "markeredgewidth": 1.8, "linestyle": "none"}
     entries: dict[str, dict[str, Any]] = {
         "measured": {"color": style.INK, "markerfacecolor": style.INK} | DIAMOND,
     }
@@ -112,7 +124,5 @@ def plot(tables: Mapping[str, pd.DataFrame]) -> Figure:
         entries["predicted, but\nnot recommended"] = ABSTAINED | ink | {"markeredgewidth": 2.2}
     if any(table.loc[table["kind"] == "measured", "censored"]):
         entries["measured, at the\ngrid's edge"] = DIAMOND | ink | {"markerfacecolor": "white"}
-    entries[style.BAND_LABEL] = upright | {"color": style.INK, "markeredgewidth": 1.8}
-    handles = [Line2D([], [], label=label, **look) for label, look in entries.items()]
-    style.side_legend(figure, handles)
-    return figure
+    entries[style.BAND_LABEL] = upright | {"color": style.INK}
+    return [style.key(label, **look) for label, look in entries.items()]

@@ -1,57 +1,30 @@
-"""What the figures share: type, colours, markers, axes and panels. Not a figure: it has no `plot`.
+"""Shared by all figures: type, colours, markers, axes, panels and legends. It has no `plot`.
 
-Colours come from viridis, which keeps its order in grey; markers and line styles repeat the order,
-so that no figure depends on colour.
+Colours come from viridis, whose order survives printing in grey; markers and line styles repeat
+that order, so that no figure depends on colour alone.
 """
 
 from __future__ import annotations
 
+import functools
 import json
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import matplotlib
 import numpy as np
 import pandas as pd
-import seaborn
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.patheffects import withStroke
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
 from matplotlib.ticker import FixedLocator, NullLocator, PercentFormatter
 
-# The type stubs list the allowed names, which a plain dict of strings does not match.
-RC: dict[Any, Any] = {
-    **seaborn.axes_style("ticks"),
-    "font.size": 10.0,
-    "axes.titlesize": 11.0,
-    "axes.titleweight": "bold",
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "grid.color": "#e3e3e3",
-    "grid.linewidth": 0.7,
-    "legend.frameon": False,
-    "legend.fontsize": 9.0,
-    "lines.linewidth": 1.8,
-    "lines.markersize": 6.0,
-    "hatch.linewidth": 0.8,
-    "figure.constrained_layout.use": True,
-    "figure.facecolor": "white",
-    # A fixed salt gives the elements of an SVG the same names in every run.
-    "svg.hashsalt": "sweetspot",
-}
+Plot = Callable[[Mapping[str, pd.DataFrame]], Figure]
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "h")
 LINES = ("-", "--", "-.", ":")
 INK = "#222222"
-# White lines and black rings with an outline of the other: legible on every colour of a heat map.
-OUTLINE = (withStroke(linewidth=4.0, foreground="black"),)
-RING: dict[str, Any] = {
-    "markeredgecolor": "black",
-    "markeredgewidth": 2.0,
-    "path_effects": (withStroke(linewidth=4.5, foreground="white"),),
-}
 SIZE_LABEL = "training examples n"
 DIFFICULTY_LABEL = "training difficulty d\n(hardest level, operations)"
 LEVEL_LABEL = "training difficulty d\n(hardest level)"
@@ -59,9 +32,67 @@ ACCURACY_LABEL = "test accuracy (exact match)"
 BAND_LABEL = "90% interval"
 
 
+@functools.cache
+def settings() -> dict[Any, Any]:
+    """Matplotlib's settings under which every figure is drawn and saved."""
+    import seaborn  # here, because its import takes a second that only drawing should cost
+
+    return {
+        **seaborn.axes_style("ticks"),
+        "font.size": 10.0,
+        "axes.titlesize": 11.0,
+        "axes.titleweight": "bold",
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "axes.grid": True,
+        "axes.axisbelow": True,
+        "grid.color": "#e3e3e3",
+        "grid.linewidth": 0.7,
+        "legend.frameon": False,
+        "legend.fontsize": 9.0,
+        "lines.linewidth": 1.8,
+        "lines.markersize": 6.0,
+        "hatch.linewidth": 0.8,
+        "figure.constrained_layout.use": True,
+        "figure.facecolor": "white",
+        # A fixed salt gives the elements of an SVG the same names in every run.
+        "svg.hashsalt": "sweetspot",
+    }
+
+
+def styled(plot: Plot) -> Plot:
+    """Decorator of every figure's `plot`, which then runs under `settings`."""
+
+    @functools.wraps(plot)
+    def plot_with_settings(tables: Mapping[str, pd.DataFrame]) -> Figure:
+        with matplotlib.rc_context(settings()):
+            return plot(tables)
+
+    return plot_with_settings
+
+
 def colour(position: int, number: int) -> tuple[float, float, float, float]:
     """Colour of an ordered series: dark is small or easy; the palest yellow is left out."""
     return matplotlib.colormaps["viridis"](0.85 * position / max(number - 1, 1))
+
+
+def look(position: int, number: int) -> dict[str, Any]:
+    """Colour, marker and line style of one line among `number` ordered ones."""
+    return {
+        "color": colour(position, number),
+        "marker": MARKERS[position % len(MARKERS)],
+        "linestyle": LINES[position % len(LINES)],
+    }
+
+
+def key(label: str, **properties: Any) -> Line2D:
+    """Entry of a legend for a line or a marker, with properties of `Line2D`."""
+    return Line2D([], [], label=label, **properties)
+
+
+def band_key(label: str = BAND_LABEL) -> Patch:
+    """Entry of a legend for the shaded bands of any colour."""
+    return Patch(color="grey", alpha=0.3, label=label)
 
 
 def panels(
@@ -110,7 +141,7 @@ def panel_grid(
 
 
 def level_titles(certificates: pd.DataFrame, levels: Sequence[int]) -> list[str]:
-    """What each level's certificates are about: their training mixture."""
+    """Title of each level's panel: the training mixture that its certificates are about."""
     stated = "train_mixture" in certificates
     kinds = set(certificates["train_mixture"]) if stated else {"range"}
     words = "difficulty {}" if kinds == {"exact"} else "trained on 1..{}"
@@ -125,13 +156,18 @@ def size_axis(axis: Axes, sizes: Sequence[int]) -> None:
     axis.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
     axis.set_xlabel(SIZE_LABEL)
     if len(sizes) == 1:
-        # Of one point, panels that share an axis would each find other limits.
+        # From a single point Matplotlib would choose arbitrary limits, different in each panel.
         axis.set_xlim(sizes[0] / 2, sizes[0] * 2)
 
 
 def accuracy_axis(axis: Axes) -> None:
     """Make y an accuracy in percent."""
     axis.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+
+
+def corner_label(axis: Axes, text: str) -> None:
+    """Write into the panel's upper left corner, such as "n = 16"."""
+    axis.annotate(text, (0.02, 0.97), xycoords="axes fraction", va="top", weight="bold")
 
 
 def side_legend(figure: Figure, handles: list, title: str | None = None) -> None:
@@ -148,7 +184,7 @@ def outer_labels(axes: np.ndarray, x: str, y: str) -> None:
 
 
 def ledger_line(certificates: pd.DataFrame) -> str:
-    """How delta was split over the certificates of a table, in one line."""
+    """Split of delta over the certificates of a table, in one line."""
     ledger = json.loads(certificates["ledger"].iloc[0])
     each = ledger["delta"] / ledger["num_cells"]
     return (

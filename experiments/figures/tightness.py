@@ -1,4 +1,4 @@
-"""How loose each certificate is: the bound divided by the measured risk of the predictor that it is
+"""Looseness of each certificate: the bound divided by the measured risk of the predictor that it is
 about, over the number of examples. One is perfect. Where the predictor made no error on the fresh
 draws, the ratio is a lower limit (arrow), taken at one error.
 
@@ -9,11 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import matplotlib
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, NullLocator
 
 from experiments.figures import style
@@ -22,31 +20,28 @@ TABLES = ("certificates",)
 TICKS = (1, 2, 3, 5, 10, 20, 50, 100, 200, 500, 1000)
 
 
-@matplotlib.rc_context(style.RC)
+@style.styled
 def plot(tables: Mapping[str, pd.DataFrame]) -> Figure:
     """Ratio over data size, one panel per difficulty, one line per method."""
     certificates = tables["certificates"]
     names = list(certificates["method"].unique())
     levels = sorted(certificates["difficulty"].unique())
     figure, axes = style.panels(style.level_titles(certificates, levels), width=2.4)
-    lines, has_limits = {}, False
+    looks = {name: style.look(place, len(names)) for place, name in enumerate(names)}
+    has_limits = False
     for axis, level in zip(axes[0], levels, strict=True):
         cells = certificates.loc[certificates["difficulty"] == level]
-        for position, method in enumerate(names):
+        for method, look in looks.items():
             of_method = cells.loc[cells["method"] == method]
             if of_method.empty:
                 continue
+            # Divide by the measured risk, or by that of one error in all fresh draws.
             means = of_method.pivot_table(["risk_bound", "gibbs_risk"], "data_size")
-            drawn = of_method.pivot_table("num_fresh", "data_size", aggfunc="sum")["num_fresh"]
-            risk, least = means["gibbs_risk"], 1 / drawn
+            fresh = of_method.pivot_table("num_fresh", "data_size", aggfunc="sum")["num_fresh"]
+            risk, least = means["gibbs_risk"], 1 / fresh
             ratio = means["risk_bound"] / np.maximum(risk, least)
-            lines[method] = axis.plot(
-                ratio.index,
-                ratio,
-                color=style.colour(position, len(names)),
-                marker=style.MARKERS[position],
-                linestyle=style.LINES[position % len(style.LINES)],
-            )[0]
+            axis.plot(ratio.index, ratio, **look)
+            # Arrows where the ratio is a lower limit.
             limits = ratio[risk < least]
             has_limits |= len(limits) > 0
             axis.plot(
@@ -63,22 +58,10 @@ def plot(tables: Mapping[str, pd.DataFrame]) -> Figure:
             axis.yaxis.set_minor_locator(NullLocator())
         axis.yaxis.set_major_formatter(lambda value, _: f"{value:g}×")
     style.outer_labels(axes, "examples n", "certificate / measured risk")
-    handles = [
-        *(
-            Line2D(
-                [],
-                [],
-                color=line.get_color(),
-                marker=line.get_marker(),
-                linestyle=line.get_linestyle(),
-                label=method,
-            )
-            for method, line in lines.items()
-        ),
-    ]
+    handles = [style.key(method, **look) for method, look in looks.items()]
     if has_limits:
-        label = "no error seen:\nat least"
-        handles.append(Line2D([], [], color=style.INK, marker="^", linestyle="none", label=label))
+        arrow = {"color": style.INK, "marker": "^", "linestyle": "none"}
+        handles.append(style.key("no error seen:\nat least", **arrow))
     style.side_legend(figure, handles)
     style.ledger_title(figure, certificates)
     return figure

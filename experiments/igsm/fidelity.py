@@ -1,16 +1,16 @@
-"""Is our iGSM the reference's? Both texts go through one extractor and are compared op by op.
+"""Fidelity of our iGSM to the reference: statistics of both texts, compared at each op count.
 
 The corpus holds problems of the public generator (60 of each op count 1 to 20, heavy style, the
-paper's setting); ours are drawn by the preset ``paper``. Nothing but text is read, by regular
-expressions, so that no error of ours in a graph can hide in its own bookkeeping.
+paper's setting); ours are drawn by the preset ``paper``. One extractor of regular expressions reads
+both. It sees the text alone and none of our graphs, so that an error there cannot hide itself.
 
 Commands and cost (one CPU core)::
 
     python -m experiments.igsm.fidelity            # half a minute: the table
     python -m experiments.igsm.fidelity --record   # the same; keeps it in experiments/results/igsm
 
-Expect: no difference survives Holm's correction, words within 5% over op 6 to 20, and one mean in
-four hundred outside its interval by chance.
+Expect: no significant difference after Holm's correction, words within 5% over op 6 to 20, and one
+mean in four hundred outside its interval by chance.
 """
 
 from __future__ import annotations
@@ -20,9 +20,8 @@ import gzip
 import json
 import re
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -30,7 +29,7 @@ import tyro
 from scipy import stats
 
 from experiments.storage import provenance
-from experiments.storage.results import write_atomically
+from experiments.storage.results import write_record
 from synth.tasks.igsm.problems import problems
 
 ROOT = Path(__file__).parents[2]
@@ -38,7 +37,7 @@ CORPUS = ROOT / "tests" / "golden" / "igsm_reference.jsonl.gz"
 RESULTS = ROOT / "experiments" / "results" / "igsm"
 PACKAGES = ("numpy", "scipy", "pandas")
 LEVEL = 0.9975
-"""Of the intervals of the reference's means."""
+"""Confidence level of the intervals of the reference's means."""
 POOLED = range(6, 21)
 """Op counts over which the length is compared as one."""
 BAR = 0.05
@@ -63,8 +62,8 @@ STATISTICS = {
     "difference": "sentences: a difference",
     "operands": "quantities in a sentence",
 }
-"""What is compared, in words. Sentences are those that state a quantity; operators are shares of
-them within a problem, `operands` a mean over them."""
+"""Statistics that are compared, in words. Sentences are those that state a quantity; operators are
+shares of them within a problem, `operands` a mean over them."""
 
 _STATED = re.compile(
     r"The number of each (.+?) equals (.+?)\.(?= The number of each | How many |$)"
@@ -84,11 +83,13 @@ def measure_text(problem: str, solution: str, answer: int) -> dict[str, float]:
     Raises:
       ValueError: if a sentence of problem or solution cannot be read.
     """
+    # Sentences of the problem, and steps of the solution: name, symbol and text of each.
     stated, defined = dict(_STATED.findall(problem)), _DEFINED.findall(solution)
     if not stated or len(stated) != problem.count("The number of each "):
         raise ValueError(f"problem has sentences that cannot be read, got {problem!r}")
     if not defined or len(defined) != solution.count("Define "):
         raise ValueError(f"solution has sentences that cannot be read, got {solution!r}")
+    # A step is one deeper than the deepest of those whose symbols it uses.
     depth: dict[str, int] = {}
     operations = 0
     for _, symbol, text in defined:
@@ -96,6 +97,7 @@ def measure_text(problem: str, solution: str, answer: int) -> dict[str, float]:
         used = [depth[each] for step in steps for each in _SYMBOL.findall(step) if each in depth]
         depth[symbol] = 1 + max(used, default=0)
         operations += len(steps)
+    # Kinds of sentences, as shares of all.
     names = {name for name, _, _ in defined}
     sides = list(stated.values())
 
@@ -136,7 +138,7 @@ def read_corpus(path: Path = CORPUS) -> pd.DataFrame:
 
 
 def draw_ours(levels: Iterable[int], problems_per_op: int, seed: int) -> pd.DataFrame:
-    """The same of problems that we draw."""
+    """Statistics of problems that we draw, in the columns of `read_corpus`."""
     return pd.DataFrame(
         {"difficulty": level} | measure_text(drawn.problem, drawn.solution, drawn.answer)
         for level in levels
@@ -147,14 +149,14 @@ def draw_ours(levels: Iterable[int], problems_per_op: int, seed: int) -> pd.Data
 def interval(values: np.ndarray, name: str) -> tuple[float, float]:
     """Interval of a mean at `LEVEL`: Student's t, for a yes or no Clopper and Pearson's."""
     if name == "answer_zero":
-        found = stats.binomtest(int(values.sum()), len(values)).proportion_ci(LEVEL, "exact")
-        return found.low, found.high
+        exact = stats.binomtest(int(values.sum()), len(values)).proportion_ci(LEVEL, "exact")
+        return exact.low, exact.high
     half = stats.t.ppf((1 + LEVEL) / 2, len(values) - 1) * stats.sem(values)
     return float(values.mean() - half), float(values.mean() + half)
 
 
 def p_value(reference: np.ndarray, ours: np.ndarray, name: str) -> float:
-    """Two-sided: Fisher's exact test for a yes or no, else Mann and Whitney's with ties."""
+    """Two-sided p: Fisher's exact test for a yes or no, else Mann and Whitney's with ties."""
     if name == "answer_zero":
         counts = [[int(each.sum()), int(len(each) - each.sum())] for each in (reference, ours)]
         return float(stats.fisher_exact(counts).pvalue)  # type: ignore[attr-defined]
@@ -173,7 +175,7 @@ def holm(p_values: np.ndarray) -> np.ndarray:
 
 
 def compare(reference: pd.DataFrame, ours: pd.DataFrame) -> pd.DataFrame:
-    """Hold our problems against the reference's.
+    """Compare our problems with the reference's.
 
     Args:
       reference, ours: one row per problem: `difficulty` and the `STATISTICS`.
@@ -186,9 +188,9 @@ def compare(reference: pd.DataFrame, ours: pd.DataFrame) -> pd.DataFrame:
     Raises:
       ValueError: if the two do not have the same difficulties.
     """
-    levels, found = (sorted(set(each["difficulty"].tolist())) for each in (reference, ours))
-    if levels != found:
-        raise ValueError(f"ours must have the difficulties {levels} of reference, got {found}")
+    levels, own_levels = (sorted(set(part["difficulty"].tolist())) for part in (reference, ours))
+    if levels != own_levels:
+        raise ValueError(f"ours must have the difficulties {levels} of reference, got {own_levels}")
     rows = []
     for name in STATISTICS:
         for level in levels:
@@ -221,7 +223,7 @@ def compare(reference: pd.DataFrame, ours: pd.DataFrame) -> pd.DataFrame:
 def pooled(table: pd.DataFrame) -> pd.DataFrame:
     """Each statistic over all difficulties, every one counting once.
 
-    A small difference of the same sign everywhere, which no single level shows, shows here.
+    Reveals a small difference of the same sign everywhere, which no single level would.
 
     Args:
       table: as `compare` returns it.
@@ -246,19 +248,20 @@ def pooled(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _beside(table: pd.DataFrame, statistic: str, level: int) -> float:
-    """Mean of the reference at the op counts next to one: what tells chance in its sample."""
+    """Mean of the reference at the neighbouring op counts, to recognise chance in its sample."""
     is_beside = (table["difficulty"] - level).abs() == 1
     return float(table.loc[is_beside & (table["statistic"] == statistic), "reference"].mean())
 
 
 def summary(table: pd.DataFrame) -> str:
-    """What was found, in sentences.
+    """The result in sentences.
 
     Args:
       table: as `compare` returns it.
     """
     over_all, significant = pooled(table), len(table.query(f"p_corrected < {SIGNIFICANT}"))
     outside = table.query("not inside")
+    # Words, the statistic that differs most, and the means that lie outside.
     words = {name: over_all.loc[f"{name}_words", "relative"] for name in ("problem", "solution")}
     largest = str(over_all["z"].abs().idxmax())
     said = ", ".join(
@@ -267,6 +270,7 @@ def summary(table: pd.DataFrame) -> str:
         f"{_beside(table, row['statistic'], row['difficulty']):.4g})"
         for row in outside.to_dict(orient="records")
     )
+    # The share of problems that a constant answer solves.
     zero = table.query("statistic == 'answer_zero'")
     chosen = zero.query("difficulty in @POOLED")
     return (
@@ -289,7 +293,7 @@ def summary(table: pd.DataFrame) -> str:
 
 @dataclasses.dataclass(frozen=True)
 class FidelityConfig:
-    """What is compared with what.
+    """Settings of the comparison.
 
     Attributes:
       corpus: problems of the reference generator.
@@ -308,17 +312,8 @@ class FidelityConfig:
             raise ValueError(f"problems_per_op must be at least 2, got {self.problems_per_op}")
 
 
-def write_results(table: pd.DataFrame, manifest: Mapping[str, Any], directory: Path) -> list[Path]:
-    """Write ``fidelity.parquet`` and ``fidelity.json``, in place of those of an earlier run."""
-    paths = [directory / "fidelity.parquet", directory / "fidelity.json"]
-    text = json.dumps(manifest, indent=1, ensure_ascii=False) + "\n"
-    write_atomically(paths[0], lambda path: table.to_parquet(path, index=False))
-    write_atomically(paths[1], lambda path: path.write_text(text))
-    return paths
-
-
 def run(config: FidelityConfig, directory: Path = RESULTS) -> pd.DataFrame:
-    """Compare, print what was found, and return the table; a record goes to `directory`."""
+    """Compare, print the result, and return the table; a record goes to `directory`."""
     start = time.perf_counter()
     reference = read_corpus(config.corpus)
     levels = sorted(set(reference["difficulty"]))
@@ -338,7 +333,7 @@ def run(config: FidelityConfig, directory: Path = RESULTS) -> pd.DataFrame:
             "date": time.strftime("%Y-%m-%d", time.gmtime()),
             "wall_time_seconds": round(time.perf_counter() - start, 1),
         }
-        for path in write_results(table, manifest, directory):
+        for path in write_record(directory, "fidelity", table, manifest):
             print(path)
     return table
 

@@ -63,7 +63,7 @@ def headline() -> str:
     table, manifest = read_table(TRADEOFF), read_manifest(TRADEOFF)
     # One row a study, one column a data size.
     rows = optimum.headline(table)
-    limits = [families.LIMITS[edge] for edge in rows["censored"]]
+    limits = [optimum.LIMITS[edge] for edge in rows["censored"]]
     rows["best"] = limits + rows["best_difficulty"]
     best = rows.pivot_table("best", "study", "data_size", "first", sort=False)
     best = best.rename(columns="n = {}".format).rename_axis(index="best difficulty")

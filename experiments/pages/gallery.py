@@ -1,4 +1,4 @@
-"""One self-contained HTML page that shows every task: what it is, examples, sizes, accuracies.
+"""One self-contained HTML page that shows every task: description, examples, sizes, accuracies.
 
 Everything on it comes from code: the words from the docstring of the task's module, examples and
 lengths from draws, and accuracies from tables that recorded runs wrote. The template is
@@ -21,8 +21,8 @@ import pandas as pd
 from markupsafe import Markup, escape
 
 from experiments.analysis import optimum
-from experiments.pages.report import template
-from experiments.storage.results import ResultsError, read_manifest, read_tables, write_atomically
+from experiments.pages.page import write_page
+from experiments.storage.results import ResultsError, read_manifest, read_tables
 from synth.task import PADDING, Mixture, Task, pool, prompt_keys
 from synth.tasks import TASKS, make_task
 
@@ -81,7 +81,7 @@ class Exhibit:
 
     @property
     def rows(self) -> list[tuple[int, Level | None]]:
-        """Every difficulty there is something to say about; None beyond the task's own range."""
+        """Every difficulty that was drawn or tested; None beyond the task's default range."""
         levels: dict[int, Level] = {level.difficulty: level for level in self.levels}
         tested = {level for run in self.recorded for level in (*run.base, *run.best)}
         return [(level, levels.get(level)) for level in sorted(levels.keys() | tested)]
@@ -108,8 +108,9 @@ def write_gallery(
     Args:
       path: the HTML file.
       names: tasks to show, as in `synth.tasks.make_task`.
-      directories: recorded runs, and tables of several as `experiments.analysis.families` writes
-      them. report: called with each task's name before work on it starts.
+      directories: recorded runs, and tables of several runs as `experiments.analysis.families`
+        writes them.
+      report: called with each task's name before work on it starts.
 
     Returns:
       The path.
@@ -121,26 +122,21 @@ def write_gallery(
     if len(set(names)) < len(names) or not names:
         raise ValueError(f"names must be distinct tasks, got {list(names)}")
     tasks = {name: make_task(name) for name in names}
-    tables = [found for directory in directories for found in recorded_tables(directory)]
+    tables = [table for directory in directories for table in recorded_tables(directory)]
     sections: dict[str, Section] = {}
     for name, task in tasks.items():
         report(name)
-        found = [
+        recorded = [
             accuracies(run, options, table, name)
             for run, options, table in tables
             if name in set(table["task"])
         ]
-        shown = exhibit(name, task, found)
+        shown = exhibit(name, task, recorded)
         module = type(task).__module__
         title, text = description(task)
         sections.setdefault(module, Section(title, text, [])).exhibits.append(shown)
-    page = template("gallery.html.jinja").render(sections=list(sections.values()), draws=DRAWS)
-
-    def write(temporary: Path) -> None:
-        temporary.write_text(page, encoding="utf-8")
-
-    write_atomically(Path(path), write)
-    return Path(path)
+    content = {"sections": list(sections.values()), "draws": DRAWS}
+    return write_page(Path(path), "gallery.html.jinja", **content)
 
 
 def exhibit(name: str, task: Task, recorded: list[Recorded]) -> Exhibit:
@@ -165,9 +161,11 @@ def example(task: Task, difficulty: int) -> Shown:
 
 
 def number(log_size: float | None, distinct: int) -> Markup:
-    """How many problems there are, given its natural log, or how many of the draws are distinct.
+    """Number of distinct problems in words: in digits up to a million, then as a power of ten.
 
-    Written out up to a million, beyond that as a power of ten.
+    Args:
+      log_size: its natural logarithm; None if it is unknown.
+      distinct: distinct problems among the draws, which are told instead of an unknown number.
     """
     if log_size is None:
         return Markup("unknown <small>({} in {} draws)</small>").format(distinct, DRAWS)
@@ -211,6 +209,7 @@ def _options(options: Mapping[str, Any]) -> str:
 
 def accuracies(run: str, options: str, table: pd.DataFrame, task: str) -> Recorded:
     """Accuracy by test level of a task's bases, and of the cell with the least mean test risk."""
+    # The cell of least mean test risk over all studies.
     rows = table.loc[table["task"] == task]
     cells = []
     for study in optimum.studies(rows):
@@ -219,6 +218,7 @@ def accuracies(run: str, options: str, table: pd.DataFrame, task: str) -> Record
         best = (int(risk.difficulties[level]), int(risk.data_sizes[size]))
         cells.append((float(risk.mean[level, size]), study, *best))
     _, study, difficulty, data_size = min(cells, key=lambda cell: cell[0])
+    # Its members, and the bases.
     members = optimum.study_rows(rows, study)
     is_best = (members["difficulty"] == difficulty) & (members["data_size"] == data_size)
     is_base = rows["train_mixture"] == optimum.UNTRAINED
@@ -232,13 +232,14 @@ def accuracies(run: str, options: str, table: pd.DataFrame, task: str) -> Record
 
 
 def _by_slice(rows: pd.DataFrame) -> dict[int, float]:
+    """Mean accuracy by test level."""
     risks = rows.loc[(rows["metric"] == "risk") & (rows["status"] == "ok")]
     means = risks.groupby("slice")["value"].mean()
     return {int(level): 1 - risk for level, risk in means.to_dict().items()}
 
 
 def description(task: Task) -> tuple[str, Markup]:
-    """Title and text of the docstring of a task's module; its class's where that has none."""
+    """Title and text from the docstring of a task's module, or of its class if that has none."""
     module = inspect.getmodule(type(task))
     return prose(inspect.getdoc(module) or inspect.getdoc(type(task)) or type(task).__name__)
 
@@ -273,6 +274,6 @@ def _inline(text: str) -> Markup:
     """One paragraph: names in code type, mathematics in italics, a heading word in bold."""
     text = str(escape(" ".join(text.split())))
     text = re.sub(r":math:`(\w)_(\w)`", r"<var>\1<sub>\2</sub></var>", text)
-    text = re.sub(r"``(.+?)``|`(.+?)`", lambda found: f"<code>{found[1] or found[2]}</code>", text)
+    text = re.sub(r"``(.+?)``|`(.+?)`", lambda name: f"<code>{name[1] or name[2]}</code>", text)
     text = re.sub(r"^(Knob|What is known|Worked examples?)\b", r"<strong>\1</strong>", text)
     return Markup(re.sub(r"::$", ":", text))

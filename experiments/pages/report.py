@@ -1,8 +1,8 @@
 """One self-contained HTML page for a run: verdict, figures, tables, configuration, provenance.
 
 The page loads nothing: figures are embedded, styles and the table sorter are inline. Every sentence
-and number comes from the tables and the manifest; a field of the manifest that this module does not
-know is shown as it is. The template is `report.html.jinja` beside this module.
+and number comes from the tables and the manifest; fields of the manifest that this module does not
+know are shown unchanged. The template is `report.html.jinja` beside this module.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import pandas as pd
 
 from experiments import figures
 from experiments.analysis import optimum
-from experiments.storage.results import write_atomically
+from experiments.figures.style import ledger_line
+from experiments.pages.page import write_page
 
 MEDIA_TYPES = {".svg": "image/svg+xml", ".png": "image/png"}
 CLEAR = 0.95
@@ -31,7 +31,7 @@ METRICS = {
 
 
 def verdict(moved: optimum.Shift, *, clear: float = CLEAR) -> str:
-    """Say in one or two sentences whether the best difficulty moves, and what limits the answer.
+    """Say in one or two sentences whether the best difficulty moves, and name limits of the grid.
 
     Args:
       moved: the comparison of the smallest and the largest data size.
@@ -40,6 +40,7 @@ def verdict(moved: optimum.Shift, *, clear: float = CLEAR) -> str:
     small, large = moved.smallest_size, moved.largest_size
     at = f"(d = {moved.best_at_smallest} at n = {small}, d = {moved.best_at_largest} at n = {large}"
     at += f"; probability of harder: {optimum.format_probability(moved.probability_harder)})"
+    # Cases in which the grid or the data cannot show a move.
     if small == large:
         return f"Only n = {small} was run, so nothing can be said about a move."
     if moved.tied_size is not None:
@@ -57,6 +58,7 @@ def verdict(moved: optimum.Shift, *, clear: float = CLEAR) -> str:
             f"The easiest level of the grid is still best at n = {large} {at}: "
             f"the grid is too narrow to show a move to harder data."
         )
+    # The answer, by the bootstrap.
     if moved.probability_harder >= clear:
         answer = f"The best difficulty moves to harder data as n grows {at}."
     elif moved.probability_harder <= 1 - clear:
@@ -65,6 +67,7 @@ def verdict(moved: optimum.Shift, *, clear: float = CLEAR) -> str:
         answer = f"The best difficulty looks harder at large n, but this is not settled {at}."
     else:
         answer = f"Whether the best difficulty moves to harder data is not settled {at}."
+    # Limits of the answer: edges of the grid, and neighbours that are not worse.
     if moved.censored_at_largest:
         answer += f" At n = {large} it is the hardest level tested, so it is a lower limit."
     if moved.censored_at_smallest:
@@ -125,25 +128,13 @@ def _pictures(paths: Sequence[Path]) -> list[dict[str, str]]:
             chosen[path.stem] = path
     pictures = []
     for name, path in chosen.items():
-        # An image of its own, not inline elements: names inside two SVGs would collide.
+        # Embedded as an image, since element names of two inline SVGs would collide.
         data = base64.b64encode(path.read_bytes()).decode("ascii")
         text = figures.caption(name) if name in figures.FIGURES else ""
         title = name.replace("_", " ")
         source = f"data:{MEDIA_TYPES[path.suffix]};base64,{data}"
         pictures.append({"name": name, "title": title, "caption": text, "source": source})
     return pictures
-
-
-def template(name: str) -> jinja2.Template:
-    """A page's template beside this module; a name that it lacks is an error, markup is escaped."""
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template(name)
 
 
 def write_report(
@@ -156,8 +147,8 @@ def write_report(
 
     Args:
       directory: where the page goes, usually the run's own directory.
-      tables: name -> table; "table" is needed, "certificates" is shown where it is there.
-      manifest: what `results.read_manifest` gives; shown as it is, nested.
+      tables: name -> table; "table" is needed, "certificates" has a section if given.
+      manifest: as `results.read_manifest` returns it; shown unchanged, nested.
       figure_paths: SVG or PNG files as `figures.draw` returns them, in the order of the page.
 
     Returns:
@@ -174,7 +165,9 @@ def write_report(
     trained = members.loc[members["train_mixture"] != optimum.UNTRAINED]
     bounds = tables.get("certificates")
     details = {name: value for name, value in manifest.items() if name != "config"}
-    page = template("report.html.jinja").render(
+    return write_page(
+        Path(directory) / "report.html",
+        "report.html.jinja",
         name=manifest.get("recipe", Path(directory).name),
         preset=manifest.get("preset"),
         status=manifest.get("status", "unknown"),
@@ -188,19 +181,12 @@ def write_report(
         headline=_sortable(optimum.headline(table)),
         cells=_sortable(cells(table)),
         certificates=_sortable(certificates(bounds)) if bounds is not None else None,
-        ledger=figures.style.ledger_line(bounds) if bounds is not None else "",
+        ledger=ledger_line(bounds) if bounds is not None else "",
         pictures=_pictures(figure_paths),
         config=manifest.get("config", {}),
         details=details,
         raw=json.dumps(manifest, indent=1, default=str),
     )
-    path = Path(directory) / "report.html"
-
-    def write(temporary: Path) -> None:
-        temporary.write_text(page, encoding="utf-8")
-
-    write_atomically(path, write)
-    return path
 
 
 def _slice_examples(table: pd.DataFrame) -> str:

@@ -91,6 +91,16 @@ def write_parquet(path: Path, table: pd.DataFrame) -> None:
     write_atomically(path, lambda temporary: table.to_parquet(temporary, index=False))
 
 
+def write_record(
+    directory: Path, name: str, table: pd.DataFrame, manifest: Mapping[str, Any]
+) -> list[Path]:
+    """Write NAME.parquet and NAME.json into a directory, in place of those of an earlier run."""
+    paths = [directory / f"{name}.parquet", directory / f"{name}.json"]
+    write_parquet(paths[0], table)
+    write_json(paths[1], manifest)
+    return paths
+
+
 def tidy(rows: list[dict[str, Any]]) -> pd.DataFrame:
     """Rows as a table with the columns and types of `COLUMNS`.
 
@@ -160,6 +170,20 @@ def read_manifest(directory: Path) -> dict[str, Any]:
     if not isinstance(manifest, dict):
         raise ResultsError(f"{path} must hold a JSON object")
     return upgrade(manifest)
+
+
+def read_finished(directory: Path) -> dict[str, Any]:
+    """The manifest of a run that is complete.
+
+    Raises:
+      ResultsError: if there is no run, or it is not finished.
+    """
+    manifest = read_manifest(directory)
+    if (status := manifest.get("status")) != "complete":
+        raise ResultsError(
+            f"{directory} is not finished (status {status!r}): repeat its command to carry on"
+        )
+    return manifest
 
 
 @dataclass(frozen=True)

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -19,6 +22,93 @@ CONFIG = SweepConfig(
     seeds=2,
     test_hardest=18,
 )
+MOVING = {16: 6, 64: 8, 256: 10, 1024: 10}
+CONSTANT = {16: 8, 64: 8, 256: 8, 1024: 8}
+CENSORED = {16: 8, 64: 10, 256: 12, 1024: 12}
+DIFFICULTIES = (4, 6, 8, 10, 12)
+SLICES = np.arange(1, 21)
+
+
+def member_rows(
+    member: Mapping[str, Any],
+    metrics: Mapping[str, float],
+    slice_risks: Mapping[str, Sequence[float]],
+    status: str = "ok",
+) -> list[dict[str, Any]]:
+    """Tidy rows of one member; it has no values where its status says that it diverged.
+
+    Args:
+      member: columns that identify it.
+      metrics: value of each metric over all slices.
+      slice_risks: values of each metric by slice, from level 1 on.
+      status: of the member.
+    """
+    entries = [(None, name, value) for name, value in metrics.items()]
+    for level, risks in enumerate(zip(*slice_risks.values(), strict=True), start=1):
+        entries += [(level, name, risk) for name, risk in zip(slice_risks, risks, strict=True)]
+    shared = {**member, "num_examples": 1000, "status": status}
+    return [
+        shared | {"slice": level, "metric": name, "value": np.nan if status != "ok" else value}
+        for level, name, value in entries
+    ]
+
+
+def decomposed(train: float, in_distribution: float, test: float) -> dict[str, float]:
+    """The three risks of a member and its two gaps."""
+    return {
+        "train_risk": train,
+        "in_distribution_risk": in_distribution,
+        "test_risk": test,
+        "generalization_gap": in_distribution - train,
+        "extrapolation_gap": test - in_distribution,
+    }
+
+
+def synthetic_table(
+    best: Mapping[int, int] = MOVING,
+    *,
+    mixtures: tuple[str, ...] = ("range",),
+    difficulties: tuple[int, ...] = DIFFICULTIES,
+    num_bases: int = 4,
+    num_seeds: int = 4,
+    noise: float = 0.004,
+    diverged: tuple[tuple[int, int, int, int], ...] = (),
+) -> pd.DataFrame:
+    """Make a tidy table whose mean test risk is least at `best[data_size]`.
+
+    Test risk is a parabola in difficulty, plus one effect per base and one per (base, seed) that
+    all cells share (large: only a paired comparison sees through it), plus `noise` per member.
+    `diverged` lists (difficulty, data_size, base_seed, seed).
+    """
+    generator = np.random.default_rng(0)
+    base_effect = 0.03 * generator.standard_normal(num_bases)
+    seed_effect = 0.02 * generator.standard_normal((num_bases, num_seeds))
+    rows = []
+
+    def by_slice(test_risk: float) -> dict[str, Any]:
+        edge = 20.0 * (1.0 - test_risk) + 0.5
+        risks = 1.0 / (1.0 + np.exp((edge - SLICES) / 1.2))
+        return {"risk": risks, "risk_novel": risks}
+
+    for base, seed in itertools.product(range(num_bases), range(num_seeds)):
+        effect = base_effect[base] + seed_effect[base, seed]
+        common = {"task": "synthetic", "base": "small", "base_seed": base, "seed": seed}
+        common["learning_rate"] = 1e-3
+        untrained = common | {"train_mixture": "none", "loss": "none", "difficulty": 0}
+        untrained |= {"data_size": 0, "compute": "none", "data_unit": "none"}
+        rows += member_rows(untrained, {"test_risk": 0.8 + effect}, by_slice(0.8 + effect))
+        for mixture, (n, top), d in itertools.product(mixtures, best.items(), difficulties):
+            test = 0.62 - 0.05 * np.log2(n / 16) + 0.006 * (d - top) ** 2 + effect
+            test += noise * generator.standard_normal()
+            test = float(np.clip(test, 0.0, 1.0))
+            train, slope = 0.01, 0.035 if mixture == "range" else 0.075
+            metrics = decomposed(train, min(train + slope * d * (16 / n) ** 0.2, 0.97), test)
+            metrics |= {"test_risk_novel": test, "overlap": 0.0, "final_loss": 0.1}
+            member = common | {"train_mixture": mixture, "loss": "sft", "difficulty": d}
+            member |= {"data_size": n, "compute": "500 steps", "data_unit": "examples"}
+            status = "diverged" if (d, n, base, seed) in diverged else "ok"
+            rows += member_rows(member, metrics, by_slice(test), status)
+    return tidy(rows)
 
 
 def slice_risks(difficulty: int, data_size: int) -> np.ndarray:
@@ -47,18 +137,8 @@ def world(
             risk = np.full_like(risk, 0.7 - 0.05 * np.log(member.data_size / 16))
         hazard = -np.log1p(-np.minimum(risk, 0.999)) * np.exp(noise * generator.standard_normal())
         risk = -np.expm1(-hazard)
-        fresh, test = risk[: member.difficulty].mean(), risk.mean()
-        train = fresh / 2 if is_flat else 0.0
-        metrics = {
-            "train_risk": train,
-            "in_distribution_risk": fresh,
-            "test_risk": test,
-            "generalization_gap": fresh - train,
-            "extrapolation_gap": test - fresh,
-        }
-        values = [(None, name, value) for name, value in metrics.items()]
-        values += [(level, "risk", value) for level, value in enumerate(risk, start=1)]
-        shared = {
+        fresh = risk[: member.difficulty].mean()
+        columns = {
             "task": config.task,
             "base": f"base-{member.base_seed}",
             "base_seed": member.base_seed,
@@ -70,20 +150,22 @@ def world(
             "compute": config.compute_name,
             "data_unit": config.data_unit,
             "learning_rate": member.learning_rate,
-            "num_examples": 1000,
-            "status": "ok",
         }
-        rows += [
-            shared | {"slice": level, "metric": name, "value": value}
-            for level, name, value in values
-        ]
+        metrics = decomposed(fresh / 2 if is_flat else 0.0, fresh, risk.mean())
+        rows += member_rows(columns, metrics, {"risk": risk})
     return tidy(rows)
 
 
-def write_run(directory: Path, table: pd.DataFrame, config: SweepConfig = CONFIG) -> Path:
-    """A directory that looks like a finished run."""
+def write_run(
+    directory: Path,
+    table: pd.DataFrame,
+    config: SweepConfig | dict[str, Any] = CONFIG,
+    **fields: Any,
+) -> Path:
+    """A directory that looks like a finished run; `fields` are further ones of its manifest."""
     directory.mkdir(parents=True)
     table.to_parquet(directory / "table.parquet", index=False)
-    manifest = {"config": dataclasses.asdict(config), "status": "complete"}
+    stored = config if isinstance(config, dict) else dataclasses.asdict(config)
+    manifest = {"config": stored, "status": "complete"} | fields
     (directory / "manifest.json").write_text(json.dumps(manifest))
     return directory

@@ -2,30 +2,37 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from experiments import figures
 from experiments.analysis import families, optimum
 from experiments.analysis.optimum import Shift
 from experiments.pages.documents import markdown_table
 from experiments.storage.results import ResultsError, read_parquet
-from tests.experiments.conftest import CENSORED, CONSTANT, MOVING, synthetic_table
+from tests.experiments.figures.drawing import assert_all_is_on_the_page, drawn
+from tests.experiments.worlds import (
+    CENSORED,
+    CONFIG,
+    CONSTANT,
+    MOVING,
+    synthetic_table,
+    write_run,
+)
 
 
 def write_family(directory: Path, table: pd.DataFrame, **changes) -> Path:
     """A directory that looks like a finished run of a family, with the smallest manifest."""
-    directory.mkdir(parents=True)
-    table.to_parquet(directory / "table.parquet", index=False)
-    config = {"pretrain": {"hardest": 4}, "task": "synthetic"}
-    manifest = {"recipe": "tradeoff", "preset": "cpu", "config": config, "status": "complete"}
-    (directory / "manifest.json").write_text(json.dumps({**manifest, "chunks": [1]} | changes))
-    return directory
+    stored: dict[str, Any] = dataclasses.asdict(CONFIG)
+    config = stored | {"task": "synthetic", "pretrain": stored["pretrain"] | {"hardest": 4}}
+    manifest = {"recipe": "tradeoff", "preset": "cpu", "chunks": [1]} | changes
+    return write_run(directory, table, config=config, **manifest)
 
 
 @pytest.fixture(scope="module")
@@ -46,25 +53,25 @@ def compared(worlds) -> pd.DataFrame:
 
 
 @pytest.fixture(scope="module")
-def found(compared) -> pd.DataFrame:
+def judged(compared) -> pd.DataFrame:
     return families.verdicts(compared, replicates=300)
 
 
-def test_verdicts_follow_the_planted_optimum(found):
-    assert found["family"].tolist() == ["moving", "still", "high", "low"]
-    assert found["holds"].tolist() == ["yes", "no", "yes", "undecided"]
+def test_verdicts_follow_the_planted_optimum(judged):
+    assert judged["family"].tolist() == ["moving", "still", "high", "low"]
+    assert judged["holds"].tolist() == ["yes", "no", "yes", "undecided"]
     columns = ["smallest_size", "smallest_best", "largest_size", "largest_best"]
-    assert found.loc[0, columns].tolist() == [16, 6, 1024, 10]
-    assert found["largest_censored"].tolist() == ["", "", "hardest", ""]
-    assert found["smallest_censored"].tolist() == ["", "", "", "easiest"]
-    assert (found["smallest_low"] <= found["smallest_best"]).all()
-    assert (found["smallest_best"] <= found["smallest_high"]).all()
+    assert judged.loc[0, columns].tolist() == [16, 6, 1024, 10]
+    assert judged["largest_censored"].tolist() == ["", "", "hardest", ""]
+    assert judged["smallest_censored"].tolist() == ["", "", "", "easiest"]
+    assert (judged["smallest_low"] <= judged["smallest_best"]).all()
+    assert (judged["smallest_best"] <= judged["smallest_high"]).all()
 
 
-def test_verdicts_are_those_of_each_run_alone(worlds, found):
+def test_verdicts_are_those_of_each_run_alone(worlds, judged):
     (study,) = optimum.studies(worlds["moving"])
     alone = optimum.shift(worlds["moving"], study, replicates=300)
-    assert found.loc[0, "probability_harder"] == alone.probability_harder
+    assert judged.loc[0, "probability_harder"] == alone.probability_harder
 
 
 def test_base_accuracy_is_over_the_levels_it_was_trained_on(worlds):
@@ -94,15 +101,15 @@ def test_base_accuracy_is_over_the_levels_it_was_trained_on(worlds):
     ],
 )
 def test_judgement_says_no_more_than_was_seen(moved, holds, said):
-    judged, sentence = families.judge(moved)
-    assert judged == holds
+    answer, sentence = families.judge(moved)
+    assert answer == holds
     assert said in sentence
     assert sentence.endswith(".")
 
 
-def test_table_for_people(found):
-    lines = markdown_table(families.shown(found)).splitlines()
-    assert len(lines) == 2 + len(found)
+def test_table_for_people(judged):
+    lines = markdown_table(families.shown(judged)).splitlines()
+    assert len(lines) == 2 + len(judged)
     assert lines[2].startswith("| moving | ")
     assert " on 1..4 | 6 [6, 6] at n = 16 | 10 [10, 10] at n = 1024 | > 0.99 | yes | " in lines[2]
     assert "| ≥ 12 [12, 12] at n = 1024 |" in lines[4]
@@ -117,18 +124,13 @@ def test_a_family_with_two_studies_has_two_panels():
 
 @pytest.mark.parametrize("name", ["families_map", "families_optimum"])
 def test_figures_have_a_labelled_panel_for_each_family(compared, name):
-    figure = figures.FIGURES[name].plot({"families": compared})
+    figure = drawn(name, {"families": compared})
     axes = [axis for axis in figure.axes if axis.get_label() != "<colorbar>"]
     titles = [axis.get_title().split("\n")[0] for axis in axes]
     assert titles == ["moving", "still", "high", "low"]
     assert all(axis.get_xlabel() and axis.get_ylabel() for axis in axes)
     assert figures.caption(name).endswith(".")
-    FigureCanvasAgg(figure).draw()
-    page = figure.bbox
-    for box in (axis.get_tightbbox() for axis in figure.axes):
-        assert box is not None
-        assert page.x0 - 1 <= box.x0 <= box.x1 <= page.x1 + 1
-        assert page.y0 - 1 <= box.y0 <= box.y1 <= page.y1 + 1
+    assert_all_is_on_the_page(figure)
     ticks = [np.asarray(axis.xaxis.get_major_locator()()).tolist() for axis in axes]
     assert ticks == [[16, 64, 256, 1024]] * 3 + [[16, 1024]]
 

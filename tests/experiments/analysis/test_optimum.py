@@ -14,22 +14,22 @@ CONSTANT = {16: 8, 64: 8, 256: 8, 1024: 8}
 
 
 def test_planted_optimum_is_found(two_studies):
-    found = optimum.optimum(two_studies, RANGE)
-    assert found["data_size"].tolist() == [16, 64, 256, 1024]
-    assert found["best_difficulty"].tolist() == [6, 8, 10, 10]
-    assert found["censored"].tolist() == ["", "", "", ""]
+    best = optimum.optimum(two_studies, RANGE)
+    assert best["data_size"].tolist() == [16, 64, 256, 1024]
+    assert best["best_difficulty"].tolist() == [6, 8, 10, 10]
+    assert best["censored"].tolist() == ["", "", "", ""]
     # Base and seed effects are larger than the steps of the parabola: only pairing gives this.
-    assert np.all(found["low"] == found["best_difficulty"])
-    assert np.all(found["high"] == found["best_difficulty"])
+    assert np.all(best["low"] == best["best_difficulty"])
+    assert np.all(best["high"] == best["best_difficulty"])
 
 
 def test_pieces_at_the_optimum_add_up(two_studies):
-    found = optimum.optimum(two_studies, RANGE)
-    pieces = found["train_risk"] + found["generalization_gap"] + found["extrapolation_gap"]
-    np.testing.assert_allclose(pieces, found["test_risk"], rtol=1e-12)
+    best = optimum.optimum(two_studies, RANGE)
+    pieces = best["train_risk"] + best["generalization_gap"] + best["extrapolation_gap"]
+    np.testing.assert_allclose(pieces, best["test_risk"], rtol=1e-12)
     for name in optimum.AT_OPTIMUM:
-        assert np.all(found[f"{name}_low"] <= found[name] + 1e-12)
-        assert np.all(found[name] <= found[f"{name}_high"] + 1e-12)
+        assert np.all(best[f"{name}_low"] <= best[name] + 1e-12)
+        assert np.all(best[name] <= best[f"{name}_high"] + 1e-12)
 
 
 def test_unpaired_argmin_would_be_uncertain(two_studies):
@@ -100,36 +100,36 @@ def test_same_seed_same_interval_other_seed_other_interval(make_table):
 
 
 def test_shift_and_interior_maximum(two_studies):
-    found = optimum.shift(two_studies, RANGE)
-    assert (found.smallest_size, found.largest_size) == (16, 1024)
-    assert (found.best_at_smallest, found.best_at_largest) == (6, 10)
-    assert found.probability_harder == 1.0
-    assert found.probability_interior == 1.0
-    assert found.neighbours_are_worse
-    assert found.easier_rise is not None
-    assert found.easier_rise.mean == pytest.approx(0.006 * 2**2, abs=0.004)
+    moved = optimum.shift(two_studies, RANGE)
+    assert (moved.smallest_size, moved.largest_size) == (16, 1024)
+    assert (moved.best_at_smallest, moved.best_at_largest) == (6, 10)
+    assert moved.probability_harder == 1.0
+    assert moved.probability_interior == 1.0
+    assert moved.neighbours_are_worse
+    assert moved.easier_rise is not None
+    assert moved.easier_rise.mean == pytest.approx(0.006 * 2**2, abs=0.004)
 
 
 def test_no_shift(make_table):
-    found = optimum.shift(make_table(CONSTANT), RANGE)
-    assert found.best_at_smallest == found.best_at_largest == 8
-    assert found.probability_harder == 0.0
+    moved = optimum.shift(make_table(CONSTANT), RANGE)
+    assert moved.best_at_smallest == moved.best_at_largest == 8
+    assert moved.probability_harder == 0.0
     noisy = optimum.shift(make_table(CONSTANT, noise=0.1), RANGE)
     assert 0.02 < noisy.probability_harder < 0.98
     assert not noisy.neighbours_are_worse
 
 
 def test_edges_are_censored(censored_study, make_table):
-    found = optimum.optimum(censored_study, RANGE)
-    assert found["censored"].tolist() == ["", "", "hardest", "hardest"]
+    best = optimum.optimum(censored_study, RANGE)
+    assert best["censored"].tolist() == ["", "", "hardest", "hardest"]
     easy = make_table({16: 2, 64: 8})
     assert optimum.optimum(easy, RANGE)["censored"].tolist() == ["easiest", ""]
-    found = optimum.shift(easy, RANGE)
-    assert found.censored_at_smallest == "easiest"
-    assert found.easier_rise is None
-    assert found.harder_rise is not None
-    assert not found.neighbours_are_worse
-    assert found.probability_interior == 0.0
+    moved = optimum.shift(easy, RANGE)
+    assert moved.censored_at_smallest == "easiest"
+    assert moved.easier_rise is None
+    assert moved.harder_rise is not None
+    assert not moved.neighbours_are_worse
+    assert moved.probability_interior == 0.0
 
 
 def test_diverged_members_are_left_out_and_counted(make_table):

@@ -45,9 +45,9 @@ def test_terms_are_mean_bounds_less_mean_risks_of_one_method():
     )
     bounds = risk_bounds(certificates, "gains")
     np.testing.assert_allclose(bounds, [[0.6, np.nan], [np.nan, 0.9]])
-    found = generalization_terms(certificates, "gains")
-    assert (list(found.index), list(found.columns)) == ([2, 4], [10, 100])
-    np.testing.assert_allclose(found, [[0.45, np.nan], [np.nan, 0.65]])
+    means = generalization_terms(certificates, "gains")
+    assert (list(means.index), list(means.columns)) == ([2, 4], [10, 100])
+    np.testing.assert_allclose(means, [[0.45, np.nan], [np.nan, 0.65]])
 
 
 @pytest.mark.parametrize(
@@ -72,9 +72,9 @@ def test_paths_are_means_over_members_step_by_step():
     table.loc[table["base_seed"] == 1, "kl"] *= 3
     # What is not asked for would be seen in the means.
     table.loc[(table["method"] == "lora") | (table["data_size"] == 64), "risk"] = 1.0
-    found = nats_at_risk(table, "gains", 256)
-    assert list(found) == [6, 9]
-    for level, steps in found.items():
+    paths = nats_at_risk(table, "gains", 256)
+    assert list(paths) == [6, 9]
+    for level, steps in paths.items():
         np.testing.assert_allclose(steps["kl"], np.linspace(0.0, 40.0, 5))
         np.testing.assert_allclose(steps["risk"], 0.9 * np.exp(-np.linspace(0, 20, 5) / level))
 

@@ -13,7 +13,7 @@ import pytest
 
 from experiments.analysis import optimum
 from experiments.analysis.optimum import Study, studies
-from experiments.analysis.pilot import measured, read_pilot
+from experiments.analysis.pilot import read_pilot, study_risks
 from experiments.analysis.recommend import Recommendation, recommend
 from experiments.storage.results import ResultsError
 from experiments.sweep.grid import sweep_config
@@ -38,62 +38,62 @@ def truth(data_size: int) -> int:
 
 @pytest.mark.parametrize("data_size", [256, 1024])
 def test_the_known_optimum_is_recommended(data_size):
-    found = ask(TABLE, data_size)
-    assert found.difficulty == truth(data_size)
-    assert found.low <= found.difficulty <= found.high
-    assert found.share > 0.5
-    assert found.pilot_sizes == (16, 64)
-    assert not found.abstains
-    assert f"For n = {data_size} train on difficulty" in found.verdict
-    assert list(found.predicted) == list(CONFIG.difficulties)
-    risk = found.predicted[found.difficulty]
-    assert risk.mean == min(interval.mean for interval in found.predicted.values())
+    answer = ask(TABLE, data_size)
+    assert answer.difficulty == truth(data_size)
+    assert answer.low <= answer.difficulty <= answer.high
+    assert answer.share > 0.5
+    assert answer.pilot_sizes == (16, 64)
+    assert not answer.abstains
+    assert f"For n = {data_size} train on difficulty" in answer.verdict
+    assert list(answer.predicted) == list(CONFIG.difficulties)
+    risk = answer.predicted[answer.difficulty]
+    assert risk.mean == min(interval.mean for interval in answer.predicted.values())
     assert 0 <= risk.low <= risk.mean <= risk.high <= 1
-    assert set(found.excess) == set(CONFIG.difficulties) - {found.difficulty}
-    assert all(interval.mean >= 0 for interval in found.excess.values())
+    assert set(answer.excess) == set(CONFIG.difficulties) - {answer.difficulty}
+    assert all(interval.mean >= 0 for interval in answer.excess.values())
 
 
 def test_the_choices_of_all_rules_are_told():
-    found = ask(TABLE, 1024)
-    assert list(found.choices) == list(RULES)
-    assert found.choices["bound"] == found.difficulty
-    assert (found.choices["easiest"], found.choices["medium"], found.choices["hardest"]) == (
+    answer = ask(TABLE, 1024)
+    assert list(answer.choices) == list(RULES)
+    assert answer.choices["bound"] == answer.difficulty
+    assert (answer.choices["easiest"], answer.choices["medium"], answer.choices["hardest"]) == (
         2,
         6,
         12,
     )
-    assert found.choices["best in pilot"] == 4
+    assert answer.choices["best in pilot"] == 4
 
 
 def test_an_optimum_at_the_edge_is_a_limit():
-    found = ask(TABLE, 1024)
-    assert found.censored == "hardest"
-    assert "at least 12" in found.verdict
-    assert "the best may lie beyond" in found.verdict
+    answer = ask(TABLE, 1024)
+    assert answer.censored == "hardest"
+    assert "at least 12" in answer.verdict
+    assert "the best may lie beyond" in answer.verdict
 
 
 def test_a_pilot_that_cannot_tell_abstains():
     flat = [ask(world(is_flat=True, noise=0.1, seed=seed), 256) for seed in range(6)]
-    abstained = [found for found in flat if found.abstains]
+    abstained = [answer for answer in flat if answer.abstains]
     assert len(abstained) >= 5
-    for found in abstained:
-        assert "cannot tell the difficulties apart" in found.verdict
-        assert found.verdict.startswith("No recommendation for n = 256")
+    for answer in abstained:
+        assert "cannot tell the difficulties apart" in answer.verdict
+        assert answer.verdict.startswith("No recommendation for n = 256")
 
 
 def test_budgets_far_beyond_the_pilot_are_not_answered():
     assert not ask(TABLE, 64 * 16).abstains
-    found = ask(TABLE, 64 * 17)
-    assert found.abstains
-    assert "17 times the pilot's largest data size" in found.verdict
+    answer = ask(TABLE, 64 * 17)
+    assert answer.abstains
+    assert "17 times the pilot's largest data size" in answer.verdict
 
 
 def test_one_member_says_nothing_about_noise():
     single = dataclasses.replace(CONFIG, base_seeds=1, seeds=1)
-    found = ask(world(config=single), 256, config=single)
-    assert found.abstains
-    assert "one member in each cell" in found.verdict
-    assert all(interval.low == -np.inf for interval in found.excess.values())
+    answer = ask(world(config=single), 256, config=single)
+    assert answer.abstains
+    assert "one member in each cell" in answer.verdict
+    assert all(interval.low == -np.inf for interval in answer.excess.values())
 
 
 def test_fewer_members_give_wider_intervals():
@@ -101,8 +101,8 @@ def test_fewer_members_give_wider_intervals():
     few = ask(world(config=config), 256, config=config)
     many = ask(TABLE, 256)
     widths = [
-        np.mean([interval.high - interval.low for interval in found.excess.values()])
-        for found in (few, many)
+        np.mean([interval.high - interval.low for interval in answer.excess.values()])
+        for answer in (few, many)
     ]
     assert widths[0] > widths[1]
 
@@ -143,18 +143,18 @@ def test_missing_cells_are_named():
 def test_mixtures_are_those_of_the_sweep():
     for kind, levels in (("range", [1, 2, 3, 4]), ("exact", [4]), ("window", [2, 3, 4])):
         config = dataclasses.replace(CONFIG, mixtures=(kind,))
-        members = measured(world(config=config), Study(kind), config)
+        members = study_risks(world(config=config), Study(kind), config)
         assert members.train_mixture.shape == (5, 18)
         np.testing.assert_allclose(members.train_mixture.sum(axis=1), 1)
         assert (np.flatnonzero(members.train_mixture[1]) + 1).tolist() == levels
         np.testing.assert_allclose(members.test_mixture, 1 / 18)
     unknown = TABLE.assign(train_mixture="odd")
     with pytest.raises(ValueError, match=r"mixture must be one of .* got 'odd'"):
-        measured(unknown, Study("odd"), CONFIG)
+        study_risks(unknown, Study("odd"), CONFIG)
 
 
 def test_test_risk_of_the_slices_is_that_of_the_table():
-    pilot = measured(TABLE, RANGE, CONFIG).pilot(lambda metric: metric.mean)
+    pilot = study_risks(TABLE, RANGE, CONFIG).pilot(lambda metric: metric.mean)
     expected = optimum.cube(TABLE, RANGE, "test_risk").mean
     np.testing.assert_allclose(pilot.test_risk, expected, rtol=1e-12)
 
@@ -182,9 +182,9 @@ def test_unfinished_runs_are_refused(tmp_path):
 def test_the_recorded_run_gets_a_sane_answer():
     table, config = read_pilot(RECORDED)
     for study in studies(table):
-        found = recommend(table, study, config, 1024, fitted_up_to=64, replicates=100)
+        answer = recommend(table, study, config, 1024, fitted_up_to=64, replicates=100)
         risks = optimum.cube(table, study, "test_risk").mean[:, -1]
-        chosen = risks[config.difficulties.index(found.difficulty)]
+        chosen = risks[config.difficulties.index(answer.difficulty)]
         assert chosen - risks.min() <= 0.03
-        assert found.low <= found.difficulty <= found.high
-        assert not found.abstains
+        assert answer.low <= answer.difficulty <= answer.high
+        assert not answer.abstains

@@ -116,10 +116,10 @@ def test_incomplete_tables_of_regrets_are_refused(regrets):
 
 
 def test_predicted_and_measured_optima_stand_side_by_side():
-    found = compare({"run": (world(), CONFIG)}, replicates=100)
-    measured = found[found["kind"] == "measured"].set_index("data_size")
+    optima = compare({"run": (world(), CONFIG)}, replicates=100)
+    measured = optima[optima["kind"] == "measured"].set_index("data_size")
     assert measured["best_difficulty"].tolist() == [2, 4, 9, 12]
-    predicted = found[found["kind"] == "predicted"]
+    predicted = optima[optima["kind"] == "predicted"]
     assert list(zip(predicted["fitted_up_to"], predicted["data_size"], strict=True)) == [
         (64, 256),
         (64, 1024),
@@ -127,8 +127,8 @@ def test_predicted_and_measured_optima_stand_side_by_side():
     ]
     expected = measured.loc[predicted["data_size"], "best_difficulty"].tolist()
     assert predicted["best_difficulty"].tolist() == expected
-    assert all(found["low"] <= found["high"])
-    assert set(found["levels"]) == {"2 4 6 9 12"}
+    assert all(optima["low"] <= optima["high"])
+    assert set(optima["levels"]) == {"2 4 6 9 12"}
 
 
 def test_tables_are_written(tmp_path):

@@ -16,7 +16,9 @@ import pandas as pd
 import pytest
 from jax.extend.core import jaxprs_in_params
 
-from experiments.benchmarks import Verdict, bounds, generation, grid, igsm, llm, write_record
+from experiments.benchmarks import Verdict, bounds, engines, generation, grid, igsm, llm
+from experiments.llm.training.cost import training_flops
+from experiments.storage.results import write_record
 from synth.config import DecoderConfig, FinetuneConfig, Optimiser
 from synth.decoder import initialise, num_parameters
 from synth.finetune import TrainingData, batch_loss, epoch_order, finetune
@@ -76,13 +78,13 @@ def test_shapes_and_decoder_are_those_of_the_study():
 
 
 def test_flops_of_a_small_decoder_by_hand():
-    config = DecoderConfig(
+    decoder = DecoderConfig(
         5, hidden_size=4, intermediate_size=6, num_layers=2, num_heads=2, num_kv_heads=1
     )
     # Seven tokens are read. Each meets, in a layer, queries 4 × 4, key and value 4 × 2 each,
     # output 4 × 4, three matrices of 4 × 6, and 7 keys and values of 2 heads of size 2; then 4 × 5.
     layer = 16 + 8 + 8 + 16 + 3 * 24 + 7 * 4 + 7 * 4
-    assert grid.matmul_flops(config, 3, 8) == 3 * (2 * (3 * 7 * (2 * layer + 20)))
+    assert training_flops(decoder, 3 * 7, 7) == 3 * (2 * (3 * 7 * (2 * layer + 20)))
 
 
 def dot_flops(jaxpr) -> int:
@@ -118,7 +120,8 @@ def test_flops_equal_the_products_that_jax_traces(decoder, batch_size, length):
         jax.ShapeDtypeStruct((batch_size, length), bool),
         jax.eval_shape(lambda: jax.random.key(0)),
     )
-    assert dot_flops(traced.jaxpr) == grid.matmul_flops(decoder, batch_size, length)
+    read = length - 1
+    assert dot_flops(traced.jaxpr) == training_flops(decoder, batch_size * read, read)
 
 
 def test_verdicts_compare_within_rounds(recorded):
@@ -250,10 +253,10 @@ def test_igsm_refuses_problems_that_depend_on_the_number_of_processes(monkeypatc
 def test_record_replaces_an_earlier_one(recorded, tmp_path):
     table, manifest = recorded
     for _ in range(2):
-        paths = write_record("grid", table, manifest, tmp_path)
+        paths = write_record(tmp_path, "grid", table, manifest)
     assert [path.name for path in paths] == ["grid.parquet", "grid.json"]
-    found = pd.read_parquet(paths[0]), json.loads(paths[1].read_text())
-    assert grid.markdown(*found) == grid.markdown(table, manifest)
+    read = pd.read_parquet(paths[0]), json.loads(paths[1].read_text())
+    assert grid.markdown(*read) == grid.markdown(table, manifest)
 
 
 @pytest.mark.parametrize("module", [grid, generation, bounds, igsm, llm])
@@ -276,7 +279,7 @@ def torch_loop():
 
 def make_member(batch_size: int):
     """Base, data and key of a member that trains on the benchmark's first shape."""
-    work = jax.tree.map(lambda leaf: leaf[0], grid.make_work(grid.SHAPES[0], [3]))
+    work = jax.tree.map(lambda leaf: leaf[0], engines.make_work(grid.SHAPES[0], [3]))
     data = TrainingData(
         work.data.tokens[:batch_size], work.data.loss_mask[:batch_size], jnp.int32(batch_size)
     )
@@ -316,7 +319,7 @@ def test_pytorch_training_takes_the_same_steps(torch_loop):
     order = np.array(epoch_order(key_order, data.num_examples, 32, 48)).reshape(6, 8)
     trainer = torch_loop.Trainer(torch_loop.load(grid.DECODER, base), config)
     tokens, loss_mask = torch_loop.tensors(data.tokens, data.loss_mask)
-    found = [
+    losses = [
         float(
             trainer.step(
                 tokens[rows],
@@ -328,8 +331,8 @@ def test_pytorch_training_takes_the_same_steps(torch_loop):
         )
         for step, rows in enumerate(order)
     ]
-    np.testing.assert_allclose(found, expected, rtol=0, atol=2e-4)
-    assert abs(found[-1] - found[0]) > 0.01
+    np.testing.assert_allclose(losses, expected, rtol=0, atol=2e-4)
+    assert abs(losses[-1] - losses[0]) > 0.01
 
 
 @pytest.mark.slow
@@ -382,8 +385,8 @@ def test_real_checkpoints_are_compared_round_by_round():
         for repeat in range(3)
     ]
     table = pd.DataFrame(rows)
-    found = llm.verdicts(table, llm.SHAPES)
-    assert [(verdict.bar, verdict.value) for verdict in found] == [
+    verdicts = llm.verdicts(table, llm.SHAPES)
+    assert [(verdict.bar, verdict.value) for verdict in verdicts] == [
         (1.0, 3.0),
         (2.0, 9.0),
         (2.0, 6.0),
@@ -391,7 +394,7 @@ def test_real_checkpoints_are_compared_round_by_round():
         (2.0, 9.0),
         (2.0, 6.0),
     ]
-    assert all(verdict.lowest == verdict.highest == verdict.value for verdict in found)
+    assert all(verdict.lowest == verdict.highest == verdict.value for verdict in verdicts)
     agreement = {
         f"{shape.name}, {work}": value
         for shape in llm.SHAPES
@@ -406,7 +409,7 @@ def test_real_checkpoints_are_compared_round_by_round():
         "num_devices": 2,
         "agreement": agreement,
         "answers": answers,
-        "verdicts": [dataclasses.asdict(verdict) for verdict in found],
+        "verdicts": [dataclasses.asdict(verdict) for verdict in verdicts],
     }
     text = llm.markdown(table, manifest)
     rates = "300 (200–600) | 100 (67–200) | 600 (400–1,200)"

@@ -8,7 +8,6 @@ import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.text import Text
@@ -26,6 +25,7 @@ from tests.experiments.certificate_tables import (
     certificate_table,
     complexity_table,
 )
+from tests.experiments.figures.drawing import assert_all_is_on_the_page, drawn
 
 Tables = dict[str, pd.DataFrame]
 NAMES = ("certificates", "certified_gaps", "complexity", "tightness")
@@ -48,16 +48,9 @@ def few() -> Tables:
     }
 
 
-def drawn(tables: Tables, name: str) -> Figure:
-    figure = figures.FIGURES[name].plot(tables)
-    # The canvas of a bare Figure draws nothing, so that its layout would not be run.
-    FigureCanvasAgg(figure).draw()
-    return figure
-
-
 @pytest.fixture(scope="module")
 def figure_of(tables) -> dict[str, Figure]:
-    return {name: drawn(tables, name) for name in NAMES}
+    return {name: drawn(name, tables) for name in NAMES}
 
 
 def grid(figure: Figure) -> np.ndarray:
@@ -82,7 +75,7 @@ def heights(axis: Axes) -> np.ndarray:
 @pytest.mark.parametrize("fixture", ["tables", "few"])
 @pytest.mark.parametrize("name", NAMES)
 def test_all_is_labelled_and_nothing_lies_outside_the_page(name, fixture, request):
-    figure = drawn(request.getfixturevalue(fixture), name)
+    figure = drawn(name, request.getfixturevalue(fixture))
     assert figures.caption(name).endswith(".")
     axes = grid(figure)
     assert all(axis.get_xlabel() for axis in axes[-1])
@@ -90,12 +83,8 @@ def test_all_is_labelled_and_nothing_lies_outside_the_page(name, fixture, reques
     assert all(axis.get_title() for axis in axes[0])
     (legend,) = figure.legends
     assert len(legend.get_texts()) >= (1 if name == "complexity" else 3)
-    page, texts = figure.bbox, (legend, title_of(figure))
-    boxes = [text.get_window_extent() for text in texts]
-    for box in (*boxes, *(axis.get_tightbbox() for axis in figure.axes)):
-        assert box is not None
-        assert page.x0 - 1 <= box.x0 <= box.x1 <= page.x1 + 1
-        assert page.y0 - 1 <= box.y0 <= box.y1 <= page.y1 + 1
+    assert title_of(figure).get_text()
+    assert_all_is_on_the_page(figure)
     # Titles of neighbouring panels do not run into each other.
     titles = [axis.title.get_window_extent() for axis in axes[0]]
     assert all(left.x1 < right.x0 for left, right in itertools.pairwise(titles))
@@ -149,7 +138,7 @@ def test_bounds_stand_over_the_measured_risk_of_the_same_predictor(tables, figur
 )
 def test_rows_say_what_the_prior_has_seen(methods, said):
     certificates = certificate_table(levels=(6,), sizes=(64, 256), methods=methods)
-    axes = drawn({"certificates": certificates}, "certificates").axes
+    axes = drawn("certificates", {"certificates": certificates}).axes
     texts = [[" ".join(text.get_text().split()) for text in axis.texts] for axis in axes]
     assert texts == [[each] for each in said]
 
@@ -157,7 +146,7 @@ def test_rows_say_what_the_prior_has_seen(methods, said):
 def test_rows_of_a_checkpoint_say_so():
     of_checkpoint = certificate_table(levels=(6,), sizes=(64, 256), methods=("checkpoint", "lora"))
     of_checkpoint["prior"] = ["the checkpoint", "N(checkpoint, 0.1² I) on lora"] * 4
-    axes = drawn({"certificates": of_checkpoint}, "certificates").axes
+    axes = drawn("certificates", {"certificates": of_checkpoint}).axes
     texts = [" ".join(axis.texts[0].get_text().split()) for axis in axes]
     assert texts == ["all n held out", "all n train; prior at the checkpoint"]
 
@@ -224,7 +213,7 @@ def test_the_premise_is_counted_in_the_titles(figure_of):
 def test_any_choice_of_methods_can_be_drawn(methods):
     certificates = certificate_table(levels=(6, 9), sizes=(64, 256), methods=methods)
     for name in ("certificates", "certified_gaps", "tightness"):
-        axes = drawn({"certificates": certificates}, name).axes
+        axes = drawn(name, {"certificates": certificates}).axes
         assert all(axis.lines or axis.patches for axis in axes)
 
 

@@ -5,11 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 
 from experiments import figures
 from experiments.llm.difficulty.agreement import pass_rate_over, rank_correlations
+from tests.experiments.figures.drawing import assert_all_is_on_the_page, drawn
 
 NAME = "difficulty_measures"
 
@@ -34,16 +33,9 @@ def measures() -> pd.DataFrame:
     )
 
 
-def drawn(measures: pd.DataFrame) -> Figure:
-    figure = figures.FIGURES[NAME].plot({"measures": measures})
-    # The canvas of a bare Figure draws nothing, so that its layout would not be run.
-    FigureCanvasAgg(figure).draw()
-    return figure
-
-
 @pytest.mark.parametrize("missing", [[], ["op"], ["op", "perplexity"], ["cot_tokens"]])
 def test_there_is_a_labelled_panel_for_each_measure(measures, missing):
-    figure = drawn(measures.drop(columns=missing))
+    figure = drawn(NAME, {"measures": measures.drop(columns=missing)})
     assert figures.caption(NAME).endswith(".")
     titles = {axis.get_title().split("\n")[0] for axis in figure.axes}
     expected = {
@@ -56,22 +48,18 @@ def test_there_is_a_labelled_panel_for_each_measure(measures, missing):
     assert figure.axes[0].get_ylabel() == "pass rate of the base\n(share of samples)"
     (legend,) = figure.legends
     assert len(legend.get_texts()) == 3
-    page = figure.bbox
-    for box in (legend.get_window_extent(), *(axis.get_tightbbox() for axis in figure.axes)):
-        assert box is not None
-        assert page.x0 - 1 <= box.x0 <= box.x1 <= page.x1 + 1
-        assert page.y0 - 1 <= box.y0 <= box.y1 <= page.y1 + 1
+    assert_all_is_on_the_page(figure)
 
 
 def test_points_and_titles_are_those_of_the_table(measures):
-    figure = drawn(measures)
+    figure = drawn(NAME, {"measures": measures})
     for axis, name in zip(figure.axes, ("cot_tokens", "perplexity", "op"), strict=True):
         bins = pass_rate_over(measures, name)
         line = next(line for line in axis.lines if line.get_marker() == "o")
         np.testing.assert_allclose(np.asarray(line.get_ydata(), float), bins["mean"])
         np.testing.assert_allclose(np.asarray(line.get_xdata(), float), bins["centre"])
-        found = rank_correlations(measures[[name, "pass_rate"]])
-        spearman = found.loc[found["statistic"] == "spearman", "value"].item()
+        both = rank_correlations(measures[[name, "pass_rate"]])
+        spearman = both.loc[both["statistic"] == "spearman", "value"].item()
         assert f"Spearman −{abs(spearman):.2f} [" in axis.get_title()
     suptitle = figure.get_suptitle()
     assert suptitle == "1,500 problems, 8 samples of the base each"
@@ -81,7 +69,8 @@ def test_problems_without_a_pass_rate_and_unequal_samples(measures):
     table = measures.copy()
     table.loc[:499, "pass_rate"] = np.nan
     table.loc[500:599, "samples"] = 4
-    assert drawn(table).get_suptitle() == "1,000 problems, 4 to 8 samples of the base each"
+    figure = drawn(NAME, {"measures": table})
+    assert figure.get_suptitle() == "1,000 problems, 4 to 8 samples of the base each"
 
 
 @pytest.mark.parametrize("columns", [["row", "op"], ["row", "pass_rate", "samples"]])

@@ -10,13 +10,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from matplotlib import pyplot
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from experiments import figures
 from experiments.analysis import optimum
 from experiments.analysis.optimum import Study
 from experiments.storage.results import read_parquet
+from tests.experiments.figures.drawing import assert_all_is_on_the_page, drawn
 
 # Figures of other tables than a sweep's own are tested beside what makes those tables.
 NAMES = [name for name, figure in figures.FIGURES.items() if figure.TABLES == ("table",)]
@@ -60,9 +60,8 @@ def test_all_ten_figures_of_other_tables_are_found():
 @pytest.mark.parametrize("fixture", TABLES)
 def test_figure_is_labelled(name, fixture, request):
     table = request.getfixturevalue(fixture)
-    module = figures.FIGURES[name]
     assert figures.caption(name).endswith(".")
-    figure = module.plot({"table": table})
+    figure = drawn(name, {"table": table})
     assert isinstance(figure, Figure)
     axes = np.array(data_axes(figure)).reshape(-1, len(optimum.studies(table)))
     assert all(axis.get_xlabel() for axis in axes[-1])
@@ -71,14 +70,7 @@ def test_figure_is_labelled(name, fixture, request):
     assert titles == [study.title for study in optimum.studies(table)]
     (legend,) = figure.legends
     assert len(legend.get_texts()) >= 3
-    # The canvas of a bare Figure draws nothing, so that its layout would not be run.
-    FigureCanvasAgg(figure).draw()
-    # Nothing that is drawn lies outside the page.
-    page = figure.bbox
-    for box in (legend.get_window_extent(), *(axis.get_tightbbox() for axis in figure.axes)):
-        assert box is not None
-        assert page.x0 - 1 <= box.x0 <= box.x1 <= page.x1 + 1
-        assert page.y0 - 1 <= box.y0 <= box.y1 <= page.y1 + 1
+    assert_all_is_on_the_page(figure)
 
 
 @pytest.mark.slow
@@ -139,19 +131,24 @@ def test_censored_optima_are_hollow_where_they_are(censored_study):
 
 def test_sizes_are_logarithmic_and_written_out(two_studies):
     for name in ("map", "accuracy_over_size", "optimum_over_size"):
-        figure = figures.FIGURES[name].plot({"table": two_studies})
-        FigureCanvasAgg(figure).draw()
+        figure = drawn(name, {"table": two_studies})
         axis = figure.axes[0]
         assert axis.get_xscale() == "log"
         labels = [label.get_text() for label in axis.get_xticklabels()]
         assert labels == ["16", "64", "256", "1024"]
 
 
-def test_figures_do_not_import_jax():
+@pytest.mark.parametrize(
+    ("statement", "absent"),
+    [
+        ("import experiments.figures", {"jax", "jaxlib", "matplotlib", "pandas", "seaborn"}),
+        ("from experiments.figures import FIGURES", {"jax", "jaxlib", "seaborn"}),
+    ],
+)
+def test_figures_import_no_more_than_they_need(statement, absent):
     code = (
-        "import sys, experiments.figures\n"
-        "found = {'jax', 'jaxlib'} & set(sys.modules)\n"
-        "sys.exit(f'imported: {found}' if found else 0)"
+        f"{statement}\nimport sys\nimported = {absent} & set(sys.modules)\n"
+        "sys.exit(f'imported: {imported}' if imported else 0)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -165,7 +162,7 @@ def test_drawing_leaves_no_figure_in_pyplot(two_studies):
 
 
 def test_one_data_size_is_seen_in_every_panel():
-    """On a shared axis, one point would else leave the limits to chance."""
+    """From one point Matplotlib would choose other limits in each panel of a shared axis."""
     table = read_parquet(RESULTS / "tiny-igsm" / "certificates.parquet")
     assert table["data_size"].unique().tolist() == [512]
     for name in ("certificates", "tightness"):

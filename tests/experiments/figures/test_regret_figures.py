@@ -7,12 +7,11 @@ import dataclasses
 import numpy as np
 import pandas as pd
 import pytest
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 
 from experiments import figures
 from experiments.analysis.average import average_regret
 from experiments.analysis.regret import compare, judge
+from tests.experiments.figures.drawing import assert_all_is_on_the_page, drawn
 from tests.experiments.worlds import CONFIG, world
 from theory.predictor import PREDICTOR, RULES
 
@@ -30,31 +29,20 @@ def tables() -> dict[str, pd.DataFrame]:
     return {"regret": judge(runs), "prediction": compare(runs, replicates=50)}
 
 
-def drawn(tables: dict[str, pd.DataFrame], name: str) -> Figure:
-    figure = figures.FIGURES[name].plot(tables)
-    # The canvas of a bare Figure draws nothing, so that its layout would not be run.
-    FigureCanvasAgg(figure).draw()
-    return figure
-
-
 @pytest.mark.parametrize("name", NAMES)
 def test_nothing_lies_outside_the_page_and_all_is_labelled(name, tables):
-    figure = drawn(tables, name)
+    figure = drawn(name, tables)
     assert figures.caption(name).endswith(".")
     shown = [axis for axis in figure.axes if axis.get_visible()]
     assert shown[0].get_ylabel()
     assert shown[-1].get_xlabel()
     (legend,) = figure.legends
     assert len(legend.get_texts()) >= 4
-    page = figure.bbox
-    for box in (legend.get_window_extent(), *(axis.get_tightbbox() for axis in shown)):
-        assert box is not None
-        assert page.x0 - 1 <= box.x0 <= box.x1 <= page.x1 + 1
-        assert page.y0 - 1 <= box.y0 <= box.y1 <= page.y1 + 1
+    assert_all_is_on_the_page(figure)
 
 
 def test_rules_are_sorted_by_regret_and_the_predictor_stands_out(tables):
-    (axis,) = drawn(tables, "regret").axes
+    (axis,) = drawn("regret", tables).axes
     labels = axis.get_yticklabels()
     means = average_regret(tables["regret"])
     assert [label.get_text() for label in labels] == means["rule"].tolist()
@@ -65,7 +53,7 @@ def test_rules_are_sorted_by_regret_and_the_predictor_stands_out(tables):
 
 
 def test_every_run_has_a_panel_with_its_measured_and_predicted_optima(tables):
-    figure = drawn(tables, "predicted_optimum")
+    figure = drawn("predicted_optimum", tables)
     shown = [axis for axis in figure.axes if axis.get_visible()]
     runs = [axis.get_title().split("\n")[1] for axis in shown]
     assert runs == ["first", "exact", "flat"]

@@ -9,9 +9,7 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import LineCollection
-from matplotlib.figure import Figure
 from scipy import stats
 
 from experiments import figures
@@ -20,6 +18,7 @@ from experiments.igsm import fidelity
 from experiments.igsm.fidelity import CORPUS, POOLED, STATISTICS
 from experiments.storage.results import read_parquet
 from synth.tasks.igsm import problems
+from tests.experiments.figures.drawing import assert_all_is_on_the_page, drawn
 
 PROBLEM = (
     "The number of each Sam's Club's Canned Peas equals 3. "
@@ -55,8 +54,8 @@ def made(shift: float = 0.0, number: int = 60, levels=(2, 7, 12), seed: int = 0)
 
 
 def test_statistics_of_a_problem_by_hand():
-    found = fidelity.measure_text(PROBLEM, SOLUTION, 14)
-    assert found == {
+    statistics = fidelity.measure_text(PROBLEM, SOLUTION, 14)
+    assert statistics == {
         "problem_words": len(PROBLEM.split()),
         "solution_words": len(SOLUTION.split()),
         "sentences": 4,
@@ -74,7 +73,7 @@ def test_statistics_of_a_problem_by_hand():
         "difference": 0.25,
         "operands": 1.5,
     }
-    assert set(found) == set(STATISTICS)
+    assert set(statistics) == set(STATISTICS)
 
 
 @pytest.mark.parametrize(
@@ -244,30 +243,20 @@ def test_the_recorded_table_is_whole_and_within_the_bars():
 # The figure.
 
 
-def drawn(table: pd.DataFrame) -> Figure:
-    figure = figures.FIGURES["fidelity"].plot({"fidelity": table})
-    FigureCanvasAgg(figure).draw()
-    return figure
-
-
 @pytest.mark.parametrize("number", [3, 1])
 def test_all_is_labelled_and_nothing_lies_outside_the_page(number):
     levels = (2, 7, 12)[:number]
     table = fidelity.compare(made(levels=levels), made(2.0, 100, levels, seed=1))
-    figure = drawn(table)
+    figure = drawn("fidelity", {"fidelity": table})
     assert figures.caption("fidelity").endswith(".")
     assert [axis.get_title() for axis in figure.axes] == [title for title, _ in PANELS.values()]
     assert set(PANELS) == set(STATISTICS) - {"operations"}
     (legend,) = figure.legends
     assert len(legend.get_texts()) == 3
-    page = figure.bbox
     for axis in figure.axes:
         assert axis.get_xlabel()
         assert axis.get_ylabel()
-    for box in (legend.get_window_extent(), *(axis.get_tightbbox() for axis in figure.axes)):
-        assert box is not None
-        assert page.x0 - 1 <= box.x0 <= box.x1 <= page.x1 + 1
-        assert page.y0 - 1 <= box.y0 <= box.y1 <= page.y1 + 1
+    assert_all_is_on_the_page(figure)
     rows = [figure.axes[start : start + 5] for start in range(0, len(PANELS), 5)]
     for row in rows:
         titles = [axis.title.get_window_extent() for axis in row]
@@ -276,7 +265,8 @@ def test_all_is_labelled_and_nothing_lies_outside_the_page(number):
 
 def test_means_intervals_and_rings_are_those_of_the_table():
     table = fidelity.compare(made(), made(1.0, 100, seed=1))
-    for axis, name in zip(drawn(table).axes, PANELS, strict=True):
+    figure = drawn("fidelity", {"fidelity": table})
+    for axis, name in zip(figure.axes, PANELS, strict=True):
         part = table[table["statistic"] == name]
         reference, ours, rings = axis.lines
         np.testing.assert_allclose(np.asarray(reference.get_ydata()), part["reference"])

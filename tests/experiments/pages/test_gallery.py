@@ -13,9 +13,8 @@ from experiments.pages import gallery
 from experiments.pages.gallery import Level, Recorded
 from experiments.storage.results import ResultsError
 from synth.tasks import TASKS, make_task
-from tests.experiments.conftest import MOVING, synthetic_table
 from tests.experiments.pages.test_report import Page
-from tests.experiments.worlds import CONFIG, write_run
+from tests.experiments.worlds import CONFIG, MOVING, synthetic_table, write_run
 
 
 @pytest.fixture(scope="module")
@@ -70,14 +69,14 @@ def test_page_shows_examples_and_numbers(page_path):
 
 
 def test_accuracies_are_those_of_the_table(table):
-    found = gallery.accuracies("study", "", table, "chain-running")
+    run = gallery.accuracies("study", "", table, "chain-running")
     (study,) = optimum.studies(table)
     for level in (1, 7, 20):
         best = optimum.cube(table, study, "risk", test_slice=level).mean
         position = (list(range(4, 13, 2)).index(10), 3)
-        assert found.best[level] == pytest.approx(1 - best[position])
+        assert run.best[level] == pytest.approx(1 - best[position])
         base = optimum.cube(table, study.untrained, "risk", test_slice=level).mean
-        assert found.base[level] == pytest.approx(1 - base.item())
+        assert run.base[level] == pytest.approx(1 - base.item())
 
 
 def test_families_are_found_beside_runs(runs):

@@ -86,8 +86,8 @@ def test_page_says_what_is_in_the_data_and_the_manifest(page_path):
     page = Page(page_path.read_text(encoding="utf-8"))
     assert "The best difficulty moves to harder data as n grows" in page.text
     assert "6 [6, 6]" in page.text
-    for found in ("abc123", "0.10.2", "61.5", "num layers", "4, 6, 8"):
-        assert found in page.text
+    for value in ("abc123", "0.10.2", "61.5", "num layers", "4, 6, 8"):
+        assert value in page.text
     # Escaped: markup from a manifest is text, not an element.
     assert "smoke <b>not bold</b>" in page.text
     assert not page.attributes("b")
@@ -207,8 +207,8 @@ def test_page_in_a_browser(page_path):
             assert images.nth(index).evaluate("image => image.naturalWidth") > 0
 
         def column(position: int) -> list[float]:
-            found = page.locator(f"#cells tbody td:nth-child({position + 1})")
-            return [float(text.split()[0]) for text in found.all_inner_texts()]
+            cells = page.locator(f"#cells tbody td:nth-child({position + 1})")
+            return [float(text.split()[0]) for text in cells.all_inner_texts()]
 
         headers = [text.strip(" ↕↑↓") for text in page.locator("#cells th").all_inner_texts()]
         position = headers.index("test risk")

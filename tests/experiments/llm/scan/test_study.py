@@ -15,7 +15,7 @@ import pytest
 
 from experiments import figures
 from experiments.analysis import optimum
-from experiments.analysis.pilot import measured, read_pilot, read_scan
+from experiments.analysis.pilot import read_pilot, read_scan, study_risks
 from experiments.analysis.recommend import recommend
 from experiments.cli import llm
 from experiments.cli.main import main
@@ -111,7 +111,7 @@ def test_a_scan_is_a_pilot(scanned):
     out, _ = scanned
     table, levels = read_scan(out)
     (study,) = optimum.studies(table)
-    members = measured(table, study, levels)
+    members = study_risks(table, study, levels)
     np.testing.assert_allclose(members.test_mixture, 1 / 3)
     np.testing.assert_allclose(members.train_mixture, [[1, 0, 0], [0, 1, 0]])
     found = recommend(table, study, levels, 64, replicates=50)
