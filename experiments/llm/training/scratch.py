@@ -1,4 +1,4 @@
-"""A checkpoint made from nothing: a tokenizer trained on a data set, and random weights."""
+"""A checkpoint from scratch: a tokenizer trained on a data set, and random weights."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from synth.decoder import initialise
 
 
 def new_checkpoint(config: ScratchConfig, problems: Problems, path: Path) -> None:
-    """Write a checkpoint that has not been trained, with a tokenizer that has.
+    """Write a checkpoint with random weights and a tokenizer trained on problems.
 
     The folder appears complete or not at all.
 
     Args:
-      config: of what size.
-      problems: what the tokenizer is trained on.
+      config: size of model and tokenizer.
+      problems: texts that the tokenizer is trained on.
       path: the folder to create.
 
     Raises:
@@ -34,6 +34,7 @@ def new_checkpoint(config: ScratchConfig, problems: Problems, path: Path) -> Non
     )
     decoder = dataclasses.replace(config.decoder, vocab_size=len(tokenizer))
     parameters = initialise(decoder, jax.random.key(config.seed))
+    # Build the folder under a hidden name, and rename it when it is complete.
     partial = path.with_name(f".{path.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     checkpoint.save(partial, decoder, parameters)

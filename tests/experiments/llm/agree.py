@@ -20,7 +20,7 @@ from synth.decoder import Parameters
 
 
 def check_greedy(
-    config: DecoderConfig,
+    decoder: DecoderConfig,
     parameters: Parameters,
     prompts: Sequence[Sequence[int]],
     expected: np.ndarray,
@@ -29,7 +29,7 @@ def check_greedy(
     """Decode all prompts in one batch, and in turns; some end by a stop token, some do not.
 
     Args:
-      config, parameters: the decoder.
+      decoder, parameters: the model.
       prompts: of at most 48 tokens.
       expected: [prompts, new tokens]; -1 after a stop token.
       stop: token ids.
@@ -37,16 +37,16 @@ def check_greedy(
     most = expected.shape[1]
     for rows in (len(prompts), 6):
         decoding = DecodingConfig(max_new_tokens=most, batch_size=rows, prompt_multiple=48)
-        found = continuations(Model(config, parameters, None, stop), prompts, decoding)
-        for (one,), row in zip(found, expected, strict=True):
+        continued = continuations(Model(decoder, parameters, None, stop), prompts, decoding)
+        for (one,), row in zip(continued, expected, strict=True):
             new = row[row >= 0].tolist()
             assert one.truncated == (new[-1] not in stop)
             assert one.tokens.tolist() == (new if one.truncated else new[:-1])
-        assert {one.truncated for (one,) in found} == {True, False}
+        assert {one.truncated for (one,) in continued} == {True, False}
 
 
 def check_gradient(
-    config: DecoderConfig,
+    decoder: DecoderConfig,
     parameters: Parameters,
     tokens: np.ndarray,
     loss_mask: np.ndarray,
@@ -58,7 +58,7 @@ def check_gradient(
     """Compare every parameter's gradient of the SFT loss, through the names of the files.
 
     Args:
-      config, parameters: the decoder.
+      decoder, parameters: the model.
       tokens, loss_mask: [rows, length].
       expected: by name in a file.
       folder: a new one, for ours.
@@ -70,10 +70,10 @@ def check_gradient(
     @jax.grad
     def gradient(parameters):
         arrays = (jnp.asarray(tokens), positions, jnp.asarray(loss_mask))
-        total, weight = loss_sums(config, parameters, *arrays, "sft", chunk_tokens=chunk_tokens)
+        total, weight = loss_sums(decoder, parameters, *arrays, "sft", chunk_tokens=chunk_tokens)
         return total.sum() / weight.sum()
 
-    checkpoint.save(folder, config, gradient(parameters))
+    checkpoint.save(folder, decoder, gradient(parameters))
     ours = load_file(folder / "model.safetensors")
     assert ours.keys() == expected.keys()
     for name, theirs in expected.items():

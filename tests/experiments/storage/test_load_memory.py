@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from experiments.storage import checkpoint, hugging_face
+from experiments.storage import hugging_face, layout, tensors
 from synth.config import DecoderConfig
 
 SHAPE = DecoderConfig(151_936, 896, 4864, 24, 14, 2, tied_head=True, unroll=False)
@@ -38,18 +38,18 @@ sys.stdin.readline()
 """
 
 
-def write_zeros(path: Path, config: DecoderConfig) -> None:
+def write_zeros(path: Path, decoder: DecoderConfig) -> None:
     """A bfloat16 checkpoint of zeros, as a sparse file that takes no room."""
     header, end = {}, 0
-    for name, shape in checkpoint.stored_shapes(config).items():
+    for name, shape in layout.tensor_shapes(decoder).items():
         begin, end = end, end + 2 * int(np.prod(shape))
         header[name] = {"dtype": "BF16", "shape": shape, "data_offsets": [begin, end]}
     text = json.dumps(header).encode()
     path.mkdir()
-    with (path / checkpoint.TENSORS).open("wb") as file:
+    with (path / tensors.TENSORS).open("wb") as file:
         file.write(struct.pack("<Q", len(text)) + text)
         file.truncate(8 + len(text) + end)
-    written = hugging_face.to_hugging_face(config, "bfloat16")
+    written = hugging_face.to_hugging_face(decoder, "bfloat16")
     (path / hugging_face.CONFIG).write_text(json.dumps(written))
 
 
@@ -93,7 +93,7 @@ def peak_of_load(path: Path, place: str) -> int:
 @pytest.mark.parametrize("place", ["device", "mesh"])
 def test_peak_memory_of_loading(place, tmp_path, record_property):
     write_zeros(tmp_path / "x", SHAPE)
-    sizes = [4 * int(np.prod(shape)) for shape in checkpoint.parameter_shapes(SHAPE).values()]
+    sizes = [4 * int(np.prod(shape)) for shape in layout.parameter_shapes(SHAPE).values()]
     peak = peak_of_load(tmp_path / "x", place)
     over = (peak - sum(sizes)) / max(sizes)
     record_property("peak_over_weights_in_largest_parameters", over)

@@ -36,8 +36,8 @@ def decode(model, directory, prompts=PROMPTS, *, most=None, config=CONFIG):
             raise KilledError
 
     with Kept(directory, ABOUT) as kept:
-        found = continuations(model, prompts, config, kept=kept, advance=advance)
-    parts = [(one.tokens.tolist(), one.truncated) for samples in found for one in samples]
+        continued = continuations(model, prompts, config, kept=kept, advance=advance)
+    parts = [(one.tokens.tolist(), one.truncated) for samples in continued for one in samples]
     assert sum(done) == len(parts)
     return parts, len(parts) - done[0]
 
@@ -76,9 +76,9 @@ def test_more_problems_and_samples_decode_only_those(model, tmp_path):
     fewer = dataclasses.replace(CONFIG, samples=1)
     first, now = decode(model, tmp_path / "new", PROMPTS[1:3], config=fewer)
     assert now == 2
-    found, now = decode(model, tmp_path / "new")
+    parts, now = decode(model, tmp_path / "new")
     assert now == 8
-    assert [found[2], found[4]] == first
+    assert [parts[2], parts[4]] == first
 
 
 def test_another_model_has_a_file_of_its_own(model, tmp_path):

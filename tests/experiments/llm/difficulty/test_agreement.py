@@ -44,9 +44,9 @@ def slow_kendall(first, second) -> float:
 
 def test_all_pairs_equal_the_references():
     table = measures(40)
-    found = rank_correlations(table)
-    assert len(found) == 2 * 6
-    for row in found.to_dict("records"):
+    correlations = rank_correlations(table)
+    assert len(correlations) == 2 * 6
+    for row in correlations.to_dict("records"):
         first, second = (table[row[side]].to_numpy(float) for side in ("first", "second"))
         if row["statistic"] == "kendall":
             expected = slow_kendall(first, second)
@@ -60,10 +60,10 @@ def test_all_pairs_equal_the_references():
 def test_intervals_hold_the_truth_about_as_often_as_they_say():
     columns, keys = ["cot_tokens", "pass_rate"], ["first", "second", "statistic"]
     truth = rank_correlations(measures(10_000, seed=999).loc[:, columns]).set_index(keys)["value"]
-    found = [
+    tables = [
         rank_correlations(measures(60, seed).loc[:, columns]).set_index(keys) for seed in range(150)
     ]
-    hits = [(rows["low"] <= truth) & (truth <= rows["high"]) for rows in found]
+    hits = [(rows["low"] <= truth) & (truth <= rows["high"]) for rows in tables]
     assert pd.concat(hits, axis=1).mean(axis=1).between(0.83, 0.98).all()
 
 
@@ -97,8 +97,8 @@ def test_measures_without_differences_are_not_present():
 
 def test_perfect_agreement_has_no_warning():
     table = pd.DataFrame({"op": range(9), "perplexity": np.arange(9) + 1.0})
-    found = rank_correlations(table)
-    np.testing.assert_allclose(found[["value", "low", "high"]], 1.0)
+    correlations = rank_correlations(table)
+    np.testing.assert_allclose(correlations[["value", "low", "high"]], 1.0)
 
 
 def test_bins_have_equal_numbers_and_the_means_of_their_problems():

@@ -61,13 +61,13 @@ def tokenizer(tiny_folder):
 
 @pytest.mark.parametrize("ending", ["jsonl", "json", "parquet"])
 def test_columns_are_read_from_every_kind_of_file(tmp_path, ending):
-    found = read(write(tmp_path / f"pairs.{ending}", PAIRS))
-    assert len(found) == 3
-    assert found.problems == [row["problem"] for row in PAIRS]
-    assert list(found.solutions) == [row["solution"] for row in PAIRS]
-    assert list(found.answers) == ["2", "3", ""]
-    assert list(found.ops) == [1, 2, 1]
-    assert list(found.prompts[0]) == [SYSTEM, {"role": "user", "content": "1 + 1?"}]
+    problems = read(write(tmp_path / f"pairs.{ending}", PAIRS))
+    assert len(problems) == 3
+    assert problems.problems == [row["problem"] for row in PAIRS]
+    assert list(problems.solutions) == [row["solution"] for row in PAIRS]
+    assert list(problems.answers) == ["2", "3", ""]
+    assert list(problems.ops) == [1, 2, 1]
+    assert list(problems.prompts[0]) == [SYSTEM, {"role": "user", "content": "1 + 1?"}]
 
 
 def test_a_chat_is_a_prompt_and_a_solution(tmp_path):
@@ -76,10 +76,10 @@ def test_a_chat_is_a_prompt_and_a_solution(tmp_path):
         chat("1 + 1?", "2.", {"role": "system", "content": "Be brief."}),
         chat("2?", "2.", *before),
     ]
-    found = read(write(tmp_path / "chats.jsonl", rows))
-    assert [list(prompt) for prompt in found.prompts] == [row["messages"][:-1] for row in rows]
-    assert list(found.solutions) == ["2.", "2."]
-    assert (list(found.answers), list(found.ops)) == (["", ""], [None, None])
+    problems = read(write(tmp_path / "chats.jsonl", rows))
+    assert [list(prompt) for prompt in problems.prompts] == [row["messages"][:-1] for row in rows]
+    assert list(problems.solutions) == ["2.", "2."]
+    assert (list(problems.answers), list(problems.ops)) == (["", ""], [None, None])
 
 
 def test_a_chat_goes_before_columns_unless_these_are_named(tmp_path):
@@ -91,23 +91,23 @@ def test_a_chat_goes_before_columns_unless_these_are_named(tmp_path):
 def test_columns_may_be_named_and_the_system_prompt_left_out(tmp_path):
     rows = [{"aufgabe": "1 + 1?", "lösung": "2.", "stufe": 4}]
     columns = Columns(problem="aufgabe", solution="lösung", difficulty="stufe", system="")
-    found = read(write(tmp_path / "named.jsonl", rows), columns=columns)
-    assert list(found.prompts[0]) == [{"role": "user", "content": "1 + 1?"}]
-    assert (list(found.solutions), list(found.ops)) == (["2."], [4])
+    problems = read(write(tmp_path / "named.jsonl", rows), columns=columns)
+    assert list(problems.prompts[0]) == [{"role": "user", "content": "1 + 1?"}]
+    assert (list(problems.solutions), list(problems.ops)) == (["2."], [4])
 
 
 def test_the_answer_stands_in_for_a_missing_solution(tmp_path):
     rows = [{"question": "1 + 1?", "answer": "It is 2.\n#### 2"}, {"question": "7?", "answer": "7"}]
-    found = read(write(tmp_path / "gsm8k.jsonl", rows))
-    assert list(found.solutions) == ["It is 2.\n#### 2", "7"]
-    assert list(found.answers) == ["2", "7"]
+    problems = read(write(tmp_path / "gsm8k.jsonl", rows))
+    assert list(problems.solutions) == ["It is 2.\n#### 2", "7"]
+    assert list(problems.answers) == ["2", "7"]
 
 
 def test_choices_are_written_below_the_question(tmp_path):
     rows = [{"question": "Sky?", "choices": ["red", "blue"], "answer": 1}]
-    found = read(write(tmp_path / "mmlu.jsonl", rows))
-    assert found.problems == ["Sky?\nA. red\nB. blue"]
-    assert (list(found.solutions), list(found.answers)) == (["B"], ["B"])
+    problems = read(write(tmp_path / "mmlu.jsonl", rows))
+    assert problems.problems == ["Sky?\nA. red\nB. blue"]
+    assert (list(problems.solutions), list(problems.answers)) == (["B"], ["B"])
 
 
 def test_choices_may_have_labels_that_answers_use(tmp_path):
@@ -117,9 +117,9 @@ def test_choices_may_have_labels_that_answers_use(tmp_path):
         {"question": "Sky?", "choices": letters, "answerKey": "B"},
         {"question": "Sky?", "choices": numbers, "answerKey": "2"},
     ]
-    found = read(write(tmp_path / "arc.jsonl", rows))
-    assert found.problems == ["Sky?\nA. red\nB. blue"] * 2
-    assert (list(found.solutions), list(found.answers)) == (["B", "B"], ["B", "B"])
+    problems = read(write(tmp_path / "arc.jsonl", rows))
+    assert problems.problems == ["Sky?\nA. red\nB. blue"] * 2
+    assert (list(problems.solutions), list(problems.answers)) == (["B", "B"], ["B", "B"])
 
 
 def test_numbers_of_choices_may_have_gaps(tmp_path):
@@ -127,8 +127,8 @@ def test_numbers_of_choices_may_have_gaps(tmp_path):
         {"question": "Sky?", "choices": ["red", "blue"], "solution": "Look.", "answer": answer}
         for answer in (1, None)
     ]
-    found = read(write(tmp_path / "gaps.parquet", rows))
-    assert list(found.answers) == ["B", ""]
+    problems = read(write(tmp_path / "gaps.parquet", rows))
+    assert list(problems.answers) == ["B", ""]
 
 
 @pytest.mark.parametrize("named", [False, True])
@@ -157,11 +157,11 @@ def test_levels_are_read_from_floats_and_digits(tmp_path, levels, ending):
 def test_prompts_and_completions_may_be_chats(tmp_path):
     prompt = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "1 + 1?"}]
     rows = [{"prompt": prompt, "completion": [{"role": "assistant", "content": "2."}]}]
-    found = read(write(tmp_path / "chats.jsonl", rows))
-    assert (list(found.prompts), list(found.solutions)) == ([prompt], ["2."])
+    problems = read(write(tmp_path / "chats.jsonl", rows))
+    assert (list(problems.prompts), list(problems.solutions)) == ([prompt], ["2."])
     rows = [{"prompt": prompt, "answer": 2}]
-    found = read(write(tmp_path / "answers.jsonl", rows))
-    assert (list(found.prompts), list(found.solutions)) == ([prompt], ["2"])
+    problems = read(write(tmp_path / "answers.jsonl", rows))
+    assert (list(problems.prompts), list(problems.solutions)) == ([prompt], ["2"])
 
 
 def test_a_list_of_one_is_what_is_in_it(tmp_path):
@@ -180,8 +180,8 @@ def test_dates_of_json_stay_as_they_are_written(tmp_path):
 def test_files_of_a_pattern_are_read_in_the_order_of_their_names(tmp_path):
     write(tmp_path / "b.jsonl", PAIRS[:1])
     write(tmp_path / "a.jsonl", PAIRS[1:])
-    found = read(str(tmp_path / "*.jsonl"))
-    assert found.problems == [row["problem"] for row in [*PAIRS[1:], *PAIRS[:1]]]
+    problems = read(str(tmp_path / "*.jsonl"))
+    assert problems.problems == [row["problem"] for row in [*PAIRS[1:], *PAIRS[:1]]]
 
 
 def test_an_export_is_read_by_configuration(tmp_path):
@@ -230,10 +230,10 @@ def test_nothing_is_written_to_stderr_and_no_copy_is_kept(tmp_path, capfd):
 
 
 def test_taking_rows_keeps_their_fields_together(tmp_path):
-    found = read(write(tmp_path / "pairs.jsonl", PAIRS))
-    some = found.take(np.array([2, 0]))
+    problems = read(write(tmp_path / "pairs.jsonl", PAIRS))
+    some = problems.take(np.array([2, 0]))
     assert some.problems == ["2 · 2?", "1 + 1?"]
-    assert (list(some.answers), list(some.ops), some.name) == (["", "2"], [1, 1], found.name)
+    assert (list(some.answers), list(some.ops), some.name) == (["", "2"], [1, 1], problems.name)
 
 
 # Errors of reading.

@@ -138,7 +138,7 @@ def test_stops_are_those_of_tokenizer_template_and_generation(folder):
 
 def test_a_generation_config_that_is_not_json_is_refused(folder, tokenizer):
     (folder / "generation_config.json").write_text("{")
-    with pytest.raises(ValueError, match=r"generation_config.json' cannot be read"):
+    with pytest.raises(ValueError, match=r"generation_config.json' is not JSON"):
         stop_tokens(tokenizer, folder)
 
 

@@ -32,9 +32,9 @@ SHAPES = {
 
 def counted(function, *arguments) -> float:
     """Operations of a program as XLA counts them before it optimises."""
-    found = jax.jit(function).lower(*arguments).cost_analysis()
-    assert isinstance(found, dict)
-    return found["flops"]
+    analysis = jax.jit(function).lower(*arguments).cost_analysis()
+    assert isinstance(analysis, dict)
+    return analysis["flops"]
 
 
 def inputs(decoder: DecoderConfig):
@@ -73,8 +73,8 @@ def test_adapters_leave_the_gradients_of_kernels_out():
         return logits(decoder, lora.join(parameters, adapters), tokens, positions).sum()
 
     expected = training_flops(decoder, LENGTH, LENGTH)
-    found = counted(jax.grad(total), adapters, parameters, tokens, positions)
-    assert found == pytest.approx(expected, rel=0.1)
+    flops = counted(jax.grad(total), adapters, parameters, tokens, positions)
+    assert flops == pytest.approx(expected, rel=0.1)
 
 
 def test_weights_of_a_published_model():

@@ -32,7 +32,7 @@ from experiments.llm.training.finetune import (
 from experiments.llm.training.log import TRACKERS
 from experiments.llm.training.lora import split
 from experiments.llm.training.meter import DivergedError
-from experiments.storage import checkpoint
+from experiments.storage import checkpoint, tensors
 from experiments.storage.results import ResultsError
 from tests.experiments.llm.rows import write_sums
 
@@ -154,7 +154,7 @@ def test_a_model_that_cannot_be_written_costs_no_training(
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(checkpoint, "save_file", full)
+        patch.setattr(tensors, "save_file", full)
         with pytest.raises(OSError, match="No space left"):
             finetune(tiny_folder, encoded, TINY, tmp_path / "run")
     assert not (tmp_path / "run" / "model").exists()

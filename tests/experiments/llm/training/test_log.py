@@ -46,16 +46,16 @@ def test_tensorboard_gets_the_numbers(tmp_path):
     events = pytest.importorskip("tensorboardX.proto.event_pb2", reason=NEEDED)
     write("tensorboard", tmp_path)
     (file,) = (tmp_path / "tensorboard").iterdir()
-    data, found, words = file.read_bytes(), {}, ""
+    data, values, words = file.read_bytes(), {}, ""
     while data:
         # Records of TensorFlow: length, its checksum, so many bytes, their checksum.
         (length,) = struct.unpack("<Q", data[:8])
         event = events.Event.FromString(data[12 : 12 + length])
         data = data[16 + length :]
         for value in event.summary.value:
-            found[value.tag, event.step] = value.simple_value
+            values[value.tag, event.step] = value.simple_value
             words += str(value.tensor)
-    losses = {step: value for (name, step), value in found.items() if name == "loss"}
+    losses = {step: value for (name, step), value in values.items() if name == "loss"}
     assert losses == {0: 0.5, 1: 1.5, 2: 2.5}
     assert "learning_rate" in words
 
