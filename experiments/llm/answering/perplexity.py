@@ -11,7 +11,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, Int
 
 from experiments.llm.answering.batches import padded_batches
-from experiments.llm.text.encoding import Encoded
+from experiments.llm.text.encoding import Encoded, check_examples
 from experiments.llm.training.loss import loss_sums
 from experiments.storage.sharding import row_split, spread
 from synth.config import DecoderConfig
@@ -47,11 +47,12 @@ def perplexities(
       advance: called with the number of examples that are done since the last call.
 
     Raises:
-      ValueError: if `batch_tokens` is below 1; see also `check`.
+      ValueError: if `batch_tokens` is below 1; see also
+        `experiments.llm.text.encoding.check_examples`.
     """
     if batch_tokens < 1:
         raise ValueError(f"batch_tokens must be at least 1, got {batch_tokens}")
-    check(decoder, encoded)
+    check_examples(encoded, decoder)
     lengths = encoded.lengths
     starts = encoded.prompt_lengths.astype(np.int32)
     ends = np.minimum(starts + encoded.solution_lengths, lengths).astype(np.int32)
@@ -76,32 +77,6 @@ def perplexities(
         nats[batch.rows] = np.asarray(batch_nats)[: len(batch.rows)]
         advance(len(batch.rows))
     return np.exp(nats / (ends - starts))
-
-
-def check(decoder: DecoderConfig, encoded: Encoded) -> None:
-    """Refuse examples that the decoder cannot read, before any work.
-
-    Raises:
-      ValueError: if an example is longer than the decoder's context, or has a token beyond its
-        vocabulary.
-    """
-    lengths, context = encoded.lengths, decoder.max_positions
-    if (long := lengths > context).any():
-        raise ValueError(
-            f"examples must fit into the context of the checkpoint, {context} tokens, but "
-            f"{long.sum()} of {len(lengths)} are longer, the longest {lengths.max()}; the first is "
-            f"row {encoded.rows[long.argmax()]}"
-        )
-    unknown = [
-        row
-        for row, tokens in zip(encoded.rows, encoded.tokens, strict=True)
-        if tokens.max() >= decoder.vocab_size
-    ]
-    if unknown:
-        raise ValueError(
-            f"examples have tokens beyond the {decoder.vocab_size} of the checkpoint, the first in "
-            f"row {unknown[0]}: does the tokenizer belong to it?"
-        )
 
 
 def example_nats(

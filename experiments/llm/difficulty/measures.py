@@ -25,11 +25,11 @@ from experiments.llm.answering.config import SAMPLED, DecodingConfig
 from experiments.llm.answering.evaluate import evaluate
 from experiments.llm.answering.kept import Kept
 from experiments.llm.answering.model import Model
-from experiments.llm.answering.perplexity import check, perplexities
+from experiments.llm.answering.perplexity import perplexities
 from experiments.llm.difficulty.buckets import MEASURES, Measure
 from experiments.llm.problems.config import GraderConfig
 from experiments.llm.problems.data import Problems
-from experiments.llm.text.encoding import encode
+from experiments.llm.text.encoding import check_examples, encode
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -71,7 +71,7 @@ def measure(
     Raises:
       ImportError, ValueError: before any decoding, if there are no problems, a measure is unknown,
         needs a model where there is only a tokenizer, or is ``op`` and never stated; and see
-        `encode`, `experiments.llm.answering.perplexity.check` and
+        `encode`, `experiments.llm.text.encoding.check_examples` and
         `experiments.llm.answering.evaluate.evaluate`.
     """
     _check(model, problems, measures)
@@ -89,7 +89,7 @@ def measure(
     if not isinstance(model, Model):
         return table
     if encoded is not None and "perplexity" in measures:
-        check(model.decoder, encoded)
+        check_examples(encoded, model.decoder)
     # Measures by the model.
     with progress_bar(console) as progress:
         if "pass_rate" in measures:

@@ -17,6 +17,7 @@ from rich.console import Console
 from experiments.llm.problems.data import Problems
 from experiments.llm.text.config import OnLong
 from experiments.llm.text.tokenizer import Closing, closing, encode_texts, has_thoughts, render
+from synth.config import DecoderConfig
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -188,6 +189,34 @@ def encode_within(
         encoded = encode(problems, tokenizer, max_length=most, on_long=on_long)
     console.print(f"{problems.name}: {encoded.report}", highlight=False)
     return encoded
+
+
+def check_examples(encoded: Encoded, decoder: DecoderConfig) -> None:
+    """Refuse examples that a decoder cannot read, before any work.
+
+    Raises:
+      ValueError: if there are no examples, or one is longer than the decoder's context or has a
+        token beyond its vocabulary.
+    """
+    if not len(encoded):
+        raise ValueError("encoded must hold examples, got none")
+    lengths, context = encoded.lengths, decoder.max_positions
+    if (long := lengths > context).any():
+        raise ValueError(
+            f"examples must fit into the context of the checkpoint, {context} tokens, but "
+            f"{long.sum()} of {len(lengths)} are longer, the longest {lengths.max()}; the first is "
+            f"row {encoded.rows[long.argmax()]}"
+        )
+    unknown = [
+        row
+        for row, tokens in zip(encoded.rows, encoded.tokens, strict=True)
+        if tokens.max() >= decoder.vocab_size
+    ]
+    if unknown:
+        raise ValueError(
+            f"examples have tokens beyond the {decoder.vocab_size} of the checkpoint, the first in "
+            f"row {unknown[0]}: does the tokenizer belong to it?"
+        )
 
 
 def _tokens(

@@ -47,11 +47,15 @@ def nested(
     return np.asarray(rows)[generator.permutation(len(rows))[:size]]
 
 
-def num_steps(num_examples: int, epochs: float, batch_size: int) -> int:
-    """Optimiser steps that show every example `epochs` times, at least 1."""
+def num_shown(num_examples: int, epochs: float) -> int:
+    """Number of examples in so many epochs over `num_examples`, at least 1."""
     # Rounded before `ceil`: in floating point 0.1 · 30 is slightly more than 3.
-    shown = max(1, math.ceil(round(num_examples * epochs, 6)))
-    return -(-shown // batch_size)
+    return max(1, math.ceil(round(num_examples * epochs, 6)))
+
+
+def num_steps(num_examples: int, epochs: float, batch_size: int) -> int:
+    """Number of optimiser steps that show every example `epochs` times, at least 1."""
+    return -(-num_shown(num_examples, epochs) // batch_size)
 
 
 def first_fit(lengths: Sequence[int], capacity: int) -> list[list[int]]:

@@ -1,6 +1,6 @@
 """Adapters on a loaded checkpoint: attach them, train only them, merge them into the kernels.
 
-The decoder itself computes with adapters (`synth.decoder.Lora`), so that training never forms the
+The decoder itself computes with adapters (`synth.config.Lora`), so that training never forms the
 sum of a kernel and its adapter, nor the gradient of a kernel.
 """
 

@@ -60,7 +60,7 @@ def loss_sums(
       parameters: its weights.
       tokens, positions: a sequence, or rows of them.
       loss_mask: true on the tokens whose prediction counts.
-      loss: ``sft`` or ``dft``, as in `synth.finetune.FinetuneConfig` (static).
+      loss: ``sft`` or ``dft``, as in `synth.config.FinetuneConfig` (static).
       segments: number of each token's sequence, if several are packed into a row; the first token
         of a sequence has nothing to be predicted from and never counts.
       chunk_tokens: tokens of every row whose logits are in memory at once (static).

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from experiments.engine.progress import progress_bar
 from experiments.errors import ExpectedError
 from experiments.llm.text.loader import Batch, Loader
 from experiments.llm.training.cost import peak_flops, training_flops
@@ -61,15 +61,7 @@ class Meter:
         self._seconds = self._tokens = 0.0
         self._last_time: float | None = None
         self._unlogged: tuple[int, Batch, StepMetrics] | None = None
-        self._bar = Progress(
-            TextColumn("steps"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeRemainingColumn(),
-            TextColumn("{task.description}"),
-            disable=not is_first(),
-            transient=True,
-        )
+        self._bar = progress_bar(disable=not is_first(), transient=True)
         self._task = self._bar.add_task("compiling", total=loader.steps)
 
     def begin(self, steps_done: int) -> None:
@@ -115,7 +107,7 @@ class Meter:
                 file.write(json.dumps({"step": step} | numbers) + "\n")
         if self._log is not None:
             self._log.write(step, numbers)
-        # Show the newest numbers behind the bar.
+        # Show the newest numbers before the bar.
         words = [f"loss {loss:.3f}"]
         if "tokens_per_second" in numbers:
             words.append(f"{numbers['tokens_per_second']:,.0f} tokens/s")
