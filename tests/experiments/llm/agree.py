@@ -1,4 +1,4 @@
-"""What decoding and gradients must have in common with `transformers`, stored or live."""
+"""Checks of decoding and gradients against those of `transformers`, stored or live."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ def check_greedy(
     expected: np.ndarray,
     stop: tuple[int, ...],
 ) -> None:
-    """Decode all prompts in one batch, and in turns; some end by a stop token, some do not.
+    """Decode all prompts in one batch, and in groups; some end with a stop token, some do not.
 
     Args:
       decoder, parameters: the model.
-      prompts: of at most 48 tokens.
+      prompts: token ids of each, at most 48.
       expected: [prompts, new tokens]; -1 after a stop token.
       stop: token ids.
     """
@@ -55,13 +55,13 @@ def check_gradient(
     *,
     chunk_tokens: int,
 ) -> None:
-    """Compare every parameter's gradient of the SFT loss, through the names of the files.
+    """Compare the gradient of the SFT loss with respect to every parameter, by names in files.
 
     Args:
       decoder, parameters: the model.
       tokens, loss_mask: [rows, length].
-      expected: by name in a file.
-      folder: a new one, for ours.
+      expected: gradients by name of the tensor.
+      folder: folder to write our gradients into.
       chunk_tokens: see `loss_sums`.
     """
     positions = jnp.broadcast_to(jnp.arange(tokens.shape[1]), tokens.shape)

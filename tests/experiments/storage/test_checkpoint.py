@@ -48,7 +48,7 @@ def saved(tmp_path_factory):
 
 @pytest.fixture
 def rewrite(saved, tmp_path):
-    """A copy of the toy's folder with changed config keys (None removes) and tensors."""
+    """Builder of copies of the toy's folder with changed config keys (None removes) and tensors."""
 
     def build(keys=None, tensors=None):
         folder = tmp_path / "changed"
@@ -390,7 +390,7 @@ def test_what_only_looks_like_rotary_frequencies_is_refused(name, rewrite):
 
 
 def test_stored_type_is_that_of_the_tensors(rewrite, saved, tmp_path):
-    # Published files state another type than they have.
+    # Published files may state a type that their tensors do not have.
     assert checkpoint.stored_dtype(rewrite({"dtype": "bfloat16"})) == jnp.float32
     checkpoint.save(tmp_path / "half", TOY, saved[1], dtype=jnp.float16)
     assert checkpoint.stored_dtype(tmp_path / "half") == jnp.float16
@@ -476,7 +476,7 @@ def test_hub_is_asked_where_there_is_no_folder(hub, saved, tmp_path, monkeypatch
     assert_same(checkpoint.load("someone/model-1.5B")[1], saved[1])
     ((repository, patterns),) = asked
     assert repository == "someone/model-1.5B"
-    # No pickles and no code.
+    # Neither pickles nor code are asked for.
     assert {"config.json", "model*.safetensors", "tokenizer.json"} <= set(patterns)
     assert not [pattern for pattern in patterns if pattern.endswith((".bin", ".pt", ".py", "*"))]
     monkeypatch.chdir(tmp_path)
@@ -595,7 +595,7 @@ def test_tied_file_may_repeat_its_head_but_not_contradict_it(tmp_path, rewrite, 
 
 @pytest.fixture(scope="module")
 def torch():
-    """The reference implementation, one thread."""
+    """The reference implementation, in one thread."""
     reason = "torch and transformers are the reference here: pip install 'sweetspot[llm]' torch"
     pytest.importorskip("transformers", reason=reason)
     module = pytest.importorskip("torch", reason=reason)

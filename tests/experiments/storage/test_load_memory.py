@@ -1,7 +1,7 @@
 """Peak anonymous memory of loading a checkpoint of half a billion parameters.
 
-It is measured from another process; memory of mapped files is left out, because the system takes
-it back when it needs it.
+It is measured from another process. Memory of mapped files does not count, because the system can
+take it back at any time.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def write_zeros(path: Path, decoder: DecoderConfig) -> None:
 
 
 def anonymous_bytes(process: int) -> int:
-    """Memory of a process that no file backs."""
+    """Memory of a process that is not backed by a file."""
     for line in Path(f"/proc/{process}/status").read_text().splitlines():
         if line.startswith("RssAnon:"):
             return 1024 * int(line.split()[1])
@@ -62,7 +62,7 @@ def anonymous_bytes(process: int) -> int:
 
 
 def peak_of_load(path: Path, place: str) -> int:
-    """The most anonymous memory while a checkpoint is loaded, above the level before, in bytes."""
+    """Peak of anonymous memory while a checkpoint is loaded, above the level before, in bytes."""
     with subprocess.Popen(
         [sys.executable, "-c", CHILD, str(path), place],
         cwd=Path(__file__).parents[3],

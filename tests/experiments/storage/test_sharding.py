@@ -1,4 +1,4 @@
-"""Parameters on a mesh: rules by name, and checkpoints that each device reads its part of."""
+"""Parameters on a mesh: rules by name, and checkpoints of which each device reads its part."""
 
 import re
 
@@ -32,7 +32,7 @@ def test_every_parameter_has_one_rule(name, shape):
         for key in path:
             part = part[key.key]
         parts = leaf.size // int(np.prod(part))
-        # 23 words do not divide by two, so that tp leaves the embedding and the head whole.
+        # A vocabulary of 23 does not divide by two: tp does not split the embedding and the head.
         halved = {"kernel", "bias"} if shape == (1, 2) else {"kernel", "embedding", "head"}
         assert parts == (2 if path[-1].key in halved else 1)
 
@@ -99,7 +99,8 @@ def test_loading_on_a_mesh_reads_slices_and_gives_the_same(shape, tmp_path, monk
     )
     mesh = make_mesh(fsdp=shape[0], tp=shape[1])
     loaded, loaded_parameters = checkpoint.load(tmp_path / "x", mesh=mesh)
-    # Matrices in halves, one for each device; biases too, or the embedding and the head.
+    # Each device reads half of every matrix; with tp of the biases too, with fsdp of embedding and
+    # head.
     halved = 7 * decoder.num_layers + (3 * decoder.num_layers if shape == (1, 2) else 2)
     assert sizes.count(0.5) == 2 * halved
     jax.tree.map(np.testing.assert_array_equal, loaded_parameters, parameters)
@@ -114,7 +115,7 @@ def test_loading_on_a_mesh_reads_slices_and_gives_the_same(shape, tmp_path, monk
         rtol=0,
         atol=1e-5,
     )
-    # What is spread over devices is saved as what is not.
+    # Parameters on several devices are saved like those on one.
     checkpoint.save(tmp_path / "again", loaded, loaded_parameters)
     jax.tree.map(np.testing.assert_array_equal, checkpoint.load(tmp_path / "again")[1], parameters)
 

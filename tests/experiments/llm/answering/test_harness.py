@@ -20,7 +20,7 @@ from tests.experiments.llm.tiny import MAX_POSITIONS
 
 pytestmark = [
     pytest.mark.slow,
-    # The harness and what it imports are not ours to mend.
+    # Warnings of the harness and its imports are not about our code.
     pytest.mark.filterwarnings("default"),
 ]
 
@@ -54,7 +54,7 @@ def requests(*arguments: tuple[Any, ...]) -> list[Any]:
 
 
 def log_probabilities(model: Model, tokens: list[int]) -> np.ndarray:
-    """Of every token but the first given those before, and the same of the most probable."""
+    """Log-probability of every token but the first, and of the most probable one in its place."""
     padded = np.zeros(MAX_POSITIONS, np.int32)
     padded[: len(tokens) - 1] = tokens[:-1]
     scores = read(model.decoder, model.parameters, padded, np.arange(MAX_POSITIONS))
@@ -90,7 +90,7 @@ def test_loglikelihood_of_continuations(adapter, model):
     for (context, continuation), (total, is_greedy) in zip(pairs, results, strict=True):
         whole = model.tokenizer.encode(context + continuation)
         if context:
-            # Spaces between the two belong to the second.
+            # Spaces between context and continuation belong to the continuation.
             start = len(model.tokenizer.encode(context.rstrip()))
         else:
             whole, start = [adapter.prefix_token_id, *whole], 1
@@ -123,7 +123,7 @@ def test_rolling_loglikelihood_predicts_every_token_once(adapter, model):
     totals = adapter.loglikelihood_rolling(requests(("short",), (text,)))
     total, done = 0.0, 0
     while done < len(tokens):
-        # The first window starts with the prefix, the last reaches back as far as it can.
+        # The first window starts with the prefix token, the last one reaches back as far as it can.
         end = min(done + MAX_POSITIONS, len(tokens))
         begin = max(end - MAX_POSITIONS, 0)
         before = [adapter.prefix_token_id] if begin == 0 else tokens[begin - 1 : begin]
@@ -252,7 +252,7 @@ def test_local_tasks(harness, model, tmp_path, monkeypatch):
                 ]
             )
         )
-    # Right in half of the problems, and in three of four.
+    # The model is right in half of the spoken answers, and in three of four choices.
     rows = [
         {
             "question": question,

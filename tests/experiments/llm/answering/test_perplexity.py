@@ -1,4 +1,4 @@
-"""Perplexities in batches against one sequence at a time in NumPy."""
+"""Perplexities in batches, against one sequence at a time in NumPy."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.golden import regenerate as golden
 
 DECODER = golden.CONFIGS["llama3-rope"]
 LENGTHS = [(3, 9), (40, 30), (5, 60), (1, 1), (20, 70), (2, 61), (7, 7)]
-"""Tokens of each problem and of its solution, end marker not counted: on two padded lengths."""
+"""Tokens of each problem and of its solution without end marker; they have two padded lengths."""
 
 
 def examples(lengths=LENGTHS) -> Encoded:
@@ -39,11 +39,11 @@ def parameters():
 
 @pytest.fixture(scope="module")
 def expected(parameters) -> np.ndarray:
-    """exp of the mean over the solution's tokens of minus log softmax at the token before."""
+    """Perplexities from the logits of each sequence, by their definition."""
     values = []
     read = jax.jit(logits, static_argnums=0)
     for tokens, (prompt, solution) in zip(examples().tokens, LENGTHS, strict=True):
-        # One length, so that the reference is compiled once; what follows is seen by nothing.
+        # Pad to one length, so that the reference is compiled once; no token attends to later ones.
         padded = np.pad(tokens, (0, 128 - len(tokens)))
         scores = np.asarray(read(DECODER, parameters, padded, np.arange(128, dtype=np.int32)))
         scores = scores.astype(np.float64)

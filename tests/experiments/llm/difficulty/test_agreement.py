@@ -36,7 +36,7 @@ def mean_ranks(values) -> np.ndarray:
 
 
 def slow_kendall(first, second) -> float:
-    """Tau-b, pair by pair."""
+    """Kendall's tau-b, by counting pairs."""
     pairs = list(itertools.combinations(range(len(first)), 2))
     signs = np.sign([(first[i] - first[j], second[i] - second[j]) for i, j in pairs])
     return float(signs.prod(axis=1).sum() / np.sqrt(np.prod((signs != 0).sum(axis=0))))
@@ -79,7 +79,7 @@ def test_measures_without_differences_are_not_present():
     table = measures(30).assign(op=7, perplexity=np.nan)
     assert present(table) == ["cot_tokens", "pass_rate"]
     assert set(rank_correlations(table)["first"]) == {"cot_tokens"}
-    # Different over all problems, but not over those of the pair.
+    # The values differ over all problems, but not over those of the pair.
     table["perplexity"] = [1.5] * 20 + [1.7] + [np.nan] * 9
     table.loc[20, "pass_rate"] = np.nan
     rows = rank_correlations(table)

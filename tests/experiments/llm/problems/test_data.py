@@ -1,4 +1,4 @@
-"""Problems from files, and their tokens: what is read, what bears the loss, what is left out."""
+"""Problems from files and their tokens: reading, loss masks, examples that are left out."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ SYSTEM = {"role": "system", "content": SYSTEM_PROMPT}
 
 
 def write(path: Path, rows: list) -> Path:
-    """Rows as a file of the kind that its name says."""
+    """Write rows to a file in the format of its ending."""
     if path.suffix == ".parquet":
         pd.DataFrame(rows).to_parquet(path)
     elif path.suffix == ".json":
@@ -241,7 +241,7 @@ def test_taking_rows_keeps_their_fields_together(tmp_path):
 
 @pytest.mark.parametrize("number", [1, 2, 5])
 def test_a_broken_line_is_named_by_its_number(tmp_path, number):
-    # The third line is empty, and counts.
+    # The third line is empty, but is counted.
     lines = [json.dumps(row) for row in PAIRS] * 2
     lines.insert(2, "")
     lines[number - 1] = lines[number - 1][:-5]
@@ -252,7 +252,7 @@ def test_a_broken_line_is_named_by_its_number(tmp_path, number):
 
 
 def test_a_line_that_ends_before_a_value_is_named(tmp_path):
-    """The reader of `datasets` finds this one in another way."""
+    """The reader of `datasets` reports this fault in another way."""
     path, (first, *_) = tmp_path / "broken.jsonl", [json.dumps(row) for row in PAIRS]
     path.write_text(f'{first}\n{{"problem": "p", "solution": \n{first}\n')
     with pytest.raises(ValueError, match=r"line 2 of '.*broken.jsonl' is not JSON"):
@@ -425,20 +425,20 @@ QWEN3 = (
     "{% if enable_thinking is defined and enable_thinking is false %}"
     "<think>\n\n</think>\n\n{% endif %}{% endif %}"
 )
-"""Qwen3's, shortened."""
+"""Template of Qwen3, shortened."""
 
 LLAMA3 = (
     "{{ '<|endoftext|>' }}{% for m in messages %}[{{ m['role'] }}]\n\n{{ m['content'] | trim }}"
     "<|im_end|>{% endfor %}{% if add_generation_prompt %}[assistant]\n\n{% endif %}"
 )
-"""Llama 3's, with other names for the special tokens."""
+"""Template of Llama 3, with other names for the special tokens."""
 
 DEEPSEEK = (
     "{% for m in messages %}{% if m['role'] == 'user' %}<|im_start|>{{ m['content'] }}"
     "{% else %}<|im_end|>{{ m['content'] }}<|endoftext|>{% endif %}{% endfor %}"
     "{% if add_generation_prompt %}<|im_end|><think>\n{% endif %}"
 )
-"""DeepSeek-R1's, shortened: the prompt asks for thoughts, which a solution does not have."""
+"""Template of DeepSeek-R1, shortened: its prompt asks for thoughts, which a solution lacks."""
 
 
 def test_the_loss_is_on_the_solution_and_its_end_alone(tokenizer):
@@ -486,7 +486,7 @@ def test_a_template_with_room_for_thoughts_leaves_it_to_the_prompt(tokenizer):
 
 
 def test_thoughts_of_a_solution_are_trained_on(tokenizer):
-    # Qwen3's template keeps those of the last turn.
+    # Qwen3's template keeps the thoughts of the last turn.
     tokenizer.chat_template = QWEN3.replace(
         "<think>\n\n</think>\n\n{{ content.lstrip('\n') }}",
         "{% if content == m['content'] %}<think>\n\n</think>\n\n{% endif %}{{ m['content'] }}",
@@ -575,7 +575,7 @@ def test_long_solutions_are_cut_and_counted(tokenizer):
     assert encoded.lengths.max() == 100
     assert encoded.tokens[1].tolist() == whole.tokens[1][:100].tolist()
     assert tokenizer.eos_token_id not in encoded.tokens[1][encoded.prompt_lengths[1] :]
-    # Difficulty is that of the whole solution.
+    # The difficulty is the length of the whole solution, before it was cut.
     assert encoded.solution_lengths.tolist() == whole.solution_lengths[[0, 1, 3]].tolist()
     assert (encoded.report.kept, encoded.report.truncated) == (3, 1)
 

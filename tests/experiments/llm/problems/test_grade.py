@@ -1,4 +1,4 @@
-r"""Graders on what models write: boxes, numbers, letters, whole solutions."""
+r"""Graders on texts as models write them: boxes, numbers, letters, whole solutions."""
 
 from __future__ import annotations
 
@@ -162,7 +162,7 @@ def test_math_verify_on_what_strings_cannot_decide():
         # Two boxes close to each other.
         ("7", r"\boxed{7} \boxed{8}", False),
         ("7", r"\boxed{8} \boxed{7}", True),
-        # A base belongs to the numeral.
+        # The base is a part of the numeral.
         ("2220_5", r"\boxed{2220}", False),
         ("2220", r"\boxed{2220_5}", False),
         ("2220_5", r"\boxed{2220_6}", False),
@@ -197,7 +197,7 @@ def test_an_answer_without_end_is_wrong_and_told_of():
         ("#### 17 or #### 18", True),
         ("#### 18\nSo 20 are left.", True),
         ("#### 17, or 18", False),
-        # Without the mark it is the last number.
+        # Without the mark the last number is the answer.
         ("First 20, then 18.", True),
         ("She earns \\$18", True),
         ("It is \\boxed{18}.", True),
@@ -269,7 +269,7 @@ def test_gsm8k_takes_the_stated_answer_before_the_solution(solution, answer, num
         ("The answer is (b).", "B"),
         (r"\boxed{b}", "B"),
         (r"\boxed{\text{(b) a banana}}", "B"),
-        # A letter is all there is.
+        # The response is only a letter.
         ("B", "B"),
         (" (B).\n", "B"),
         ("**B**", "B"),
@@ -318,7 +318,7 @@ def igsm_rows():
 def test_igsm_judges_the_whole_solution(igsm_rows):
     problems = problems_of(igsm_rows)
     right = [solution for _, solution, _ in igsm_rows]
-    # The right answer alone, another problem's solution, a cut, a slip in the middle, nothing.
+    # Wrong: the final answer alone, another solution, a cut one, one with a slip, an empty one.
     boxes = [solution[solution.index("So the final") :] for solution in right]
     slips = [
         re.sub(r"= (\d+)\.", lambda number: f"= {(int(number[1]) + 1) % 23}.", solution, count=1)

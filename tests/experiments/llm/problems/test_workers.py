@@ -1,4 +1,4 @@
-"""Work in processes that may hang or end without harm to the caller."""
+"""Worker processes may hang or die without harm to the caller."""
 
 import os
 import time
@@ -10,9 +10,9 @@ from experiments.llm.problems.workers import Lost, map_in_workers
 
 
 def respond(item):
-    """Squares, but for items that ask for trouble."""
+    """Square an item, unless it asks for trouble."""
     if item == "hang":
-        # As one long operation of a library would: no signal of Python's gets through.
+        # Like one long operation of a library, during which Python handles no signal.
         while True:
             time.sleep(60)
     if item == "crash":

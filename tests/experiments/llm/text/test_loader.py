@@ -40,7 +40,7 @@ def make(num_examples: int, *, shortest: int = 3, longest: int = 40) -> Encoded:
 
 
 def unpacked(batch: Batch) -> list[tuple[tuple[int, ...], tuple[bool, ...]]]:
-    """Tokens and loss mask of each example in a batch, found by its segments alone."""
+    """Tokens and loss mask of each example in a batch, cut out by its segments."""
     pieces = []
     flat = [getattr(batch, field).reshape(-1, batch.tokens.shape[-1]) for field in FIELDS]
     for tokens, positions, segments, loss_mask in zip(*flat, strict=True):
@@ -62,7 +62,7 @@ def same(first: Batch, second: Batch) -> bool:
 
 
 def numbers(loader: Loader) -> list[int]:
-    """Which examples come, step after step."""
+    """Numbers of the examples, step after step."""
     steps = range(loader.steps)
     return [example for step in steps for example in loader.examples(step)]
 
@@ -109,7 +109,7 @@ def test_orders_of_epochs_and_seeds_differ():
     for seed in range(4):
         shown = numbers(Loader(encoded, batch_size=50, steps=4, seed=seed))
         orders += [tuple(shown[start : start + 50]) for start in range(0, 200, 50)]
-    # No order comes twice: not even the second epoch of a seed as the first of the next one.
+    # No order occurs twice, not even between the second epoch of a seed and the first of the next.
     assert len(set(orders)) == 16
 
 
@@ -159,7 +159,7 @@ def test_a_loop_that_is_left_leaves_no_thread_at_work():
     iterator = Loader(make(20), batch_size=4, steps=10_000, seed=0).iterate()
     assert next(iterator).tokens.shape[1] == 4
     del iterator
-    # A second one starts afresh.
+    # A second iterator starts again.
     again = Loader(make(20), batch_size=4, steps=10_000, seed=0).iterate(9_999)
     assert len(list(again)) == 1
 
@@ -231,7 +231,7 @@ def test_packed_and_separate_batches_have_one_loss():
 
 
 def fewest_bins(lengths: list[int], capacity: int) -> int:
-    """By trying every assignment of items to bins."""
+    """Fewest bins, by trying every assignment of items to bins."""
     for number in itertools.count(1):
         for places in itertools.product(range(number), repeat=len(lengths)):
             loads = np.bincount(places, weights=lengths, minlength=number)

@@ -1,4 +1,4 @@
-"""Processes: how they are told who they are. What several of them do is in `test_processes`."""
+"""Settings of processes, and one process alone; `test_processes` runs several."""
 
 import jax.numpy as jnp
 import numpy as np

@@ -1,4 +1,4 @@
-"""Adapters: they change nothing at first, train alone, and merge into what they computed."""
+"""Adapters change nothing at first, are trained alone, and are merged without changing outputs."""
 
 import dataclasses
 import functools
@@ -62,7 +62,7 @@ def test_adapters_have_the_layout_of_the_decoder(attached):
 
 
 def test_live_output_is_the_definition(trained):
-    """One kernel by hand: ``x @ (kernel + alpha / rank · a @ b)``, in float64."""
+    """One kernel computed by hand: ``kernel + alpha / rank · a @ b``, in float64."""
     layer = trained["layers"]["query"]
     kernel, a, b = (np.asarray(layer[name], np.float64) for name in ("kernel", "lora_a", "lora_b"))
     merged = lora.merge(dataclasses.replace(DECODER, lora=SETTINGS), trained)[1]
@@ -105,7 +105,7 @@ def gradient_of_adapters(decoder, frozen, adapters):
 
 @pytest.mark.parametrize("base_dtype", ["float32", "bfloat16"])
 def test_adapters_are_trained_alone(base, base_dtype):
-    """The base stays in its 16 bits; the gradient is float32, and zero only for `a` at first."""
+    """The base keeps its 16 bits; gradients are float32, and at first zero for `a` alone."""
     stored = jax.tree.map(lambda leaf: leaf.astype(base_dtype), base)
     decoder, parameters = lora.attach(DECODER, stored, SETTINGS, jax.random.key(0))
     decoder = dataclasses.replace(decoder, execution=Execution(dtype=base_dtype))

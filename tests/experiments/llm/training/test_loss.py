@@ -28,7 +28,7 @@ def weights(decoder):
 
 
 def sequence(seed=0):
-    """Tokens, positions and a mask with both values in it."""
+    """Tokens, positions, and a mask that has both values."""
     tokens, positions = golden.inputs(DECODER, seed)
     mask = np.random.RandomState(seed + 9).rand(LENGTH) < 0.6
     return jnp.asarray(tokens), jnp.asarray(positions), jnp.asarray(mask)
@@ -112,7 +112,7 @@ def test_packed_equals_separate(attention):
         assert (np.abs(unmasked[start:end] - alone).max() > 0.1) == (start > 0)
         loss, weight = sums(decoder, parameters, *part, "sft", chunk_tokens=5)
         start, total, count = end, total + loss, count + weight
-    # The first token of each is unmasked in none of them: nothing comes before it.
+    # The mask holds the first token of a packed sequence, which must not count.
     assert mask[jnp.array([5, 14])].any()
     loss, weight = sums(
         decoder, parameters, tokens, positions, mask, "sft", segments=segments, chunk_tokens=5
@@ -123,7 +123,7 @@ def test_packed_equals_separate(attention):
 
 @pytest.mark.parametrize("chunk_tokens", [5, 512])
 def test_rows_at_once_are_each_alone(chunk_tokens):
-    """Their losses and weights, and the gradient of their sum."""
+    """Losses and weights are those of each row alone, and so is the gradient of the sum."""
     parameters = weights(DECODER)
     rows = [sequence(seed) for seed in range(3)]
     tokens, positions, mask = (jnp.stack(arrays) for arrays in zip(*rows, strict=True))
@@ -184,7 +184,7 @@ def test_bfloat16_activations_over_float32_parameters():
 
 
 def test_logits_of_one_chunk_at_a_time_are_in_memory():
-    """As compiled: the whole sequence's logits would be 16 times a chunk's."""
+    """Memory of the compiled program: logits of all tokens would be 16 times those of a chunk."""
     decoder = dataclasses.replace(DECODER, vocab_size=4096)
     shapes = jax.eval_shape(lambda: golden.weights(decoder))
     row = jax.ShapeDtypeStruct((1024,), jnp.int32)
@@ -198,7 +198,7 @@ def test_logits_of_one_chunk_at_a_time_are_in_memory():
         assert analysis is not None
         return analysis.temp_size_in_bytes
 
-    # The row's logits are 16 MB, of which other temporaries take some of the place.
+    # The logits of the row are 16 MB; other temporaries share some of that memory.
     assert temporary(1024) - temporary(64) > 0.4 * 1024 * 4096 * 4
 
 

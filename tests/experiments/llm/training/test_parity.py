@@ -52,7 +52,7 @@ def test_logits_and_round_trip(name, torch, reference_folder, tokens, tmp_path, 
     record_property("max_abs_difference", difference)
     print(f"{name}: {difference:.1e}")
     assert difference < 1e-4
-    # Our own file, in shards, is as good to transformers as its own.
+    # transformers reads the shards that we write like its own.
     checkpoint.save(tmp_path / "saved", decoder, parameters, shard_bytes=20_000)
     assert (tmp_path / "saved" / "model.safetensors.index.json").exists()
     np.testing.assert_allclose(

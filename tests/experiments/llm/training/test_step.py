@@ -73,7 +73,7 @@ def test_micro_batches_add_up_by_tokens(loss):
 
 
 def test_a_mean_of_means_would_be_seen():
-    """The same micro-batches, weighed equally, give another loss: the test above can fail."""
+    """Equal weights for micro-batches would give another loss: the test above can fail."""
     parameters = initialise(DECODER, jax.random.key(0))
     batch = make_batch(4)
     parts = (batch.tokens, batch.positions, batch.loss_mask)
@@ -146,7 +146,7 @@ def test_two_devices_are_as_good_as_one(shape, adapters):
     _, two, mesh_losses = run(make_batch(2), decoder=decoder, parameters=parameters, mesh=mesh)
     np.testing.assert_allclose(mesh_losses, losses, rtol=1e-5)
     close(two.trained, one.trained)
-    # The state stays where it was, so that the second step is the first one's program.
+    # The new state has the old shardings, so that the second step is not compiled again.
     places = parameter_shardings(two.trained, mesh)
     same = jax.tree.map(
         lambda leaf, place: leaf.sharding.is_equivalent_to(place, leaf.ndim), two.trained, places
