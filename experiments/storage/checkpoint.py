@@ -16,7 +16,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -178,6 +178,7 @@ def save(
     dtype: DTypeLike | None = None,
     like: PathLike | None = None,
     stop: Sequence[int] | None = None,
+    add_files: Callable[[Path], object] | None = None,
     shard_bytes: int = SHARD_BYTES,
 ) -> None:
     """Write a decoder as a new Hugging Face folder that `transformers` can load.
@@ -191,6 +192,7 @@ def save(
       dtype: floating-point type to store; None keeps the parameters' own, which must be one.
       like: a checkpoint folder whose tokenizer, generation settings and special tokens are copied.
       stop: token ids that end a text, in place of those that the generation settings state.
+      add_files: writes further files into the folder, before it appears.
       shard_bytes: the most bytes of tensors in a file; a larger tensor gets a file of its own.
 
     Raises:
@@ -228,6 +230,8 @@ def save(
             _copy_tokenizer(Path(like), partial)
         if stop is not None:
             _state_stop(partial, stop)
+        if add_files is not None:
+            add_files(partial)
         # Flush to the disk before the rename: a crash must not leave a named, empty file.
         for file in partial.iterdir():
             with file.open("rb") as unsynced:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import shutil
+import functools
 from pathlib import Path
 
 import jax
@@ -34,11 +34,5 @@ def new_checkpoint(config: ScratchConfig, problems: Problems, path: Path) -> Non
     )
     decoder = dataclasses.replace(config.decoder, vocab_size=len(tokenizer))
     parameters = initialise(decoder, jax.random.key(config.seed))
-    # Build the folder under a hidden name, and rename it when it is complete.
-    partial = path.with_name(f".{path.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    checkpoint.save(partial, decoder, parameters)
-    save_tokenizer(tokenizer, partial)
-    if path.exists():
-        raise FileExistsError(f"path must be a new folder, but {str(path)!r} exists")
-    partial.rename(path)
+    add_tokenizer = functools.partial(save_tokenizer, tokenizer)
+    checkpoint.save(path, decoder, parameters, add_files=add_tokenizer)
