@@ -241,8 +241,8 @@ class Cut:
     """A cut of a data set into buckets, before its problems are measured.
 
     Attributes:
-      measure: what is cut; ``op`` keeps the stated levels.
-      number: how many buckets of equal size; unused with `edges`.
+      measure: the measure that is cut; ``op`` keeps the stated levels.
+      number: number of buckets of equal size; unused with `edges`.
       edges: inner edges of the buckets, in any order.
       drop_easiest, drop_hardest: shares of the problems to leave out; see `window`.
     """
