@@ -30,7 +30,7 @@ def encode_for(
     max_length: int,
     on_long: OnLong,
 ) -> Encoded:
-    """Encode rows of problems for a checkpoint, see `encode_within`; `Encoded.rows` count in all."""
+    """Encode rows of problems for a checkpoint, see `encode_within`; keeps their numbers."""
     encoded = encode_within(
         problems.take(rows),
         load_tokenizer(model),
