@@ -3,14 +3,11 @@
 `generate` is written for one sequence; `jax.vmap` makes a batch of it. Prompts are padded on the
 left to one length, so that all sequences of a batch share one, unbatched, cache index. For real
 checkpoints, whose responses differ much in length, see `synth.stream`.
-
-`padded_batches` sorts sequences of all lengths into batches of few shapes, to be read at once.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -125,52 +122,3 @@ def pad_left(sequences: Sequence[Sequence[int]], width: int) -> Int[np.ndarray, 
     for target, tokens in zip(padded, sequences, strict=True):
         target[width - len(tokens) :] = tokens
     return padded
-
-
-@dataclass(frozen=True)
-class PaddedBatch:
-    """Sequences of similar length, padded on the right to one.
-
-    Attributes:
-      indices: place of each sequence among those that `padded_batches` was given.
-      tokens: token ids; rows beyond ``len(indices)`` repeat the last one, to fill the batch.
-      lengths: tokens of each row that are not padding.
-    """
-
-    indices: Int[np.ndarray, " sequences"]
-    tokens: Int[np.ndarray, "batch length"]
-    lengths: Int[np.ndarray, " batch"]
-
-
-def padded_batches(
-    sequences: Sequence[Sequence[int]], *, batch_size: int, multiple: int = 64
-) -> Iterator[PaddedBatch]:
-    """Sort sequences into batches, shortest first, whose lengths are multiples of `multiple`.
-
-    A program is compiled once for each such length that occurs.
-
-    Args:
-      sequences: token ids of each.
-      batch_size: rows of every batch.
-      multiple: padded lengths are multiples of it, in tokens.
-
-    Raises:
-      ValueError: if a sequence is empty, or `batch_size` or `multiple` is below 1.
-    """
-    if batch_size < 1 or multiple < 1:
-        raise ValueError(
-            f"batch_size and multiple must be at least 1, got {batch_size} and {multiple}"
-        )
-    lengths = np.array([len(sequence) for sequence in sequences], np.int32)
-    if empty := np.flatnonzero(lengths == 0).tolist():
-        raise ValueError(f"sequences must have at least one token, but these are empty: {empty}")
-    widths = -(-lengths // multiple) * multiple
-    for width in np.unique(widths):
-        members = np.flatnonzero(widths == width)
-        for start in range(0, len(members), batch_size):
-            indices = members[start : start + batch_size]
-            filled = np.pad(indices, (0, batch_size - len(indices)), mode="edge")
-            tokens = np.zeros((batch_size, width), np.int32)
-            for row, index in zip(tokens, filled, strict=True):
-                row[: lengths[index]] = sequences[index]
-            yield PaddedBatch(indices, tokens, lengths[filled])

@@ -15,11 +15,15 @@ from rich.progress import (
 console = Console()
 
 
-def progress_bar(on: Console = console) -> Progress:
+def progress_bar(
+    on: Console = console, *, disable: bool = False, transient: bool = False
+) -> Progress:
     """A progress bar: description, bar, number done, time elapsed, time left.
 
     Args:
       on: the console that shows it.
+      disable: show nothing.
+      transient: remove the bar when it is stopped.
     """
     return Progress(
         TextColumn("{task.description}"),
@@ -29,4 +33,6 @@ def progress_bar(on: Console = console) -> Progress:
         TextColumn("left"),
         TimeRemainingColumn(),
         console=on,
+        disable=disable,
+        transient=transient,
     )

@@ -1,41 +1,21 @@
-"""Names and ``config.json`` of Hugging Face, for the decoder and back.
+"""``config.json`` of Hugging Face, translated to a `DecoderConfig` and back.
 
 Qwen2 and 2.5, Qwen3, and Llama 2 to 3 are the decoder under some setting of its switches. Both
 forms of ``config.json`` are read: the new one with ``rope_parameters`` and ``dtype``, and the
-published one with ``rope_theta``, ``rope_scaling`` and ``torch_dtype``. What only this study knows
-stands under the key ``sweetspot``.
+published one with ``rope_theta``, ``rope_scaling`` and ``torch_dtype``. Settings that only this
+study has are stored under the key ``sweetspot``.
 """
 
 from __future__ import annotations
 
-import re
+import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from synth.config import DecoderConfig, Llama3Rope
 
 CONFIG = "config.json"
-
-NAMES = {
-    "embedding": "model.embed_tokens.weight",
-    "norm/gain": "model.norm.weight",
-    "head": "lm_head.weight",
-    "layers/attention_norm/gain": "model.layers.{}.input_layernorm.weight",
-    "layers/query/kernel": "model.layers.{}.self_attn.q_proj.weight",
-    "layers/query/bias": "model.layers.{}.self_attn.q_proj.bias",
-    "layers/query_norm/gain": "model.layers.{}.self_attn.q_norm.weight",
-    "layers/key/kernel": "model.layers.{}.self_attn.k_proj.weight",
-    "layers/key/bias": "model.layers.{}.self_attn.k_proj.bias",
-    "layers/key_norm/gain": "model.layers.{}.self_attn.k_norm.weight",
-    "layers/value/kernel": "model.layers.{}.self_attn.v_proj.weight",
-    "layers/value/bias": "model.layers.{}.self_attn.v_proj.bias",
-    "layers/output/kernel": "model.layers.{}.self_attn.o_proj.weight",
-    "layers/mlp_norm/gain": "model.layers.{}.post_attention_layernorm.weight",
-    "layers/gate/kernel": "model.layers.{}.mlp.gate_proj.weight",
-    "layers/up/kernel": "model.layers.{}.mlp.up_proj.weight",
-    "layers/down/kernel": "model.layers.{}.mlp.down_proj.weight",
-}
-"""Path in `Parameters` to Hugging Face name, with a gap for the layer; used in both directions."""
 
 FIELDS = {
     "vocab_size": "vocab_size",
@@ -46,7 +26,7 @@ FIELDS = {
     "rms_norm_eps": "rms_norm_eps",
     "max_positions": "max_position_embeddings",
 }
-"""Fields that both configs have and a file must state."""
+"""Fields of `DecoderConfig` and keys of ``config.json``, all of which a file must state."""
 
 FAMILIES = {
     "qwen2": "Qwen2ForCausalLM",
@@ -56,9 +36,10 @@ FAMILIES = {
 """Model types that are the decoder under some setting of its switches."""
 
 UNROLLED_LAYERS = 8
-"""Foreign checkpoints of at most as many layers are unrolled: faster, and soon compiled."""
+"""Most layers that are unrolled where a file does not say: faster, and still quick to compile."""
 
 STUDY_FIELDS = ("positions", "position_start", "position_gap", "unroll")
+"""Fields of `DecoderConfig` that Hugging Face does not have."""
 
 ROPE_FIELDS = {
     "factor": "factor",
@@ -66,53 +47,69 @@ ROPE_FIELDS = {
     "high_frequency_factor": "high_freq_factor",
     "original_max_positions": "original_max_position_embeddings",
 }
-"""Fields of `Llama3Rope`, all of which a file with that rotary type must state."""
+"""Fields of `Llama3Rope` and keys of ``config.json``, which a file of that rotary type states."""
 
 
-def is_buffer(name: str) -> bool:
-    """Whether a tensor is what old Llama checkpoints store beside their parameters.
+def read_json(folder: Path, name: str) -> dict[str, Any]:
+    """Read a file of a checkpoint folder that holds a JSON object.
 
-    Rotary frequencies follow from ``config.json``, and `transformers` ignores the stored ones too.
+    Raises:
+      FileNotFoundError: if the folder has no such file.
+      ValueError: if it is no JSON, or no object.
     """
-    return bool(re.fullmatch(r"model\.layers\.\d+\.self_attn\.rotary_emb\.inv_freq", name))
+    path = folder / name
+    if not path.is_file():
+        raise FileNotFoundError(f"checkpoint {str(folder)!r} has no {name}")
+    try:
+        contents = json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{str(path)!r} is not JSON ({error})") from error
+    if not isinstance(contents, dict):
+        raise ValueError(f"{str(path)!r} must hold an object, got {type(contents).__name__}")
+    return contents
 
 
-def family_of(config: DecoderConfig) -> str:
-    """Model type whose architecture the switches give.
+def write_json(path: Path, contents: Mapping[str, Any]) -> None:
+    """Write a JSON file of a checkpoint, indented as Hugging Face does."""
+    path.write_text(json.dumps(contents, indent=2) + "\n", encoding="utf-8")
+
+
+def family_of(decoder: DecoderConfig) -> str:
+    """Hugging Face model type of the architecture that the switches describe.
 
     Raises:
       ValueError: if there is none.
     """
-    if config.qkv_bias and config.qk_norm:
+    if decoder.qkv_bias and decoder.qk_norm:
         # Qwen3's attention_bias would put a bias on the output projection as well.
         raise ValueError("qkv_bias and qk_norm are both on: no Hugging Face model type has both")
-    family = "qwen2" if config.qkv_bias else "qwen3" if config.qk_norm else "llama"
-    if family == "llama" and config.hidden_size % config.num_heads:
+    family = "qwen2" if decoder.qkv_bias else "qwen3" if decoder.qk_norm else "llama"
+    if family == "llama" and decoder.hidden_size % decoder.num_heads:
         raise ValueError(
             f"hidden_size must be a multiple of num_heads for Hugging Face's llama, "
-            f"got {config.hidden_size} and {config.num_heads}"
+            f"got {decoder.hidden_size} and {decoder.num_heads}"
         )
     return family
 
 
-def to_hugging_face(config: DecoderConfig, dtype: str) -> dict[str, Any]:
+def to_hugging_face(decoder: DecoderConfig, dtype: str) -> dict[str, Any]:
     """Contents of ``config.json`` for weights stored as `dtype`.
 
     Raises:
       ValueError: if no model type has these switches.
     """
-    family = family_of(config)
+    family = family_of(decoder)
     written = {
         "model_type": family,
         "architectures": [FAMILIES[family]],
-        **{theirs: getattr(config, ours) for ours, theirs in FIELDS.items()},
-        "num_key_value_heads": config.num_kv_heads,
-        "head_dim": config.head_size,
+        **{theirs: getattr(decoder, ours) for ours, theirs in FIELDS.items()},
+        "num_key_value_heads": decoder.num_kv_heads,
+        "head_dim": decoder.head_size,
         "hidden_act": "silu",
-        "tie_word_embeddings": config.tied_head,
-        **_written_rope(config),
+        "tie_word_embeddings": decoder.tied_head,
+        **_written_rope(decoder),
         "dtype": dtype,
-        # The families' defaults would make a token of ours the end marker.
+        # Stated as none: a family's default ids would make one of our tokens the end marker.
         **{f"{marker}_token_id": None for marker in ("bos", "eos", "pad")},
     }
     if family in ("qwen3", "llama"):
@@ -121,37 +118,41 @@ def to_hugging_face(config: DecoderConfig, dtype: str) -> dict[str, Any]:
         written["mlp_bias"] = False
     else:
         written["use_sliding_window"] = False
-    written["sweetspot"] = {field: getattr(config, field) for field in STUDY_FIELDS}
+    written["sweetspot"] = {field: getattr(decoder, field) for field in STUDY_FIELDS}
     return written
 
 
-def _written_rope(config: DecoderConfig) -> dict[str, Any]:
-    """Keys about rotary positions, in the new form and for transformers before 5.
+def _written_rope(decoder: DecoderConfig) -> dict[str, Any]:
+    """Keys about rotary positions, in the new form and in the old one.
 
-    That looks for the old keys, and takes 10000 and no scaling in silence where they are missing.
+    Before version 5 `transformers` reads only the old keys, and silently takes a base of 10000 and
+    no scaling where they are missing.
     """
-    if config.rope_scaling is None:
+    if decoder.rope_scaling is None:
         rope: dict[str, Any] = {"rope_type": "default"}
     else:
         rope = {"rope_type": "llama3"}
-        rope |= {theirs: getattr(config.rope_scaling, ours) for ours, theirs in ROPE_FIELDS.items()}
+        scaling = decoder.rope_scaling
+        rope |= {theirs: getattr(scaling, ours) for ours, theirs in ROPE_FIELDS.items()}
     written = {
-        "rope_parameters": rope | {"rope_theta": config.rope_theta},
-        "rope_theta": config.rope_theta,
+        "rope_parameters": rope | {"rope_theta": decoder.rope_theta},
+        "rope_theta": decoder.rope_theta,
     }
-    return written if config.rope_scaling is None else written | {"rope_scaling": rope}
+    return written if decoder.rope_scaling is None else written | {"rope_scaling": rope}
 
 
 def from_hugging_face(written: Mapping[str, Any]) -> DecoderConfig:
-    """Read ``config.json``, of this study or published, in its old or new form.
+    """Translate ``config.json``, of this study or published, in its old or new form.
 
-    A file without the study's own fields gets sequential positions and a rolled layer scan. A
-    ``head_dim`` of ``hidden_size / num_heads`` comes back as None, which means the same.
+    A file without the study's own fields gets sequential positions, and a loop over layers if it
+    has more than `UNROLLED_LAYERS`. A ``head_dim`` of ``hidden_size / num_heads`` comes back as
+    None, which means the same.
 
     Raises:
       ValueError: if the model type, rotary type, a sliding window or another switch is not
         supported, or a key is missing or unknown to the study.
     """
+    # Refuse architectures that no setting of our switches gives.
     family = written.get("model_type")
     if family not in FAMILIES:
         raise ValueError(f"model_type must be one of {sorted(FAMILIES)}, got {family!r}")
@@ -160,6 +161,7 @@ def from_hugging_face(written: Mapping[str, Any]) -> DecoderConfig:
             raise ValueError(f"{switch} is not supported, got {written[switch]!r}")
     if written.get("hidden_act", "silu") != "silu":
         raise ValueError(f"hidden_act must be 'silu', got {written['hidden_act']!r}")
+    # Read the fields that both configurations have.
     if missing := [theirs for theirs in FIELDS.values() if written.get(theirs) is None]:
         raise ValueError(f"{CONFIG} must state {missing}")
     shared = {ours: written[theirs] for ours, theirs in FIELDS.items()}
@@ -167,6 +169,7 @@ def from_hugging_face(written: Mapping[str, Any]) -> DecoderConfig:
     size = written.get("head_dim")
     if size is None and family == "qwen3":
         raise ValueError(f"{CONFIG} must state ['head_dim'] for model_type 'qwen3'")
+    # Read the study's own settings, or choose those of a published checkpoint.
     study = written.get("sweetspot") or {
         "positions": "sequential",
         "unroll": shared["num_layers"] <= UNROLLED_LAYERS,
@@ -188,7 +191,7 @@ def from_hugging_face(written: Mapping[str, Any]) -> DecoderConfig:
 
 
 def _refuse_sliding_windows(written: Mapping[str, Any], num_layers: int) -> None:
-    """Published files state a window that is not in use: that is no reason to refuse them."""
+    """Refuse a sliding window that some layer uses; published files also state unused ones."""
     if kinds := written.get("layer_types"):
         in_use = set(kinds) != {"full_attention"}
     else:
@@ -204,6 +207,7 @@ def _refuse_sliding_windows(written: Mapping[str, Any], num_layers: int) -> None
 
 def _read_rope(written: Mapping[str, Any]) -> tuple[float, Llama3Rope | None]:
     """Base of the rotary frequencies, and their rescaling."""
+    # The new form nests all settings; the old one has rope_scaling, with the base beside it.
     rope = written.get("rope_parameters") or written.get("rope_scaling") or {}
     kind = rope.get("rope_type", rope.get("type", "default"))
     if kind not in ("default", "llama3"):

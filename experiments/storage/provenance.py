@@ -1,4 +1,4 @@
-"""Where a result comes from: commit, device and versions."""
+"""Provenance of a result: commit, device, and versions of packages."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ import jax
 
 
 def versions(packages: Iterable[str]) -> dict[str, str]:
-    """Installed versions of the packages that are installed."""
-    found = {}
+    """Version of each of these packages that is installed, by name."""
+    version_by_package = {}
     for name in packages:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            found[name] = importlib.metadata.version(name)
-    return found
+            version_by_package[name] = importlib.metadata.version(name)
+    return version_by_package
 
 
 def commit() -> str:
-    """Commit of the source tree, ``-dirty`` if it has changes; ``unknown`` outside a checkout."""
+    """Commit of the source tree, with ``-dirty`` after changes; ``unknown`` outside a checkout."""
     command = ["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
     try:
         done = subprocess.run(
@@ -34,7 +34,7 @@ def commit() -> str:
 
 
 def device_name() -> str:
-    """The accelerator's name, or the processor's on a CPU."""
+    """Name of the accelerator, or of the processor on a CPU."""
     device = jax.local_devices()[0]
     if device.platform != "cpu":
         return device.device_kind

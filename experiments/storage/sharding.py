@@ -1,9 +1,9 @@
-"""Where parameters and batches live on a mesh ``data × fsdp × tp``.
+"""Placement of parameters and batches on a device mesh ``data × fsdp × tp``.
 
-``fsdp`` splits every matrix, for memory, and the rows of a batch; ``tp`` splits heads and the
-SwiGLU's width, so that the pair of matrices around each needs one sum over devices (Shoeybi et al.
-2019, arXiv 1909.08053). ``data`` splits the rows alone: each of its places holds all parameters,
-which is fastest where they fit.
+``data`` splits the rows of a batch and keeps a copy of all parameters in each of its parts, which
+is fastest if they fit into memory. ``fsdp`` splits the rows too, and every matrix, to save memory.
+``tp`` splits the attention heads and the SwiGLU's width, so that each pair of matrices around them
+needs one sum over devices (Shoeybi et al. 2019, arXiv 1909.08053).
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from synth.decoder import Parameters
 
 ROW_AXES = ("data", "fsdp")
+"""Mesh axes that split the rows of a batch."""
+
 AXES = (*ROW_AXES, "tp")
 
 RULES: tuple[tuple[str, tuple[str | None, ...]], ...] = (
@@ -34,21 +36,22 @@ RULES: tuple[tuple[str, tuple[str | None, ...]], ...] = (
     (r"head", ("fsdp", "tp")),
     (r"\w*norm/gain", ()),
 )
-"""End of a parameter's path, and the mesh axis of each of its last dimensions."""
+"""Pattern for the end of a parameter's path, and the mesh axis of each of its last dimensions."""
 
 
 def make_mesh(*, data: int = 1, fsdp: int = 1, tp: int = 1) -> Mesh:
-    """A mesh whose shardings the compiler propagates: of the first devices, where some are left.
+    """Mesh of the first devices, over which the compiler chooses the shardings of intermediates.
 
     Raises:
-      ValueError: if there are not so many devices, or several processes would leave some out.
+      ValueError: if there are fewer devices, or if there are several processes and the mesh would
+        leave devices out.
     """
-    sizes, there = (data, fsdp, tp), jax.device_count()
+    sizes, num_devices = (data, fsdp, tp), jax.device_count()
     size = math.prod(sizes)
-    if min(sizes) < 1 or size > there or (jax.process_count() > 1 and size < there):
+    if min(sizes) < 1 or size > num_devices or (jax.process_count() > 1 and size < num_devices):
         most = "the number of devices," if jax.process_count() > 1 else "1 to"
         raise ValueError(
-            f"data × fsdp × tp must be {most} {there} (a CPU has one device a core), "
+            f"data × fsdp × tp must be {most} {num_devices} (a CPU has one device a core), "
             f"got {data} × {fsdp} × {tp}"
         )
     devices = jax.devices()[:size]
@@ -63,12 +66,12 @@ def row_split(mesh: Mesh | None) -> int:
 
 
 def spread(array: np.ndarray, mesh: Mesh | None, *, axis: int = 0) -> jax.Array:
-    """An array on the devices, each with its own rows.
+    """Put an array on the devices, a part of its rows on each.
 
     Args:
-      array: whole in every process.
-      mesh: None for the default device.
-      axis: of the rows, whose number `row_split` divides.
+      array: the whole array, in every process.
+      mesh: the devices; None for the default device.
+      axis: axis of the rows; `row_split` must divide its size.
     """
     if mesh is None:
         return jnp.asarray(array)
@@ -78,15 +81,15 @@ def spread(array: np.ndarray, mesh: Mesh | None, *, axis: int = 0) -> jax.Array:
 
 
 def parameter_sharding(path: str, shape: Sequence[int], mesh: Mesh) -> NamedSharding:
-    """Where one parameter lives; a dimension that does not divide evenly is not split.
+    """Sharding of one parameter by `RULES`; a dimension that does not divide evenly is not split.
 
     Args:
-      path: names from the root of `Parameters`, with slashes.
-      shape: its shape, a leading axis ``layers`` included; layers are never split.
-      mesh: axes `AXES`, or some of them.
+      path: names from the root of `Parameters`, joined by slashes.
+      shape: its shape, with the leading axis of layers; layers are never split.
+      mesh: has the axes `AXES`, or some of them.
 
     Raises:
-      ValueError: if the mesh has another axis, or no rule knows the path.
+      ValueError: if the mesh has another axis, or no rule matches the path.
     """
     if unknown := sorted(set(mesh.axis_names) - set(AXES)):
         raise ValueError(f"mesh must have axes among {AXES}, got {unknown}")
@@ -103,7 +106,7 @@ def parameter_sharding(path: str, shape: Sequence[int], mesh: Mesh) -> NamedShar
 
 
 def parameter_shardings(parameters: Parameters, mesh: Mesh) -> Parameters:
-    """`parameter_sharding` of every leaf; anything with a shape is a leaf."""
+    """`parameter_sharding` of every leaf: an array, or anything else that has a shape."""
     return jax.tree_util.tree_map_with_path(
         lambda keys, leaf: parameter_sharding(
             jax.tree_util.keystr(keys, simple=True, separator="/"), leaf.shape, mesh

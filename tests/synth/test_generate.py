@@ -10,7 +10,7 @@ import pytest
 import scipy.stats
 
 from synth.decoder import logits
-from synth.generate import generate, left_padded_prompts, padded_batches
+from synth.generate import generate, left_padded_prompts
 from synth.task import PADDING, Pool
 
 
@@ -189,23 +189,3 @@ def test_sampled_frequencies_equal_the_softmax(trained, samples):
     counts = np.bincount(samples[0], minlength=trained.decoder.vocab_size)
     assert expected.min() > 5
     assert scipy.stats.chisquare(counts, expected).pvalue > 1e-4
-
-
-def test_batches_cover_every_sequence_in_few_shapes():
-    lengths = [1, 8, 9, 16, 3, 17, 2, 8]
-    sequences = [list(range(1, 1 + length)) for length in lengths]
-    batches = list(padded_batches(sequences, batch_size=3, multiple=8))
-    assert sorted(index for batch in batches for index in batch.indices.tolist()) == list(range(8))
-    assert [batch.tokens.shape for batch in batches] == [(3, 8), (3, 8), (3, 16), (3, 24)]
-    for batch in batches:
-        indices = np.pad(batch.indices, (0, 3 - len(batch.indices)), mode="edge")
-        for index, tokens, length in zip(indices, batch.tokens, batch.lengths, strict=True):
-            assert tokens[:length].tolist() == sequences[index]
-            assert not tokens[length:].any()
-
-
-def test_batches_refuse():
-    with pytest.raises(ValueError, match=re.escape("these are empty: [1]")):
-        list(padded_batches([[1], []], batch_size=2))
-    with pytest.raises(ValueError, match=re.escape("must be at least 1, got 0 and 64")):
-        list(padded_batches([[1]], batch_size=0))

@@ -1,11 +1,12 @@
-"""Continue prompts of all lengths: greedy or sampled, by continuous batching.
+"""Decoding of prompts of all lengths, greedy or sampled, by continuous batching.
 
-Prompts enter a stream (see `synth.stream`) longest first, a few at a time, whenever as many rows
-are free; each is padded to a multiple of some length, for each of which one program is compiled.
+Prompts enter a stream (see `synth.stream`) longest first, a group at a time, as soon as enough rows
+are free. Each is padded to a multiple of some length; one program is compiled for each padded
+length.
 
-A sampled continuation depends on the seed, its prompt and its number alone, not on which others are
-asked for: a subset of the prompts gets the same ones (up to rounding; a prompt that occurs again
-gets others).
+A sampled continuation depends only on the seed, its prompt and its sample's number. So a subset of
+the prompts gets the same continuations (up to rounding), and a prompt that occurs twice gets others
+the second time.
 """
 
 from __future__ import annotations
@@ -28,21 +29,24 @@ from experiments.llm.answering.kept import Continuation, Kept
 from experiments.llm.answering.model import Model
 from experiments.storage import checkpoint
 from experiments.storage.sharding import ROW_AXES, row_split, spread
-from synth import stream
 from synth.config import DecoderConfig
 from synth.decoder import Parameters, ready_to_decode
 from synth.generate import pad_left
-from synth.stream import Continuing, Stream
+from synth.stream import Continuing, Stream, enter, start_stream
+from synth.stream import advance as advance_stream
 
 GROUPS = 8
-"""Prompts enter in groups of a batch's eighth: fewer would wait less and be read at more cost."""
+"""Prompts enter in groups of this fraction of a batch.
+
+Smaller groups would wait less for free rows, but reading their prompts would cost more.
+"""
 
 SMALLER = 0.5
-"""When prompts are left that need so small a part of the capacity, a smaller stream begins."""
+"""If all waiting prompts need at most this share of a stream's capacity, a smaller one begins."""
 
 
 def ignore(count: int) -> None:
-    """Progress that nobody watches."""
+    """Do nothing: progress that is not shown."""
 
 
 def continuations(
@@ -56,10 +60,10 @@ def continuations(
     """Continue prompts that are given as tokens.
 
     Args:
-      model: what continues them.
+      model: the model that continues them.
       prompts: token ids of each.
-      config: how.
-      kept: where continuations are kept as they end; what is there already is not decoded again.
+      config: of the decoding.
+      kept: file in which continuations are kept as they end; those in it are not decoded again.
       advance: called with the number of continuations that are done since the last call.
 
     Returns:
@@ -68,35 +72,39 @@ def continuations(
     Raises:
       ValueError: before any decoding, if a prompt is empty or has a token that the model does not
         know, if prompt and new tokens do not fit into the context, if the batch size does not
-        divide over the mesh, or if `kept` is given where several processes decode.
+        divide over the mesh, or if `kept` is given and several processes decode.
       OSError: if `kept` cannot be written.
     """
     check_prompts(model.decoder, prompts, config, mesh=model.mesh)
     words = identities(prompts, config.samples)
-    names, found = [row.tobytes().hex() for row in words], {}
+    names = [row.tobytes().hex() for row in words]
+    done: dict[int, Continuation] = {}
+    # Take over the continuations that are in the file.
     if kept is not None:
         if jax.process_count() > 1:
             raise ValueError("kept must be None where several processes decode")
-        there = ((one, kept.get(name)) for one, name in enumerate(names))
-        found = {one: continuation for one, continuation in there if continuation is not None}
-        advance(len(found))
-    wanted = [one for one in range(len(names)) if one not in found]
-    for new in _Batch(model, prompts, config, words, wanted) if wanted else ():
+        earlier = ((number, kept.get(name)) for number, name in enumerate(names))
+        done = {number: one for number, one in earlier if one is not None}
+        advance(len(done))
+    # Decode the others, and keep each batch of them as it ends.
+    wanted = [number for number in range(len(names)) if number not in done]
+    for ended in _Scheduler(model, prompts, config, words, wanted) if wanted else ():
         if kept is not None:
-            kept.add((names[one], continuation) for one, continuation in new.items())
-        found |= new
-        advance(len(new))
+            kept.add((names[number], continuation) for number, continuation in ended.items())
+        done |= ended
+        advance(len(ended))
     return [
-        [found[row * config.samples + sample] for sample in range(config.samples)]
+        [done[row * config.samples + sample] for sample in range(config.samples)]
         for row in range(len(prompts))
     ]
 
 
-class _Batch:
-    """Rows of a stream, and the prompts that wait for one.
+class _Scheduler:
+    """Decides which waiting prompt enters which free row of a stream, and when.
 
-    A continuation is known by the number of its prompt times `DecodingConfig.samples`, plus its
-    own. Iterating gives those that have ended since the last time.
+    The number of a continuation is the number of its prompt times `DecodingConfig.samples`, plus
+    the number of the sample. Iteration decodes, and gives the continuations that have ended since
+    the last time, by number.
     """
 
     def __init__(
@@ -109,96 +117,106 @@ class _Batch:
     ):
         self._model, self._prompts, self._config = model, prompts, config
         self._identities = identities
-        number, split = len(wanted), row_split(model.mesh)
-        # Longest first: they tend to go on longest, and none should be left when all others ended.
-        self._waiting = deque(sorted(wanted, key=lambda one: -len(self._prompt(one))))
-        self._rows = min(config.batch_size, -(-number // split) * split)
-        self._group = max(self._rows // GROUPS // split, 1) * split
-        self._how = Continuing(config.max_new_tokens, model.stop, config.temperature)
-        self._free = list(range(self._rows))
-        self._busy: dict[int, int] = {}  # row: continuation
-        self._begun: dict[int, int] = {}  # row: slot of its first new token
+        # Longest prompts first: their continuations tend to be long too, and one that enters last
+        # would be decoded alone at the end.
+        self._waiting = deque(sorted(wanted, key=lambda number: -len(self._prompt(number))))
+        # The mesh splits rows into equal parts: their number, and that of a group, divide by it.
+        split = row_split(model.mesh)
+        self._num_rows = min(config.batch_size, -(-len(wanted) // split) * split)
+        self._group = max(self._num_rows // GROUPS // split, 1) * split
+        self._continuing = Continuing(config.max_new_tokens, model.stop, config.temperature)
+        self._free = list(range(self._num_rows))
+        self._number_in: dict[int, int] = {}  # row: number of its continuation
+        self._first_slot: dict[int, int] = {}  # row: slot of its first new token
         self._capacity = 0
 
     def __iter__(self) -> Iterator[dict[int, Continuation]]:
         ready = _ready(self._model.decoder, self._model.parameters)
         while self._waiting:
             self._capacity = self._need(self._waiting[0])
-            yield from self._stream(ready)
+            yield from self._run_stream(ready)
 
-    def _stream(self, ready: Parameters) -> Iterator[dict[int, Continuation]]:
-        """Prompts that need much of one capacity, until all have ended."""
+    def _run_stream(self, ready: Parameters) -> Iterator[dict[int, Continuation]]:
+        """Decode the prompts that need a stream of this capacity, until all have ended."""
         model = self._model
         dtype = model.decoder.activation_dtype(model.parameters)
-        rows = _start(model.decoder, dtype, self._rows, self._capacity, model.mesh)
+        stream = _start(model.decoder, dtype, self._num_rows, self._capacity, model.mesh)
         slot = 0
-        while self._num_next() or self._busy:
+        while self._num_next() or self._number_in:
+            # Fill free rows, a group of prompts at a time.
             while 0 < self._num_next() <= len(self._free):
-                rows = self._enter(rows, slot)
-            # Also where nothing waits, so that what has ended is handed on.
-            wanted = self._num_next() or min(len(self._free) + self._group, self._rows)
-            rows, seen = _advance(model.decoder, ready, rows, wanted, self._how, model.mesh)
-            seen = _Seen(*map(np.asarray, seen))
+                stream = self._enter(stream, slot)
+            # Decode until the next group has room. If none waits, until a few more have ended, so
+            # that continuations are handed on early.
+            wanted = self._num_next() or min(len(self._free) + self._group, self._num_rows)
+            stream, seen = _advance(
+                model.decoder, ready, stream, wanted, self._continuing, model.mesh
+            )
+            seen = _Snapshot(*map(np.asarray, seen))
             slot = int(seen.slot)
+            # Take the ended continuations out of their rows.
             yield self._leave(seen)
 
     def _num_next(self) -> int:
-        """Prompts that enter next, together; 0 where the rest would do with less capacity."""
+        """Size of the next group; 0 if no prompt waits that needs a stream of this capacity."""
         if not self._waiting or self._need(self._waiting[0]) <= SMALLER * self._capacity:
             return 0
         return min(self._group, len(self._waiting))
 
-    def _prompt(self, one: int) -> Sequence[int]:
-        return self._prompts[one // self._config.samples]
+    def _prompt(self, number: int) -> Sequence[int]:
+        return self._prompts[number // self._config.samples]
 
-    def _width(self, one: int) -> int:
-        """Length to which a prompt is padded; what would exceed the context is left out."""
-        multiple, room = self._config.prompt_multiple, self._model.decoder.max_positions
-        padded = -(-len(self._prompt(one)) // multiple) * multiple
-        return min(padded, room - self._config.max_new_tokens)
+    def _width(self, number: int) -> int:
+        """Length to which a prompt is padded, no more than the context has room for."""
+        multiple, context = self._config.prompt_multiple, self._model.decoder.max_positions
+        padded = -(-len(self._prompt(number)) // multiple) * multiple
+        return min(padded, context - self._config.max_new_tokens)
 
-    def _need(self, one: int) -> int:
-        """Slots of a prompt and its new tokens."""
-        return self._width(one) + self._config.max_new_tokens
+    def _need(self, number: int) -> int:
+        """Slots that a padded prompt and its new tokens take."""
+        return self._width(number) + self._config.max_new_tokens
 
-    def _enter(self, rows: Stream, slot: int) -> Stream:
-        """Give free rows to the next group; a place without a prompt repeats the last, nowhere."""
-        taken = [self._waiting.popleft() for _ in range(self._num_next())]
-        places = [self._free.pop() for _ in taken]
-        for one, row in zip(taken, places, strict=True):
-            self._busy[row], self._begun[row] = one, slot
-        missing = self._group - len(taken)
-        filled = [*taken, *taken[-1:] * missing]
-        prompts = [self._prompt(one) for one in filled]
+    def _enter(self, stream: Stream, slot: int) -> Stream:
+        """Let the next group of prompts enter free rows."""
+        numbers = [self._waiting.popleft() for _ in range(self._num_next())]
+        rows = [self._free.pop() for _ in numbers]
+        for number, row in zip(numbers, rows, strict=True):
+            self._number_in[row], self._first_slot[row] = number, slot
+        # All groups have one size: copies of the last prompt, which enter no row, fill the last.
+        missing = self._group - len(numbers)
+        filled = [*numbers, *numbers[-1:] * missing]
+        prompts = [self._prompt(number) for number in filled]
         lengths = np.array([len(prompt) for prompt in prompts], np.int32)
         place = functools.partial(spread, mesh=self._model.mesh)
         return _enter(
             self._model.decoder,
             self._model.parameters,
-            rows,
-            np.array([*places, *[self._rows] * missing], np.int32),
-            place(pad_left(prompts, self._width(taken[0]))),
+            stream,
+            np.array([*rows, *[self._num_rows] * missing], np.int32),
+            place(pad_left(prompts, self._width(numbers[0]))),
             place(lengths),
             place(self._identities[filled]),
             jax.random.key(self._config.seed),
-            self._how,
+            self._continuing,
             self._model.mesh,
         )
 
-    def _leave(self, seen: _Seen) -> dict[int, Continuation]:
-        """What has ended; its rows are free."""
-        found = {}
-        for row in [row for row in self._busy if seen.ended[row]]:
-            places = (self._begun.pop(row) + np.arange(seen.num_new[row])) % self._capacity
-            new = seen.tokens[row, places]
-            is_stop = int(new[-1]) in self._how.stop
-            found[self._busy.pop(row)] = Continuation(new[: new.size - is_stop], not is_stop)
+    def _leave(self, seen: _Snapshot) -> dict[int, Continuation]:
+        """Free the rows whose continuations have ended, and return these."""
+        ended = {}
+        for row in [row for row in self._number_in if seen.ended[row]]:
+            # The slots are a ring: new tokens may go on at its start.
+            slots = (self._first_slot.pop(row) + np.arange(seen.num_new[row])) % self._capacity
+            new = seen.tokens[row, slots]
+            is_stop = int(new[-1]) in self._continuing.stop
+            continuation = Continuation(new[: new.size - is_stop], not is_stop)
+            ended[self._number_in.pop(row)] = continuation
             self._free.append(row)
-        return found
+        return ended
 
 
-class _Seen(NamedTuple):
-    """What every process sees of a stream: fields of `Stream`."""
+class _Snapshot(NamedTuple):
+    """Fields of a `Stream` that the scheduler reads, copied to the host of every process."""
 
     tokens: Int[np.ndarray, "rows capacity"]
     slot: Int[np.ndarray, ""]
@@ -206,19 +224,20 @@ class _Seen(NamedTuple):
     ended: Bool[np.ndarray, " rows"]
 
 
-def _placed(rows: Stream, decoder: DecoderConfig, mesh: Mesh | None) -> Stream:
-    """A stream whose rows, and the heads of its cache, are split as a batch and its decoder are."""
+def _constrained(stream: Stream, decoder: DecoderConfig, mesh: Mesh | None) -> Stream:
+    """Split the rows of a stream like a batch, and the heads of its cache like the decoder's."""
     if mesh is None:
-        return rows
+        return stream
     names = tuple(name for name in ROW_AXES if name in mesh.axis_names) or None
     is_split = "tp" in mesh.axis_names and decoder.num_kv_heads % mesh.shape["tp"] == 0
     heads = "tp" if is_split else None
 
     def place(leaf: Array) -> Array:
+        # Only the cache's arrays have four axes: rows, heads, slots and the width of a head.
         axes = (names, heads) if leaf.ndim == 4 else (names,) * min(leaf.ndim, 1)
         return jax.lax.with_sharding_constraint(leaf, NamedSharding(mesh, PartitionSpec(*axes)))
 
-    return jax.tree.map(place, rows)
+    return jax.tree.map(place, stream)
 
 
 _ready = jax.jit(ready_to_decode, static_argnums=0)
@@ -226,61 +245,60 @@ _ready = jax.jit(ready_to_decode, static_argnums=0)
 
 @functools.partial(jax.jit, static_argnums=range(5))
 def _start(
-    decoder: DecoderConfig, dtype: jnp.dtype, rows: int, capacity: int, mesh: Mesh | None
+    decoder: DecoderConfig, dtype: jnp.dtype, num_rows: int, capacity: int, mesh: Mesh | None
 ) -> Stream:
-    return _placed(
-        stream.start_stream(decoder, dtype, num_rows=rows, capacity=capacity), decoder, mesh
-    )
+    stream = start_stream(decoder, dtype, num_rows=num_rows, capacity=capacity)
+    return _constrained(stream, decoder, mesh)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 8, 9), donate_argnums=2)
 def _enter(
     decoder: DecoderConfig,
     parameters: Parameters,
-    rows: Stream,
-    places: Int[Array, " batch"],
+    stream: Stream,
+    rows: Int[Array, " batch"],
     prompts: Int[Array, "batch prompt"],
     lengths: Int[Array, " batch"],
     identities: UInt32[Array, "batch words"],
     key: PRNGKeyArray,
-    how: Continuing,
+    continuing: Continuing,
     mesh: Mesh | None,
 ) -> Stream:
     keys = jax.vmap(lambda words: functools.reduce(jax.random.fold_in, words, key))(identities)
-    rows = stream.enter(decoder, parameters, rows, places, prompts, lengths, keys, how)
-    return _placed(rows, decoder, mesh)
+    stream = enter(decoder, parameters, stream, rows, prompts, lengths, keys, continuing)
+    return _constrained(stream, decoder, mesh)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 4, 5), donate_argnums=2)
 def _advance(
     decoder: DecoderConfig,
     ready: Parameters,
-    rows: Stream,
+    stream: Stream,
     wanted: Int[Array, ""],
-    how: Continuing,
+    continuing: Continuing,
     mesh: Mesh | None,
 ) -> tuple[Stream, tuple[Array, ...]]:
-    """Decode until `wanted` rows are free; see `_Seen`."""
-    rows = _placed(stream.advance(decoder, ready, rows, wanted, how), decoder, mesh)
-    seen = (rows.tokens, rows.slot, rows.num_new, rows.ended)
+    """Decode until `wanted` rows are free; also returns the fields of `_Snapshot`."""
+    stream = _constrained(advance_stream(decoder, ready, stream, wanted, continuing), decoder, mesh)
+    seen = (stream.tokens, stream.slot, stream.num_new, stream.ended)
     if mesh is not None:
         everywhere = NamedSharding(mesh, PartitionSpec())
         seen = jax.lax.with_sharding_constraint(seen, everywhere)
-    return rows, seen
+    return stream, seen
 
 
 def kept_of(directory: Path, model: Model, config: DecodingConfig) -> Kept:
-    """Where the continuations of a model that was read from a folder are kept.
+    """Open the file of continuations of a model in a directory.
 
     Args:
-      directory: where the file is.
-      model: whose weights, stop tokens and types make a file of their own.
-      config: of which length, temperature and seed do.
+      directory: directory of the file.
+      model: read from a folder. Its weights, their types and its stop tokens choose the file.
+      config: its number of new tokens, temperature and seed choose the file too.
 
     Raises:
       ResultsError: if another process writes the file.
     """
-    assert model.folder is not None  # what is asked from the command line was read
+    assert model.folder is not None  # every command reads its model from a folder
     types = sorted({str(leaf.dtype) for leaf in jax.tree.leaves(model.parameters)})
     return Kept(
         directory,
@@ -302,13 +320,13 @@ def check_prompts(
     *,
     mesh: Mesh | None = None,
 ) -> None:
-    """Refuse what cannot be decoded, before any work.
+    """Refuse prompts and settings that cannot be decoded, before any work.
 
     Args:
-      decoder: what is to continue the prompts.
+      decoder: shape of the model that is to continue the prompts.
       prompts: token ids of each.
-      config: how.
-      mesh: where the decoder's parameters will be.
+      config: of the decoding.
+      mesh: devices that will hold the parameters.
 
     Raises:
       ValueError: see `continuations`.
@@ -340,16 +358,17 @@ def check_prompts(
 def identities(
     prompts: Sequence[Sequence[int]], samples: int
 ) -> UInt32[np.ndarray, "continuations words"]:
-    """What is random about each continuation: its prompt, how often that came before, its number.
+    """Identity of each continuation, from which its random key is made.
 
-    The prompt stands for itself by a digest of 64 bits, not by its place.
+    It consists of 64 bits of the prompt's digest, the number of earlier prompts that are equal, and
+    the number of the sample. So it does not depend on which other prompts there are.
     """
     times: Counter[bytes] = Counter()
-    found = np.empty((len(prompts), samples, 4), np.uint32)
-    for words, prompt in zip(found, prompts, strict=True):
+    identity = np.empty((len(prompts), samples, 4), np.uint32)
+    for words, prompt in zip(identity, prompts, strict=True):
         digest = blake2b(np.asarray(prompt, np.int32).tobytes(), digest_size=8).digest()
         words[:, :2] = np.frombuffer(digest, "<u4")
         words[:, 2] = times[digest]
         words[:, 3] = np.arange(samples)
         times[digest] += 1
-    return found.reshape(-1, 4)
+    return identity.reshape(-1, 4)

@@ -1,6 +1,6 @@
-"""Ask a model, grade what it answers, and say how often it is right on each slice.
+"""Evaluation of a model on problems: ask, grade the responses, compute the pass rate by slice.
 
-A response is decoded from the chat template's opening of the assistant's turn up to a stop token;
+A response is decoded from the chat template's opening of the assistant's turn up to a stop token,
 see `experiments.llm.answering.decoding`.
 """
 
@@ -30,12 +30,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Responses:
-    """What a model answers.
+    """Responses of a model to problems.
 
     Attributes:
       texts: for each problem its samples, without special tokens.
-      num_tokens: their lengths; a stop token does not count.
-      truncated: which did not end within `DecodingConfig.max_new_tokens`.
+      num_tokens: tokens of each, without the stop token.
+      truncated: true for those that did not end within `DecodingConfig.max_new_tokens`.
     """
 
     texts: list[list[str]]
@@ -54,9 +54,9 @@ def decode(
     """Let a model answer chats.
 
     Args:
-      model: who answers.
+      model: the model that answers.
       prompts: chats that end with a user's turn.
-      config: how.
+      config: of the decoding.
       kept: see `continuations`.
       advance: called with the number of responses that are done since the last call.
 
@@ -66,29 +66,29 @@ def decode(
     tokens = [
         prompt_tokens(model.tokenizer, prompt, thinking=config.thinking) for prompt in prompts
     ]
-    found = continuations(model, tokens, config, kept=kept, advance=advance)
-    shape = (len(found), config.samples)
-    every = [part for samples in found for part in samples]
+    decoded = continuations(model, tokens, config, kept=kept, advance=advance)
+    shape = (len(decoded), config.samples)
+    every = [continuation for samples in decoded for continuation in samples]
     return Responses(
-        [[text_of(model, part) for part in samples] for samples in found],
-        np.array([len(part.tokens) for part in every], int).reshape(shape),
-        np.array([part.truncated for part in every], bool).reshape(shape),
+        [[text_of(model, continuation) for continuation in samples] for samples in decoded],
+        np.array([len(continuation.tokens) for continuation in every], int).reshape(shape),
+        np.array([continuation.truncated for continuation in every], bool).reshape(shape),
     )
 
 
 def text_of(model: Model, continuation: Continuation) -> str:
-    """A continuation as text, without special tokens."""
+    """Text of a continuation, without special tokens."""
     return model.tokenizer.decode(
         continuation.tokens.tolist(),
         skip_special_tokens=True,
-        # Llama's tokenizers ask for it, and would take the space out of "2 ." and "do n't".
+        # Llama's tokenizers ask for a clean-up, which removes the space in "2 ." and "do n't".
         clean_up_tokenization_spaces=False,
     )
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """How a model did.
+    """Graded responses of a model, and its pass rates.
 
     Attributes:
       table: one row a slice, see `experiments.llm.answering.pass_rates.summarise`.
@@ -113,11 +113,11 @@ def evaluate(
     """Ask every problem and grade the responses.
 
     Args:
-      model: who answers.
-      problems: with what the grader needs.
-      decoding: how responses are made.
-      grader: how they are graded.
-      slices: difficulty of each problem; None for one slice of all, whose number is missing.
+      model: the model that answers.
+      problems: must have what the grader needs.
+      decoding: settings of the responses.
+      grader: settings of the grading.
+      slices: difficulty of each problem; None for a single slice, whose number is missing.
       kept: see `continuations`.
       advance: called with the number of responses that are done since the last call.
 
@@ -132,9 +132,11 @@ def evaluate(
         raise ValueError(
             f"slices must be one for each of {len(problems)} problems, got {len(slices)}"
         )
+    # Problems that the grader cannot use are refused before the first of them is asked.
     references(problems, grader)
     answers = decode(model, problems.prompts, decoding, kept=kept, advance=advance)
     correct = grade(problems, answers.texts, grader)
+    # One row a response, and the pass rates of each slice.
     rows, samples = np.indices(correct.shape)
     levels = pd.array([pd.NA] * len(problems) if slices is None else list(slices), dtype="Int64")
     responses = pd.DataFrame(

@@ -1,8 +1,8 @@
-"""A checkpoint as a model of lm-evaluation-harness, for numbers that compare with published ones.
+"""A checkpoint as a model of lm-evaluation-harness, for numbers comparable with published ones.
 
-The tasks, their prompts and their metrics are the harness's; tokens, logits and decoding are ours.
-What the harness's own adapter for `transformers` does is done here too: prompts that are too long
-lose their beginning, and text gets the special tokens that the tokenizer adds by itself.
+The harness gives tasks, prompts and metrics; tokens, logits and decoding are ours. As in the
+harness's own adapter for `transformers`, prompts that are too long lose their beginning, and texts
+get the special tokens that the tokenizer adds by itself.
 
 Needs: pip install 'sweetspot[harness]'
 """
@@ -10,7 +10,6 @@ Needs: pip install 'sweetspot[harness]'
 from __future__ import annotations
 
 import dataclasses
-import functools
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -23,6 +22,7 @@ import pandas as pd
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Bool, Float, Int
 
+from experiments.llm.answering.batches import padded_batches
 from experiments.llm.answering.config import DecodingConfig
 from experiments.llm.answering.decoding import continuations
 from experiments.llm.answering.evaluate import text_of
@@ -32,7 +32,6 @@ from experiments.llm.training.loss import label_log_probability
 from experiments.storage.sharding import spread
 from synth.config import DecoderConfig
 from synth.decoder import Parameters, hidden_states, project
-from synth.generate import padded_batches
 
 try:
     from lm_eval.api.model import TemplateLM  # pyright: ignore[reportMissingImports]
@@ -46,21 +45,23 @@ except ImportError as error:
     raise ImportError("lm-evaluation-harness needs: pip install 'sweetspot[harness]'") from error
 
 LOGIT_TOKENS = 128
-"""Tokens of each sequence whose logits are held at once."""
+"""Tokens of each sequence whose logits are in memory at once."""
+
 LIMIT_NAMES = ("max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_tokens")
-"""What tasks call the most tokens of a response."""
+"""Names of tasks for the most tokens of a response."""
+
 NARROWING = ("top_p", "top_k", "min_p")
-"""Settings that choose among the tokens to sample from, which we do not have."""
+"""Settings that restrict the tokens to sample from, which our decoding does not have."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Generation:
-    """What a task asks of a response.
+    """Settings of a task for its responses.
 
     Attributes:
-      max_new_tokens: the most tokens.
+      max_new_tokens: the most tokens of a response.
       temperature: 0 for the most probable token each time.
-      until: texts that end it, and are no part of it.
+      until: texts that end a response and are not part of it.
     """
 
     max_new_tokens: int
@@ -69,15 +70,16 @@ class Generation:
 
     @classmethod
     def read(cls, settings: Mapping[str, Any], default: DecodingConfig) -> Generation:
-        """From a task's ``generation_kwargs``.
+        """Read a task's ``generation_kwargs``.
 
         Args:
-          settings: as the task states them.
-          default: has the number of tokens where the task states none.
+          settings: the settings as the task states them.
+          default: states the number of tokens if the task does not.
 
         Raises:
-          ValueError: if a setting is unknown, or asks for what we cannot do.
+          ValueError: if a setting is unknown or not supported.
         """
+        # Take the settings that we know out of a copy; none may be left in the end.
         left = dict(settings)
         until = left.pop("until", None) or ()
         limits = [left.pop(name) for name in LIMIT_NAMES if left.get(name) is not None]
@@ -100,11 +102,11 @@ class Generation:
 
 
 class HarnessModel(TemplateLM):
-    """Answers the harness's requests.
+    """Answers requests of the harness.
 
     Args:
-      model: who answers.
-      decoding: batch size, padding and seed; the tokens of a response where a task states none.
+      model: the model that answers.
+      decoding: batch size, padding and seed; also the tokens of a response if a task states none.
     """
 
     backend = "causal"
@@ -127,19 +129,19 @@ class HarnessModel(TemplateLM):
 
     @property
     def prefix_token_id(self) -> int:
-        """What stands before a text that has nothing before it."""
+        """Token that precedes a text without a context."""
         start = self.tokenizer.bos_token_id
         return self.eot_token_id if start is None else start
 
     @property
     def tokenizer_name(self) -> str:
-        """Under which the harness keeps requests."""
+        """Name under which the harness stores requests."""
         return self.tokenizer.name_or_path.replace("/", "__")
 
     def tok_encode(
         self, string: str, add_special_tokens: bool | None = None, **_: Any
     ) -> list[int]:
-        """Token ids of a text; by default with a start marker, where it is usual and missing."""
+        """Token ids of a text; by default with the usual start marker, unless it is in the text."""
         if add_special_tokens is None:
             start = self.tokenizer.bos_token
             add_special_tokens = not (start and string.startswith(start))
@@ -148,7 +150,7 @@ class HarnessModel(TemplateLM):
     def apply_chat_template(
         self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True
     ) -> str:
-        """A chat as text, up to where the assistant's turn begins or goes on."""
+        """Render a chat, up to the start of the assistant's turn or to the end of a begun one."""
         return self.tokenizer.apply_chat_template(
             chat_history,
             tokenize=False,
@@ -158,21 +160,22 @@ class HarnessModel(TemplateLM):
         )
 
     def generate_until(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[str]:
-        """Responses to (prompt, settings), cut before the first text that ends them.
+        """Responses to requests (prompt, settings), cut before the first text that ends them.
 
         Raises:
           ValueError: if a setting is not supported, or leaves no room for a prompt.
         """
+        # Requests with the same settings are decoded together.
         groups: dict[Generation, list[int]] = {}
         for row, request in enumerate(requests):
             groups.setdefault(Generation.read(request.args[1], self.decoding), []).append(row)
-        found: dict[int, str] = {}
+        responses: dict[int, str] = {}
         for generation, rows in groups.items():
             texts = self._generate([requests[row].args[0] for row in rows], generation)
-            found |= dict(zip(rows, texts, strict=True))
+            responses |= dict(zip(rows, texts, strict=True))
         for row, request in enumerate(requests):
-            self.cache_hook.add_partial("generate_until", request.args, found[row])
-        return [found[row] for row in range(len(requests))]
+            self.cache_hook.add_partial("generate_until", request.args, responses[row])
+        return [responses[row] for row in range(len(requests))]
 
     def _generate(self, prompts: Sequence[str], generation: Generation) -> list[str]:
         room = self.max_length - generation.max_new_tokens
@@ -181,10 +184,10 @@ class HarnessModel(TemplateLM):
                 f"a response of {generation.max_new_tokens} tokens leaves no room for a prompt in "
                 f"a context of {self.max_length}"
             )
-        tokens = [self.tok_encode(prompt) for prompt in prompts]
-        if long := sum(len(prompt) > room for prompt in tokens):
+        encoded = [self.tok_encode(prompt) for prompt in prompts]
+        if long := sum(len(tokens) > room for tokens in encoded):
             warnings.warn(f"{long} prompts lost their beginning to fit {room} tokens", stacklevel=3)
-        # Those are taken out of the text, and have to stop the decoding itself.
+        # Decoded text has no special tokens: those in `until` must stop the decoding itself.
         added = self.tokenizer.get_added_vocab()
         ends = {added[text] for text in generation.until if text in added}
         model = dataclasses.replace(self.model, stop=tuple(sorted({*self.model.stop, *ends})))
@@ -196,8 +199,9 @@ class HarnessModel(TemplateLM):
         )
         texts = [
             text_of(model, one)
-            for (one,) in continuations(model, [prompt[-room:] for prompt in tokens], config)
+            for (one,) in continuations(model, [tokens[-room:] for tokens in encoded], config)
         ]
+        # Other ends are found in the text.
         for end in filter(None, generation.until):
             texts = [text.split(end)[0] for text in texts]
         return texts
@@ -208,10 +212,13 @@ class HarnessModel(TemplateLM):
         disable_tqdm: bool = False,
         **_: Any,
     ) -> list[tuple[float, bool]]:
-        """Nats (negative) of the second tokens after the first, and whether greedy gives them.
+        """Log-probability of continuations in nats, and whether greedy decoding would give them.
+
+        Args:
+          requests: key of the harness's cache, tokens of the context, and of the continuation.
 
         Raises:
-          ValueError: if the second alone do not fit into the context.
+          ValueError: if a continuation by itself does not fit into the model's context.
         """
         sequences: list[list[int]] = []
         starts: list[int] = []
@@ -221,19 +228,20 @@ class HarnessModel(TemplateLM):
                     f"a continuation of {len(continuation)} tokens does not fit into a context of "
                     f"{self.max_length}"
                 )
-            # The last token is predicted and never read.
+            # One token more than the context fits: the last is predicted, but never read.
             sequences.append((context + continuation)[-(self.max_length + 1) :])
             starts.append(len(sequences[-1]) - len(continuation))
-        found = score(self.model, sequences, starts, self.decoding)
-        for request, result in zip(requests, found, strict=True):
+        scores = score(self.model, sequences, starts, self.decoding)
+        for request, result in zip(requests, scores, strict=True):
             if request[0] is not None:
                 self.cache_hook.add_partial("loglikelihood", request[0], result)
-        return found
+        return scores
 
     def loglikelihood_rolling(
         self, requests: Sequence[Any], disable_tqdm: bool = False
     ) -> list[float]:
-        """Nats (negative) of whole texts, in windows of the context's length."""
+        """Log-probability of whole texts in nats, in windows as long as the context."""
+        # Cut each text into windows, and remember which text a window belongs to.
         windows, owners = [], []
         for row, request in enumerate(requests):
             (text,) = request.args
@@ -245,6 +253,7 @@ class HarnessModel(TemplateLM):
             ):
                 windows.append((None, context, continuation))
                 owners.append(row)
+        # Score all windows, and add up those of each text.
         totals = np.zeros(len(requests))
         for row, (total, _) in zip(owners, self._loglikelihood_tokens(windows), strict=True):
             totals[row] += total
@@ -259,38 +268,33 @@ def score(
     starts: Sequence[int],
     config: DecodingConfig,
 ) -> list[tuple[float, bool]]:
-    """How likely the ends of sequences are.
+    """Score the ends of sequences.
 
     Args:
-      model: who foresees them.
+      model: the model that predicts them.
       sequences: token ids of each.
       starts: place of the first token that counts in each, at least 1.
       config: batch size and padding.
 
     Returns:
-      For each the log-probability of the tokens from its start on given all before, in nats, and
-      whether each of them is the most probable.
+      For each sequence the log-probability, in nats, of the tokens from its start on given those
+      before, and whether each of them is the most probable token.
     """
-    scores: dict[int, tuple[float, bool]] = {}
-    place = functools.partial(spread, mesh=model.mesh)
-    for batch in padded_batches(
-        sequences, batch_size=config.batch_size, multiple=config.prompt_multiple
-    ):
-        missing = len(batch.tokens) - len(batch.indices)
-        totals, greedy = _program(
+    firsts = np.asarray(starts, np.int32)
+    lengths = np.array([len(sequence) for sequence in sequences], np.int32)
+    widths = -(-lengths // config.prompt_multiple) * config.prompt_multiple
+    totals, greedy = np.empty(len(lengths)), np.empty(len(lengths), bool)
+    for batch in padded_batches(sequences, widths, lambda *_: config.batch_size):
+        arrays = (batch.tokens, firsts[batch.filled], lengths[batch.filled])
+        results = _program(
             model.decoder,
             model.parameters,
-            place(batch.tokens),
-            place(np.pad(np.asarray(starts, np.int32)[batch.indices], (0, missing), mode="edge")),
-            place(batch.lengths),
+            *(spread(array, model.mesh) for array in arrays),
             mesh=model.mesh,
         )
-        # Rows that only fill the batch have no index, and are left out.
-        for index, total, is_greedy in zip(
-            batch.indices.tolist(), np.asarray(totals), np.asarray(greedy), strict=False
-        ):
-            scores[index] = float(total), bool(is_greedy)
-    return [scores[index] for index in range(len(sequences))]
+        for target, values in zip((totals, greedy), results, strict=True):
+            target[batch.rows] = np.asarray(values)[: len(batch.rows)]
+    return list(zip(totals.tolist(), greedy.tolist(), strict=True))
 
 
 def _scores(
@@ -302,11 +306,12 @@ def _scores(
     *,
     mesh: Mesh | None,
 ) -> tuple[Float[Array, " batch"], Bool[Array, " batch"]]:
-    """`score` of one batch, padded behind. Every device gets all results."""
+    """`score` of one batch, padded at the end. Every device gets all results."""
     length = tokens.shape[1]
     missing = -(length - 1) % LOGIT_TOKENS
 
     def one(tokens, start, end):
+        # The hidden state at a token predicts the next one: cut these pairs into chunks.
         places = jnp.arange(length)
         hidden = hidden_states(decoder, parameters, tokens, places)[:-1]
         counts = (places[1:] >= start) & (places[1:] < end)
@@ -319,6 +324,7 @@ def _scores(
 
         def of_chunk(chunk):
             hidden, labels, counts = chunk
+            # Compute the logits of one chunk, and keep only its sum and whether all are best.
             scores = project(decoder, parameters, hidden)
             nats = label_log_probability(scores, labels)
             is_best = scores.argmax(axis=1).astype(labels.dtype) == labels
@@ -327,10 +333,10 @@ def _scores(
         totals, greedy = jax.lax.map(of_chunk, chunks)
         return totals.sum(), greedy.all()
 
-    found = jax.vmap(one)(tokens, starts, lengths)
+    results = jax.vmap(one)(tokens, starts, lengths)
     if mesh is not None:
-        found = jax.lax.with_sharding_constraint(found, NamedSharding(mesh, PartitionSpec()))
-    return found
+        results = jax.lax.with_sharding_constraint(results, NamedSharding(mesh, PartitionSpec()))
+    return results
 
 
 _program = jax.jit(_scores, static_argnums=0, static_argnames="mesh")
@@ -349,20 +355,20 @@ def run_tasks(
     """Evaluate a model on tasks of the harness.
 
     Args:
-      model: who answers.
-      tasks: their names, or those of groups of them.
+      model: the model that answers.
+      tasks: names of tasks, or of groups of tasks.
       decoding: see `HarnessModel`.
       include: a folder of further tasks, as YAML files.
-      chat: ask by the chat template; without, prompts are plain text, as for bases.
-      num_fewshot: examples in each prompt; None for what the task says.
-      limit: problems of each task at most; None for all.
+      chat: ask by the chat template; otherwise prompts are plain text, as for base models.
+      num_fewshot: examples in each prompt; None for the number that the task states.
+      limit: the most problems of each task; None for all.
 
     Returns:
-      Columns task, metric, filter (how the answer is found in a response), value, standard_error
-      (missing where the harness gives none) and num_examples.
+      Columns task, metric, filter (the rule that takes the answer from a response), value,
+      standard_error (missing if the harness gives none) and num_examples.
 
     Raises:
-      ValueError: if a task asks for what we cannot do, or none is named.
+      ValueError: if a task needs a setting that is not supported, or none is named.
     """
     results = simple_evaluate(
         HarnessModel(model, decoding),
@@ -374,16 +380,17 @@ def run_tasks(
         log_samples=False,
         bootstrap_iters=1000,
     )
-    # It is None in the harness' own further processes alone.
-    found = cast("Mapping[str, Any]", results)
+    # The results are None only in further processes that the harness itself starts.
+    tables = cast("Mapping[str, Any]", results)
     rows = []
-    for task, measured in found["results"].items():
-        size = found.get("n-samples", {}).get(task, {}).get("effective")
-        for key, value in measured.items():
+    for task, metrics in tables["results"].items():
+        size = tables.get("n-samples", {}).get(task, {}).get("effective")
+        # Keys are "metric,filter", and "metric_stderr,filter" for its standard error.
+        for key, value in metrics.items():
             metric, comma, name = key.partition(",")
             if not comma or metric.endswith("_stderr"):
                 continue
-            error = measured.get(f"{metric}_stderr,{name}")
+            error = metrics.get(f"{metric}_stderr,{name}")
             rows.append(
                 {
                     "task": task,

@@ -1,13 +1,14 @@
-"""Continuations in a file, a line each as they end: an interrupted run loses none of them.
+"""A file of continuations, written line by line as they end: an interrupted run loses none.
 
-The first line says what made them; then each states who it is (see
-`experiments.llm.answering.decoding.identities`), its tokens, and whether it was cut off::
+The first line states the model and the settings of its decoding. Every other line has the identity
+of a continuation (see `experiments.llm.answering.decoding.identities`), its tokens, and whether it
+was cut off::
 
     {"checkpoint": "6f…", "temperature": 0.0, …}
     ["00c1…", [17, 5, 9], false]
 
-A later run of the same model in the same way takes them from there: one that carries on, grades
-anew, or asks more problems. Another model, or another way, has a file of its own.
+Later runs with the same model and settings read the continuations from there, for example to
+resume, to grade again or to ask more problems. Other models and settings have files of their own.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ class Continuation:
 
     Attributes:
       tokens: their ids, without the stop token.
-      truncated: whether there was no stop token.
+      truncated: true if there was no stop token.
     """
 
     tokens: Int[np.ndarray, " tokens"]
@@ -43,23 +44,24 @@ class Continuation:
 
 
 class Kept:
-    """Continuations of one model, decoded in one way; a context manager, which closes the file.
+    """Continuations of one model with one setting; a context manager, which closes the file.
 
     Attributes:
       path: of the file, DIRECTORY/decoded-NUMBER.jsonl.
-      num_found: how many were there when it was opened.
+      num_found: number of continuations in the file when it was opened.
     """
 
     def __init__(self, directory: Path, about: Mapping[str, Any]):
-        """Open a file, or begin one.
+        """Open the file, or create it.
 
         Args:
-          directory: where it is; made if it is not there.
-          about: what its continuations depend on, beside their identity, as JSON.
+          directory: directory of the file; created if missing.
+          about: model and settings that its continuations depend on, as JSON values.
 
         Raises:
-          ResultsError: if another process writes it.
+          ResultsError: if another process writes the file.
         """
+        # Open the file of this header, and lock it.
         header = json.dumps(about, sort_keys=True).encode() + b"\n"
         self.path = directory / f"decoded-{hashlib.sha256(header).hexdigest()[:8]}.jsonl"
         directory.mkdir(parents=True, exist_ok=True)
@@ -69,7 +71,8 @@ class Kept:
         except BlockingIOError:
             self._file.close()
             raise ResultsError(f"{self.path} is in use by another process") from None
-        self._found: dict[str, Continuation] = {}
+        # Read complete lines, up to the first that is broken.
+        self._continuations: dict[str, Continuation] = {}
         self._file.seek(0)
         lines = self._file.read().splitlines(keepends=True)
         good = len(header) if lines[:1] == [header] else 0
@@ -78,16 +81,17 @@ class Kept:
                 identity, tokens, is_truncated = json.loads(line)
                 continuation = Continuation(np.array(tokens, np.int32), bool(is_truncated))
             except ValueError:
-                # A kill or a full disk cut it off: it is decoded again, with what follows.
+                # A kill or a full disk cut the line off: it is decoded again, like all after it.
                 break
             if not line.endswith(b"\n"):
                 break
-            self._found[identity] = continuation
+            self._continuations[identity] = continuation
             good += len(line)
+        # Cut off the rest; new lines are added after the good ones.
         self._file.truncate(good)
         if not good:
             self._write(header)
-        self.num_found = len(self._found)
+        self.num_found = len(self._continuations)
 
     def __enter__(self) -> Kept:
         return self
@@ -100,16 +104,16 @@ class Kept:
         self._file.flush()
 
     def get(self, identity: str) -> Continuation | None:
-        """A continuation, if it is there."""
-        return self._found.get(identity)
+        """Continuation of this identity; None if it is not in the file."""
+        return self._continuations.get(identity)
 
     def add(self, new: Iterable[tuple[str, Continuation]]) -> None:
-        """Keep continuations.
+        """Write continuations with their identities.
 
         Raises:
-          OSError: if they cannot be written; those before are safe.
+          OSError: if they cannot be written; those before them are safe.
         """
         new = list(new)
-        rows = ((who, one.tokens.tolist(), one.truncated) for who, one in new)
+        rows = ((identity, one.tokens.tolist(), one.truncated) for identity, one in new)
         self._write("".join(json.dumps(row) + "\n" for row in rows).encode())
-        self._found |= new
+        self._continuations |= new

@@ -1,4 +1,4 @@
-"""A checkpoint with its tokenizer: what can be asked."""
+"""A checkpoint with its tokenizer, which can be asked questions."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from synth.decoder import Parameters
 
 @dataclass(frozen=True, eq=False)
 class Model:
-    """A checkpoint that can be asked.
+    """A checkpoint that can be asked questions.
 
     Attributes:
       decoder, parameters: the network.
-      tokenizer: with a chat template.
+      tokenizer: has a chat template.
       stop: token ids that end a response.
-      mesh: where the parameters are; None for the default device.
-      folder: where it was read; None if it was made here.
+      mesh: devices that hold the parameters; None for the default device.
+      folder: folder that it was read from; None if it was made in this process.
     """
 
     decoder: DecoderConfig
@@ -53,7 +53,7 @@ class Model:
           FileNotFoundError, ImportError, ValueError: if a file is missing or cannot be used.
         """
         folder = checkpoint.folder(path_or_id)
-        # Read first, because it is quick, and wrong more often.
+        # Read the tokenizer first: it is quick, and more often faulty than the weights.
         tokenizer = load_tokenizer(folder)
         stop = stop_tokens(tokenizer, folder)
         decoder, parameters = checkpoint.load(folder, mesh=mesh, dtype=dtype)

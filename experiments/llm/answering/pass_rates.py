@@ -1,4 +1,4 @@
-"""How often graded responses are right, by slice, and how sure that is."""
+"""Pass rates of graded responses by slice, with confidence intervals."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ CONFIDENCE = 0.9
 
 
 def summarise(responses: pd.DataFrame) -> pd.DataFrame:
-    """Pass rates of graded responses.
+    """Compute pass rates of graded responses.
 
     Args:
       responses: see `experiments.llm.answering.evaluate.Evaluation`.
@@ -44,13 +44,14 @@ def summarise(responses: pd.DataFrame) -> pd.DataFrame:
 def pass_interval(
     correct: Bool[np.ndarray, "problems samples"], *, confidence: float = CONFIDENCE
 ) -> tuple[float, float]:
-    """Interval of the pass rate on the distribution that the problems are from.
+    """Confidence interval of the pass rate on the distribution that the problems are drawn from.
 
-    With one sample a problem it is the exact interval of Clopper and Pearson (1934). With more, the
-    samples of a problem are not independent, and the same formula gets the number of independent
-    answers that would spread the mean as much as the problems' own pass rates do, after Korn and
-    Graubard (1998): at least the number of problems, at most that of samples. Where all samples
-    are right, or all are wrong, nothing tells the spread, and the number of problems is taken.
+    With one sample a problem this is the exact interval of Clopper and Pearson (1934). With more,
+    the samples of a problem are not independent. Then the same formula is used with an effective
+    number of answers (Korn and Graubard, 1998): as many independent answers as would give the mean
+    the variance that the problems' pass rates give it, at least the number of problems, at most
+    that of samples. If all samples are right, or all are wrong, that variance cannot be estimated,
+    and the number of problems is used.
 
     References:
       Korn and Graubard (1998), Confidence intervals for proportions with small expected number of
@@ -62,7 +63,7 @@ def pass_interval(
     tail = (1 - confidence) / 2
     if samples > 1 and problems > 1 and 0 < rate < 1:
         spread = rates.var(ddof=1) / problems
-        # The spread is estimated itself, from this many problems.
+        # The variance is itself estimated, from this many problems: use fewer answers accordingly.
         doubt = (stats.t.ppf(tail, problems * samples - 1) / stats.t.ppf(tail, problems - 1)) ** 2
         most = float(problems * samples)
         number = most if spread == 0 else rate * (1 - rate) / spread * float(doubt)

@@ -4,8 +4,8 @@ The directory holds::
 
     slices.parquet       pass rates, one row a slice
     responses.parquet    answers, one row a response
-    evaluation.json      model, data, grader and decoding behind them
-    decoded-*.jsonl      responses as they end: an interrupted run carries on from there
+    evaluation.json      model, data, grader and decoding of the run
+    decoded-*.jsonl      responses as they end; an interrupted run resumes from them
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from synth.config import Dtype
 
 
 def open_kept(out: Path, model: Model, decoding: DecodingConfig) -> Kept:
-    """Open the file of a model's responses, see `kept_of`; say how many it holds."""
+    """Open the file of a model's responses, see `kept_of`, and say how many it holds."""
     kept = kept_of(out, model, decoding)
     if kept.num_found:
         console.print(f"{kept.num_found} responses are there already: {kept.path}")

@@ -1,9 +1,8 @@
-"""How far measures of difficulty agree: rank correlations, and the pass rate over each measure.
+"""Agreement of measures of difficulty: rank correlations, and the pass rate over each measure.
 
-Input is a table of measures, one row a problem (`experiments.llm.difficulty.measures.measure`).
-Intervals are 90%, over problems: other problems of the same kind would give other numbers. A pass
-rate of few samples is itself uncertain, which brings its correlations closer to zero than the
-problem's true rate would have them.
+The input is a table of measures, one row a problem (`experiments.llm.difficulty.measures.measure`).
+Intervals are 90%, over draws of problems. A pass rate of few samples is itself uncertain, which
+makes its correlations smaller than those of the true pass rate.
 """
 
 from __future__ import annotations
@@ -19,21 +18,23 @@ from scipy import stats
 from experiments.llm.difficulty.buckets import MEASURES, Measure
 
 TAILS = (0.05, 0.95)
+"""Quantiles at the ends of an interval."""
+
 FEWEST = 5
-"""Problems below which a correlation has no interval."""
+"""Fewest problems for the interval of a correlation."""
 
 PROBLEMS_IN_BIN = 20
-"""A bin has at least about as many problems, if it must."""
+"""Average number of problems in a bin below which there are fewer bins than asked for."""
 
 
 def present(table: pd.DataFrame) -> list[Measure]:
-    """Measures that a table holds and in which its problems differ."""
-    there: list[Measure] = [name for name in MEASURES if name in table]
-    return [name for name in there if len(np.unique(_complete(table, [name]))) > 1]
+    """Measures in a table that do not have one value for all problems."""
+    names: list[Measure] = [name for name in MEASURES if name in table]
+    return [name for name in names if len(np.unique(_complete(table, [name]))) > 1]
 
 
 def _complete(table: pd.DataFrame, names: Sequence[str]) -> Float[np.ndarray, "problems names"]:
-    """Columns of the problems that lack none of them."""
+    """Values of these columns, for the problems that lack none of them."""
     columns = [
         table[name].astype("Float64").to_numpy(np.float64, na_value=np.nan) for name in names
     ]
@@ -44,10 +45,11 @@ def _complete(table: pd.DataFrame, names: Sequence[str]) -> Float[np.ndarray, "p
 def rank_correlations(table: pd.DataFrame) -> pd.DataFrame:
     """Spearman's and Kendall's (tau-b) correlations of all pairs of measures.
 
-    A negative one with the pass rate means that the measure calls hard what the base fails at.
+    A negative correlation with the pass rate means that problems which the measure calls hard are
+    hard for the base.
 
     Args:
-      table: one row a problem; a problem that lacks one of two measures is left out of their pair.
+      table: one row a problem; a problem that lacks a measure is left out of that measure's pairs.
 
     Returns:
       One row per pair and statistic: first, second, statistic, value, low and high (90% interval)
@@ -86,7 +88,7 @@ def _correlations(first: np.ndarray, second: np.ndarray) -> list[dict[str, float
     if len(set(first)) == 1 or len(set(second)) == 1:
         missing = {"value": np.nan, "low": np.nan, "high": np.nan}
         return [{"statistic": name, **missing} for name in ("spearman", "kendall")]
-    # The named results of SciPy have no types.
+    # SciPy's results have no static types.
     spearman = float(stats.spearmanr(first, second)[0])  # type: ignore[arg-type]
     kendall = float(stats.kendalltau(first, second)[0])  # type: ignore[arg-type]
     errors = {
@@ -95,7 +97,7 @@ def _correlations(first: np.ndarray, second: np.ndarray) -> list[dict[str, float
     }
     rows = []
     for name, value in (("spearman", spearman), ("kendall", kendall)):
-        # Just below 1, where the transform is infinite.
+        # The transform is infinite at 1: stay just below.
         centre = np.arctanh(np.clip(value, -1 + 1e-12, 1 - 1e-12))
         low, high = np.tanh(centre + stats.norm.ppf(TAILS) * errors[name])
         rows.append({"statistic": name, "value": value, "low": low, "high": high})
@@ -103,14 +105,14 @@ def _correlations(first: np.ndarray, second: np.ndarray) -> list[dict[str, float
 
 
 def pass_rate_over(table: pd.DataFrame, measure: Measure, *, bins: int = 10) -> pd.DataFrame:
-    """Mean pass rate in bins of equal numbers of problems.
+    """Mean pass rate in bins of a measure with equal numbers of problems.
 
-    Where a measure takes few values, such as op counts, each value is a bin.
+    If the measure has few different values, as op counts do, each value is a bin.
 
     Args:
       table: one row a problem, with ``pass_rate``, ``samples`` and the measure.
-      measure: what the bins are of.
-      bins: how many there are, at most.
+      measure: the measure that is cut into bins.
+      bins: the most bins.
 
     Returns:
       One row per bin, in order of the measure: centre (median of the measure), mean (pass rate),
@@ -126,18 +128,20 @@ def pass_rate_over(table: pd.DataFrame, measure: Measure, *, bins: int = 10) -> 
     rows = _complete(table, columns)
     if not len(rows):
         raise ValueError(f"the table must have problems with both {measure} and pass_rate")
+    # Edges are all values if they are few, else quantiles.
     values, rates, samples = rows.T
     edges = np.unique(values)
     if len(edges) > 2 * bins:
         number = int(np.clip(len(rows) // PROBLEMS_IN_BIN, 2, bins))
         shares = np.arange(1, number + 1) / number
         edges = np.unique(np.quantile(values, shares, method="inverted_cdf"))
-    group = np.searchsorted(edges, values)
-    found = []
-    for place in range(len(edges)):
-        own = group == place
+    # Summarise the problems of each bin.
+    bin_of = np.searchsorted(edges, values)
+    summaries = []
+    for number in range(len(edges)):
+        own = bin_of == number
         low, high = mean_interval(rates[own], samples[own])
-        found.append(
+        summaries.append(
             {
                 "centre": np.median(values[own]),
                 "mean": rates[own].mean(),
@@ -147,19 +151,19 @@ def pass_rate_over(table: pd.DataFrame, measure: Measure, *, bins: int = 10) -> 
                 "num_problems": own.sum(),
             }
         )
-    return pd.DataFrame(found)
+    return pd.DataFrame(summaries)
 
 
 def mean_interval(rates: np.ndarray, samples: np.ndarray) -> tuple[float, float]:
     """90% interval for the mean pass rate of problems like these.
 
-    Wilson's interval for as many independent draws as would give the variance seen between the
-    problems: no fewer than the problems, no more than their samples. So it has a width also where
-    every sample failed.
+    Wilson's interval for an effective number of draws: as many independent draws as would give the
+    mean the variance that is observed between problems, but at least the number of problems, and at
+    most that of their samples. So the interval has a width even if every sample failed.
 
     Args:
       rates: share of each problem's samples that pass.
-      samples: how many samples each has.
+      samples: number of samples of each problem.
 
     References:
       Wilson (1927); Kish (1965), Survey Sampling, for the effective number of draws.
@@ -172,5 +176,5 @@ def mean_interval(rates: np.ndarray, samples: np.ndarray) -> tuple[float, float]
     z = stats.norm.ppf(TAILS[1])
     centre = (mean + z**2 / (2 * draws)) / (1 + z**2 / draws)
     half = z / (1 + z**2 / draws) * np.sqrt(mean * (1 - mean) / draws + z**2 / (4 * draws**2))
-    # Wilson's interval holds the mean and stays in [0, 1], but for rounding.
+    # Wilson's interval contains the mean and lies in [0, 1]; rounding must not change that.
     return float(np.clip(centre - half, 0.0, mean)), float(np.clip(centre + half, mean, 1.0))

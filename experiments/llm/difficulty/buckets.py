@@ -1,7 +1,7 @@
-"""A measure of difficulty as an order of problems: which way is hard, and what is cut from it.
+"""Buckets and windows of problems, ordered by a measure of difficulty.
 
-A bucket is a level of difficulty, 1 the easiest, so that problems of any data set can be swept as
-the simulator's are. A window leaves out the easiest or the hardest problems.
+Buckets are levels of difficulty, 1 the easiest, so that a scan of any data set can vary difficulty
+as the simulator does. A window leaves out the easiest or the hardest problems.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ Measure = Literal["op", "cot_tokens", "pass_rate", "perplexity"]
 
 @dataclass(frozen=True)
 class Scale:
-    """How a measure is read.
+    """Meaning of a measure's values.
 
     Attributes:
-      label: its name and unit.
-      hard_is_high: whether a problem is harder where the measure is higher.
+      label: name and unit.
+      hard_is_high: true if higher values mean harder problems.
     """
 
     label: str
@@ -46,14 +46,14 @@ MEASURES: dict[Measure, Scale] = {
 class Buckets:
     """Levels 1 (easiest) to k of a measure, between inner edges.
 
-    A value at an edge belongs to the easier of its two buckets, so equal values are never parted.
-    Edges found on the training problems serve the test problems as well. `dataclasses.asdict` is
-    JSON-able, and ``Buckets(**record)`` reads it back.
+    A value at an edge belongs to the easier of its two buckets, so that equal values are never
+    separated. Edges from the training problems are used for the test problems too. The result of
+    `dataclasses.asdict` can be stored as JSON, and ``Buckets(**record)`` reads it back.
 
     Attributes:
-      measure: what is cut.
+      measure: the measure that is cut.
       edges: the k − 1 inner edges in the measure's own unit, from easy to hard: falling for
-        ``pass_rate``, else rising.
+        ``pass_rate``, rising for other measures.
     """
 
     measure: Measure
@@ -76,22 +76,22 @@ class Buckets:
         """Buckets between the given inner edges, in any order.
 
         Raises:
-          ValueError: if the measure is unknown, or an edge is no number or given twice.
+          ValueError: if the measure is unknown, or an edge is not a number or is given twice.
         """
         _check_measure(measure)
         return cls(measure, tuple(sorted(edges, reverse=not MEASURES[measure].hard_is_high)))
 
     @classmethod
     def quantiles(cls, measure: Measure, values: Any, number: int) -> Buckets:
-        """Buckets of equal numbers of problems, as nearly as equal values allow.
+        """Buckets with equal numbers of problems, as nearly as equal values allow.
 
-        Edge j is the value at which the share of problems that are not harder is nearest to
-        j / `number`; of two as near, the easier.
+        Edge j is the value for which the share of problems that are not harder is nearest to
+        j / `number`; if two values are equally near, the easier one.
 
         Args:
-          measure: what is cut.
+          measure: the measure that is cut.
           values: the measure of each problem.
-          number: how many buckets.
+          number: number of buckets.
 
         Raises:
           ValueError: if the measure is unknown or missing for a problem, if there are fewer
@@ -105,12 +105,13 @@ class Buckets:
                 f"{number} buckets need at least as many problems, got {len(hardness)}"
             )
         levels, counts = np.unique(hardness, return_counts=True)
-        # In whole numbers, so that what is nearest does not depend on rounding. The hardest value
-        # is no edge: nothing is harder.
+        # Compare the shares as whole numbers, without rounding. The hardest value is no edge, as no
+        # problem is harder.
         not_harder = number * counts.cumsum()[:-1]
         wanted = len(hardness) * np.arange(1, number)
         distance = np.abs(not_harder[None] - wanted[:, None])
         places = distance.argmin(axis=1) if len(levels) > 1 else np.zeros(number - 1, int)
+        # Turn hardness back into the measure's unit, and refuse buckets without problems.
         edges = tuple((_sign(measure) * levels[places]).tolist())
         sizes = np.diff([0, *(counts.cumsum()[places]), len(hardness)])
         if (sizes == 0).any():
@@ -126,20 +127,21 @@ class Buckets:
     def cut(
         cls, measure: Measure, values: Any, number: int, edges: Sequence[float] = ()
     ) -> Buckets:
-        """Those of `fixed` where edges are given, else those of `quantiles`."""
+        """Buckets by `fixed` if edges are given, else by `quantiles`."""
         return cls.fixed(measure, edges) if edges else cls.quantiles(measure, values, number)
 
     @property
     def number(self) -> int:
-        """How many buckets there are."""
+        """Number of buckets."""
         return len(self.edges) + 1
 
     def assign(self, values: Any, *, least: int = 1) -> Int[np.ndarray, " problems"]:
-        """The bucket of each problem, from 1 (easiest).
+        """Bucket of each problem, from 1 (easiest).
 
         Args:
           values: the measure of each problem.
-          least: problems that every bucket must have; 0 for test sets, which may lack some.
+          least: the fewest problems that a bucket may have; 0 for test sets, where some may be
+            empty.
 
         Raises:
           ValueError: if a value is missing, or a bucket has fewer than `least` problems.
@@ -157,7 +159,7 @@ class Buckets:
         return buckets
 
     def describe(self) -> list[str]:
-        """The values of each bucket in words, the easiest first."""
+        """Describe the values of each bucket in words, the easiest first."""
         rises = MEASURES[self.measure].hard_is_high
         within, beyond = ("≤", ">") if rises else ("≥", "<")
         edges = [f"{edge:g}" for edge in self.edges]
@@ -175,11 +177,11 @@ class Buckets:
 def levels(
     table: pd.DataFrame, buckets: Buckets | None = None, *, least: int = 1
 ) -> Int[np.ndarray, " problems"]:
-    """Difficulty of each problem of a table of measures: its bucket, or its stated op.
+    """Difficulty of each problem in a table of measures: its bucket, or its stated op.
 
     Args:
       table: one row a problem, as `experiments.llm.difficulty.measures.measure` gives it.
-      buckets: cuts of one of its columns; without, ``op`` is the difficulty as it is.
+      buckets: buckets of one of its columns; None for the stated op itself.
       least: see `Buckets.assign`.
 
     Raises:
@@ -196,19 +198,19 @@ def levels(
 
 
 WINDOW_SEED = 0
-"""Order of equal values, one for all data sets and measures."""
+"""Seed of the order of problems with equal values, for all data sets and measures."""
 
 
 def window(
     measure: Measure, values: Any, *, drop_easiest: float = 0.0, drop_hardest: float = 0.0
 ) -> Bool[np.ndarray, " problems"]:
-    """Which problems remain when the easiest or the hardest are left out.
+    """Leave out the easiest or the hardest problems: true for those that remain.
 
-    The shares are kept to the nearest problem: where equal values straddle the cut, a shuffle that
-    is always the same decides. So a larger share leaves out all that a smaller one does.
+    The shares are exact up to one problem: among equal values at the cut, a fixed shuffle decides.
+    So a larger share leaves out every problem that a smaller share leaves out.
 
     Args:
-      measure: what is cut.
+      measure: the measure that orders the problems.
       values: the measure of each problem.
       drop_easiest: share of problems to leave out at the easy end.
       drop_hardest: share at the hard end.
@@ -239,8 +241,8 @@ class Cut:
     """A cut of a data set into buckets, before its problems are measured.
 
     Attributes:
-      measure: what is cut; ``op`` keeps the stated levels.
-      number: how many buckets of equal size; unused with `edges`.
+      measure: the measure that is cut; ``op`` keeps the stated levels.
+      number: number of buckets of equal size; unused with `edges`.
       edges: inner edges of the buckets, in any order.
       drop_easiest, drop_hardest: shares of the problems to leave out; see `window`.
     """
@@ -274,7 +276,7 @@ def _check_measure(measure: str) -> None:
 
 
 def _hardness(measure: Measure, values: Any) -> Float[np.ndarray, " problems"]:
-    """Values turned so that higher is harder, checked."""
+    """Check values, and change their sign if needed so that higher means harder."""
     import pandas as pd
 
     _check_measure(measure)
@@ -288,5 +290,5 @@ def _hardness(measure: Measure, values: Any) -> Float[np.ndarray, " problems"]:
 
 
 def _sign(measure: Measure) -> float:
-    """Turns a measure into hardness, and back."""
+    """Factor from a measure to hardness, and back."""
     return 1.0 if MEASURES[measure].hard_is_high else -1.0

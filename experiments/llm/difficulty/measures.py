@@ -1,11 +1,11 @@
-"""Measures of difficulty of a data set, one row a problem.
+"""Measures of the difficulty of problems, as a table with one row a problem.
 
-``op`` is what the data set states. ``cot_tokens`` is the paper's measure: the length of the
-reference solution in tokens of the model's tokenizer. ``pass_rate`` is the share of the base's
-samples that the grader accepts, and ``perplexity`` tells how badly the base foresees the reference
-solution: in these two difficulty is relative to the base. Only they need the model's weights.
+``op`` is the level that the data set states. ``cot_tokens`` is the paper's measure: the length of
+the reference solution in tokens of the model's tokenizer. ``pass_rate`` is the share of the base's
+samples that the grader accepts, and ``perplexity`` is how unlikely the reference solution is under
+the base. These two are relative to the base, and only they need the model's weights.
 
-What is done with the table: `experiments.llm.difficulty.buckets` and
+The table is used by `experiments.llm.difficulty.buckets` and
 `experiments.llm.difficulty.agreement`.
 """
 
@@ -18,24 +18,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
 
+from experiments.engine.progress import console as default_console
+from experiments.engine.progress import progress_bar
 from experiments.llm.answering.config import SAMPLED, DecodingConfig
 from experiments.llm.answering.evaluate import evaluate
 from experiments.llm.answering.kept import Kept
 from experiments.llm.answering.model import Model
-from experiments.llm.answering.perplexity import check, perplexities
+from experiments.llm.answering.perplexity import perplexities
 from experiments.llm.difficulty.buckets import MEASURES, Measure
 from experiments.llm.problems.config import GraderConfig
 from experiments.llm.problems.data import Problems
-from experiments.llm.text.encoding import encode
+from experiments.llm.text.encoding import check_examples, encode
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -44,7 +38,7 @@ OF_MODEL: tuple[Measure, ...] = ("pass_rate", "perplexity")
 """Measures that need the model's weights."""
 
 MANY_CUT = 0.05
-"""Share of samples that reach the most tokens above which a message says so."""
+"""Share of truncated samples above which a message warns of them."""
 
 
 def measure(
@@ -56,31 +50,32 @@ def measure(
     decoding: DecodingConfig = SAMPLED,
     kept: Kept | None = None,
     batch_tokens: int = 16_384,
-    console: Console | None = None,
+    console: Console = default_console,
 ) -> pd.DataFrame:
     """Measure how difficult problems are.
 
     Args:
       model: the base; its tokenizer alone is enough for ``op`` and ``cot_tokens``.
-      problems: with what the grader needs, if the pass rate is measured.
-      measures: which; ``op`` is there without being asked for where it is stated.
-      grader: how the responses behind a pass rate are graded.
-      decoding: how they are made.
-      batch_tokens: of a batch behind the perplexity.
-      kept: where the responses are kept as they end; see `experiments.llm.answering.decoding`.
-      console: where progress is shown.
+      problems: must have what the grader needs, if the pass rate is measured.
+      measures: measures of the table; ``op`` is always in it if the data set states it.
+      grader: grading of the samples of a pass rate.
+      decoding: decoding of these samples.
+      kept: file that keeps the samples as they end, see `experiments.llm.answering.decoding`.
+      batch_tokens: tokens of a batch for the perplexity.
+      console: shows the progress.
 
     Returns:
-      One row a problem: row (from 0), split (if given), each measure, and with the pass rate
-      samples (their number) and share_truncated (of them, cut at the most tokens of a response).
+      One row a problem: row (from 0), each measure, and with the pass rate also samples (their
+      number) and share_truncated (the share of them that were cut off).
 
     Raises:
       ImportError, ValueError: before any decoding, if there are no problems, a measure is unknown,
         needs a model where there is only a tokenizer, or is ``op`` and never stated; and see
-        `encode`, `experiments.llm.answering.perplexity.check` and
+        `encode`, `experiments.llm.text.encoding.check_examples` and
         `experiments.llm.answering.evaluate.evaluate`.
     """
     _check(model, problems, measures)
+    # Measures that need no model.
     samples = decoding.samples
     table = pd.DataFrame({"row": np.arange(len(problems))})
     if any(op is not None for op in problems.ops):
@@ -94,12 +89,12 @@ def measure(
     if not isinstance(model, Model):
         return table
     if encoded is not None and "perplexity" in measures:
-        check(model.decoder, encoded)
-    console = console or Console()
-    with _progress(console) as progress:
+        check_examples(encoded, model.decoder)
+    # Measures by the model.
+    with progress_bar(console) as progress:
         if "pass_rate" in measures:
             bar = progress.add_task("pass rate: responses", total=len(problems) * samples)
-            found = evaluate(
+            evaluation = evaluate(
                 model,
                 problems,
                 decoding=decoding,
@@ -107,20 +102,20 @@ def measure(
                 kept=kept,
                 advance=lambda count: progress.advance(bar, count),
             )
-            responses = found.responses.sort_values(["row", "sample"])
+            responses = evaluation.responses.sort_values(["row", "sample"])
             for name, column in (("pass_rate", "correct"), ("share_truncated", "truncated")):
                 each = responses[column].to_numpy(bool).reshape(len(problems), samples)
                 table[name] = each.mean(axis=1)
             table["samples"] = samples
         if encoded is not None and "perplexity" in measures:
-            line = progress.add_task("perplexity: solutions", total=len(problems))
+            bar = progress.add_task("perplexity: solutions", total=len(problems))
             table["perplexity"] = perplexities(
                 model.decoder,
                 model.parameters,
                 encoded,
                 mesh=model.mesh,
                 batch_tokens=batch_tokens,
-                advance=lambda count: progress.advance(line, count),
+                advance=lambda count: progress.advance(bar, count),
             )
     _tell_cut(table, decoding, console)
     return table
@@ -141,20 +136,8 @@ def _check(model: Any, problems: Problems, measures: Sequence[Measure]) -> None:
         raise ValueError(f"measures {needing} need a model, got {type(model).__name__}")
 
 
-def _progress(console: Console) -> Progress:
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-        console=console,
-    )
-
-
 def _tell_cut(table: pd.DataFrame, decoding: DecodingConfig, console: Console) -> None:
-    """Say if the pass rate measures the room for responses more than the problems."""
+    """Warn if many samples were cut off: the pass rate then measures length, not difficulty."""
     if "share_truncated" not in table:
         return
     cut = float(table["share_truncated"].to_numpy().mean())

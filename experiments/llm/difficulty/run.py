@@ -3,9 +3,9 @@
 The directory holds::
 
     measures.parquet       one row a problem
-    correlations.parquet   how far the measures agree, if at least two of them vary
+    correlations.parquet   agreement of the measures, if at least two of them vary
     problems.parquet       the problems of a cut, with their bucket as difficulty, 1 the easiest
-    decoded-*.jsonl        responses behind the pass rate: an interrupted run carries on from there
+    decoded-*.jsonl        responses for the pass rate; an interrupted run resumes from them
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Which levels a cell of a scan trains on, and in which proportion."""
+"""Selection of the levels that a cell of a scan trains on, and their proportions."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from synth.task import Mixture
 
 Selection = Literal["exact", "range", "above"]
-"""``exact`` is level d, ``range`` the easiest up to d, ``above`` d and harder."""
+"""``exact`` selects level d, ``range`` d and all easier ones, ``above`` d and all harder ones."""
 
 
 def selected(selection: Selection, difficulty: int, levels: Iterable[int]) -> list[int]:
@@ -18,7 +18,7 @@ def selected(selection: Selection, difficulty: int, levels: Iterable[int]) -> li
 
     Args:
       selection, difficulty: of the cell.
-      levels: those that there are.
+      levels: levels that have problems.
 
     Raises:
       ValueError: if the selection is unknown.
@@ -35,7 +35,7 @@ def selected(selection: Selection, difficulty: int, levels: Iterable[int]) -> li
 
 @dataclass(frozen=True)
 class Levels:
-    """Problems of a scan by level, as `experiments.analysis.pilot` wants them.
+    """Numbers of a scan's problems by level, in the form that `experiments.analysis.pilot` reads.
 
     Attributes:
       train: number of training problems at each level.
@@ -47,7 +47,7 @@ class Levels:
 
     @classmethod
     def of(cls, manifest: Mapping[str, Any]) -> Levels:
-        """Those that a scan wrote into its manifest."""
+        """Read the numbers that a scan wrote into its manifest."""
         counts = (
             {int(k): n for k, n in manifest["levels"][part].items()} for part in ("train", "test")
         )
@@ -59,7 +59,7 @@ class Levels:
         return sorted(self.test)
 
     def mixture(self, kind: Any, difficulty: int) -> Mixture:
-        """Training mixture of a cell: its levels weigh as they have problems.
+        """Training mixture of a cell: each level's share is that of its problems.
 
         Raises:
           ValueError: if the selection is unknown or has no problems.

@@ -1,6 +1,6 @@
-r"""Answers as they stand in text: the last box, the number after ``####``, the letter chosen.
+r"""Answers in a text: the last box, the number after ``####``, the letter of a choice.
 
-Nothing here imports JAX: `equivalent` runs in processes of its own.
+Nothing here imports JAX, because `equivalent` runs in worker processes.
 """
 
 from __future__ import annotations
@@ -23,37 +23,38 @@ _NUMBER = re.compile(
 )
 _BASED = re.compile(r"-?[0-9A-F.]*[0-9][0-9A-F.]*_[^_]+")
 _BARE_LETTER = re.compile(
-    # Lower-case ones stand in brackets or alone: "e.g. this" starts with none.
+    # Lower-case letters only in brackets or alone: "e.g. this" does not start with the letter E.
     rf"\(?([{LETTERS}])(?:[).:].*)?|(?i:\(([{LETTERS}])\)(?:[\s.:].*)?|([{LETTERS}])\)?)",
     re.DOTALL,
 )
 _SAID_LETTER = re.compile(
     r"(?i:(?:answer|\bcorrect\s+(?:option|choice))(?:\s+is\s*:?|\s*:)\s*(?:option|choice)?)\s*"
-    # Without brackets, the article and the pronoun are no letters.
+    # Without brackets, "a" and "I" before another word are an article and a pronoun.
     rf"(?:\((?i:([{LETTERS}]))\)|([B-HJ])(?![\w'’])|([AI])(?![\w'’]|\s+[a-z]))"
 )
 _MARKED_LETTER = re.compile(rf"(?<!\w)[{LETTERS}][).:]", re.IGNORECASE)
 
 
 def last_box(text: str) -> str | None:
-    r"""What is inside the last ``\boxed{}`` of a text, by matching braces.
+    r"""Contents of the last ``\boxed{}`` of a text, by matching braces.
 
-    None if there is no box, or the last one is not closed: whoever was cut off there has not
-    answered.
+    None if there is no box, or if the last one is not closed: a response that was cut off there
+    has no answer.
 
     Example:
       >>> last_box(r"First \boxed{1}, no: \boxed{\frac{1}{2}} it is.")
       '\\frac{1}{2}'
     """
     start = None
-    for found in re.finditer(r"\\boxed\s*\{", text):
-        start = found.end()
+    for opening in re.finditer(r"\\boxed\s*\{", text):
+        start = opening.end()
     if start is None:
         return None
+    # Walk to the brace that closes the box.
     depth, place = 1, start
     while place < len(text):
         if text[place] == "\\":
-            # A brace behind a backslash is a sign of the answer itself.
+            # A brace after a backslash is a character of the answer.
             place += 2
             continue
         depth += {"{": 1, "}": -1}.get(text[place], 0)
@@ -64,7 +65,7 @@ def last_box(text: str) -> str | None:
 
 
 def tidied(answer: str) -> str:
-    r"""An answer without what is typography alone: spacing commands, ``\dfrac``, dollar signs."""
+    r"""Remove typography from an answer: spacing commands, ``\dfrac``, dollar signs."""
     answer = answer.translate(_MINUS).replace("\\$", "").replace("$", "").replace("{,}", ",")
     answer = re.sub(r"(?<!\\)\\!|\\(?:left|right)(?![a-zA-Z])\.?", "", answer)
     answer = re.sub(r"\\[dtc]frac(?![a-zA-Z])", r"\\frac", answer)
@@ -73,12 +74,12 @@ def tidied(answer: str) -> str:
 
 
 def normalised(answer: str) -> str:
-    r"""An answer as a string that equal answers share.
+    r"""Rewrite an answer so that equal answers become equal strings.
 
-    Beyond typography: units after the answer, degrees, percent signs, commas between thousands and
-    a ``x=`` before the answer are dropped, text commands unwrapped; ``1/2`` and ``\frac12`` become
-    ``\frac{1}{2}``. These are the rules of Hendrycks et al. (2021, arXiv 2103.03874), with negative
-    fractions and thousands added and without their table of units.
+    Besides typography it drops units after the answer, degrees, percent signs, commas between
+    thousands and ``x=`` before the answer, unwraps text commands, and turns ``1/2`` and ``\frac12``
+    into ``\frac{1}{2}``. These are the rules of Hendrycks et al. (2021, arXiv 2103.03874), with
+    negative fractions and thousands added and without their table of units.
 
     Example:
       >>> normalised(r"x = -\dfrac 12\text{ cm}") == normalised("-1/2") == r"-\frac{1}{2}"
@@ -87,7 +88,7 @@ def normalised(answer: str) -> str:
     answer = _UNIT.sub("", tidied(answer))
     answer = _TEXT.sub(r"\1", answer)
     answer = re.sub(r"\^\s*\{?\s*\\circ\s*\}?|\\degree|\\?%", "", answer)
-    # A command needs the space that ends it before a letter.
+    # The space between a command and a letter ends the command: replace it by braces.
     answer = re.sub(r"(\\[a-zA-Z]+) (?=[a-zA-Z])", r"\1{}", answer).replace(" ", "")
     answer = re.sub(r"([_^])\{(\w)\}", r"\1\2", answer)
     answer = re.sub(r"\\sqrt(\w)", r"\\sqrt{\1}", answer)
@@ -102,51 +103,55 @@ def normalised(answer: str) -> str:
 
 
 def equivalent(pair: tuple[str, str]) -> bool:
-    r"""Whether math-verify takes an answer, the second, for the reference, the first.
+    r"""Return whether math-verify finds a reference and an answer equal.
 
-    Both are the insides of boxes. A numeral with a base, such as ``2220_5``, is equal to nothing
-    but the same string: math-verify would drop the base, and take 2220 or 2220_6 for it.
+    A numeral with a base, such as ``2220_5``, equals only the same string. Math-verify would drop
+    the base and accept 2220 or 2220_6 for it.
 
-    It has no time limit, and needs one: see `experiments.llm.problems.workers.map_in_workers`.
+    Math-verify may take very long. Call this function under a time limit, see
+    `experiments.llm.problems.workers.map_in_workers`.
+
+    Args:
+      pair: the reference and the answer, both contents of boxes.
     """
     from math_verify import parse, verify
 
     reference, answer = map(tidied, pair)
     if any(_BASED.fullmatch(normalised(side)) for side in (reference, answer)):
         return False
-    # Its own time limits are alarms, which do not interrupt one long operation.
-    gold, found = (
+    # Math-verify's own time limits are alarms, which do not interrupt a single long operation.
+    parsed_reference, parsed_answer = (
         parse(f"\\boxed{{{side}}}", parsing_timeout=None)  # pyright: ignore[reportArgumentType]
         for side in (reference, answer)
     )
-    return bool(verify(gold, found, timeout_seconds=None))
+    return bool(verify(parsed_reference, parsed_answer, timeout_seconds=None))
 
 
 def check_equivalent() -> None:
-    """Load what `equivalent` needs, and see that it works, before time counts.
+    """Load math-verify and check that it works, before the time of answers is counted.
 
     Raises:
-      RuntimeError: if it does not.
+      RuntimeError: if it does not work.
     """
-    # It would warn that there is no time limit; the process has one.
+    # It would warn that it has no time limit; the process has one.
     logging.getLogger("math_verify").setLevel(logging.ERROR)
     if not equivalent(("\\frac{1}{2}", "0.5")):
         raise RuntimeError("math-verify does not find 1/2 and 0.5 equal: is it another version?")
 
 
 def last_number(text: str) -> Decimal | None:
-    """The last number of a text; commas between thousands and dollar signs do not count."""
+    """Last number of a text; commas between thousands and dollar signs are ignored."""
     text = text.translate(_MINUS).replace("$", "").replace("\\", "").replace("{,}", ",")
-    found = _NUMBER.findall(text)
-    return _to_decimal(found[-1]) if found else None
+    numbers = _NUMBER.findall(text)
+    return _to_decimal(numbers[-1]) if numbers else None
 
 
 def marked_number(text: str) -> Decimal | None:
-    """The number right after the last ``####``, as in GSM8K; None if there is none."""
+    """Number right after the last ``####``, as in GSM8K; None if there is none."""
     _, mark, after = text.rpartition("####")
     after = after.translate(_MINUS).replace("$", "").lstrip()
-    found = _NUMBER.match(after) if mark else None
-    return _to_decimal(found[0]) if found else None
+    number = _NUMBER.match(after) if mark else None
+    return _to_decimal(number[0]) if number else None
 
 
 def _to_decimal(number: str) -> Decimal:
@@ -154,10 +159,10 @@ def _to_decimal(number: str) -> Decimal:
 
 
 def chosen_letter(text: str) -> str | None:
-    r"""The letter, A to J, that a text chooses.
+    r"""Letter, A to J, that a text chooses.
 
-    It is in the last box, else in the last "answer is (X)", else all there is: "B", "(b)." or, on
-    one line without another option, "(B) a banana".
+    It is taken from the last box, else from the last "answer is (X)", else from a text that is only
+    a letter ("B", "(b)."), or one line with a single option ("(B) a banana").
 
     Example:
       >>> chosen_letter(r"So \boxed{\text{(B)}}."), chosen_letter("Thus the answer is (C), a cat.")
@@ -167,13 +172,13 @@ def chosen_letter(text: str) -> str | None:
     if box is not None and (letter := bare_letter(box)):
         return letter
     text = text.replace("*", "").replace("$", "").strip()
-    if found := _SAID_LETTER.findall(text):
-        return "".join(found[-1]).upper()
+    if stated := _SAID_LETTER.findall(text):
+        return "".join(stated[-1]).upper()
     is_one = "\n" not in text and len(_MARKED_LETTER.findall(text)) <= 1
     return bare_letter(text) if is_one else None
 
 
 def bare_letter(answer: str) -> str | None:
-    """The letter of an answer that is one, or that starts with one as in "(B) a cat"; a capital."""
-    found = _BARE_LETTER.fullmatch(_TEXT.sub(r"\1", tidied(answer)).strip())
-    return found[found.lastindex or 0].upper() if found else None
+    """Capital letter of an answer that is a letter, or starts with one as in "(B) a cat"."""
+    match = _BARE_LETTER.fullmatch(_TEXT.sub(r"\1", tidied(answer)).strip())
+    return match[match.lastindex or 0].upper() if match else None

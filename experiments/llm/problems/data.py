@@ -1,7 +1,7 @@
-"""Problems with worked solutions, as data sets have them.
+"""Problems with worked solutions, read from data sets.
 
-A data set is read into `Problems`: for each, the chat that asks it, the solution, and where they
-are stated the final answer and the difficulty.
+A data set becomes `Problems`: for each problem the chat that asks it, the solution, and if they are
+stated the final answer and the difficulty.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ USUAL = {
     "difficulty": ("op", "difficulty"),
     "choices": ("choices", "options"),
 }
-"""Names under which data sets have the fields of `Columns`."""
+"""Names that data sets use for the fields of `Columns`."""
 
 
 @dataclass(frozen=True)
@@ -48,10 +48,10 @@ class Problems:
     """Problems with solutions, all in memory.
 
     Attributes:
-      prompts: for each the chat that ends with the problem.
-      solutions: for each what the assistant answers.
-      answers: for each the final answer; ``""`` where none is stated.
-      ops: for each the stated difficulty; None where none is stated.
+      prompts: for each problem the chat that ends with it.
+      solutions: for each the assistant's turn after it.
+      answers: for each the final answer; ``""`` if none is stated.
+      ops: for each the stated difficulty; None if none is stated.
       name: of the data set, for tables and errors.
 
     Raises:
@@ -75,7 +75,7 @@ class Problems:
 
     @property
     def problems(self) -> list[str]:
-        """For each the text of the turn before the solution."""
+        """Text of each problem: the turn before its solution."""
         return [prompt[-1]["content"] for prompt in self.prompts]
 
     def digest(self) -> str:
@@ -87,7 +87,7 @@ class Problems:
         return total.hexdigest()[:16]
 
     def take(self, rows: Iterable[int]) -> Problems:
-        """Those with these numbers, in this order."""
+        """Select problems by their numbers, in this order."""
         chosen = [int(row) for row in rows]
         return Problems(
             [self.prompts[row] for row in chosen],
@@ -115,9 +115,9 @@ def read(
 
     Raises:
       FileNotFoundError, ImportError, ValueError: see `load_rows`.
-      ValueError: if a column that is named or needed is not there, if several may be meant, or if
-        a row has no problem or an empty solution, or a cell is not what its column holds (rows are
-        counted from 0).
+      ValueError: if a named or needed column is missing, if several columns may be meant, if a row
+        has no problem or an empty solution, or if a cell does not hold what its column should (rows
+        are counted from 0).
     """
     rows = load_rows(source, split=split, configuration=configuration)
     name = ":".join(part for part in (str(source), configuration, split) if part)
@@ -135,18 +135,19 @@ class _Field:
     cells: Sequence[Any]
 
     def each(self, function: Callable[..., T], *beside: Sequence[Any]) -> list[T]:
-        """The function of every cell and what is beside it; errors say where."""
-        found: list[T] = []
+        """Apply a function to every cell and its row in `beside`; errors name column and row."""
+        values: list[T] = []
         for row, cells in enumerate(zip(self.cells, *beside, strict=True)):
             try:
-                found.append(function(*cells))
+                values.append(function(*cells))
             except ValueError as error:
                 raise ValueError(f"column {self.column!r}, row {row}: {error}") from error
-        return found
+        return values
 
 
 def _problems(rows: Any, columns: Columns, name: str) -> Problems:
-    """Rows of a data set as problems."""
+    """Turn rows of a data set into problems."""
+    # Read prompts, solutions and answers, from chats or from columns of their own.
     fields = _fields(rows, columns)
     if "messages" in fields:
         pairs = fields["messages"].each(_parts)
@@ -158,6 +159,7 @@ def _problems(rows: Any, columns: Columns, name: str) -> Problems:
         if "solution" not in fields and "answer" not in fields:
             raise ValueError(f"there is no column of solutions among {rows.column_names}")
         prompts, solutions, answers = _columns(fields, columns.system)
+    # Refuse empty texts, and read the stated difficulties.
     for row, (prompt, solution) in enumerate(zip(prompts, solutions, strict=True)):
         if not prompt[-1]["content"].strip():
             raise ValueError(f"row {row} has an empty problem")
@@ -169,7 +171,7 @@ def _problems(rows: Any, columns: Columns, name: str) -> Problems:
 
 
 def _fields(rows: Any, columns: Columns) -> dict[str, _Field]:
-    """The columns that are there, under the names of `USUAL`."""
+    """Columns of a data set, by the names of fields in `USUAL`."""
     is_pair = columns.problem is not None or columns.solution is not None
     fields: dict[str, _Field] = {}
     for part in USUAL:
@@ -181,21 +183,21 @@ def _fields(rows: Any, columns: Columns) -> dict[str, _Field]:
 
 
 def _find(names: Sequence[str], part: str, named: str | None) -> str | None:
-    """The column of a field: the one that is named, or the usual one that is there."""
+    """Column of a field: the one that is named, else the one with a usual name, else None."""
     if named is not None:
         if named not in names:
             raise ValueError(f"columns.{part} must be one of {list(names)}, got {named!r}")
         return named
-    found = [name for name in USUAL[part] if name in names]
-    if len(found) > 1:
-        raise ValueError(f"columns.{part} must say which of {found} is meant, got None")
-    return found[0] if found else None
+    usual = [name for name in USUAL[part] if name in names]
+    if len(usual) > 1:
+        raise ValueError(f"columns.{part} must say which of {usual} is meant, got None")
+    return usual[0] if usual else None
 
 
 def _columns(
     fields: Mapping[str, _Field], system: str
 ) -> tuple[list[list[Message]], list[str], list[str]]:
-    """Prompts, solutions and answers of a data set that has them in columns."""
+    """Prompts, solutions and answers of a data set with a column for each."""
     prompts = fields["problem"].each(partial(_prompt, system=system))
     answers = [""] * len(prompts)
     if "choices" in fields:
@@ -207,6 +209,7 @@ def _columns(
         answers = fields["answer"].each(_text)
     if "solution" in fields:
         return prompts, fields["solution"].each(_solution), answers
+    # The answers are worked solutions, as in GSM8K: the final answer follows the last ####.
     return prompts, answers, [answer.rpartition("####")[2].strip() for answer in answers]
 
 
@@ -214,7 +217,7 @@ def _columns(
 
 
 def _scalar(cell: Any) -> Any:
-    """What a cell holds, or the list of one in it; None if it is missing."""
+    """Value of a cell, or of a list of one in it; None if it is missing."""
     if isinstance(cell, list):
         if len(cell) != 1:
             raise ValueError(f"must be text or a number, got a list of {len(cell)}")
@@ -222,7 +225,7 @@ def _scalar(cell: Any) -> Any:
     if isinstance(cell, float) and math.isnan(cell):
         return None
     if isinstance(cell, float) and cell.is_integer():
-        # Whole numbers become floating-point beside missing ones.
+        # A column with missing cells is read as floating-point numbers.
         if abs(cell) >= 2**53:
             raise ValueError(f"whole numbers this large lose digits, write them as text: {cell}")
         return int(cell)
@@ -232,7 +235,7 @@ def _scalar(cell: Any) -> Any:
 
 
 def _text(cell: Any) -> str:
-    """A cell as text; a missing one is empty."""
+    """Text of a cell; empty if the cell is missing."""
     value = _scalar(cell)
     return "" if value is None else str(value)
 
@@ -244,7 +247,7 @@ def _is_chat(cell: Any) -> bool:
 
 
 def _turns(chat: Any) -> tuple[list[Message], list[str]]:
-    """A chat, and the roles in it."""
+    """Turns of a chat, and their roles."""
     if not _is_chat(chat):
         raise ValueError(f"must be a list of turns with a role, got {type(chat).__name__}")
     turns: list[Message] = [{part: turn.get(part) for part in ("role", "content")} for turn in chat]
@@ -254,7 +257,7 @@ def _turns(chat: Any) -> tuple[list[Message], list[str]]:
 
 
 def _parts(chat: Any) -> tuple[list[Message], str]:
-    """A chat as prompt and solution."""
+    """Split a chat into prompt and solution."""
     turns, roles = _turns(chat)
     if roles[-2:] != ["user", "assistant"]:
         raise ValueError(f"messages must end with user and assistant, got roles {roles}")
@@ -262,7 +265,7 @@ def _parts(chat: Any) -> tuple[list[Message], str]:
 
 
 def _prompt(cell: Any, system: str) -> list[Message]:
-    """A problem, or a chat that ends with one, as a chat."""
+    """Chat of a cell: the cell itself, or one that consists of its problem."""
     if not _is_chat(cell):
         before = [{"role": "system", "content": system}] if system else []
         return [*before, {"role": "user", "content": _text(cell)}]
@@ -273,7 +276,7 @@ def _prompt(cell: Any, system: str) -> list[Message]:
 
 
 def _solution(cell: Any) -> str:
-    """A solution, or the one turn that holds it."""
+    """Solution in a cell, as text or as a single turn of a chat."""
     if not _is_chat(cell):
         return _text(cell)
     turns, roles = _turns(cell)
@@ -283,7 +286,7 @@ def _solution(cell: Any) -> str:
 
 
 def _choices(cell: Any) -> list[tuple[str, str]]:
-    """Label and text of each choice; the labels are our letters where none are stated."""
+    """Label and text of each choice; without stated labels, `LETTERS` are the labels."""
     texts, labels = cell, None
     if isinstance(cell, dict) and {"text", "label"} <= cell.keys():
         texts, labels = cell["text"], cell["label"]
@@ -296,14 +299,14 @@ def _choices(cell: Any) -> list[tuple[str, str]]:
 
 
 def _with_choices(prompt: Sequence[Message], choices: Sequence[tuple[str, str]]) -> list[Message]:
-    """A prompt with the choices below the problem."""
+    """Write the choices below the problem of a prompt."""
     *before, last = prompt
     lettered = [f"{letter}. {text}" for letter, (_, text) in zip(LETTERS, choices, strict=False)]
     return [*before, {**last, "content": "\n".join([last["content"], *lettered])}]
 
 
 def _letter(answer: Any, choices: Sequence[tuple[str, str]]) -> str:
-    """The letter of a choice that is given by its label, its number or its letter."""
+    """Letter of a choice that is given by its label, its number from 0, or its letter."""
     value, labels = _scalar(answer), [label for label, _ in choices]
     if str(value) in labels:
         return LETTERS[labels.index(str(value))]
@@ -318,7 +321,7 @@ def _letter(answer: Any, choices: Sequence[tuple[str, str]]) -> str:
 
 
 def _level(cell: Any) -> int | None:
-    """A stated difficulty, also one in digits; None if it is missing."""
+    """Stated difficulty, a number or digits; None if it is missing."""
     value = _scalar(cell)
     if isinstance(value, str) and value.strip().isdecimal():
         return int(value)
@@ -328,7 +331,7 @@ def _level(cell: Any) -> int | None:
 
 
 def _levels(field: _Field, is_named: bool) -> list[int | None] | None:
-    """Stated difficulties; none, and a warning, if the usual column holds something else."""
+    """Stated difficulties; None, with a warning, if an unnamed column holds something else."""
     try:
         return field.each(_level)
     except ValueError as error:

@@ -1,4 +1,4 @@
-r"""Is a response right? One rule a grader, of which `GRADERS` is the only list.
+r"""Graders, which decide whether a response is right; `GRADERS` is the only list of them.
 
 =================== ==============================================================================
 ``boxed``           the last ``\boxed{}`` is the reference's, as strings after
@@ -13,8 +13,9 @@ r"""Is a response right? One rule a grader, of which `GRADERS` is the only list.
                     is the whole response, is the reference's
 =================== ==============================================================================
 
-The reference is the stated answer, else what the same rule reads from the reference solution. A
-response that was cut off is graded as it stands; a box that is not closed is no answer.
+The reference is the stated answer, or else the answer that the same rule reads from the reference
+solution. A response that was cut off is graded like any other; a box that is not closed is no
+answer.
 """
 
 from __future__ import annotations
@@ -46,11 +47,13 @@ if TYPE_CHECKING:
     from experiments.llm.problems.data import Problems
 
 MOST_NAMED = 10
-"""Rows that an error names."""
+"""The most rows that an error names."""
+
 MOST_CHECKED = 200
-"""Solutions that are graded to check a grader."""
+"""The most reference solutions that are graded to check a grader."""
+
 FEW_ACCEPTED = 0.9
-"""Share of accepted solutions below which a grader is doubtful."""
+"""Share of accepted reference solutions below which a warning doubts the grader."""
 
 
 @dataclass(frozen=True)
@@ -58,10 +61,10 @@ class Rule:
     """One way of grading.
 
     Attributes:
-      needs: what a problem must have for it, in words.
-      reference: from problem, solution, stated answer and config, what responses are compared with;
-        None if the problem lacks it.
-      accepts: whether a response is right, given the reference.
+      needs: requirement on problems, in words.
+      reference: finds the reference in problem, solution, stated answer and config; None if the
+        problem does not meet the requirement.
+      accepts: decides from reference, response and config whether the response is right.
     """
 
     needs: str
@@ -84,8 +87,8 @@ def _number_reference(problem: str, solution: str, answer: str, config: GraderCo
 
 
 def _number(reference: Any, response: str, config: GraderConfig) -> bool:
-    found = marked_number(response)
-    return (last_number(response) if found is None else found) == reference
+    number = marked_number(response)
+    return (last_number(response) if number is None else number) == reference
 
 
 def _igsm_reference(problem: str, solution: str, answer: str, config: GraderConfig) -> str | None:
@@ -128,7 +131,7 @@ GRADERS: dict[Grader, Rule] = {
 
 
 def references(problems: Problems, config: GraderConfig) -> list[Any]:
-    """What the responses to each problem are compared with.
+    """Reference of each problem, which its responses are compared with.
 
     Raises:
       ImportError: if the grader needs a package that is not installed.
@@ -137,29 +140,29 @@ def references(problems: Problems, config: GraderConfig) -> list[Any]:
     if config.name == "math-verify" and importlib.util.find_spec("math_verify") is None:
         raise ImportError("grader 'math-verify' needs: pip install 'sweetspot[llm]'")
     rule = GRADERS[config.name]
-    found = [
+    values = [
         rule.reference(problem, solution, answer, config)
         for problem, solution, answer in zip(
             problems.problems, problems.solutions, problems.answers, strict=True
         )
     ]
-    if lacking := [row for row, reference in enumerate(found) if reference is None]:
+    if lacking := [row for row, reference in enumerate(values) if reference is None]:
         raise ValueError(
             f"grader {config.name!r} needs {rule.needs}; rows {_named(lacking)} lack it"
         )
-    return found
+    return values
 
 
 def check_solutions(problems: Problems, config: GraderConfig) -> float:
-    """See that the grader accepts the reference solutions, which are what a model is to learn.
+    """Check that the grader accepts the reference solutions, which a model is trained to write.
 
     Args:
-      problems: of which the first `MOST_CHECKED` are looked at.
-      config: how to grade.
+      problems: the first `MOST_CHECKED` of them are checked.
+      config: of the grader.
 
     Returns:
-      The share of solutions accepted, in [0, 1]; 1 where there are no problems. A warning says so
-      if it is below `FEW_ACCEPTED`.
+      The share of solutions that are accepted, in [0, 1]; 1 if there are no problems. If it is
+      below `FEW_ACCEPTED`, there is a warning too.
 
     Raises:
       ImportError, ValueError: see `references`; or if no solution is accepted.
@@ -182,7 +185,7 @@ def check_solutions(problems: Problems, config: GraderConfig) -> float:
 
 
 def _named(rows: Sequence[int]) -> str:
-    """The first of these rows, and how many more there are."""
+    """Name the first of these rows, and say how many more there are."""
     more = f" and {len(rows) - MOST_NAMED} more" if len(rows) > MOST_NAMED else ""
     return ", ".join(map(str, rows[:MOST_NAMED])) + more
 
@@ -190,15 +193,14 @@ def _named(rows: Sequence[int]) -> str:
 def grade(
     problems: Problems, responses: Sequence[Sequence[str]], config: GraderConfig
 ) -> Bool[np.ndarray, "problems samples"]:
-    """Whether each response is right.
+    """Grade responses: true for each that is right.
 
-    Answers that ``math-verify`` does not come to an end with count as wrong, and a warning says how
-    many there were.
+    Answers on which ``math-verify`` does not finish count as wrong, and a warning counts them.
 
     Args:
-      problems: what was asked.
-      responses: those to each problem, as many to each.
-      config: how to grade.
+      problems: the problems that were asked.
+      responses: responses to each problem, equally many to each.
+      config: of the grader.
 
     Raises:
       ImportError, ValueError: see `references`; or if the responses do not fit the problems.
@@ -229,6 +231,7 @@ def _accept_equivalent(
     config: GraderConfig,
 ) -> None:
     """Mark answers as right that math-verify finds equal to their references."""
+    # Equal pairs of reference and answer are decided once.
     places: dict[tuple[str, str], list[tuple[int, int]]] = {}
     for row, sample in np.argwhere(~correct).tolist():
         if box := last_box(responses[row][sample]):
@@ -240,11 +243,12 @@ def _accept_equivalent(
         processes=config.processes,
         prepare=check_equivalent,
     )
+    # Every verdict goes to all responses with its pair.
     lost: dict[str, list[int]] = {"timeout": [], "crash": []}
     for verdict, where in zip(verdicts, places.values(), strict=True):
         if verdict is True:
             correct[tuple(np.transpose(where))] = True
-        # What cannot be read as mathematics raises, and is wrong without further ado.
+        # An answer that is no mathematics raises an error: it stays wrong, without a warning.
         elif isinstance(verdict, Lost) and verdict.reason in lost:
             lost[verdict.reason] += [row for row, _ in where]
     if any(lost.values()):

@@ -1,6 +1,6 @@
-"""Rows of a data set, read by `datasets`: a file, several, a folder, or a hub repository.
+"""Rows of a data set in a file, several files, a folder or a hub repository, read by `datasets`.
 
-Nothing is left behind by local data: what `datasets` caches of it is deleted at once.
+Local data leave nothing behind: the files that `datasets` caches of them are deleted at once.
 """
 
 from __future__ import annotations
@@ -20,24 +20,24 @@ if TYPE_CHECKING:
     from datasets import Dataset, DatasetDict, Features
 
 FORMATS = {".jsonl": "json", ".json": "json", ".parquet": "parquet"}
-"""Endings of files, and which reader of `datasets` takes them."""
+"""Reader of `datasets` for each ending of a file."""
 
 
 def load_rows(
     source: PathLike, *, split: str | None = None, configuration: str | None = None
 ) -> Dataset:
-    """All rows, in memory or mapped into it.
+    """Load all rows of a data set, into memory or mapped into it.
 
     Args:
-      source: a file that ends as in `FORMATS`; a pattern of such files, such as ``train/*.jsonl``
-        (read in the order of their names); a folder that `datasets.load_dataset` takes, with or
+      source: a file with an ending in `FORMATS`; a pattern of such files, such as ``train/*.jsonl``
+        (read in the order of their names); a folder that `datasets.load_dataset` accepts, with or
         without a dataset card; or ``OWNER/NAME`` on the Hugging Face hub.
-      split: which one, as `datasets` writes it (``train``, ``train[:1000]``); None where there is
-        only one.
-      configuration: which one of a folder or repository with several.
+      split: its name, as `datasets` writes it (``train``, ``train[:1000]``); None if there is only
+        one.
+      configuration: its name, in a folder or repository with several.
 
     Raises:
-      FileNotFoundError: if there is nothing of that name, or the hub does not give it.
+      FileNotFoundError: if there is no such source, or the hub does not give it.
       ImportError: if `datasets` is not installed.
       ValueError: if it cannot be read (a broken line of JSON is named by its number), if split or
         configuration must be named, or if there are no rows.
@@ -46,36 +46,39 @@ def load_rows(
         import datasets
     except ImportError as error:
         raise ImportError("data sets need: pip install 'sweetspot[llm]'") from error
+    # Choose the arguments of load_dataset: for a folder, for files, or for the hub.
     path = Path(source)
     is_local = True
     if path.is_dir():
-        found: dict[str, Any] = {"path": str(path.absolute()), "name": configuration}
+        asked: dict[str, Any] = {"path": str(path.absolute()), "name": configuration}
     elif files := _files(str(source)):
         if configuration is not None:
             raise ValueError(
                 f"configuration is for folders and hub repositories, got {configuration!r} with "
                 f"files {str(source)!r}"
             )
-        found = {"path": _format(files), "data_files": [str(file.absolute()) for file in files]}
+        asked = {"path": _format(files), "data_files": [str(file.absolute()) for file in files]}
     elif isinstance(source, str) and re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", source):
-        found, is_local = {"path": source, "name": configuration}, False
+        asked, is_local = {"path": source, "name": configuration}, False
     else:
         raise FileNotFoundError(
             f"source must be a file, a pattern of files, a folder or OWNER/NAME on the Hugging "
             f"Face hub, got {str(source)!r}"
         )
+    # Load the rows: local ones into memory, by way of a cache that is then deleted.
     with contextlib.ExitStack() as stack:
         if is_local:
             stack.enter_context(_quiet(datasets))
             cache = stack.enter_context(tempfile.TemporaryDirectory())
-            found |= {"cache_dir": cache, "keep_in_memory": True}
+            asked |= {"cache_dir": cache, "keep_in_memory": True}
         try:
-            rows = datasets.load_dataset(**found, split=split)
+            rows = datasets.load_dataset(**asked, split=split)
             if (features := _without_dates(rows)) is not None:
-                rows = datasets.load_dataset(**found, split=split, features=features)
-        # Every reader of `datasets` has errors of its own.
+                rows = datasets.load_dataset(**asked, split=split, features=features)
+        # Each reader of `datasets` raises errors of its own.
         except Exception as error:
             raise _explained(source, error, is_local) from error
+    # Without a named split there must be only one.
     if isinstance(rows, datasets.DatasetDict):
         if len(rows) > 1:
             raise ValueError(f"split of {str(source)!r} must be one of {sorted(rows)}, got None")
@@ -86,7 +89,7 @@ def load_rows(
 
 
 def _without_dates(rows: Dataset | DatasetDict) -> Features | None:
-    """Features that leave strings of JSON as they are written; None if none became a date."""
+    """Features that keep strings of JSON which were read as dates; None if there are none."""
     import datasets
 
     first = next(iter(rows.values())) if isinstance(rows, datasets.DatasetDict) else rows
@@ -98,7 +101,7 @@ def _without_dates(rows: Dataset | DatasetDict) -> Features | None:
 
 
 def _files(source: str) -> list[Path]:
-    """The file, or those that match a pattern."""
+    """Files of a source: the file itself, or those that match a pattern, sorted by name."""
     if Path(source).is_file():
         return [Path(source)]
     return [
@@ -107,7 +110,7 @@ def _files(source: str) -> list[Path]:
 
 
 def _format(files: Iterable[Path]) -> str:
-    """Which reader takes all of these files."""
+    """Reader of `datasets` for all of these files."""
     endings = sorted({file.suffix for file in files})
     readers = {FORMATS.get(ending) for ending in endings}
     if None in readers or len(readers) > 1:
@@ -117,7 +120,7 @@ def _format(files: Iterable[Path]) -> str:
 
 @contextlib.contextmanager
 def _quiet(datasets: Any) -> Iterator[None]:
-    """No bars, and no log lines beside the errors that are raised."""
+    """Silence progress bars and log lines of `datasets`; errors are raised as before."""
     level, has_bars = datasets.logging.get_verbosity(), datasets.is_progress_bar_enabled()
     datasets.logging.set_verbosity(datasets.logging.CRITICAL)
     datasets.disable_progress_bars()
@@ -130,10 +133,11 @@ def _quiet(datasets: Any) -> Iterator[None]:
 
 
 def _explained(source: PathLike, error: Exception, is_local: bool) -> Exception:
-    """The error that says what is wrong with a source."""
+    """Replace an error of `datasets` by one that says what is wrong with the source."""
     from datasets.exceptions import DatasetGenerationError
 
-    # An empty file stops the iteration; other errors come before any file is opened.
+    # These errors are about the contents of files (an empty one raises StopIteration): look for the
+    # broken line.
     if is_local and isinstance(error, DatasetGenerationError | StopIteration | ValueError):
         path = Path(source)
         files = sorted(path.rglob("*.json*")) if path.is_dir() else _files(str(source))
@@ -151,18 +155,19 @@ def _explained(source: PathLike, error: Exception, is_local: bool) -> Exception:
 
 
 def _broken_line(path: Path) -> str | None:
-    """Where a file of JSON is broken; None if it is not, or holds none."""
+    """Place and fault of the first broken line of a JSON file; None if there is none."""
     if FORMATS.get(path.suffix) != "json":
         return None
     contents = path.read_bytes()
     if path.suffix == ".json":
         try:
-            # One document, such as an array of rows.
+            # The whole file may be one document, such as an array of rows.
             json.loads(contents)
             return None
         except ValueError as error:
             if contents.lstrip()[:1] == b"[":
                 return f"line {getattr(error, 'lineno', 1)} of {str(path)!r} is {_fault(error)}"
+    # Otherwise every line must be an object.
     for number, line in enumerate(contents.split(b"\n"), start=1):
         if not line.strip():
             continue
@@ -176,7 +181,7 @@ def _broken_line(path: Path) -> str | None:
 
 
 def _fault(error: ValueError) -> str:
-    """What is wrong, without a number of lines that counts from elsewhere."""
+    """Fault of a text that is not JSON, without json's own number of the line within that text."""
     if isinstance(error, json.JSONDecodeError):
         return f"not JSON: {error.msg} (column {error.colno})"
     return f"not JSON: {error}"

@@ -1,4 +1,7 @@
-"""Work in processes that are ended when it takes too long: nothing can hang or kill the caller."""
+"""A map over worker processes with a time limit for each item.
+
+A worker that hangs is killed, and one that dies is replaced: neither can stop the caller.
+"""
 
 from __future__ import annotations
 
@@ -14,16 +17,16 @@ from typing import Any, Literal
 from experiments.devices import num_cores
 
 START_SECONDS = 300.0
-"""A process that is not ready by then never will be."""
+"""Seconds in which a new process must be ready for its first item."""
 
 
 @dataclass(frozen=True)
 class Lost:
-    """Stands in for a result that there is none of.
+    """Takes the place of a result that could not be computed.
 
     Attributes:
-      reason: ``timeout``; ``crash``, where the process ended; ``error``, where it raised.
-      detail: of an error.
+      reason: ``timeout``; ``crash`` if the process ended; ``error`` if the function raised.
+      detail: text of the error.
     """
 
     reason: Literal["timeout", "crash", "error"]
@@ -31,29 +34,29 @@ class Lost:
 
 
 class _Worker:
-    """A process and what it works on: an item by its number, or its start."""
+    """A process, with the number of the item that it works on; None while it starts."""
 
     def __init__(self, function: Callable[[Any], Any], prepare: Callable[[], None] | None):
-        # Not forked: JAX has threads in this process.
+        # Spawn, because forking is unsafe: JAX runs threads in this process.
         context = multiprocessing.get_context("spawn")
         self.connection, theirs = context.Pipe()
         self.process = context.Process(target=_serve, args=(theirs, function, prepare), daemon=True)
         self.process.start()
-        # Or the end of the process would not close the pipe.
+        # Close our copy of the child's end; otherwise `recv` never sees EOF when it dies.
         theirs.close()
         self.number: int | None = None
         self.deadline = time.monotonic() + START_SECONDS
 
     def give(self, number: int, item: Any, timeout: float) -> None:
-        """Let it work on an item."""
+        """Send an item to the process."""
         self.number, self.deadline = number, time.monotonic() + timeout
-        # Should it have ended just now, the pipe says so next.
+        # If the process has just died, the next `outcome` reports it.
         with contextlib.suppress(OSError):
             self.connection.send(item)
 
-    def outcome(self, has_spoken: bool) -> tuple[Any | Lost, bool] | None:
-        """A result and whether the process goes on; None where there is none yet."""
-        if has_spoken:
+    def outcome(self, has_message: bool) -> tuple[Any | Lost, bool] | None:
+        """Result, and whether the process can go on; None if it is still at work."""
+        if has_message:
             try:
                 return self.connection.recv(), True
             except (EOFError, OSError):
@@ -61,7 +64,7 @@ class _Worker:
         return (Lost("timeout"), False) if time.monotonic() > self.deadline else None
 
     def end(self) -> None:
-        """End the process, whatever it does."""
+        """Kill the process."""
         self.process.kill()
         self.process.join()
         self.connection.close()
@@ -75,37 +78,40 @@ def map_in_workers(
     processes: int | None = None,
     prepare: Callable[[], None] | None = None,
 ) -> list[Any | Lost]:
-    """Apply a function to items in other processes, each item within a time limit.
+    """Apply a function to items in other processes, with a time limit for each item.
 
-    A process that exceeds it, or ends, is replaced, and the others go on meanwhile.
+    A process that exceeds the limit or dies is replaced, while the others continue.
 
     Args:
-      function, prepare: of a module, so that processes find them. The second runs once in each
-        process before its first item; its time does not count.
-      items: what to work on.
+      function: applied to each item; importable from a module, so that processes can load it.
+      items: arguments, one for each call.
       timeout: seconds for one item.
-      processes: how many, at most; None for one a core.
+      processes: the most processes; None for one a core.
+      prepare: called once in each process before its first item, outside the time limit; importable
+        like `function`.
 
     Returns:
-      The result of each item, or why it is lost.
+      The result of each item, or a `Lost` that says why there is none.
 
     Raises:
-      RuntimeError: if a process does not come to its first item.
+      RuntimeError: if a process does not get ready for its first item.
     """
     results: list[Any | Lost] = [None] * len(items)
-    left = list(reversed(range(len(items))))
+    waiting = list(reversed(range(len(items))))
     workers: list[_Worker] = []
     try:
         for _ in range(min(processes or num_cores(), len(items))):
             workers.append(_Worker(function, prepare))
         while workers:
             patience = min(worker.deadline for worker in workers) - time.monotonic()
-            spoken = wait([worker.connection for worker in workers], max(0.0, patience))
+            # Wait for the first message, but no longer than to the earliest deadline.
+            ready = wait([worker.connection for worker in workers], max(0.0, patience))
             for worker in list(workers):
-                outcome = worker.outcome(worker.connection in spoken)
+                outcome = worker.outcome(worker.connection in ready)
                 if outcome is None:
                     continue
                 result, goes_on = outcome
+                # Keep the result; the first message of a process only says that it is ready.
                 if worker.number is not None:
                     results[worker.number] = result
                 elif not goes_on:
@@ -114,13 +120,14 @@ def map_in_workers(
                         f"a process could not start ({result.reason}, exit code "
                         f"{worker.process.exitcode})"
                     )
-                if goes_on and left:
-                    number = left.pop()
+                # Give the process its next item, or end it and start another for what is left.
+                if goes_on and waiting:
+                    number = waiting.pop()
                     worker.give(number, items[number], timeout)
                     continue
                 workers.remove(worker)
                 worker.end()
-                if left:
+                if waiting:
                     workers.append(_Worker(function, prepare))
     finally:
         for worker in workers:
@@ -133,8 +140,8 @@ def _serve(
     function: Callable[[Any], Any],
     prepare: Callable[[], None] | None,
 ) -> None:
-    """Say that this process is ready, then answer until it is ended."""
-    # Ctrl-C is left to the process that started this one, which ends this one.
+    """Body of a worker process: report that it is ready, then answer until it is ended."""
+    # Ctrl-C reaches all processes of a terminal: only the parent acts on it, and ends this one.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if prepare is not None:
         prepare()

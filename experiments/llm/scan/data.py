@@ -11,9 +11,8 @@ from experiments.igsm.config import Stream
 from experiments.llm.problems.data import Problems, read
 from experiments.llm.problems.grade import check_solutions, references
 from experiments.llm.scan.grid import ScanConfig
-from experiments.llm.text.encoding import Encoded, encode_within
+from experiments.llm.text.encoding import Encoded, check_examples, encode_within
 from experiments.llm.text.tokenizer import load_tokenizer
-from experiments.llm.training.finetune import check_tokens
 from experiments.storage import checkpoint
 from synth.config import DecoderConfig
 
@@ -73,7 +72,7 @@ class ScanProblems:
                 on_long="drop",
                 console=console,
             )
-            check_tokens(examples, decoder)
+            check_examples(examples, decoder)
             return examples
 
         # Read every part and encode the two that are trained on.

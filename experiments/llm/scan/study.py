@@ -38,16 +38,10 @@ from experiments.llm.scan.rows import Measurements, Row, metric
 from experiments.llm.text.encoding import Encoded
 from experiments.llm.text.tokenizer import stop_tokens
 from experiments.llm.training.config import TrainingConfig
-from experiments.llm.training.finetune import (
-    Trained,
-    finetune,
-    load_base,
-    make_loader,
-    save_trained,
-    train,
-)
+from experiments.llm.training.finetune import finetune, save_trained
 from experiments.llm.training.meter import DivergedError
 from experiments.llm.training.scratch import new_checkpoint
+from experiments.llm.training.train import TrainedModel, load_base, make_loader, train
 from experiments.storage import checkpoint
 from experiments.storage.results import UNTRAINED, tidy, write_parquet
 
@@ -279,7 +273,7 @@ class ScanStudy(Study):
 
 def _train(
     base: Path, encoded: Encoded, training: TrainingConfig, mesh: Mesh | None, work: Path
-) -> Trained | None:
+) -> TrainedModel | None:
     """A fine-tuned checkpoint; None if its loss was not finite."""
     decoder, parameters = load_base(base, training, mesh=mesh)
     loader = make_loader(encoded, training, mesh=mesh)

@@ -1,6 +1,6 @@
-"""Problems as tokens: the prompt as the model will see it, then what alone bears the loss.
+"""Problems as tokens: first the prompt, as the model will see it, then the solution.
 
-That is the solution, and what ends it.
+The loss counts on the solution and its end marker only.
 """
 
 from __future__ import annotations
@@ -17,24 +17,25 @@ from rich.console import Console
 from experiments.llm.problems.data import Problems
 from experiments.llm.text.config import OnLong
 from experiments.llm.text.tokenizer import Closing, closing, encode_texts, has_thoughts, render
+from synth.config import DecoderConfig
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
 BLOCK = 1024
-"""Examples that are tokenized at once."""
+"""Number of examples that are tokenized at once."""
 
 
 @dataclass(frozen=True)
 class Report:
-    """What became of the examples.
+    """Numbers of examples that were kept, dropped and truncated.
 
     Attributes:
-      read: how many there were.
-      dropped: how many were left out, by reason.
-      truncated: how many were kept without the end of their solution.
+      read: number of examples that were encoded.
+      dropped: numbers of those left out, by reason.
+      truncated: number of those kept without the end of their solution.
       max_length: the most tokens that an example may have.
-      longest: the most tokens that one had.
+      longest: tokens of the longest example.
     """
 
     read: int
@@ -45,7 +46,7 @@ class Report:
 
     @property
     def kept(self) -> int:
-        """How many are left."""
+        """Number of examples that are left."""
         return self.read - sum(self.dropped.values())
 
     def __str__(self) -> str:
@@ -61,11 +62,11 @@ class Encoded:
     """Examples as tokens: prompt, solution, end marker.
 
     Attributes:
-      tokens: those of each example.
-      prompt_lengths: how many of them bear no loss.
+      tokens: token ids of each example.
+      prompt_lengths: number of tokens at the start of each example that the loss does not count.
       rows: number of each example in the `Problems` that it comes from.
-      report: what became of the others.
-      tokens_cut: how many each example lost at its end; None for none.
+      report: on the examples that were dropped or truncated.
+      tokens_cut: number of tokens that each example lost at its end; None for none.
     """
 
     tokens: Sequence[Int[np.ndarray, " tokens"]]
@@ -79,17 +80,17 @@ class Encoded:
 
     @property
     def lengths(self) -> Int[np.ndarray, " examples"]:
-        """Tokens of each example."""
+        """Number of tokens of each example."""
         return np.array([len(tokens) for tokens in self.tokens], np.int64)
 
     @property
     def solution_lengths(self) -> Int[np.ndarray, " examples"]:
-        """Tokens of each whole solution without its end marker: the paper's length of a CoT."""
-        lost = 0 if self.tokens_cut is None else self.tokens_cut
-        return self.lengths + lost - self.prompt_lengths - 1
+        """Tokens of each solution before truncation, without end marker: the paper's CoT length."""
+        cut = 0 if self.tokens_cut is None else self.tokens_cut
+        return self.lengths + cut - self.prompt_lengths - 1
 
     def take(self, indices: Iterable[int]) -> Encoded:
-        """Those with these numbers, in this order."""
+        """Select examples by their numbers, in this order."""
         chosen = np.array([int(index) for index in indices], np.int64)
         return Encoded(
             tuple(self.tokens[index] for index in chosen),
@@ -107,17 +108,17 @@ def encode(
     max_length: int,
     on_long: OnLong = "error",
 ) -> Encoded:
-    """Tokens of problems and solutions, for training.
+    """Tokenize problems and solutions for training.
 
-    The prompt is tokenized by itself, as it is when a model is asked; what the chat template writes
-    after it, up to the end marker, is the solution's part. (A tokenizer that puts a space before
-    every text, as Llama 2's, puts one before that part too.)
+    The prompt is tokenized by itself, as when a model is asked. The text that the chat template
+    writes after it, up to the end marker, is tokenized as the solution. (A tokenizer that puts a
+    space before every text, such as Llama 2's, also puts one before the solution.)
 
     Args:
-      problems: what to encode.
+      problems: the problems to encode.
       tokenizer: see `experiments.llm.text.tokenizer.load_tokenizer`.
       max_length: the most tokens of an example.
-      on_long: what becomes of longer ones: an ``error``, ``drop``, or ``truncate``, which cuts the
+      on_long: treatment of longer examples: ``error``; ``drop``; or ``truncate``, which cuts the
         end of the solution with its end marker, and drops examples whose prompt leaves no room.
 
     Raises:
@@ -132,6 +133,7 @@ def encode(
         raise ValueError(f"max_length must be at least 2, got {max_length}")
     if on_long not in get_args(OnLong):
         raise ValueError(f"on_long must be one of {get_args(OnLong)}, got {on_long!r}")
+    # Tokenize all examples, and see which are too long.
     whole, prompt_lengths = _tokens(problems, tokenizer)
     lengths = np.array([len(tokens) for tokens in whole], np.int64)
     is_long = lengths > max_length
@@ -142,11 +144,13 @@ def encode(
             f"{len(whole)} have more (the first, problem {first}, has {lengths[first]}); on_long "
             f"'drop' leaves them out, 'truncate' cuts their solutions"
         )
+    # Decide which of them to drop; the others are truncated.
     reason = f"more than {max_length:,} tokens"
     is_dropped = is_long
     if on_long == "truncate":
         reason = f"{max_length:,} or more tokens of the prompt alone"
         is_dropped = prompt_lengths >= max_length
+    # Report, and keep the rest.
     kept = np.flatnonzero(~is_dropped)
     report = Report(
         read=len(whole),
@@ -177,9 +181,9 @@ def encode_within(
     on_long: OnLong,
     console: Console,
 ) -> Encoded:
-    """`encode` for a model with a context of so many tokens; the report goes to the console."""
+    """`encode` for a model with a context of `context` tokens; the report goes to the console."""
     with warnings.catch_warnings():
-        # What it warns of is said in the next line, whatever it is.
+        # The warning would repeat the report, which is printed in any case.
         warnings.simplefilter("ignore", UserWarning)
         most = min(max_length, context)
         encoded = encode(problems, tokenizer, max_length=most, on_long=on_long)
@@ -187,30 +191,59 @@ def encode_within(
     return encoded
 
 
+def check_examples(encoded: Encoded, decoder: DecoderConfig) -> None:
+    """Refuse examples that a decoder cannot read, before any work.
+
+    Raises:
+      ValueError: if there are no examples, or one is longer than the decoder's context or has a
+        token beyond its vocabulary.
+    """
+    if not len(encoded):
+        raise ValueError("encoded must hold examples, got none")
+    lengths, context = encoded.lengths, decoder.max_positions
+    if (long := lengths > context).any():
+        raise ValueError(
+            f"examples must fit into the context of the checkpoint, {context} tokens, but "
+            f"{long.sum()} of {len(lengths)} are longer, the longest {lengths.max()}; the first is "
+            f"row {encoded.rows[long.argmax()]}"
+        )
+    unknown = [
+        row
+        for row, tokens in zip(encoded.rows, encoded.tokens, strict=True)
+        if tokens.max() >= decoder.vocab_size
+    ]
+    if unknown:
+        raise ValueError(
+            f"examples have tokens beyond the {decoder.vocab_size} of the checkpoint, the first in "
+            f"row {unknown[0]}: does the tokenizer belong to it?"
+        )
+
+
 def _tokens(
     problems: Problems, tokenizer: PreTrainedTokenizerFast
 ) -> tuple[list[Int[np.ndarray, " tokens"]], Int[np.ndarray, " examples"]]:
-    """Tokens of every whole example, and how many of them are the prompt's."""
+    """Tokens of every example, before any is truncated, and the number of its prompt's tokens."""
     end = closing(tokenizer)
-    found, prompt_lengths = [], []
+    whole, prompt_lengths = [], []
     for start in range(0, len(problems), BLOCK):
         numbers = range(start, min(start + BLOCK, len(problems)))
         texts = [_rendered(problems, number, tokenizer, end) for number in numbers]
+        # Prompts and solutions in turn, in one call: the tokenizer works in parallel.
         flat = encode_texts(tokenizer, [text for pair in texts for text in pair])
         for number, prompt, solution in zip(numbers, flat[::2], flat[1::2], strict=True):
             if (solution[:-1] == solution[-1]).any():
                 raise ValueError(
                     f"the solution of problem {number} contains {end.marker!r}, its end"
                 )
-            found.append(np.concatenate([prompt, solution]))
+            whole.append(np.concatenate([prompt, solution]))
             prompt_lengths.append(len(prompt))
-    return found, np.array(prompt_lengths, np.int64)
+    return whole, np.array(prompt_lengths, np.int64)
 
 
 def _rendered(
     problems: Problems, number: int, tokenizer: PreTrainedTokenizerFast, end: Closing
 ) -> tuple[str, str]:
-    """An example as text: prompt, and what follows it up to the end marker."""
+    """Text of an example in two parts: the prompt, and the solution up to its end marker."""
     prompt, solution = problems.prompts[number], problems.solutions[number]
     chat, thinking = [*prompt, {"role": "assistant", "content": solution}], has_thoughts(solution)
     try:
@@ -218,16 +251,18 @@ def _rendered(
         whole = render(tokenizer, chat, generation=False, thinking=thinking)
     except ValueError as error:
         raise ValueError(f"problem {number}: {error}") from error
+    # The training text must continue the very prompt that is used in evaluation.
     if not whole.startswith(asked):
         raise ValueError(
             f"the chat template changes the prompt of problem {number} when the solution follows: "
             f"{asked[-40:]!r} is not in {whole[max(len(asked) - 60, 0) : len(asked) + 20]!r}"
         )
+    # Take off the template's end, and see that the solution itself is unchanged.
     after = end.marker + end.tail if end.written else end.tail
-    said = whole[len(asked) : len(whole) - len(after)]
-    if not whole.endswith(after) or solution.strip() not in said:
+    solved = whole[len(asked) : len(whole) - len(after)]
+    if not whole.endswith(after) or solution.strip() not in solved:
         raise ValueError(
             f"the chat template changes the solution of problem {number} or what ends it: "
             f"{solution[:40]!r} became {whole[len(asked) :][:60]!r}"
         )
-    return asked, said + end.marker
+    return asked, solved + end.marker

@@ -1,4 +1,4 @@
-"""Problems as examples for one checkpoint: all that fit it, or those of one fine-tuning."""
+"""Examples for one checkpoint: all problems that fit it, or those of one fine-tuning."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def encode_for(
     max_length: int,
     on_long: OnLong,
 ) -> Encoded:
-    """Encode rows of problems for a checkpoint, as `encode_within`; `Encoded.rows` are of these."""
+    """Encode rows of problems for a checkpoint, see `encode_within`; keeps their numbers."""
     encoded = encode_within(
         problems.take(rows),
         load_tokenizer(model),
@@ -56,8 +56,8 @@ def training_examples(
 
     Args:
       model: folder or hub id of the checkpoint.
-      problems: those to choose from.
-      difficulty: stated level of the chosen ones; None for all.
+      problems: problems to choose from.
+      difficulty: stated level of the chosen problems; None for all levels.
       data_size: number of examples, the first in an order that `seed` shuffles; None for all.
       seed: of that order.
       max_length, on_long: see `experiments.llm.text.encoding.encode`.

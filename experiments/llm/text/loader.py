@@ -1,7 +1,8 @@
 """Batches of encoded examples, one for each optimiser step.
 
-A batch is a function of the seed and the step: whoever starts at step k gets what a run from the
-start would get, in whatever process. All batches have one shape, so that one program is compiled.
+A batch is a function of the seed and the step: a run that resumes at step k gets the same batches
+as one that started at 0, in any process. All batches have one shape, so that one program is
+compiled.
 """
 
 from __future__ import annotations
@@ -19,25 +20,25 @@ from jaxtyping import Array, Bool, Int
 from experiments.llm.text.encoding import Encoded
 
 PADDING = -1
-"""Segment of padding, which no token of an example sees."""
+"""Segment of padding, which no token of an example attends to."""
 
 PREFETCH = 4
-"""Batches that are made ahead."""
+"""Number of batches that are made ahead."""
 
 
 def nested(
     rows: Int[np.ndarray, " rows"], size: int, *, seed: int, stream: str
 ) -> Int[np.ndarray, " size"]:
-    """The first rows of one shuffled order: a smaller choice is a prefix of a larger one.
+    """Choose the first rows of a shuffled order: a smaller choice is a prefix of a larger one.
 
     Args:
-      rows: what to choose from.
-      size: how many.
+      rows: rows to choose from.
+      size: number of rows to choose.
       seed: of the order, at least 0.
-      stream: name of the order; the orders of two names have nothing to do with each other.
+      stream: name of the order; orders of different names are independent.
 
     Raises:
-      ValueError: if there are not so many rows.
+      ValueError: if `size` is not from 1 to the number of rows.
     """
     if not 1 <= size <= len(rows):
         raise ValueError(f"size must be from 1 to the number of rows, {len(rows)}, got {size}")
@@ -46,23 +47,29 @@ def nested(
     return np.asarray(rows)[generator.permutation(len(rows))[:size]]
 
 
+def num_shown(num_examples: int, epochs: float) -> int:
+    """Number of examples in so many epochs over `num_examples`, at least 1."""
+    # Rounded before `ceil`: in floating point 0.1 · 30 is slightly more than 3.
+    return max(1, math.ceil(round(num_examples * epochs, 6)))
+
+
 def num_steps(num_examples: int, epochs: float, batch_size: int) -> int:
-    """Optimiser steps that show every example `epochs` times, at least 1."""
-    # Rounded, or 0.1 · 30 would be more than 3.
-    shown = max(1, math.ceil(round(num_examples * epochs, 6)))
-    return -(-shown // batch_size)
+    """Number of optimiser steps that show every example `epochs` times, at least 1."""
+    return -(-num_shown(num_examples, epochs) // batch_size)
 
 
 def first_fit(lengths: Sequence[int], capacity: int) -> list[list[int]]:
-    """Pack items into as few bins as it easily can: the longest first, each where it fits first.
+    """Pack items into few bins by first fit decreasing.
+
+    The longest item comes first, and each goes into the first bin with room for it. The number of
+    bins is at most 11/9 of the fewest possible, plus one (Johnson, 1973).
 
     Args:
       lengths: of the items, at most `capacity` each.
       capacity: of a bin.
 
     Returns:
-      For each bin the numbers of its items. At most 11/9 of the fewest possible bins, plus one
-      (Johnson, 1973).
+      For each bin the numbers of its items.
     """
     bins: list[list[int]] = []
     room: list[int] = []
@@ -83,9 +90,9 @@ class Batch:
     """The examples of a step; every array [micro-batches, rows, length].
 
     Attributes:
-      tokens: token ids; 0 where there is none.
-      positions: of each token within its example, from 0.
-      segments: number of each token's example within its row; `PADDING` where there is none.
+      tokens: token ids; 0 in padding.
+      positions: position of each token within its example, from 0.
+      segments: number of each token's example within its row; `PADDING` in padding.
       loss_mask: true on solutions and their end markers.
     """
 
@@ -99,12 +106,12 @@ class Loader:
     """The batches of a run by optimiser step.
 
     Examples come in epochs, each in an order of its own; a step takes the next `batch_size` of
-    them, across the end of an epoch if need be. With `packed` the examples of a step are those
-    that they are without it, in fewer rows.
+    them, also across the end of an epoch. With `packed`, a step has the same examples in fewer
+    rows.
 
     Attributes:
       steps: optimiser steps of the run.
-      rows: rows of a micro-batch, the same in all.
+      rows: number of rows of every micro-batch.
       length: tokens of a row, padding included.
 
     Args:
@@ -114,11 +121,11 @@ class Loader:
       seed: of the orders, at least 0.
       accumulation: micro-batches in a step.
       packed: put several examples into a row.
-      row_multiple: rows of a micro-batch are a multiple of it.
-      length_multiple: so is `length`, where it is not given.
-      length: tokens of a row; None for the longest example.
-      num_examples: examples of the whole run, where the last step has fewer than the others; None
-        for ``steps * batch_size``.
+      row_multiple: the number of rows of a micro-batch is rounded up to a multiple of it.
+      length_multiple: the longest example's length is rounded up to a multiple of it.
+      length: tokens of a row; None for the rounded length of the longest example.
+      num_examples: examples of the whole run, if the last step has fewer than the others; None for
+        ``steps * batch_size``.
 
     Raises:
       ValueError: if there are no examples, or an argument is out of range.
@@ -166,8 +173,9 @@ class Loader:
         self.length = length or _round_up(longest, length_multiple)
         self._encoded, self._lengths = encoded, encoded.lengths.tolist()
         self._seed, self._packed, self._accumulation = seed, packed, accumulation
-        # A step may need two epochs' orders, and grain's thread may be a step ahead.
+        # A step may need the orders of two epochs, and grain's thread may be some steps ahead.
         self._order = functools.lru_cache(maxsize=4)(self._draw_order)
+        # Every batch has as many rows as the fullest step needs.
         needed = max(len(self._packing(step)) for step in range(steps)) if packed else batch_size
         self.rows = _round_up(-(-needed // accumulation), row_multiple)
 
@@ -175,12 +183,13 @@ class Loader:
         return self.steps
 
     def __getitem__(self, index: int) -> Batch:
-        """The batch of a step."""
+        """Make the batch of a step."""
         if not 0 <= index < self.steps:
             raise IndexError(f"step must be from 0 to {self.steps - 1}, got {index}")
         shape = (self._accumulation * self.rows, self.length)
         tokens, positions = np.zeros(shape, np.int32), np.zeros(shape, np.int32)
         segments, loss_mask = np.full(shape, PADDING, np.int32), np.zeros(shape, bool)
+        # Lay the examples of each row one behind the other.
         for row, examples in enumerate(self._packing(index)):
             start = 0
             for segment, example in enumerate(examples):
@@ -190,23 +199,24 @@ class Loader:
                 segments[row, start:stop] = segment
                 loss_mask[row, start + self._encoded.prompt_lengths[example] : stop] = True
                 start = stop
+        # Cut the rows into micro-batches.
         micro = (self._accumulation, self.rows, self.length)
         arrays = (tokens, positions, segments, loss_mask)
         return Batch(*(array.reshape(micro) for array in arrays))
 
     def examples(self, step: int) -> list[int]:
-        """Numbers in `encoded` of the examples of a step, as they come in the shuffled order."""
+        """Numbers in `encoded` of the examples of a step, in shuffled order."""
         start = step * self.batch_size
         places = range(start, min(start + self.batch_size, self.num_examples))
         size = len(self._lengths)
         return [int(self._order(place // size)[place % size]) for place in places]
 
     def iterate(self, start: int = 0) -> Iterator[Batch]:
-        """Batches from a step to the end, made ahead by a thread of grain's.
+        """Iterate over the batches from a step to the end, made ahead in a thread of grain's.
 
         Raises:
           ImportError: if `grain` is not installed.
-          ValueError: if there is no such step, nor is it the end.
+          ValueError: if `start` is not from 0 to the number of steps.
         """
         try:
             import grain
@@ -214,15 +224,15 @@ class Loader:
             raise ImportError("loading needs: pip install 'sweetspot[llm]'") from error
         if not 0 <= start <= self.steps:
             raise ValueError(f"start must be from 0 to {self.steps}, got {start}")
-        left = grain.MapDataset.source(self)[start:]
-        return iter(left.to_iter_dataset(grain.ReadOptions(1, PREFETCH)))
+        remaining = grain.MapDataset.source(self)[start:]
+        return iter(remaining.to_iter_dataset(grain.ReadOptions(1, PREFETCH)))
 
     def _draw_order(self, epoch: int) -> Int[np.ndarray, " examples"]:
         seeds = np.random.SeedSequence(self._seed, spawn_key=(epoch,))
         return np.random.default_rng(seeds).permutation(len(self._lengths))
 
     def _packing(self, step: int) -> list[list[int]]:
-        """Examples of each row of a step."""
+        """Numbers in `encoded` of the examples in each row of a step."""
         examples = self.examples(step)
         if not self._packed:
             return [[example] for example in examples]

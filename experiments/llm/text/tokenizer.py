@@ -1,16 +1,15 @@
-r"""Text in and out of a checkpoint: its tokenizer, its chat template, where a solution ends.
+r"""The tokenizer of a checkpoint, its chat template, and the marker that ends a solution.
 
 Only fast tokenizers (``tokenizer.json``) are read, as they were saved; no code of a checkpoint
-runs. A chat is rendered by the checkpoint's own template, and the template says what ends a
-solution: that is not always the tokenizer's own end marker (the base models of Qwen2.5 end chats by
-``<|im_end|>``, texts by ``<|endoftext|>``).
+runs. A chat is rendered by the checkpoint's own template. The end marker of a solution is taken
+from the template as well, because it may differ from the tokenizer's own: the base models of
+Qwen2.5 end chats with ``<|im_end|>``, but texts with ``<|endoftext|>``.
 
-`train_tokenizer` makes a small one for bases that are trained here.
+`train_tokenizer` makes a small tokenizer for bases that are trained here.
 """
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -24,18 +23,18 @@ from experiments.llm.problems.data import Message
 from experiments.llm.text.config import Pieces
 from experiments.storage import checkpoint
 from experiments.storage.checkpoint import GENERATION_CONFIG
+from experiments.storage.hugging_face import read_json, write_json
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
 TEMPLATE_SETTINGS: dict[str, Any] = {
-    # Solutions stand in the open: a template that can leave room for thoughts leaves none,
-    # but to solutions that have some, see `has_thoughts`.
+    # Most solutions have no hidden thoughts before the answer; see `has_thoughts` for others.
     "enable_thinking": False,
-    # Llama 3's own fallback. Its template would else write today's date into every prompt.
+    # Llama 3's own fallback. Without it the template writes today's date into every prompt.
     "date_string": "26 Jul 2024",
 }
-"""What templates are told; those that know no such setting do not read it."""
+"""Settings for chat templates; a template ignores those that it does not know."""
 
 END_OF_TEXT, TURN_START, TURN_END = "<|endoftext|>", "<|im_start|>", "<|im_end|>"
 CHAT_TEMPLATE = (
@@ -44,20 +43,21 @@ CHAT_TEMPLATE = (
     "{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
-"""ChatML, as Qwen2.5 has it but for the default system prompt and the tools."""
+"""ChatML as in Qwen2.5, without the default system prompt and the tools."""
 
 WORDS = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*"
     r"|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
-"""Qwen2's: no token crosses the border of these; every digit is a token of its own."""
+"""Qwen2's pattern for words; every digit is a piece of its own."""
 
 PHRASES = (
     r" ?(?:The|So|How|Please|Define)(?: [a-z]{2,})*| ?[A-Z][a-z]+(?: [A-Z][a-z]+)*(?:'s)?"
     r"| ?[a-z]{2,}(?: [a-z]{2,})*| ?\d| ?[a-z]| ?[^\s\w]+|\s"
 )
-"""Set phrases ("The number of each") and names of several words in one piece: short sequences for
-small models on text of few forms, such as iGSM's."""
+"""Pattern for set phrases ("The number of each") and names of several words.
+
+It gives short sequences for small models on text of few forms, such as iGSM's."""
 
 PIECES: dict[Pieces, str] = {"words": WORDS, "phrases": PHRASES}
 
@@ -65,10 +65,11 @@ PROBE: list[Message] = [
     {"role": "user", "content": "probed problem"},
     {"role": "assistant", "content": "probed solution"},
 ]
+"""Chat that is rendered to see what a template writes after a solution."""
 
 
 def _tokenizer_class() -> type[PreTrainedTokenizerFast]:
-    # On import transformers says that it found no torch, which nothing here wants.
+    # Without torch, which nothing here needs, transformers prints a warning when it is imported.
     os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
     try:
         from transformers import PreTrainedTokenizerFast
@@ -86,8 +87,8 @@ def load_tokenizer(path_or_id: checkpoint.PathLike) -> PreTrainedTokenizerFast:
     Raises:
       FileNotFoundError: if there is no such folder, or it has no ``tokenizer.json``.
       ImportError: if `transformers` is not installed.
-      ValueError: if a file cannot be read, if there is no chat template, or if it has no place for
-        a solution.
+      ValueError: if a file cannot be read, if there is no chat template, or if the template leaves
+        out solutions.
     """
     backend = _tokenizer_class()
     path = checkpoint.folder(path_or_id)
@@ -96,9 +97,9 @@ def load_tokenizer(path_or_id: checkpoint.PathLike) -> PreTrainedTokenizerFast:
             f"checkpoint {str(path)!r} has no tokenizer.json (only fast tokenizers are read)"
         )
     try:
-        # The general class takes tokenizer.json as it is; those of the families rebuild it.
+        # The general class takes tokenizer.json as it is; classes of model families rebuild it.
         tokenizer = backend.from_pretrained(path, local_files_only=True, trust_remote_code=False)
-    # The library below raises bare exceptions.
+    # The tokenizers library raises bare exceptions.
     except Exception as error:
         raise ValueError(
             f"the tokenizer of {str(path)!r} cannot be read ({type(error).__name__}: {error})"
@@ -108,7 +109,7 @@ def load_tokenizer(path_or_id: checkpoint.PathLike) -> PreTrainedTokenizerFast:
             f"the tokenizer of {str(path)!r} has no chat template; add chat_template.jinja to the "
             f"folder, from the instruction-tuned model of the same family"
         )
-    # tokenizer.json may hold these from somebody's training: they would cut in silence.
+    # Settings for truncation and padding, saved by whoever trained it, would silently apply here.
     tokenizer.backend_tokenizer.no_truncation()
     tokenizer.backend_tokenizer.no_padding()
     closing(tokenizer)
@@ -120,13 +121,13 @@ def train_tokenizer(
 ) -> PreTrainedTokenizerFast:
     """Train a byte-level BPE tokenizer with a ChatML template.
 
-    Any text can be encoded, and decodes to itself. Give a decoder ``len(tokenizer)`` token ids:
-    that counts the special ones.
+    Any text can be encoded, and decodes to itself. A decoder needs a ``vocab_size`` of
+    ``len(tokenizer)``, which counts the special tokens.
 
     Args:
-      texts: what it is trained on.
-      vocab_size: most token ids; fewer if the texts are too few to fill them.
-      pieces: what no token crosses the border of, a name in `PIECES`.
+      texts: training texts.
+      vocab_size: the most token ids; there are fewer if the texts do not fill them.
+      pieces: units of text whose borders no token crosses, a name in `PIECES`.
 
     Raises:
       ImportError: if `transformers` is not installed.
@@ -136,15 +137,15 @@ def train_tokenizer(
     backend = _tokenizer_class()
     from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
-    special = [END_OF_TEXT, TURN_START, TURN_END]
     if pieces not in PIECES:
         raise ValueError(f"pieces must be one of {tuple(PIECES)}, got {pieces!r}")
-    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    special, alphabet = [END_OF_TEXT, TURN_START, TURN_END], pre_tokenizers.ByteLevel.alphabet()
     if vocab_size < len(special) + len(alphabet):
         raise ValueError(
             f"vocab_size must be at least {len(special) + len(alphabet)} (bytes and special "
             f"tokens), got {vocab_size}"
         )
+    # Text is normalised, cut into pieces, and each piece is written as bytes.
     tokenizer = Tokenizer(models.BPE())
     tokenizer.normalizer = normalizers.NFC()
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
@@ -154,6 +155,7 @@ def train_tokenizer(
         ]
     )
     tokenizer.decoder = decoders.ByteLevel()
+    # Pairs are merged within pieces until the vocabulary is full.
     trainer = trainers.BpeTrainer(
         vocab_size=vocab_size,
         special_tokens=special,
@@ -172,15 +174,14 @@ def train_tokenizer(
 
 
 def save_tokenizer(tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
-    """Write a tokenizer into a checkpoint's folder, and where generation stops beside it."""
+    """Write a tokenizer into a checkpoint's folder, with generation settings that state its end."""
     tokenizer.save_pretrained(folder)
     stops = {"eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
-    text = json.dumps(stops, indent=2) + "\n"
-    (Path(folder) / GENERATION_CONFIG).write_text(text, encoding="utf-8")
+    write_json(Path(folder) / GENERATION_CONFIG, stops)
 
 
 def has_thoughts(solution: str) -> bool:
-    """Whether thoughts, ``<think>…</think>``, come before the answer, as in reasoning models."""
+    """Return whether thoughts, ``<think>…</think>``, precede the answer, as in reasoning models."""
     return "</think>" in solution
 
 
@@ -191,14 +192,14 @@ def render(
     generation: bool,
     thinking: bool = False,
 ) -> str:
-    """A chat as text.
+    """Render a chat as text.
 
-    Qwen3's template puts empty thoughts into the opening of the assistant's turn unless `thinking`:
-    a solution with thoughts of its own continues only the opening without.
+    Unless `thinking`, Qwen3's template opens the assistant's turn with empty thoughts. A solution
+    with thoughts of its own needs the opening without them.
 
     Args:
-      tokenizer: with a chat template.
-      messages: the turns.
+      tokenizer: has a chat template.
+      messages: turns of the chat.
       generation: end with the opening of the assistant's turn.
       thinking: tell the template to leave room for thoughts.
 
@@ -223,12 +224,12 @@ def render(
 
 @dataclass(frozen=True)
 class Closing:
-    """What the template writes after a solution.
+    """Text that the template writes after a solution.
 
     Attributes:
-      marker: text up to the first special token, with it; or the tokenizer's end marker.
-      tail: what is left after that, such as a newline; it is no part of a solution.
-      written: whether the marker is in the rendered text, or has to be added.
+      marker: text up to and including the first special token; or the tokenizer's end marker.
+      tail: text after that, such as a newline; it is not part of a solution.
+      written: true if the template writes the marker, false if it has to be added.
     """
 
     marker: str
@@ -237,14 +238,15 @@ class Closing:
 
 
 def closing(tokenizer: PreTrainedTokenizerFast) -> Closing:
-    """What ends a solution, found by rendering a chat.
+    """Closing of a solution, read from a rendered chat.
 
     Raises:
       ValueError: if the template leaves the solution out, or neither it nor the tokenizer has an
         end marker.
     """
-    _, found, after = render(tokenizer, PROBE, generation=False).rpartition(PROBE[-1]["content"])
-    if not found:
+    solution = PROBE[-1]["content"]
+    _, separator, after = render(tokenizer, PROBE, generation=False).rpartition(solution)
+    if not separator:
         raise ValueError("the chat template leaves out the assistant's content")
     special = {token.content for token in tokenizer.added_tokens_decoder.values() if token.special}
     if tokenizer.eos_token:
@@ -260,15 +262,15 @@ def closing(tokenizer: PreTrainedTokenizerFast) -> Closing:
 def encode_texts(
     tokenizer: PreTrainedTokenizerFast, texts: Sequence[str]
 ) -> list[Int[np.ndarray, " tokens"]]:
-    """Token ids of each text as it is, nothing added; special tokens in it are recognised."""
-    found = tokenizer.backend_tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
-    return [np.array(encoding.ids, np.int32) for encoding in found]
+    """Token ids of each text; special tokens in it are recognised, and none are added."""
+    encodings = tokenizer.backend_tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
+    return [np.array(encoding.ids, np.int32) for encoding in encodings]
 
 
 def prompt_tokens(
     tokenizer: PreTrainedTokenizerFast, prompt: Sequence[Message], *, thinking: bool = False
 ) -> list[int]:
-    """Token ids of a chat up to where the assistant's answer starts, see `render`.
+    """Token ids of a chat up to the start of the assistant's answer, see `render`.
 
     Raises:
       ValueError: if the chat template refuses these messages.
@@ -281,7 +283,8 @@ def prompt_tokens(
 def stop_tokens(tokenizer: PreTrainedTokenizerFast, folder: checkpoint.PathLike) -> tuple[int, ...]:
     """Token ids that end a response, in increasing order.
 
-    The tokenizer's end marker, that of the chat template, and those of ``generation_config.json``.
+    They are the end markers of the tokenizer, of the chat template and of
+    ``generation_config.json``.
 
     Args:
       tokenizer: see `load_tokenizer`.
@@ -292,12 +295,9 @@ def stop_tokens(tokenizer: PreTrainedTokenizerFast, folder: checkpoint.PathLike)
     """
     ends = [closing(tokenizer).marker, tokenizer.eos_token]
     texts = [str(text) for text in ends if text]
-    found = {int(tokens[-1]) for tokens in encode_texts(tokenizer, texts)}
-    path = Path(folder) / GENERATION_CONFIG
-    if path.is_file():
-        try:
-            stated = json.loads(path.read_text(encoding="utf-8")).get("eos_token_id")
-        except (ValueError, AttributeError) as error:
-            raise ValueError(f"{str(path)!r} cannot be read ({error})") from error
-        found.update(stated if isinstance(stated, list) else [] if stated is None else [stated])
-    return tuple(sorted(found))
+    token_ids = {int(tokens[-1]) for tokens in encode_texts(tokenizer, texts)}
+    if (Path(folder) / GENERATION_CONFIG).is_file():
+        stated = read_json(Path(folder), GENERATION_CONFIG).get("eos_token_id")
+        # The file states one id, a list of them, or null.
+        token_ids.update(stated if isinstance(stated, list) else [] if stated is None else [stated])
+    return tuple(sorted(token_ids))

@@ -1,8 +1,8 @@
-"""What training and decoding cost: floating-point operations, utilisation, hours of a device.
+"""Cost of training and decoding: floating-point operations, utilisation, hours of a device.
 
 Operations are those of the model, as in PaLM (Chowdhery et al. 2022, arXiv 2204.02311, appendix B):
-two for each weight of a matrix and token, and attention over the whole length, causal or not; the
-backward pass is twice the forward one. What `remat` computes again does not count, so that the
+two for each token and weight of a matrix, and attention over the whole length, causal or not; the
+backward pass costs twice the forward one. Operations that `remat` repeats do not count, so that the
 model FLOPs utilisation (MFU) of two programs can be compared.
 """
 
@@ -14,7 +14,7 @@ from typing import Any
 
 import jax
 
-from experiments.storage.checkpoint import parameter_shapes
+from experiments.storage.layout import parameter_shapes
 from synth.config import DecoderConfig
 
 PEAKS = {
@@ -32,15 +32,16 @@ PEAKS = {
     "TPU v5p": 459e12,
     "TPU v4": 275e12,
 }
-"""Operations per second of a device in dense bfloat16, by the first of these that is in JAX's name
-of it; data sheets."""
+"""Peak operations per second in dense bfloat16, from data sheets.
+
+The first of these names that is a part of JAX's name for a device gives its peak."""
 
 TRAINING_UTILISATION, DECODING_UTILISATION = 0.4, 0.05
-"""Shares of the peak that estimates assume; decoding waits for memory."""
+"""Shares of the peak that estimates assume; decoding is bound by memory bandwidth."""
 
 
 def num_matrix_weights(decoder: DecoderConfig) -> int:
-    """Weights that every token is multiplied by: kernels and the head, adapters among them."""
+    """Number of weights that every token is multiplied by: kernels, adapters and the head."""
     last = "embedding" if decoder.tied_head else "head"
     return sum(
         math.prod(shape)
@@ -52,7 +53,7 @@ def num_matrix_weights(decoder: DecoderConfig) -> int:
 def training_flops(decoder: DecoderConfig, num_tokens: float, length: float) -> float:
     """Operations of forward and backward passes over `num_tokens` in sequences of `length` tokens.
 
-    With adapters the gradients of all other weights are left out.
+    With adapters, the gradients of all other weights are not computed.
     """
     passes = 4 if decoder.lora else 6
     width = decoder.num_heads * decoder.head_size
@@ -61,20 +62,20 @@ def training_flops(decoder: DecoderConfig, num_tokens: float, length: float) -> 
 
 
 def decoding_flops(decoder: DecoderConfig, num_tokens: float, length: float) -> float:
-    """Operations of a forward pass over `num_tokens`, each of which sees `length` tokens."""
+    """Operations of a forward pass over `num_tokens`, each of which attends to `length` tokens."""
     width = decoder.num_heads * decoder.head_size
     attention = 4 * decoder.num_layers * width * length
     return num_tokens * (2 * num_matrix_weights(decoder) + attention)
 
 
 def peak_flops(device: Any = None) -> float | None:
-    """Operations per second that the data sheet of a device states; None where it is not known.
+    """Peak operations per second of a device, from `PEAKS`; None if the device is not in there.
 
     Args:
-      device: of JAX; default the first one.
+      device: a JAX device; by default the first one.
     """
     kind = (device or jax.devices()[0]).device_kind
-    # Nothing may follow: an L40 is no L4.
+    # No letter or digit may follow the name: an L40 is no L4.
     return next((peak for name, peak in PEAKS.items() if re.search(rf"{name}(?!\w)", kind)), None)
 
 
@@ -97,10 +98,10 @@ def device_hours(training: float, decoding: float, *, device: str) -> float:
 def finetuning_flops(
     decoder: DecoderConfig, num_examples: float, epochs: float, example_tokens: float
 ) -> float:
-    """Operations of a fine-tuning over examples of this mean length, one in a row."""
+    """Operations of a fine-tuning on examples of this mean length, one example a row."""
     return training_flops(decoder, epochs * num_examples * example_tokens, example_tokens)
 
 
 def answering_flops(decoder: DecoderConfig, num_problems: float, example_tokens: float) -> float:
-    """Operations of answering problems, prompts read and responses written."""
+    """Operations of answering problems: reading prompts and writing responses."""
     return decoding_flops(decoder, num_problems * example_tokens, example_tokens)

@@ -1,4 +1,4 @@
-"""Where the numbers of a fine-tuning go as it runs, beside its own file: nowhere, or a tracker."""
+"""Trackers that a fine-tuning reports its numbers to, besides its own ``log.jsonl``."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ Tracker = Literal["none", "tensorboard", "wandb"]
 
 
 class Log(Protocol):
-    """Takes numbers by step, and is closed at the end."""
+    """Receives numbers by step, and is closed at the end."""
 
     def write(self, step: int, numbers: Mapping[str, float]) -> None: ...
 
@@ -44,7 +44,7 @@ class _WeightsAndBiases:
     def __init__(self, directory: Path, settings: Mapping[str, Any]):
         import wandb
 
-        # The id keeps a run that was interrupted in one piece.
+        # With the same id a resumed run continues its curves.
         self._run = wandb.init(
             dir=directory,
             name=directory.name,
@@ -68,15 +68,15 @@ TRACKERS: dict[Tracker, Callable[[Path, Mapping[str, Any]], Log]] = {
 
 
 def open_log(tracker: Tracker, directory: Path, settings: Mapping[str, Any]) -> Log:
-    """Begin to log, or carry on.
+    """Open the log of a tracker, or continue the one of a resumed run.
 
     Args:
       tracker: a name in `TRACKERS`; the last two need ``pip install 'sweetspot[logging]'``.
       directory: of the run.
-      settings: what to show beside the curves; ``id`` names the run.
+      settings: shown beside the curves; ``id`` names the run.
 
     Raises:
-      ValueError: if the tracker is unknown, its package is not installed, or it cannot begin.
+      ValueError: if the tracker is unknown, its package is not installed, or it cannot start.
     """
     if tracker not in TRACKERS:
         raise ValueError(f"tracker must be one of {tuple(TRACKERS)}, got {tracker!r}")
@@ -86,6 +86,6 @@ def open_log(tracker: Tracker, directory: Path, settings: Mapping[str, Any]) -> 
         raise ValueError(
             f"tracker {tracker!r} needs: pip install 'sweetspot[logging]' ({error})"
         ) from error
-    # Whatever the library finds missing, such as a key.
+    # Trackers raise errors of their own, for example where a key is missing.
     except Exception as error:
         raise ValueError(f"tracker {tracker!r} cannot begin: {error}") from error

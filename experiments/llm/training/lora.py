@@ -1,7 +1,7 @@
-"""Adapters on a loaded checkpoint: attach them, train them alone, merge them into the kernels.
+"""Adapters on a loaded checkpoint: attach them, train only them, merge them into the kernels.
 
-The decoder itself computes with them (`synth.config.Lora`), so that neither a kernel's sum with
-its adapter nor the gradient of a kernel is ever formed in training.
+The decoder itself computes with adapters (`synth.config.Lora`), so that training never forms the
+sum of a kernel and its adapter, nor the gradient of a kernel.
 """
 
 from __future__ import annotations
@@ -23,27 +23,28 @@ LEAVES = ("lora_a", "lora_b")
 
 
 def attach(
-    config: DecoderConfig,
+    decoder: DecoderConfig,
     parameters: Parameters,
     lora: Lora,
     key: PRNGKeyArray,
     *,
     mesh: Mesh | None = None,
 ) -> tuple[DecoderConfig, Parameters]:
-    """A decoder with new adapters, which computes what the one without did.
+    """Add new adapters, which do not change the decoder's output yet.
 
     Args:
-      config, parameters: a decoder without adapters; its arrays are shared, not copied.
-      lora: rank, scale and place of the adapters.
-      key: a JAX key; an adapter's draw does not depend on which others there are.
-      mesh: where the parameters live, if not on one device.
+      decoder, parameters: a decoder without adapters; its arrays are shared, not copied.
+      lora: rank and scale of the adapters, and the kernels that get one.
+      key: a JAX key; the draw of one adapter does not depend on which others there are.
+      mesh: devices that hold the parameters; None for one device.
 
     Raises:
       ValueError: if there are adapters already.
     """
-    if config.lora is not None:
-        raise ValueError(f"config must have no adapters yet, got {config.lora}")
+    if decoder.lora is not None:
+        raise ValueError(f"decoder must have no adapters yet, got {decoder.lora}")
     adapters: Parameters = {}
+    # A kernel's number in the list of all kernels makes its key, whichever of them get adapters.
     for number, name in enumerate(get_args(Kernel)):
         if name in lora.kernels:
             kernel = parameters["layers"][name]["kernel"]
@@ -56,22 +57,22 @@ def attach(
                     for leaf, array in pair.items()
                 }
             adapters[name] = pair
-    return dataclasses.replace(config, lora=lora), join(parameters, {"layers": adapters})
+    return dataclasses.replace(decoder, lora=lora), join(parameters, {"layers": adapters})
 
 
 def _new_pair(
     shape: tuple[int, int, int], rank: int, key: PRNGKeyArray
 ) -> dict[str, Float[Array, ...]]:
-    """Adapters of one kernel in all layers, float32 whatever the kernel is."""
+    """Adapters of one kernel in all layers, in float32 whatever the kernel's type."""
     layers, inputs, outputs = shape
     narrow = jax.random.normal(key, (layers, inputs, rank)) / math.sqrt(inputs)
     return {"lora_a": narrow, "lora_b": jnp.zeros((layers, rank, outputs))}
 
 
 def split(parameters: Parameters) -> tuple[Parameters, Parameters]:
-    """The parameters without their adapters, and the adapters alone; `join` undoes it.
+    """Split parameters into those without the adapters, and the adapters; `join` is the inverse.
 
-    Training differentiates with respect to the second.
+    Training differentiates with respect to the second part.
     """
     layers = parameters["layers"]
     frozen = {
@@ -87,7 +88,7 @@ def split(parameters: Parameters) -> tuple[Parameters, Parameters]:
 
 
 def join(frozen: Parameters, adapters: Parameters) -> Parameters:
-    """Parameters with adapters, out of the two parts that `split` gives."""
+    """Parameters with adapters, from the two parts that `split` gives."""
     layers = {
         name: {**part, **adapters["layers"].get(name, {})}
         for name, part in frozen["layers"].items()
@@ -95,19 +96,19 @@ def join(frozen: Parameters, adapters: Parameters) -> Parameters:
     return {**frozen, "layers": layers}
 
 
-def merge(config: DecoderConfig, parameters: Parameters) -> tuple[DecoderConfig, Parameters]:
-    """The decoder without adapters that computes the same, as a checkpoint is saved.
+def merge(decoder: DecoderConfig, parameters: Parameters) -> tuple[DecoderConfig, Parameters]:
+    """Add the adapters to their kernels: a decoder without any, which computes the same.
 
     Raises:
       ValueError: if there are no adapters.
     """
-    if config.lora is None:
-        raise ValueError("config must have adapters to merge, got lora=None")
+    if decoder.lora is None:
+        raise ValueError("decoder must have adapters to merge, got lora=None")
     frozen, adapters = split(parameters)
     layers = dict(frozen["layers"])
     for name, pair in adapters["layers"].items():
         kernel = layers[name]["kernel"]
-        change = config.lora.scale * jnp.einsum("lir,lro->lio", pair["lora_a"], pair["lora_b"])
+        change = decoder.lora.scale * jnp.einsum("lir,lro->lio", pair["lora_a"], pair["lora_b"])
         merged = (kernel.astype(jnp.float32) + change).astype(kernel.dtype)
         layers[name] = {**layers[name], "kernel": merged}
-    return dataclasses.replace(config, lora=None), {**frozen, "layers": layers}
+    return dataclasses.replace(decoder, lora=None), {**frozen, "layers": layers}

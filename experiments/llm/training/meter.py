@@ -1,4 +1,4 @@
-"""What a fine-tuning tells as it runs: a line of its log for each step, a bar, tokens a second."""
+"""Progress of a fine-tuning: a line of its log for each step, a progress bar, tokens per second."""
 
 from __future__ import annotations
 
@@ -9,36 +9,39 @@ from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from experiments.engine.progress import progress_bar
 from experiments.errors import ExpectedError
 from experiments.llm.text.loader import Batch, Loader
 from experiments.llm.training.cost import peak_flops, training_flops
 from experiments.llm.training.distributed import is_first
 from experiments.llm.training.log import Log
-from experiments.llm.training.step import Measured
+from experiments.llm.training.step import StepMetrics
 from experiments.storage.results import write_atomically
 from synth.config import DecoderConfig
 
 
 class DivergedError(ExpectedError):
-    """The loss, or a parameter, is not finite any more."""
+    """The loss or a parameter is no longer finite."""
 
 
 class Meter:
-    """Keeps a line for each step, shows how far and how fast they go.
+    """Logs every step, and shows progress and speed.
+
+    Steps run asynchronously: the numbers of a step are fetched when the next one has been started,
+    so that the device never waits for the host.
 
     Attributes:
       rates: learning rate of each step.
-      losses: of all steps so far, those before a resume among them.
+      losses: of all steps so far, including those before a resume.
 
     Args:
-      decoder: what is trained, for MFU.
+      decoder: the model that is trained, for MFU.
       loader: its batches.
       rates: see above.
-      directory: where ``log.jsonl`` is, in the first process; None for none.
-      log: takes the numbers as well.
-      num_devices: that train, for MFU.
+      directory: of ``log.jsonl``, which the first process writes; None for no file.
+      log: receives the numbers as well.
+      num_devices: number of devices that train, for MFU.
     """
 
     def __init__(
@@ -56,50 +59,43 @@ class Meter:
         self._path = directory / "log.jsonl" if directory is not None else None
         self._peak = peak_flops()
         self._seconds = self._tokens = 0.0
-        self._last: float | None = None
-        self._waiting: tuple[int, Batch, Measured] | None = None
-        self._bar = Progress(
-            TextColumn("steps"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeRemainingColumn(),
-            TextColumn("{task.description}"),
-            disable=not is_first(),
-            transient=True,
-        )
+        self._last_time: float | None = None
+        self._unlogged: tuple[int, Batch, StepMetrics] | None = None
+        self._bar = progress_bar(disable=not is_first(), transient=True)
         self._task = self._bar.add_task("compiling", total=loader.steps)
 
     def begin(self, steps_done: int) -> None:
-        """Start to show; drop the lines of steps that will be done again."""
+        """Show the bar, and drop the lines of steps that will be repeated."""
         self._bar.start()
         self._bar.update(self._task, completed=steps_done)
         if self._path is None:
             return
         written = self._path.read_text() if self._path.exists() else ""
-        kept = written.splitlines(keepends=True)[:steps_done]
-        self.losses = [json.loads(line)["loss"] for line in kept]
+        lines = written.splitlines(keepends=True)[:steps_done]
+        self.losses = [json.loads(line)["loss"] for line in lines]
         if is_first():
-            # In one go: a kill here must not lose lines that the checkpoint is ahead of.
-            write_atomically(self._path, lambda path: path.write_text("".join(kept)))
+            # Atomically: lines of steps before the checkpoint, lost here, could not be made again.
+            write_atomically(self._path, lambda path: path.write_text("".join(lines)))
 
     def close(self) -> None:
         self._bar.stop()
 
-    def add(self, step: int, batch: Batch, measured: Measured) -> None:
-        """Take a step that may still be running, and write the one before."""
+    def add(self, step: int, batch: Batch, metrics: StepMetrics) -> None:
+        """Take over a step that may still be running, and log the one before it."""
         self.flush()
-        self._waiting = step, batch, measured
+        self._unlogged = step, batch, metrics
 
     def flush(self) -> None:
-        """Wait for the step that was added last, and write it.
+        """Wait for the step that was added last, and log it.
 
         Raises:
           DivergedError: if its loss is not finite.
         """
-        if self._waiting is None:
+        if self._unlogged is None:
             return
-        (step, batch, measured), self._waiting = self._waiting, None
-        loss, norm = float(measured.loss), float(measured.gradient_norm)
+        # Converting to Python numbers waits for the device.
+        (step, batch, metrics), self._unlogged = self._unlogged, None
+        loss, norm = float(metrics.loss), float(metrics.gradient_norm)
         numbers = {
             "loss": loss,
             "gradient_norm": norm,
@@ -111,6 +107,7 @@ class Meter:
                 file.write(json.dumps({"step": step} | numbers) + "\n")
         if self._log is not None:
             self._log.write(step, numbers)
+        # Show the newest numbers before the bar.
         words = [f"loss {loss:.3f}"]
         if "tokens_per_second" in numbers:
             words.append(f"{numbers['tokens_per_second']:,.0f} tokens/s")
@@ -120,16 +117,19 @@ class Meter:
         if not math.isfinite(loss):
             raise DivergedError(f"the loss of step {step} is {loss}: lower the learning rate")
 
-    def _speed(self, tokens: int) -> dict[str, float]:
-        """Tokens of a step; those a second, and MFU, over all steps but the first (it compiles)."""
+    def _speed(self, num_tokens: int) -> dict[str, float]:
+        """Tokens of a step, and tokens per second and MFU over all steps but the first.
+
+        The first step is left out because its time includes the compilation.
+        """
         now = time.monotonic()
-        found: dict[str, float] = {"tokens": tokens}
-        if self._last is not None:
-            self._seconds += now - self._last
-            self._tokens += tokens
-            found["tokens_per_second"] = self._tokens / self._seconds
+        numbers: dict[str, float] = {"tokens": num_tokens}
+        if self._last_time is not None:
+            self._seconds += now - self._last_time
+            self._tokens += num_tokens
+            numbers["tokens_per_second"] = self._tokens / self._seconds
             if self._peak is not None:
                 done = training_flops(self._decoder, self._tokens, self._loader.length)
-                found["mfu"] = done / self._seconds / self._peak / self._num_devices
-        self._last = now
-        return found
+                numbers["mfu"] = done / self._seconds / self._peak / self._num_devices
+        self._last_time = now
+        return numbers

@@ -1,9 +1,9 @@
-"""A checkpoint made from nothing: a tokenizer trained on a data set, and random weights."""
+"""A checkpoint from scratch: a tokenizer trained on a data set, and random weights."""
 
 from __future__ import annotations
 
 import dataclasses
-import shutil
+import functools
 from pathlib import Path
 
 import jax
@@ -16,13 +16,13 @@ from synth.decoder import initialise
 
 
 def new_checkpoint(config: ScratchConfig, problems: Problems, path: Path) -> None:
-    """Write a checkpoint that has not been trained, with a tokenizer that has.
+    """Write a checkpoint with random weights and a tokenizer trained on problems.
 
     The folder appears complete or not at all.
 
     Args:
-      config: of what size.
-      problems: what the tokenizer is trained on.
+      config: size of model and tokenizer.
+      problems: texts that the tokenizer is trained on.
       path: the folder to create.
 
     Raises:
@@ -34,10 +34,5 @@ def new_checkpoint(config: ScratchConfig, problems: Problems, path: Path) -> Non
     )
     decoder = dataclasses.replace(config.decoder, vocab_size=len(tokenizer))
     parameters = initialise(decoder, jax.random.key(config.seed))
-    partial = path.with_name(f".{path.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    checkpoint.save(partial, decoder, parameters)
-    save_tokenizer(tokenizer, partial)
-    if path.exists():
-        raise FileExistsError(f"path must be a new folder, but {str(path)!r} exists")
-    partial.rename(path)
+    add_tokenizer = functools.partial(save_tokenizer, tokenizer)
+    checkpoint.save(path, decoder, parameters, add_files=add_tokenizer)

@@ -1,7 +1,7 @@
 """One optimiser step on a real checkpoint, as a compiled program.
 
-Micro-batches add up: gradients of summed losses over the sum of the weights, so that a token counts
-the same in whichever micro-batch it is, however long the solutions beside it are.
+Gradients of summed losses are added up over micro-batches, then divided by the number of solution
+tokens in all of them. So every token has the same weight, whichever micro-batch it is in.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from experiments.llm.text.loader import Batch
 from experiments.llm.training.config import StepConfig
 from experiments.llm.training.lora import join, split
 from experiments.llm.training.loss import loss_sums
-from experiments.storage.sharding import parameter_shardings, spread
+from experiments.storage.sharding import parameter_sharding, spread
 from synth.config import DecoderConfig, Optimiser
 from synth.decoder import Parameters, initialise
 
@@ -29,7 +29,7 @@ from synth.decoder import Parameters, initialise
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class State:
-    """What a step changes.
+    """State of the optimisation, which a step updates.
 
     Attributes:
       trained: the parameters that are trained, in float32: all, or the adapters alone.
@@ -42,31 +42,31 @@ class State:
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
-class Measured:
-    """What a step tells.
+class StepMetrics:
+    """Metrics of a step, for the log.
 
     Attributes:
-      loss: mean over the solution tokens of the step, in nats; before the update.
-      gradient_norm: global norm, before it is clipped.
+      loss: mean over the solution tokens of the step before its update, in nats.
+      gradient_norm: global norm of the gradient before clipping.
     """
 
     loss: Float[Array, ""]
     gradient_norm: Float[Array, ""]
 
 
-Step = Callable[[Parameters, State, Batch, Float[Array, ""]], tuple[State, Measured]]
-"""``(frozen, state, batch, learning_rate) -> (state, measured)``; the state is given away."""
+Step = Callable[[Parameters, State, Batch, Float[Array, ""]], tuple[State, StepMetrics]]
+"""``(frozen, state, batch, learning_rate) -> (state, metrics)``; the old state is donated."""
 
 
 def _is_matrix(parameters: Parameters) -> Any:
-    """True where weight decay applies: not on gains and biases."""
+    """Mask of the parameters with weight decay: all but gains and biases."""
     return jax.tree_util.tree_map_with_path(
         lambda path, _: path[-1].key not in ("gain", "bias"), parameters
     )
 
 
 def _transformation(optimiser: Optimiser) -> optax.GradientTransformation:
-    """AdamW but for the learning rate, which the step multiplies by."""
+    """AdamW without its learning rate, by which the step multiplies the update."""
     return optax.chain(
         optax.clip_by_global_norm(optimiser.clip),
         optax.scale_by_adam(b2=optimiser.b2),
@@ -77,13 +77,13 @@ def _transformation(optimiser: Optimiser) -> optax.GradientTransformation:
 def start(
     decoder: DecoderConfig, parameters: Parameters, config: StepConfig, *, mesh: Mesh | None = None
 ) -> tuple[Parameters, State]:
-    """What stays frozen, and the state before the first step.
+    """Frozen parameters, and the state before the first step.
 
     Args:
-      decoder: with adapters, these alone are trained.
-      parameters: its weights; those that are trained are taken over, not copied.
+      decoder: shape of the model; if it has adapters, only these are trained.
+      parameters: its weights. The state holds the trained ones themselves, not copies.
       config: of the steps.
-      mesh: where the parameters are.
+      mesh: devices that hold the parameters.
     """
     frozen, trained = split(parameters) if decoder.lora else ({}, parameters)
     init = _transformation(config.optimiser).init
@@ -94,19 +94,19 @@ def start(
 
 
 def _shardings(tree: Any, mesh: Mesh | None) -> Any:
-    """Where parameters and what has their names and shapes live; scalars are everywhere."""
+    """Shardings of a state, or of a part of it; scalars are on all devices."""
     if mesh is None:
         return None
-    everywhere = NamedSharding(mesh, PartitionSpec())
-    leaves, structure = jax.tree_util.tree_flatten_with_path(tree)
-    places = []
-    for path, leaf in leaves:
-        # Moments repeat the parameters' tree below fields of their own.
+
+    def sharding(path, leaf):
+        # Moments hold the parameters' tree inside fields of optax: only the keys of dictionaries
+        # are names of parameters.
         names = [key.key for key in path if isinstance(key, jax.tree_util.DictKey)]
-        named = functools.reduce(lambda inner, name: {name: inner}, reversed(names), leaf)
-        place = jax.tree.leaves(parameter_shardings(named, mesh)) if names else [everywhere]
-        places += place
-    return jax.tree.unflatten(structure, places)
+        if not names:
+            return NamedSharding(mesh, PartitionSpec())
+        return parameter_sharding("/".join(names), leaf.shape, mesh)
+
+    return jax.tree_util.tree_map_with_path(sharding, tree)
 
 
 def _state_shardings(decoder: DecoderConfig, config: StepConfig, mesh: Mesh) -> Any:
@@ -121,16 +121,17 @@ def _state_shardings(decoder: DecoderConfig, config: StepConfig, mesh: Mesh) -> 
 
 @functools.cache
 def make_step(decoder: DecoderConfig, config: StepConfig, mesh: Mesh | None = None) -> Step:
-    """The program of a step, compiled for each shape of batch.
+    """Program of a step, compiled once for each shape of batch.
 
     Args:
       decoder: shape of the model, and how it computes.
       config: of the step.
-      mesh: where the parameters are; the rows of a micro-batch are spread over it too.
+      mesh: devices that hold the parameters and share the rows of each micro-batch.
     """
     transformation = _transformation(config.optimiser)
 
     def sums(trained, frozen, micro):
+        """Loss and number of solution tokens, summed over a micro-batch."""
         parameters = join(frozen, trained) if decoder.lora else trained
         losses, weights = loss_sums(
             decoder,
@@ -144,8 +145,8 @@ def make_step(decoder: DecoderConfig, config: StepConfig, mesh: Mesh | None = No
         )
         return losses.sum(), weights.sum()
 
-    def gradients(trained, frozen, tokens):
-        """Sums over micro-batches of gradients, losses and weights."""
+    def gradients(trained, frozen, batch):
+        """Gradient, loss and number of solution tokens, summed over the micro-batches."""
 
         def one(micro):
             (loss, weight), gradient = jax.value_and_grad(sums, has_aux=True)(
@@ -153,49 +154,52 @@ def make_step(decoder: DecoderConfig, config: StepConfig, mesh: Mesh | None = No
             )
             return gradient, loss, weight
 
-        first = one(jax.tree.map(lambda leaf: leaf[0], tokens))
-        if len(tokens.tokens) == 1:
+        # The first sum starts the scan: zeros would need the shapes of all gradients.
+        first = one(jax.tree.map(lambda leaf: leaf[0], batch))
+        if len(batch.tokens) == 1:
             return first
 
         def add(total, micro):
             return jax.tree.map(jnp.add, total, one(micro)), None
 
-        rest = jax.tree.map(lambda leaf: leaf[1:], tokens)
+        rest = jax.tree.map(lambda leaf: leaf[1:], batch)
         return jax.lax.scan(add, first, rest)[0]
 
-    # Beside split matrices XLA aborts on it (jaxlib 0.10.2, eight host devices).
+    # Pure data meshes only: with fsdp or tp, XLA aborts on this shard_map (jaxlib 0.10.2).
     if mesh is not None and mesh.shape.get("data", 1) == mesh.size > 1:
         gradients = _summed_over_data(gradients, mesh)
 
-    def step(frozen, state, tokens, learning_rate):
-        gradient, loss, weight = gradients(state.trained, frozen, tokens)
+    def step(frozen, state, batch, learning_rate):
+        gradient, loss, weight = gradients(state.trained, frozen, batch)
         gradient = jax.tree.map(lambda leaf: leaf / weight, gradient)
-        # optax mixes Python and array scalars of other types.
+        # optax mixes scalars of several types, which strict promotion refuses.
         with jax.numpy_dtype_promotion("standard"):
             norm = optax.tree.norm(gradient)
             update, moments = transformation.update(gradient, state.moments, state.trained)
         trained = jax.tree.map(lambda old, new: old - learning_rate * new, state.trained, update)
-        return State(trained, moments), Measured(loss / weight, norm)
+        return State(trained, moments), StepMetrics(loss / weight, norm)
 
-    # Fixed, or the second step would find its state elsewhere and compile anew.
+    # Fix where the new state goes: the compiler might choose other shardings than those of the old
+    # state, for which the second step would be compiled again.
     places = None if mesh is None else (_state_shardings(decoder, config, mesh), None)
     return jax.jit(step, donate_argnums=1, out_shardings=places)
 
 
 def _summed_over_data(gradients: Callable[..., Any], mesh: Mesh) -> Callable[..., Any]:
-    """Each place of the axis ``data`` adds up its own micro-batches; then all add up, once.
+    """Sum gradients over the micro-batches of each device first, then once over all devices.
 
-    Left to the compiler, every gradient would go over the devices in every micro-batch.
+    The compiler by itself would sum every gradient over the devices in every micro-batch.
     """
 
-    def of_one_place(trained, frozen, tokens):
-        # Else differentiating by what all places share would sum over them.
+    def summed(trained, frozen, batch):
+        # Mark parameters as varying: the gradient with respect to replicated ones is itself a sum
+        # over the devices.
         own = jax.lax.pcast((trained, frozen), "data", to="varying")
-        return jax.lax.psum(gradients(*own, tokens), "data")
+        return jax.lax.psum(gradients(*own, batch), "data")
 
     everywhere = PartitionSpec()
     return jax.shard_map(
-        of_one_place,
+        summed,
         mesh=mesh,
         in_specs=(everywhere, everywhere, PartitionSpec(None, "data")),
         out_specs=everywhere,
@@ -204,10 +208,10 @@ def _summed_over_data(gradients: Callable[..., Any], mesh: Mesh) -> Callable[...
 
 
 def place(batch: Batch, mesh: Mesh | None) -> Batch:
-    """A batch of the loader on the devices: each reads its own rows of it.
+    """Put a batch of the loader on the devices, a part of its rows on each.
 
     Args:
-      batch: whole in every process.
-      mesh: where they are; None for the default device.
+      batch: the whole batch, in every process.
+      mesh: the devices; None for the default device.
     """
     return jax.tree.map(lambda field: spread(field, mesh, axis=1), batch)

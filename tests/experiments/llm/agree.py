@@ -1,4 +1,4 @@
-"""What decoding and gradients must have in common with `transformers`, stored or live."""
+"""Checks of decoding and gradients against those of `transformers`, stored or live."""
 
 from __future__ import annotations
 
@@ -20,33 +20,33 @@ from synth.decoder import Parameters
 
 
 def check_greedy(
-    config: DecoderConfig,
+    decoder: DecoderConfig,
     parameters: Parameters,
     prompts: Sequence[Sequence[int]],
     expected: np.ndarray,
     stop: tuple[int, ...],
 ) -> None:
-    """Decode all prompts in one batch, and in turns; some end by a stop token, some do not.
+    """Decode all prompts in one batch, and in groups; some end with a stop token, some do not.
 
     Args:
-      config, parameters: the decoder.
-      prompts: of at most 48 tokens.
+      decoder, parameters: the model.
+      prompts: token ids of each, at most 48.
       expected: [prompts, new tokens]; -1 after a stop token.
       stop: token ids.
     """
     most = expected.shape[1]
     for rows in (len(prompts), 6):
         decoding = DecodingConfig(max_new_tokens=most, batch_size=rows, prompt_multiple=48)
-        found = continuations(Model(config, parameters, None, stop), prompts, decoding)
-        for (one,), row in zip(found, expected, strict=True):
+        continued = continuations(Model(decoder, parameters, None, stop), prompts, decoding)
+        for (one,), row in zip(continued, expected, strict=True):
             new = row[row >= 0].tolist()
             assert one.truncated == (new[-1] not in stop)
             assert one.tokens.tolist() == (new if one.truncated else new[:-1])
-        assert {one.truncated for (one,) in found} == {True, False}
+        assert {one.truncated for (one,) in continued} == {True, False}
 
 
 def check_gradient(
-    config: DecoderConfig,
+    decoder: DecoderConfig,
     parameters: Parameters,
     tokens: np.ndarray,
     loss_mask: np.ndarray,
@@ -55,13 +55,13 @@ def check_gradient(
     *,
     chunk_tokens: int,
 ) -> None:
-    """Compare every parameter's gradient of the SFT loss, through the names of the files.
+    """Compare the gradient of the SFT loss with respect to every parameter, by names in files.
 
     Args:
-      config, parameters: the decoder.
+      decoder, parameters: the model.
       tokens, loss_mask: [rows, length].
-      expected: by name in a file.
-      folder: a new one, for ours.
+      expected: gradients by name of the tensor.
+      folder: folder to write our gradients into.
       chunk_tokens: see `loss_sums`.
     """
     positions = jnp.broadcast_to(jnp.arange(tokens.shape[1]), tokens.shape)
@@ -70,10 +70,10 @@ def check_gradient(
     @jax.grad
     def gradient(parameters):
         arrays = (jnp.asarray(tokens), positions, jnp.asarray(loss_mask))
-        total, weight = loss_sums(config, parameters, *arrays, "sft", chunk_tokens=chunk_tokens)
+        total, weight = loss_sums(decoder, parameters, *arrays, "sft", chunk_tokens=chunk_tokens)
         return total.sum() / weight.sum()
 
-    checkpoint.save(folder, config, gradient(parameters))
+    checkpoint.save(folder, decoder, gradient(parameters))
     ours = load_file(folder / "model.safetensors")
     assert ours.keys() == expected.keys()
     for name, theirs in expected.items():

@@ -1,4 +1,4 @@
-"""Tiny published-looking checkpoints of every family, made by `transformers` itself."""
+"""Tiny checkpoints of every family in published form, made by `transformers` itself."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ CASES: dict[str, dict[str, Any]] = {
     "llama3-rope": {"family": "llama", "rope_parameters": LLAMA3, "tie_word_embeddings": True},
     "llama3-rope-published": {"family": "llama", "rope_parameters": LLAMA3, "published": True},
 }
-"""What is special about each checkpoint; ``published`` writes config.json in the old form."""
+"""Settings of each checkpoint; with ``published`` its config.json has the old form."""
 
 
 @pytest.fixture(scope="session")
@@ -69,7 +69,7 @@ def tiny_folder(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def torch():
-    """The reference implementation, one thread."""
+    """The reference implementation, in one thread."""
     reason = "torch and transformers are the reference here: pip install 'sweetspot[llm,bench]'"
     pytest.importorskip("transformers", reason=reason)
     module = pytest.importorskip("torch", reason=reason)
@@ -79,7 +79,7 @@ def torch():
 
 @pytest.fixture(scope="session")
 def reference_folder(torch, tmp_path_factory) -> Callable[[str], Path]:
-    """Folder of a case, random weights, made once."""
+    """Maker of a case's folder with random weights, which is made once."""
     root = tmp_path_factory.mktemp("transformers")
 
     def build(name: str) -> Path:
@@ -99,7 +99,7 @@ def _build(torch, path: Path, settings: dict[str, Any]) -> None:
     config = transformers.AutoConfig.for_model(family, **SIZES | settings)
     model = transformers.AutoModelForCausalLM.from_config(config, dtype=torch.float32)
     with torch.no_grad():
-        # Gains start at one and biases at zero, which would hide an exchange of them.
+        # New gains are all one and biases all zero, which would hide that two of them are swapped.
         for parameter in model.parameters():
             parameter.add_(0.1 * torch.randn_like(parameter))
     model.save_pretrained(path, max_shard_size=shard)

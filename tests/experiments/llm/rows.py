@@ -1,4 +1,4 @@
-"""Small iGSM problems as lines of a file."""
+"""Files of small problems: iGSM, and sums."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from synth.tasks.igsm import problems
 
 
 def write_rows(path: Path, number: int, *, levels: tuple[int, ...] = (1, 2), seed: int = 0) -> Path:
-    """Write `number` problems of these levels in turn, as chats with op and answer."""
+    """Write `number` iGSM problems, of these levels in turn, as chats with answer and level."""
     streams = [problems(level, number, seed=seed) for level in levels]
     with path.open("w") as file:
         for index in range(number):
@@ -25,9 +25,9 @@ def write_rows(path: Path, number: int, *, levels: tuple[int, ...] = (1, 2), see
 
 
 def write_sums(path: Path, number: int, *, levels: tuple[int, ...] = (), seed: int = 0) -> Path:
-    """Write `number` sums with the last steps of some repeated, as chats of some 50 tokens.
+    """Write `number` sums as chats of about 50 tokens; some solutions have filler words.
 
-    With `levels`, each states one of them, in turn.
+    With `levels`, the problems state these levels in turn.
     """
     with path.open("w") as file:
         for index in range(number):

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.llm.text.tokenizer import save_tokenizer, train_tokenizer
-from experiments.storage import checkpoint
+from experiments.storage import checkpoint, layout
 from synth.config import DecoderConfig
 from synth.decoder import Parameters
 from synth.tasks.igsm import problems
@@ -18,7 +18,7 @@ MAX_POSITIONS = 1024
 
 
 def write_tiny_folder(path: Path, *, seed: int = 0) -> Path:
-    """Write a Qwen2 of 40 thousand random parameters, in float32, that reads iGSM text."""
+    """Write a Qwen2 with 40 thousand random float32 parameters, and a tokenizer for iGSM text."""
     drawn = [problem for level in (1, 2, 3) for problem in problems(level, 10, seed=0)]
     tokenizer = train_tokenizer((f"{one.problem} {one.solution}" for one in drawn), VOCAB_SIZE)
     decoder = DecoderConfig(
@@ -39,12 +39,8 @@ def write_tiny_folder(path: Path, *, seed: int = 0) -> Path:
 def random_parameters(decoder: DecoderConfig, seed: int) -> Parameters:
     """Parameters drawn by NumPy: `synth.decoder.initialise` takes seconds to compile."""
     generator = np.random.default_rng(seed)
-    parameters: Parameters = {}
-    for path, shape in checkpoint.parameter_shapes(decoder).items():
-        *folders, last = path.split("/")
-        place = parameters
-        for name in folders:
-            place = place.setdefault(name, {})
-        centre = 1.0 if last == "gain" else 0.0
-        place[last] = jnp.asarray(centre + 0.1 * generator.standard_normal(shape), jnp.float32)
-    return parameters
+    leaves = {}
+    for path, shape in layout.parameter_shapes(decoder).items():
+        centre = 1.0 if path.endswith("/gain") else 0.0
+        leaves[path] = jnp.asarray(centre + 0.1 * generator.standard_normal(shape), jnp.float32)
+    return layout.nested(leaves)

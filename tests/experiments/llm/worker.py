@@ -1,7 +1,7 @@
-"""Fine-tunings in processes of their own, to which something may happen on the way.
+"""Fine-tunings in processes of their own, which may be killed or run out of disk on the way.
 
-Python's fork server imports everything once; each process then starts in a fraction of a second,
-and starts JAX with as many devices as it is told.
+Python's fork server imports all packages once, so that each process starts in a fraction of a
+second. Each has its own number of devices.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from tests.xla_flags import XLA_FLAGS
 CACHE = Path(__file__).parents[3] / ".cache" / "jax"
 
 SECONDS = 600
-"""After so many a process is taken to hang."""
+"""Seconds after which a process is considered to hang."""
 
 
 @dataclass(frozen=True)
@@ -59,12 +59,12 @@ class Work:
 
 @dataclass(frozen=True)
 class Mishap:
-    """What happens to a process, and when.
+    """A kill or a full disk, at some moment of a run.
 
     Attributes:
-      step: whose numbers were written last; None for an event.
-      event, path: one of Python's audit events, and a pattern for the first path it is about.
-      signal: which the process gets; None if the disk is full from now on.
+      step: it happens after this step was logged; None if it happens at an event.
+      event, path: one of Python's audit events, and a pattern for the path that it is about.
+      signal: signal that the process gets; None for a full disk from then on.
     """
 
     step: int | None = None
@@ -76,13 +76,13 @@ class Mishap:
         if self.signal is not None:
             os.kill(os.getpid(), self.signal)
         else:
-            # Files of checkpoints are longer, lines of the log are not.
+            # Files of checkpoints exceed this size; the log does not.
             resource.setrlimit(resource.RLIMIT_FSIZE, (16_384, resource.RLIM_INFINITY))
 
 
 @dataclass
 class Recorder:
-    """What a process did, as told by JAX's and Python's own hooks; also the log it is given."""
+    """Records a process: its losses, as its log, and its files, as an audit hook of Python."""
 
     mishap: Mishap | None
     losses: list[float] = field(default_factory=list)
@@ -90,7 +90,7 @@ class Recorder:
     error: str = ""
 
     def hear(self, event: str, arguments: tuple[Any, ...]) -> None:
-        """Take one of Python's audit events."""
+        """Handle one of Python's audit events."""
         path = str(arguments[0]) if arguments else ""
         if event == "os.rename" or (event == "open" and arguments[1] in ("w", "a")):
             self.written.append(path)
@@ -115,14 +115,14 @@ def start(
     processes: Processes | None = None,
     record: Path | None = None,
 ) -> ForkServerProcess:
-    """Start a process that does one thing after the other.
+    """Start a process that does its works one after the other.
 
     Args:
-      works: the things.
-      devices: of this process.
-      mishap: if any.
-      processes: it is one of these; default the only one.
-      record: where it leaves its losses, the paths it wrote, and its error, as JSON.
+      works: calls of `finetune`.
+      devices: number of devices of the process.
+      mishap: happens to the process, if given.
+      processes: the processes that it belongs to; by default it is the only one.
+      record: JSON file for its losses, the paths it wrote, and its error.
     """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([__name__, "datasets", "grain", "transformers"])
@@ -134,7 +134,7 @@ def start(
 
 
 def finish(*processes: ForkServerProcess) -> list[int | None]:
-    """Wait for processes, and give their exit codes: 0, or minus the signal that ended them."""
+    """Wait for processes, and return their exit codes: 0, or minus the signal that ended them."""
     for process in processes:
         process.join(SECONDS)
         if process.exitcode is None:
@@ -155,7 +155,7 @@ def _main(
     processes: Processes,
     record: Path | None,
 ) -> None:
-    """In the new process, before JAX looks for devices."""
+    """Body of the new process: set JAX up before it looks for devices, then do the works."""
     warnings.simplefilter("error")
     os.environ["XLA_FLAGS"] = f"{XLA_FLAGS} --xla_force_host_platform_device_count={devices}"
     jax.config.update("jax_platforms", "cpu")

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from experiments.storage import checkpoint, hugging_face
+from experiments.storage import checkpoint, hugging_face, tensors
 from synth.config import DecoderConfig, Execution, Llama3Rope
 from synth.decoder import draw_positions, initialise, logits
 from tests.golden import regenerate as golden
@@ -30,9 +30,9 @@ TOY = DecoderConfig(
 ROUND_TRIPS = {**golden.CONFIGS, "toy": TOY, "toy-rolled": dataclasses.replace(TOY, unroll=False)}
 
 
-def assert_same(found, expected):
-    assert jax.tree.structure(found) == jax.tree.structure(expected)
-    for ours, theirs in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+def assert_same(parameters, expected):
+    assert jax.tree.structure(parameters) == jax.tree.structure(expected)
+    for ours, theirs in zip(jax.tree.leaves(parameters), jax.tree.leaves(expected), strict=True):
         assert ours.dtype == theirs.dtype
         np.testing.assert_array_equal(np.asarray(ours), np.asarray(theirs))
 
@@ -48,7 +48,7 @@ def saved(tmp_path_factory):
 
 @pytest.fixture
 def rewrite(saved, tmp_path):
-    """A copy of the toy's folder with changed config keys (None removes) and tensors."""
+    """Builder of copies of the toy's folder with changed config keys (None removes) and tensors."""
 
     def build(keys=None, tensors=None):
         folder = tmp_path / "changed"
@@ -67,11 +67,11 @@ def rewrite(saved, tmp_path):
 
 @pytest.mark.parametrize("name", ROUND_TRIPS)
 def test_round_trip_is_bit_for_bit(name, tmp_path):
-    config, parameters = ROUND_TRIPS[name], golden.weights(ROUND_TRIPS[name])
-    checkpoint.save(tmp_path / "new" / name, config, parameters)
-    found_config, found = checkpoint.load(tmp_path / "new" / name)
-    assert found_config == config
-    assert_same(found, parameters)
+    decoder, parameters = ROUND_TRIPS[name], golden.weights(ROUND_TRIPS[name])
+    checkpoint.save(tmp_path / "new" / name, decoder, parameters)
+    loaded, loaded_parameters = checkpoint.load(tmp_path / "new" / name)
+    assert loaded == decoder
+    assert_same(loaded_parameters, parameters)
 
 
 def test_initialised_parameters_round_trip(tmp_path):
@@ -103,8 +103,8 @@ def test_folder_holds_names_and_layouts_of_hugging_face(saved):
 
 
 def test_tied_checkpoint_has_no_head(tmp_path):
-    config = golden.CONFIGS["qwen2-tied"]
-    checkpoint.save(tmp_path / "tied", config, golden.weights(config))
+    decoder = golden.CONFIGS["qwen2-tied"]
+    checkpoint.save(tmp_path / "tied", decoder, golden.weights(decoder))
     assert "lm_head.weight" not in load_file(tmp_path / "tied" / "model.safetensors")
     assert "head" not in checkpoint.load(tmp_path / "tied")[1]
 
@@ -127,12 +127,12 @@ def test_explicit_head_dim_comes_back_as_none(tmp_path, saved):
 
 @pytest.mark.parametrize("name", golden.CONFIGS)
 def test_logits_equal_stored_logits_of_transformers(name, tmp_path):
-    config = golden.CONFIGS[name]
-    checkpoint.save(tmp_path / name, config, golden.weights(config))
-    found_config, parameters = checkpoint.load(tmp_path / name)
-    found = jax.jit(logits, static_argnums=0)(found_config, parameters, *golden.inputs(config))
+    decoder = golden.CONFIGS[name]
+    checkpoint.save(tmp_path / name, decoder, golden.weights(decoder))
+    loaded, parameters = checkpoint.load(tmp_path / name)
+    ours = jax.jit(logits, static_argnums=0)(loaded, parameters, *golden.inputs(decoder))
     with np.load(golden.FILE) as stored:
-        np.testing.assert_allclose(found, stored[name], rtol=0, atol=1e-4)
+        np.testing.assert_allclose(ours, stored[name], rtol=0, atol=1e-4)
 
 
 def test_save_refuses_an_existing_folder_and_leaves_it_alone(tmp_path, saved):
@@ -147,7 +147,7 @@ def test_failed_save_leaves_nothing(tmp_path, saved, monkeypatch):
         path.write_bytes(b"half")
         raise OSError("no space left on device")
 
-    monkeypatch.setattr(checkpoint, "save_file", full_disk)
+    monkeypatch.setattr(tensors, "save_file", full_disk)
     with pytest.raises(OSError, match="no space left"):
         checkpoint.save(tmp_path / "toy", TOY, saved[1])
     assert list(tmp_path.iterdir()) == []
@@ -159,7 +159,7 @@ def test_folder_that_appears_while_saving_is_kept(tmp_path, saved, monkeypatch):
         (tmp_path / "toy" / "theirs").touch()
         save_file(tensors, path, metadata)
 
-    monkeypatch.setattr(checkpoint, "save_file", race)
+    monkeypatch.setattr(tensors, "save_file", race)
     with pytest.raises(FileExistsError, match="appeared meanwhile"):
         checkpoint.save(tmp_path / "toy", TOY, saved[1])
     assert [file.name for file in tmp_path.rglob("*")] == ["toy", "theirs"]
@@ -176,9 +176,9 @@ def test_folder_that_appears_while_saving_is_kept(tmp_path, saved, monkeypatch):
     ],
 )
 def test_save_refuses_switches_of_no_family(changes, message, tmp_path):
-    config = dataclasses.replace(TOY, **changes)
+    decoder = dataclasses.replace(TOY, **changes)
     with pytest.raises(ValueError, match=re.escape(message)):
-        checkpoint.save(tmp_path / "new", config, golden.weights(config))
+        checkpoint.save(tmp_path / "new", decoder, golden.weights(decoder))
     assert not (tmp_path / "new").exists()
 
 
@@ -323,9 +323,9 @@ def test_shards_hold_at_most_what_is_asked_and_load_the_same(sharded, saved):
     sizes = [sum(leaf.nbytes for leaf in tensors.values()) for tensors in stored.values()]
     assert max(sizes) <= 5000
     assert index["metadata"]["total_size"] == sum(sizes)
-    found_config, found = checkpoint.load(folder)
-    assert found_config == TOY
-    assert_same(found, saved[1])
+    loaded, loaded_parameters = checkpoint.load(folder)
+    assert loaded == TOY
+    assert_same(loaded_parameters, saved[1])
 
 
 def test_a_tensor_larger_than_a_shard_is_alone_in_it(saved, tmp_path):
@@ -390,7 +390,7 @@ def test_what_only_looks_like_rotary_frequencies_is_refused(name, rewrite):
 
 
 def test_stored_type_is_that_of_the_tensors(rewrite, saved, tmp_path):
-    # Published files state another type than they have.
+    # Published files may state a type that their tensors do not have.
     assert checkpoint.stored_dtype(rewrite({"dtype": "bfloat16"})) == jnp.float32
     checkpoint.save(tmp_path / "half", TOY, saved[1], dtype=jnp.float16)
     assert checkpoint.stored_dtype(tmp_path / "half") == jnp.float16
@@ -401,13 +401,13 @@ def test_layers_of_two_types_share_the_one_that_holds_both(rewrite, saved):
     name = "model.layers.1.post_attention_layernorm.weight"
     folder = rewrite(tensors={name: np.asarray(gain[1], np.float16)})
     assert checkpoint.stored_dtype(folder) == jnp.float32
-    found = checkpoint.load(folder, dtype=None)[1]["layers"]["mlp_norm"]["gain"]
-    assert found.dtype == jnp.float32
-    np.testing.assert_array_equal(found, [gain[0], np.asarray(gain[1], np.float16)])
+    loaded_gain = checkpoint.load(folder, dtype=None)[1]["layers"]["mlp_norm"]["gain"]
+    assert loaded_gain.dtype == jnp.float32
+    np.testing.assert_array_equal(loaded_gain, [gain[0], np.asarray(gain[1], np.float16)])
 
 
 def test_reading_in_small_pieces_gives_the_same(saved, monkeypatch):
-    monkeypatch.setattr(checkpoint, "BLOCK_BYTES", 100)
+    monkeypatch.setattr(tensors, "BLOCK_BYTES", 100)
     assert_same(checkpoint.load(saved[0])[1], saved[1])
 
 
@@ -415,8 +415,8 @@ def test_reading_in_small_pieces_gives_the_same(saved, monkeypatch):
 
 
 def test_execution_is_not_saved(saved, tmp_path):
-    config = dataclasses.replace(TOY, execution=Execution(remat=True))
-    checkpoint.save(tmp_path / "toy", config, saved[1])
+    decoder = dataclasses.replace(TOY, execution=Execution(remat=True))
+    checkpoint.save(tmp_path / "toy", decoder, saved[1])
     assert checkpoint.load(tmp_path / "toy")[0] == TOY
 
 
@@ -433,8 +433,8 @@ def test_tokenizer_and_special_tokens_of_another_folder_are_kept(rewrite, saved,
         "generation_config.json",
     }
     written = json.loads((tmp_path / "tuned" / "config.json").read_text())
-    found = [written[f"{marker}_token_id"] for marker in ("bos", "eos", "pad")]
-    assert found == [3, [5, 7], None]
+    token_ids = [written[f"{marker}_token_id"] for marker in ("bos", "eos", "pad")]
+    assert token_ids == [3, [5, 7], None]
     with pytest.raises(FileNotFoundError, match="has no config"):
         checkpoint.save(tmp_path / "other", TOY, saved[1], like=tmp_path)
     assert not (tmp_path / "other").exists()
@@ -476,7 +476,7 @@ def test_hub_is_asked_where_there_is_no_folder(hub, saved, tmp_path, monkeypatch
     assert_same(checkpoint.load("someone/model-1.5B")[1], saved[1])
     ((repository, patterns),) = asked
     assert repository == "someone/model-1.5B"
-    # No pickles and no code.
+    # Neither pickles nor code are asked for.
     assert {"config.json", "model*.safetensors", "tokenizer.json"} <= set(patterns)
     assert not [pattern for pattern in patterns if pattern.endswith((".bin", ".pt", ".py", "*"))]
     monkeypatch.chdir(tmp_path)
@@ -529,9 +529,9 @@ PUBLISHED = {
     ids=["old", "old-without-theta", "new"],
 )
 def test_both_published_config_formats_are_read(keys, theta, rewrite, saved):
-    config, parameters = checkpoint.load(rewrite(keys))
+    decoder, parameters = checkpoint.load(rewrite(keys))
     defaults = DecoderConfig(1)
-    assert config == dataclasses.replace(
+    assert decoder == dataclasses.replace(
         TOY,
         rope_theta=theta,
         positions="sequential",
@@ -544,8 +544,8 @@ def test_both_published_config_formats_are_read(keys, theta, rewrite, saved):
 
 def test_few_layers_of_a_foreign_checkpoint_are_unrolled():
     for num_layers, unroll in ((8, True), (9, False)):
-        config = dataclasses.replace(TOY, num_layers=num_layers)
-        written = hugging_face.to_hugging_face(config, "float32")
+        decoder = dataclasses.replace(TOY, num_layers=num_layers)
+        written = hugging_face.to_hugging_face(decoder, "float32")
         del written["sweetspot"]
         assert hugging_face.from_hugging_face(written).unroll is unroll
 
@@ -568,9 +568,9 @@ LLAMA3 = {
     ids=["new", "old"],
 )
 def test_llama3_rope_of_both_config_formats_is_read(keys, rewrite):
-    config, _ = checkpoint.load(rewrite(keys))
-    assert config.rope_theta == 5e5
-    assert config.rope_scaling == Llama3Rope(
+    decoder, _ = checkpoint.load(rewrite(keys))
+    assert decoder.rope_theta == 5e5
+    assert decoder.rope_scaling == Llama3Rope(
         factor=8.0,
         low_frequency_factor=1.0,
         high_frequency_factor=4.0,
@@ -585,8 +585,8 @@ def test_missing_key_value_heads_mean_one_for_each_query_head(rewrite):
 def test_tied_file_may_repeat_its_head_but_not_contradict_it(tmp_path, rewrite, saved):
     embedding = np.asarray(saved[1]["embedding"])
     repeated = rewrite({"tie_word_embeddings": True}, {"lm_head.weight": embedding})
-    config, parameters = checkpoint.load(repeated)
-    assert config.tied_head
+    decoder, parameters = checkpoint.load(repeated)
+    assert decoder.tied_head
     assert "head" not in parameters
     (repeated / "model.safetensors").write_bytes((saved[0] / "model.safetensors").read_bytes())
     with pytest.raises(ValueError, match=re.escape("but tie_word_embeddings is true")):
@@ -595,7 +595,7 @@ def test_tied_file_may_repeat_its_head_but_not_contradict_it(tmp_path, rewrite, 
 
 @pytest.fixture(scope="module")
 def torch():
-    """The reference implementation, one thread."""
+    """The reference implementation, in one thread."""
     reason = "torch and transformers are the reference here: pip install 'sweetspot[llm]' torch"
     pytest.importorskip("transformers", reason=reason)
     module = pytest.importorskip("torch", reason=reason)
@@ -606,14 +606,14 @@ def torch():
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [*golden.CONFIGS, "toy"])
 def test_transformers_loads_the_folder_and_agrees(name, torch, tmp_path):
-    config = ROUND_TRIPS[name]
-    parameters = golden.weights(config, seed=5)
-    checkpoint.save(tmp_path / name, config, parameters)
-    tokens, positions = golden.inputs(config, seed=5)
+    decoder = ROUND_TRIPS[name]
+    parameters = golden.weights(decoder, seed=5)
+    checkpoint.save(tmp_path / name, decoder, parameters)
+    tokens, positions = golden.inputs(decoder, seed=5)
     if name == "toy":
-        positions = np.asarray(draw_positions(config, jax.random.key(1), len(tokens)))
+        positions = np.asarray(draw_positions(decoder, jax.random.key(1), len(tokens)))
     theirs = golden.transformers_logits(tmp_path / name, tokens, positions)
-    ours = jax.jit(logits, static_argnums=0)(config, parameters, tokens, positions)
+    ours = jax.jit(logits, static_argnums=0)(decoder, parameters, tokens, positions)
     np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-4)
 
 
@@ -637,20 +637,20 @@ def test_folder_saved_by_transformers_is_loaded_and_agrees(family, torch, tmp_pa
         rope_parameters={"rope_type": "default", "rope_theta": 50_000.0},
     )
     transformers.AutoModelForCausalLM.from_config(settings).save_pretrained(tmp_path)
-    config, parameters = checkpoint.load(tmp_path)
-    assert (config.rope_theta, config.head_size, config.positions) == (50_000.0, 8, "sequential")
+    decoder, parameters = checkpoint.load(tmp_path)
+    assert (decoder.rope_theta, decoder.head_size, decoder.positions) == (50_000.0, 8, "sequential")
     tokens = np.arange(3, 20, dtype=np.int32)
     positions = np.arange(17, dtype=np.int32)
     theirs = golden.transformers_logits(tmp_path, tokens, positions)
-    ours = jax.jit(logits, static_argnums=0)(config, parameters, tokens, positions)
+    ours = jax.jit(logits, static_argnums=0)(decoder, parameters, tokens, positions)
     np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-4)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", golden.CONFIGS)
 def test_stored_logits_are_what_transformers_computes_today(name, torch, tmp_path):
-    config = golden.CONFIGS[name]
-    checkpoint.save(tmp_path / name, config, golden.weights(config))
-    found = golden.transformers_logits(tmp_path / name, *golden.inputs(config))
+    decoder = golden.CONFIGS[name]
+    checkpoint.save(tmp_path / name, decoder, golden.weights(decoder))
+    theirs = golden.transformers_logits(tmp_path / name, *golden.inputs(decoder))
     with np.load(golden.FILE) as stored:
-        np.testing.assert_allclose(found, stored[name], rtol=0, atol=1e-5)
+        np.testing.assert_allclose(theirs, stored[name], rtol=0, atol=1e-5)

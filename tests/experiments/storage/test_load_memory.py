@@ -1,7 +1,7 @@
 """Peak anonymous memory of loading a checkpoint of half a billion parameters.
 
-It is measured from another process; memory of mapped files is left out, because the system takes
-it back when it needs it.
+It is measured from another process. Memory of mapped files does not count, because the system can
+take it back at any time.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from experiments.storage import checkpoint, hugging_face
+from experiments.storage import hugging_face, layout, tensors
 from synth.config import DecoderConfig
 
 SHAPE = DecoderConfig(151_936, 896, 4864, 24, 14, 2, tied_head=True, unroll=False)
@@ -38,23 +38,23 @@ sys.stdin.readline()
 """
 
 
-def write_zeros(path: Path, config: DecoderConfig) -> None:
+def write_zeros(path: Path, decoder: DecoderConfig) -> None:
     """A bfloat16 checkpoint of zeros, as a sparse file that takes no room."""
     header, end = {}, 0
-    for name, shape in checkpoint.stored_shapes(config).items():
+    for name, shape in layout.tensor_shapes(decoder).items():
         begin, end = end, end + 2 * int(np.prod(shape))
         header[name] = {"dtype": "BF16", "shape": shape, "data_offsets": [begin, end]}
     text = json.dumps(header).encode()
     path.mkdir()
-    with (path / checkpoint.TENSORS).open("wb") as file:
+    with (path / tensors.TENSORS).open("wb") as file:
         file.write(struct.pack("<Q", len(text)) + text)
         file.truncate(8 + len(text) + end)
-    written = hugging_face.to_hugging_face(config, "bfloat16")
+    written = hugging_face.to_hugging_face(decoder, "bfloat16")
     (path / hugging_face.CONFIG).write_text(json.dumps(written))
 
 
 def anonymous_bytes(process: int) -> int:
-    """Memory of a process that no file backs."""
+    """Memory of a process that is not backed by a file."""
     for line in Path(f"/proc/{process}/status").read_text().splitlines():
         if line.startswith("RssAnon:"):
             return 1024 * int(line.split()[1])
@@ -62,7 +62,7 @@ def anonymous_bytes(process: int) -> int:
 
 
 def peak_of_load(path: Path, place: str) -> int:
-    """The most anonymous memory while a checkpoint is loaded, above the level before, in bytes."""
+    """Peak of anonymous memory while a checkpoint is loaded, above the level before, in bytes."""
     with subprocess.Popen(
         [sys.executable, "-c", CHILD, str(path), place],
         cwd=Path(__file__).parents[3],
@@ -93,7 +93,7 @@ def peak_of_load(path: Path, place: str) -> int:
 @pytest.mark.parametrize("place", ["device", "mesh"])
 def test_peak_memory_of_loading(place, tmp_path, record_property):
     write_zeros(tmp_path / "x", SHAPE)
-    sizes = [4 * int(np.prod(shape)) for shape in checkpoint.parameter_shapes(SHAPE).values()]
+    sizes = [4 * int(np.prod(shape)) for shape in layout.parameter_shapes(SHAPE).values()]
     peak = peak_of_load(tmp_path / "x", place)
     over = (peak - sum(sizes)) / max(sizes)
     record_property("peak_over_weights_in_largest_parameters", over)

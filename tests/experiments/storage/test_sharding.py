@@ -1,4 +1,4 @@
-"""Parameters on a mesh: rules by name, and checkpoints that each device reads its part of."""
+"""Parameters on a mesh: rules by name, and checkpoints of which each device reads its part."""
 
 import re
 
@@ -23,16 +23,16 @@ SHAPES = [(2, 1), (1, 2)]
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("name", golden.CONFIGS)
 def test_every_parameter_has_one_rule(name, shape):
-    config = golden.CONFIGS[name]
-    shapes = jax.eval_shape(lambda: initialise(config, jax.random.key(0)))
+    decoder = golden.CONFIGS[name]
+    shapes = jax.eval_shape(lambda: initialise(decoder, jax.random.key(0)))
     shardings = parameter_shardings(shapes, make_mesh(fsdp=shape[0], tp=shape[1]))
     split = jax.tree.map(lambda leaf, sharding: sharding.shard_shape(leaf.shape), shapes, shardings)
     for path, leaf in jax.tree_util.tree_leaves_with_path(shapes):
-        found = split
+        part = split
         for key in path:
-            found = found[key.key]
-        parts = leaf.size // int(np.prod(found))
-        # 23 words do not divide by two, so that tp leaves the embedding and the head whole.
+            part = part[key.key]
+        parts = leaf.size // int(np.prod(part))
+        # A vocabulary of 23 does not divide by two: tp does not split the embedding and the head.
         halved = {"kernel", "bias"} if shape == (1, 2) else {"kernel", "embedding", "head"}
         assert parts == (2 if path[-1].key in halved else 1)
 
@@ -75,10 +75,10 @@ def test_refusals():
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_loading_on_a_mesh_reads_slices_and_gives_the_same(shape, tmp_path, monkeypatch):
-    config = golden.CONFIGS["qwen2"]
-    parameters = golden.weights(config)
-    checkpoint.save(tmp_path / "x", config, parameters, shard_bytes=4000)
-    opened, sizes = checkpoint._open, []
+    decoder = golden.CONFIGS["qwen2"]
+    parameters = golden.weights(decoder)
+    checkpoint.save(tmp_path / "x", decoder, parameters, shard_bytes=4000)
+    opened, sizes = checkpoint.open_tensors, []
 
     class Recorder:
         def __init__(self, tensor):
@@ -88,43 +88,47 @@ def test_loading_on_a_mesh_reads_slices_and_gives_the_same(shape, tmp_path, monk
             return getattr(self.tensor, name)
 
         def __getitem__(self, index):
-            found = self.tensor[index]
-            sizes.append(found.size / np.prod(self.tensor.get_shape()))
-            return found
+            numbers = self.tensor[index]
+            sizes.append(numbers.size / np.prod(self.tensor.get_shape()))
+            return numbers
 
     monkeypatch.setattr(
         checkpoint,
-        "_open",
+        "open_tensors",
         lambda *args: {name: Recorder(tensor) for name, tensor in opened(*args).items()},
     )
     mesh = make_mesh(fsdp=shape[0], tp=shape[1])
-    found_config, found = checkpoint.load(tmp_path / "x", mesh=mesh)
-    # Matrices in halves, one for each device; biases too, or the embedding and the head.
-    halved = 7 * config.num_layers + (3 * config.num_layers if shape == (1, 2) else 2)
+    loaded, loaded_parameters = checkpoint.load(tmp_path / "x", mesh=mesh)
+    # Each device reads half of every matrix; with tp of the biases too, with fsdp of embedding and
+    # head.
+    halved = 7 * decoder.num_layers + (3 * decoder.num_layers if shape == (1, 2) else 2)
     assert sizes.count(0.5) == 2 * halved
-    jax.tree.map(np.testing.assert_array_equal, found, parameters)
-    shardings = parameter_shardings(found, mesh)
-    assert jax.tree.all(jax.tree.map(lambda leaf, place: leaf.sharding == place, found, shardings))
+    jax.tree.map(np.testing.assert_array_equal, loaded_parameters, parameters)
+    shardings = parameter_shardings(loaded_parameters, mesh)
+    places = jax.tree.map(lambda leaf: leaf.sharding, loaded_parameters)
+    assert places == shardings
     read = jax.jit(logits, static_argnums=0)
-    tokens, positions = golden.inputs(config)
+    tokens, positions = golden.inputs(decoder)
     np.testing.assert_allclose(
-        read(found_config, found, tokens, positions),
-        read(config, parameters, tokens, positions),
+        read(loaded, loaded_parameters, tokens, positions),
+        read(decoder, parameters, tokens, positions),
         rtol=0,
         atol=1e-5,
     )
-    # What is spread over devices is saved as what is not.
-    checkpoint.save(tmp_path / "again", found_config, found)
+    # Parameters on several devices are saved like those on one.
+    checkpoint.save(tmp_path / "again", loaded, loaded_parameters)
     jax.tree.map(np.testing.assert_array_equal, checkpoint.load(tmp_path / "again")[1], parameters)
 
 
 def test_adapters_live_beside_their_kernels():
-    config = golden.CONFIGS["qwen2"]
+    decoder = golden.CONFIGS["qwen2"]
     mesh = make_mesh(fsdp=1, tp=2)
-    base = jax.device_put(golden.weights(config), parameter_shardings(golden.weights(config), mesh))
-    _, found = lora.attach(config, base, Lora(rank=2), jax.random.key(0), mesh=mesh)
-    assert found["layers"]["up"]["lora_b"].sharding.spec == P(None, None, "tp")
-    _, expected = lora.attach(
-        config, jax.tree.map(jnp.asarray, golden.weights(config)), Lora(rank=2), jax.random.key(0)
+    base = jax.device_put(
+        golden.weights(decoder), parameter_shardings(golden.weights(decoder), mesh)
     )
-    jax.tree.map(np.testing.assert_array_equal, found, expected)
+    _, attached = lora.attach(decoder, base, Lora(rank=2), jax.random.key(0), mesh=mesh)
+    assert attached["layers"]["up"]["lora_b"].sharding.spec == P(None, None, "tp")
+    _, expected = lora.attach(
+        decoder, jax.tree.map(jnp.asarray, golden.weights(decoder)), Lora(rank=2), jax.random.key(0)
+    )
+    jax.tree.map(np.testing.assert_array_equal, attached, expected)

@@ -1,4 +1,4 @@
-"""Decoding chats and pass rates, against a loop that reads everything anew for every token."""
+"""Decoded chats and pass rates, against a loop that reads the whole text for every token."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from tests.experiments.llm.tiny import MAX_POSITIONS
 
 NEW = 12
 WIDTH = 128
-"""Every prompt is padded to it, but where a test is about that: each width costs a compilation."""
+"""Padded width of prompts in most tests: each further width costs a compilation."""
 GREEDY = DecodingConfig(max_new_tokens=NEW, batch_size=4, prompt_multiple=WIDTH)
 SAMPLED = dataclasses.replace(GREEDY, samples=3, temperature=1.2, batch_size=64, seed=5)
 
@@ -35,7 +35,7 @@ read = jax.jit(logits, static_argnums=0)
 
 @pytest.fixture(scope="module")
 def model(tiny_folder):
-    """With a stop token that some of its greedy responses have, and some have not."""
+    """A model with a stop token that occurs in some of its greedy responses, but not in all."""
     model = Model.load(tiny_folder)
     free = [slow_greedy(model, prompt_tokens(model.tokenizer, chat), ())[0] for chat in chats(6)]
     some = (token for token in free[0][1:] if any(token not in tokens for tokens in free))
@@ -43,12 +43,12 @@ def model(tiny_folder):
 
 
 def respond(model, prompts, config):
-    """For each prompt the texts of its samples."""
+    """Texts of the samples of each prompt."""
     return decode(model, prompts, config).texts
 
 
 def chats(number: int) -> list[list[dict[str, str]]]:
-    """Short questions of very different lengths, all some below 64 tokens, some above."""
+    """Questions of very different lengths, some below 64 tokens, some above."""
     words = re.findall(
         r"\S+", "How many fish are there, if a pond has 7 and a lake has 15 of them?"
     )
@@ -62,7 +62,7 @@ def chats(number: int) -> list[list[dict[str, str]]]:
 
 
 def slow_greedy(model: Model, prompt: list[int], stop: tuple[int, ...]) -> tuple[list[int], bool]:
-    """One prompt, no padding, no cache: new tokens and whether they were cut off."""
+    """Continue one prompt without padding or cache: new tokens, and whether they were cut off."""
     tokens = np.zeros(256, np.int32)
     tokens[: len(prompt)] = prompt
     for place in range(len(prompt), len(prompt) + NEW):
@@ -80,8 +80,8 @@ def test_greedy_is_the_slow_loop_with_stop_tokens(model):
     assert {is_cut for _, is_cut in expected} == {True, False}
     done = []
     config = dataclasses.replace(GREEDY, prompt_multiple=64)
-    found = continuations(model, prompts, config, advance=done.append)
-    assert [(one.tokens.tolist(), one.truncated) for (one,) in found] == expected
+    continued = continuations(model, prompts, config, advance=done.append)
+    assert [(one.tokens.tolist(), one.truncated) for (one,) in continued] == expected
     assert sum(done) == 6
     answers = decode(model, chats(6), GREEDY)
     assert answers.num_tokens.tolist() == [[len(tokens)] for tokens, _ in expected]
@@ -91,32 +91,32 @@ def test_greedy_is_the_slow_loop_with_stop_tokens(model):
 
 
 def test_special_tokens_are_no_part_of_the_text(model):
-    # All logits are equal, so that token 0 comes always.
+    # All logits are equal, so that token 0 is always chosen.
     parameters = {**model.parameters, "head": jnp.zeros_like(model.parameters["head"])}
     model = dataclasses.replace(model, parameters=parameters)
     assert model.tokenizer.decode([0]) == "<|endoftext|>"
-    found = decode(model, chats(1), GREEDY)
-    assert found.texts == [[""]]
-    assert found.num_tokens.tolist() == [[NEW]]
+    answers = decode(model, chats(1), GREEDY)
+    assert answers.texts == [[""]]
+    assert answers.num_tokens.tolist() == [[NEW]]
 
 
 def test_samples_depend_on_prompt_and_seed_alone(model):
     asked = chats(6)
-    found = respond(model, asked, SAMPLED)
-    assert [len(samples) for samples in found] == [3] * 6
-    assert len({text for samples in found for text in samples}) == 18
-    # Fewer, in another order and other rows of the batch.
+    texts = respond(model, asked, SAMPLED)
+    assert [len(samples) for samples in texts] == [3] * 6
+    assert len({text for samples in texts for text in samples}) == 18
+    # Fewer prompts, in another order and in other rows of the batch.
     chosen = [4, 0, 3]
     again = respond(model, [asked[row] for row in chosen], SAMPLED)
-    assert again == [found[row] for row in chosen]
-    # The first of more samples are those of fewer.
+    assert again == [texts[row] for row in chosen]
+    # Fewer samples are the first of more samples.
     fewer = dataclasses.replace(SAMPLED, samples=1)
-    assert respond(model, asked[:2], fewer) == [samples[:1] for samples in found[:2]]
+    assert respond(model, asked[:2], fewer) == [samples[:1] for samples in texts[:2]]
     # A problem that occurs twice is asked twice.
     twice = respond(model, [asked[0], asked[0]], fewer)
-    assert twice[0] == found[0][:1]
+    assert twice[0] == texts[0][:1]
     assert twice[1] != twice[0]
-    assert respond(model, asked[:2], dataclasses.replace(fewer, seed=6)) != found[:2]
+    assert respond(model, asked[:2], dataclasses.replace(fewer, seed=6)) != texts[:2]
 
 
 def test_samples_are_drawn_from_the_models_distribution(model):
@@ -126,13 +126,13 @@ def test_samples_are_drawn_from_the_models_distribution(model):
     scores = read(model.decoder, model.parameters, padded, np.arange(256))[len(prompt) - 1]
     expected = np.asarray(jax.nn.softmax(scores / SAMPLED.temperature), float)
     config = dataclasses.replace(SAMPLED, samples=1024)
-    # Whatever comes first, a stop token too.
+    # Count first tokens; a response that starts with a stop token has none.
     (samples,) = continuations(model, [prompt], config)
     first = [int(one.tokens[0]) for one in samples if len(one.tokens)]
     expected[list(model.stop)] = 0
     expected *= len(first) / expected.sum()
     counts = np.bincount(first, minlength=len(expected))
-    # What is rare is pooled, so that the chi-square approximation holds.
+    # Rare tokens are pooled, so that the chi-square approximation holds.
     common = expected >= 5
     observed, wanted = (np.append(each[common], each[~common].sum()) for each in (counts, expected))
     assert common.sum() > 10
@@ -154,7 +154,7 @@ def test_a_mesh_gives_the_same(fsdp, tp, config, model, tiny_folder):
 
 
 def parrot(model: Model, texts: list[str], monkeypatch) -> None:
-    """Let the tokenizer say these texts in turn, whatever the model decodes."""
+    """Replace the texts that the model decodes by these, in turn."""
     from experiments.llm.answering import evaluate as module
 
     said = iter(texts)
@@ -169,20 +169,20 @@ def boxed(answers: list[str], ops: list[int] | None = None) -> Problems:
 
 def test_evaluate_by_slice(model, monkeypatch):
     parrot(model, [rf"\boxed{{{number}}}" for number in (1, 2, 0, 4, 0, 0)], monkeypatch)
-    found = evaluate(
+    evaluation = evaluate(
         model,
         boxed(["1", "2", "3", "4", "5", "6"]),
         decoding=GREEDY,
         slices=[7, 2, 7, 2, 2, 5],
     )
-    rows = found.responses
+    rows = evaluation.responses
     assert rows["row"].tolist() == list(range(6))
     assert rows["slice"].tolist() == [7, 2, 7, 2, 2, 5]
     assert rows["sample"].tolist() == [0] * 6
     assert rows["correct"].tolist() == [True, True, False, True, False, False]
     assert rows["response"].tolist()[3] == r"\boxed{4}"
     assert set(rows) >= {"row", "slice", "sample", "response", "correct", "truncated", "num_tokens"}
-    table = found.table.set_index("slice")
+    table = evaluation.table.set_index("slice")
     assert table.index.tolist() == [2, 5, 7]
     assert table["pass_at_1"].tolist() == [2 / 3, 0, 0.5]
     assert table["num_examples"].tolist() == [3, 1, 2]
@@ -203,10 +203,10 @@ def test_evaluate_with_samples(model, monkeypatch):
     right = [[1, 1, 0], [0, 0, 0]]
     texts = [rf"\boxed{{{row if ok else 9}}}" for row, oks in enumerate(right) for ok in oks]
     parrot(model, texts, monkeypatch)
-    found = evaluate(model, boxed(["0", "1"]), decoding=SAMPLED)
-    assert found.responses["correct"].astype(int).tolist() == right[0] + right[1]
-    assert found.responses["sample"].tolist() == [0, 1, 2] * 2
-    (row,) = found.table.to_dict("records")
+    evaluation = evaluate(model, boxed(["0", "1"]), decoding=SAMPLED)
+    assert evaluation.responses["correct"].astype(int).tolist() == right[0] + right[1]
+    assert evaluation.responses["sample"].tolist() == [0, 1, 2] * 2
+    (row,) = evaluation.table.to_dict("records")
     assert row["pass_at_1"] == pytest.approx(1 / 3)
     assert (row["num_examples"], row["num_samples"]) == (2, 3)
     assert row["low"] < 1 / 3 < row["high"]
@@ -273,16 +273,16 @@ def test_padding_may_reach_beyond_the_context(model):
     decoder = dataclasses.replace(model.decoder, max_positions=90 + NEW)
     model = dataclasses.replace(model, decoder=decoder)
     expected = slow_greedy(model, [5] * 90, model.stop)
-    ((found,),) = continuations(model, [[5] * 90], GREEDY)
-    assert (found.tokens.tolist(), found.truncated) == expected
+    ((one,),) = continuations(model, [[5] * 90], GREEDY)
+    assert (one.tokens.tolist(), one.truncated) == expected
 
 
 def test_one_new_token_and_one_long_prompt(model):
-    """A prompt that needs more than twice the room of the others has a stream of its own."""
+    """A prompt that needs more than twice the capacity of the others has a stream of its own."""
     prompts = [[7] * 3, [5] * 90, [9, 8], [6] * 40]
     config = DecodingConfig(max_new_tokens=1, batch_size=2, prompt_multiple=16)
-    found = [one.tokens.tolist() for (one,) in continuations(model, prompts, config)]
-    assert found == [slow_greedy(model, prompt, model.stop)[0][:1] for prompt in prompts]
+    first = [one.tokens.tolist() for (one,) in continuations(model, prompts, config)]
+    assert first == [slow_greedy(model, prompt, model.stop)[0][:1] for prompt in prompts]
 
 
 def test_fewer_problems_than_a_mesh_takes_at_once(model, tiny_folder):

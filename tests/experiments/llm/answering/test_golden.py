@@ -18,25 +18,25 @@ def stored():
 
 @pytest.mark.parametrize("name", golden.GREEDY)
 def test_greedy_decoding_of_20_prompts_in_one_batch(name, stored):
-    config = golden.CONFIGS[name]
-    parameters = jax.tree.map(jnp.asarray, golden.weights(config))
+    decoder = golden.CONFIGS[name]
+    parameters = jax.tree.map(jnp.asarray, golden.weights(decoder))
     expected = stored[f"greedy {name}"]
     assert expected.shape == (20, golden.NEW_TOKENS)
-    check_greedy(config, parameters, golden.prompts(config), expected, golden.STOP)
+    check_greedy(decoder, parameters, golden.prompts(decoder), expected, golden.STOP)
 
 
 def test_gradient_of_the_sft_loss(stored, tmp_path):
-    config = golden.CONFIGS[golden.GRADIENT]
-    parameters = jax.tree.map(jnp.asarray, golden.weights(config))
+    decoder = golden.CONFIGS[golden.GRADIENT]
+    parameters = jax.tree.map(jnp.asarray, golden.weights(decoder))
     expected = {
         name.removeprefix("gradient "): stored[name]
         for name in stored.files
         if name.startswith("gradient ")
     }
     check_gradient(
-        config,
+        decoder,
         parameters,
-        *golden.examples(config),
+        *golden.examples(decoder),
         expected,
         tmp_path / "gradient",
         chunk_tokens=10,

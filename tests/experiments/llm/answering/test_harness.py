@@ -20,7 +20,7 @@ from tests.experiments.llm.tiny import MAX_POSITIONS
 
 pytestmark = [
     pytest.mark.slow,
-    # The harness and what it imports are not ours to mend.
+    # Warnings of the harness and its imports are not about our code.
     pytest.mark.filterwarnings("default"),
 ]
 
@@ -54,7 +54,7 @@ def requests(*arguments: tuple[Any, ...]) -> list[Any]:
 
 
 def log_probabilities(model: Model, tokens: list[int]) -> np.ndarray:
-    """Of every token but the first given those before, and the same of the most probable."""
+    """Log-probability of every token but the first, and of the most probable one in its place."""
     padded = np.zeros(MAX_POSITIONS, np.int32)
     padded[: len(tokens) - 1] = tokens[:-1]
     scores = read(model.decoder, model.parameters, padded, np.arange(MAX_POSITIONS))
@@ -86,11 +86,11 @@ def test_without_the_harness_the_error_says_what_to_install(monkeypatch):
 def test_loglikelihood_of_continuations(adapter, model):
     pairs = [(question, choice) for question in QUESTIONS for choice in CHOICES]
     pairs += [("", "The number"), ("x " * 30, "y " * 80), ("word ", " spaced")]
-    found = adapter.loglikelihood(requests(*pairs), disable_tqdm=True)
-    for (context, continuation), (total, is_greedy) in zip(pairs, found, strict=True):
+    results = adapter.loglikelihood(requests(*pairs), disable_tqdm=True)
+    for (context, continuation), (total, is_greedy) in zip(pairs, results, strict=True):
         whole = model.tokenizer.encode(context + continuation)
         if context:
-            # Spaces between the two belong to the second.
+            # Spaces between context and continuation belong to the continuation.
             start = len(model.tokenizer.encode(context.rstrip()))
         else:
             whole, start = [adapter.prefix_token_id, *whole], 1
@@ -111,28 +111,28 @@ def test_greedy_tokens_are_greedy_and_others_are_not(harness, model):
         )
         tokens.append(int(scores[len(tokens) - 1].argmax()))
     other = [*tokens[:-1], (tokens[-1] + 1) % model.decoder.vocab_size]
-    found = harness.score(model, [tokens, other, tokens], [start, start, 2], DECODING)
-    assert [is_greedy for _, is_greedy in found] == [True, False, False]
-    assert found[0][0] > found[1][0] > found[2][0]
+    results = harness.score(model, [tokens, other, tokens], [start, start, 2], DECODING)
+    assert [is_greedy for _, is_greedy in results] == [True, False, False]
+    assert results[0][0] > results[1][0] > results[2][0]
 
 
 def test_rolling_loglikelihood_predicts_every_token_once(adapter, model):
     text = " ".join(f"The number {number} is {number**2}." for number in range(150))
     tokens = model.tokenizer.encode(text)
     assert len(tokens) > 2 * MAX_POSITIONS
-    found = adapter.loglikelihood_rolling(requests(("short",), (text,)))
+    totals = adapter.loglikelihood_rolling(requests(("short",), (text,)))
     total, done = 0.0, 0
     while done < len(tokens):
-        # The first window starts with the prefix, the last reaches back as far as it can.
+        # The first window starts with the prefix token, the last one reaches back as far as it can.
         end = min(done + MAX_POSITIONS, len(tokens))
         begin = max(end - MAX_POSITIONS, 0)
         before = [adapter.prefix_token_id] if begin == 0 else tokens[begin - 1 : begin]
         window = log_probabilities(model, [*before, *tokens[begin:end]])[0]
         total += window[done - begin :].sum()
         done = end
-    assert found[1] == pytest.approx(total, abs=0.02)
+    assert totals[1] == pytest.approx(total, abs=0.02)
     short = log_probabilities(model, [adapter.prefix_token_id, *model.tokenizer.encode("short")])[0]
-    assert found[0] == pytest.approx(short.sum(), abs=1e-3)
+    assert totals[0] == pytest.approx(short.sum(), abs=1e-3)
 
 
 def test_generation_stops_at_texts(adapter, model):
@@ -140,15 +140,15 @@ def test_generation_stops_at_texts(adapter, model):
     free = slow_greedy(model, question, 16)
     until = free[3:5]
     assert until
-    found = adapter.generate_until(
+    texts = adapter.generate_until(
         requests(
             (question, {"until": [], "max_gen_toks": 16}),
             (QUESTIONS[1], {"until": "\n\n", "max_gen_toks": 8, "temperature": 0.0, "top_p": 0.9}),
             (question, {"until": [until, "<|im_start|>"], "max_gen_toks": 16}),
         )
     )
-    assert found == [free, slow_greedy(model, QUESTIONS[1], 8), free.split(until)[0]]
-    assert len(found[2]) < len(found[0])
+    assert texts == [free, slow_greedy(model, QUESTIONS[1], 8), free.split(until)[0]]
+    assert len(texts[2]) < len(texts[0])
 
 
 def test_samples_differ_and_repeat(adapter):
@@ -165,9 +165,9 @@ def test_a_long_prompt_loses_its_beginning(adapter, model):
     with pytest.warns(
         UserWarning, match=f"1 prompts lost their beginning to fit {MAX_POSITIONS - 8}"
     ):
-        (found,) = adapter.generate_until(requests((long, settings)))
+        (text,) = adapter.generate_until(requests((long, settings)))
     kept = model.tokenizer.decode(model.tokenizer.encode(long)[-(MAX_POSITIONS - 8) :])
-    assert found == slow_greedy(model, kept, 8)
+    assert text == slow_greedy(model, kept, 8)
 
 
 def test_chats(adapter):
@@ -252,7 +252,7 @@ def test_local_tasks(harness, model, tmp_path, monkeypatch):
                 ]
             )
         )
-    # Right in half of the problems, and in three of four.
+    # The model is right in half of the spoken answers, and in three of four choices.
     rows = [
         {
             "question": question,
@@ -267,13 +267,13 @@ def test_local_tasks(harness, model, tmp_path, monkeypatch):
     for name, kind in (("spoken", "generate_until"), ("chosen", "multiple_choice")):
         text = TASK.format(name=name, data=data, kind=kind) + KINDS[name]
         (tmp_path / f"{name}.yaml").write_text(text)
-    found = harness.run_tasks(
+    table = harness.run_tasks(
         model, ["spoken", "chosen"], include=tmp_path, decoding=DECODING
     ).set_index("task")
-    assert found["metric"].to_dict() == {"spoken": "exact_match", "chosen": "acc"}
-    assert found["value"].to_dict() == {"spoken": 0.5, "chosen": 0.75}
-    assert (found["num_examples"] == 4).all()
-    assert (found["standard_error"] > 0).all()
+    assert table["metric"].to_dict() == {"spoken": "exact_match", "chosen": "acc"}
+    assert table["value"].to_dict() == {"spoken": 0.5, "chosen": 0.75}
+    assert (table["num_examples"] == 4).all()
+    assert (table["standard_error"] > 0).all()
     chats = harness.run_tasks(
         model, ["chosen"], include=tmp_path, decoding=DECODING, chat=True, limit=2
     )

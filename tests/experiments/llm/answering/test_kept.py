@@ -1,4 +1,4 @@
-"""Continuations that are kept as they end: an interrupted run need not decode them again."""
+"""Continuations are kept as they end, and a later run does not decode them again."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ def model(tiny_folder):
 
 
 class KilledError(Exception):
-    """What stops a run in the middle."""
+    """Stops a run in the middle."""
 
 
 def decode(model, directory, prompts=PROMPTS, *, most=None, config=CONFIG):
-    """Tokens of all samples, and how many of them were decoded now; `KilledError` after `most`."""
+    """Samples, and the number that were decoded now; raises `KilledError` after `most` of them."""
     done = []
 
     def advance(count):
@@ -36,8 +36,8 @@ def decode(model, directory, prompts=PROMPTS, *, most=None, config=CONFIG):
             raise KilledError
 
     with Kept(directory, ABOUT) as kept:
-        found = continuations(model, prompts, config, kept=kept, advance=advance)
-    parts = [(one.tokens.tolist(), one.truncated) for samples in found for one in samples]
+        continued = continuations(model, prompts, config, kept=kept, advance=advance)
+    parts = [(one.tokens.tolist(), one.truncated) for samples in continued for one in samples]
     assert sum(done) == len(parts)
     return parts, len(parts) - done[0]
 
@@ -64,7 +64,7 @@ def test_a_run_that_is_killed_carries_on(model, tmp_path):
 
 def test_what_ended_is_kept_though_others_of_its_batch_go_on(model, tmp_path):
     free, _ = decode(model, tmp_path / "free", config=dataclasses.replace(CONFIG, samples=1))
-    # One ends at once, and more rows than prompts: nothing waits.
+    # One prompt ends at once, and there are more rows than prompts, so that none waits.
     model = dataclasses.replace(model, stop=(free[0][0][0],))
     config = dataclasses.replace(CONFIG, samples=1, batch_size=8, max_new_tokens=12)
     with pytest.raises(KilledError):
@@ -76,9 +76,9 @@ def test_more_problems_and_samples_decode_only_those(model, tmp_path):
     fewer = dataclasses.replace(CONFIG, samples=1)
     first, now = decode(model, tmp_path / "new", PROMPTS[1:3], config=fewer)
     assert now == 2
-    found, now = decode(model, tmp_path / "new")
+    parts, now = decode(model, tmp_path / "new")
     assert now == 8
-    assert [found[2], found[4]] == first
+    assert [parts[2], parts[4]] == first
 
 
 def test_another_model_has_a_file_of_its_own(model, tmp_path):

@@ -1,4 +1,4 @@
-"""Intervals of pass rates: exact for single samples, and of the right coverage for several."""
+"""Intervals of pass rates: exact for single samples, with the right coverage for several."""
 
 import numpy as np
 import pytest
@@ -26,7 +26,7 @@ def test_interval_of_samples_covers(spread):
         widths.append(high - low)
     # Three standard errors of the share are 0.045.
     assert hits / runs > 0.9 - 0.045
-    # Between what 30 and what 120 independent answers give.
+    # The width lies between those of 30 and of 120 independent answers.
     wide, narrow = (np.diff(pass_interval((np.arange(n) < 0.3 * n)[:, None]))[0] for n in (30, 120))
     assert 0.9 * narrow < np.mean(widths) < 1.1 * wide
     assert abs(np.mean(widths) - (wide if spread == 0.3 else narrow)) < 0.09
@@ -35,7 +35,7 @@ def test_interval_of_samples_covers(spread):
 def test_interval_at_the_ends():
     for value, expected in ((True, (0.05 ** (1 / 10), 1.0)), (False, (0.0, 1 - 0.05 ** (1 / 10)))):
         assert pass_interval(np.full((10, 8), value)) == pytest.approx(expected)
-    # One problem says nothing of the others, however many its samples are.
+    # One problem says nothing about others, however many samples it has.
     low, high = pass_interval(np.array([[True, False] * 50]))
     assert low < 0.05
     assert high > 0.95

@@ -36,7 +36,7 @@ def mean_ranks(values) -> np.ndarray:
 
 
 def slow_kendall(first, second) -> float:
-    """Tau-b, pair by pair."""
+    """Kendall's tau-b, by counting pairs."""
     pairs = list(itertools.combinations(range(len(first)), 2))
     signs = np.sign([(first[i] - first[j], second[i] - second[j]) for i, j in pairs])
     return float(signs.prod(axis=1).sum() / np.sqrt(np.prod((signs != 0).sum(axis=0))))
@@ -44,9 +44,9 @@ def slow_kendall(first, second) -> float:
 
 def test_all_pairs_equal_the_references():
     table = measures(40)
-    found = rank_correlations(table)
-    assert len(found) == 2 * 6
-    for row in found.to_dict("records"):
+    correlations = rank_correlations(table)
+    assert len(correlations) == 2 * 6
+    for row in correlations.to_dict("records"):
         first, second = (table[row[side]].to_numpy(float) for side in ("first", "second"))
         if row["statistic"] == "kendall":
             expected = slow_kendall(first, second)
@@ -60,10 +60,10 @@ def test_all_pairs_equal_the_references():
 def test_intervals_hold_the_truth_about_as_often_as_they_say():
     columns, keys = ["cot_tokens", "pass_rate"], ["first", "second", "statistic"]
     truth = rank_correlations(measures(10_000, seed=999).loc[:, columns]).set_index(keys)["value"]
-    found = [
+    tables = [
         rank_correlations(measures(60, seed).loc[:, columns]).set_index(keys) for seed in range(150)
     ]
-    hits = [(rows["low"] <= truth) & (truth <= rows["high"]) for rows in found]
+    hits = [(rows["low"] <= truth) & (truth <= rows["high"]) for rows in tables]
     assert pd.concat(hits, axis=1).mean(axis=1).between(0.83, 0.98).all()
 
 
@@ -79,7 +79,7 @@ def test_measures_without_differences_are_not_present():
     table = measures(30).assign(op=7, perplexity=np.nan)
     assert present(table) == ["cot_tokens", "pass_rate"]
     assert set(rank_correlations(table)["first"]) == {"cot_tokens"}
-    # Different over all problems, but not over those of the pair.
+    # The values differ over all problems, but not over those of the pair.
     table["perplexity"] = [1.5] * 20 + [1.7] + [np.nan] * 9
     table.loc[20, "pass_rate"] = np.nan
     rows = rank_correlations(table)
@@ -97,8 +97,8 @@ def test_measures_without_differences_are_not_present():
 
 def test_perfect_agreement_has_no_warning():
     table = pd.DataFrame({"op": range(9), "perplexity": np.arange(9) + 1.0})
-    found = rank_correlations(table)
-    np.testing.assert_allclose(found[["value", "low", "high"]], 1.0)
+    correlations = rank_correlations(table)
+    np.testing.assert_allclose(correlations[["value", "low", "high"]], 1.0)
 
 
 def test_bins_have_equal_numbers_and_the_means_of_their_problems():

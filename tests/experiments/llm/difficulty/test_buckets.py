@@ -1,4 +1,4 @@
-"""Buckets and windows against plain counting, and what they refuse."""
+"""Buckets and windows against plain counting, and refused arguments."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ number_lists = st.lists(st.integers(0, 12).map(lambda count: count / 8), min_siz
 
 
 def bucket_of(measure: str, edges, value: float) -> int:
-    """One more than the edges that the value is harder than."""
+    """Bucket of a value: one more than the number of edges that it is harder than."""
     return 1 + sum(HARDER[measure] * value > HARDER[measure] * edge for edge in edges)
 
 

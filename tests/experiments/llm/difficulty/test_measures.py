@@ -1,4 +1,4 @@
-"""The table of measures of a tiny model that knows nothing, and what is refused before any work."""
+"""Table of measures of a tiny untrained model, and arguments that are refused before any work."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_op_is_there_if_stated_and_may_be_missing_for_some(model, problems):
 
 
 def digits_alone(model: Model) -> Model:
-    """The same, but it hardly says anything else than digits."""
+    """The same model, but it says hardly anything but digits."""
     digits = [model.tokenizer.convert_tokens_to_ids(digit) for digit in "0123456789"]
     head = np.zeros_like(model.parameters["head"])
     head[:, digits] = 8 * np.asarray(model.parameters["head"])[:, digits]
@@ -67,7 +67,7 @@ def digits_alone(model: Model) -> Model:
 
 
 def test_pass_rate_is_the_share_of_samples_that_are_right(model, problems):
-    # Short ones, to which one program answers.
+    # Short problems, which one compiled program answers.
     problems, model = problems.take([0, 2, 5, 7]), digits_alone(model)
     config = dataclasses.replace(DECODING, samples=SAMPLES, temperature=TEMPERATURE)
     said = decode(model, problems.prompts, config).texts
@@ -98,7 +98,7 @@ def test_perplexity_stays_with_its_problem(model, problems):
     order = [5, 0, 3, 7, 1, 2, 6, 4]
     table = measure(model, problems.take(order), measures=["perplexity"], console=quiet())
     np.testing.assert_allclose(table["perplexity"], expected[order], rtol=1e-5)
-    # About as many as there are tokens: the model knows nothing.
+    # An untrained model has a perplexity of about the number of tokens in its vocabulary.
     assert (expected > 50).all()
 
 

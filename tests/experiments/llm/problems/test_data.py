@@ -1,4 +1,4 @@
-"""Problems from files, and their tokens: what is read, what bears the loss, what is left out."""
+"""Problems from files and their tokens: reading, loss masks, examples that are left out."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ SYSTEM = {"role": "system", "content": SYSTEM_PROMPT}
 
 
 def write(path: Path, rows: list) -> Path:
-    """Rows as a file of the kind that its name says."""
+    """Write rows to a file in the format of its ending."""
     if path.suffix == ".parquet":
         pd.DataFrame(rows).to_parquet(path)
     elif path.suffix == ".json":
@@ -61,13 +61,13 @@ def tokenizer(tiny_folder):
 
 @pytest.mark.parametrize("ending", ["jsonl", "json", "parquet"])
 def test_columns_are_read_from_every_kind_of_file(tmp_path, ending):
-    found = read(write(tmp_path / f"pairs.{ending}", PAIRS))
-    assert len(found) == 3
-    assert found.problems == [row["problem"] for row in PAIRS]
-    assert list(found.solutions) == [row["solution"] for row in PAIRS]
-    assert list(found.answers) == ["2", "3", ""]
-    assert list(found.ops) == [1, 2, 1]
-    assert list(found.prompts[0]) == [SYSTEM, {"role": "user", "content": "1 + 1?"}]
+    problems = read(write(tmp_path / f"pairs.{ending}", PAIRS))
+    assert len(problems) == 3
+    assert problems.problems == [row["problem"] for row in PAIRS]
+    assert list(problems.solutions) == [row["solution"] for row in PAIRS]
+    assert list(problems.answers) == ["2", "3", ""]
+    assert list(problems.ops) == [1, 2, 1]
+    assert list(problems.prompts[0]) == [SYSTEM, {"role": "user", "content": "1 + 1?"}]
 
 
 def test_a_chat_is_a_prompt_and_a_solution(tmp_path):
@@ -76,10 +76,10 @@ def test_a_chat_is_a_prompt_and_a_solution(tmp_path):
         chat("1 + 1?", "2.", {"role": "system", "content": "Be brief."}),
         chat("2?", "2.", *before),
     ]
-    found = read(write(tmp_path / "chats.jsonl", rows))
-    assert [list(prompt) for prompt in found.prompts] == [row["messages"][:-1] for row in rows]
-    assert list(found.solutions) == ["2.", "2."]
-    assert (list(found.answers), list(found.ops)) == (["", ""], [None, None])
+    problems = read(write(tmp_path / "chats.jsonl", rows))
+    assert [list(prompt) for prompt in problems.prompts] == [row["messages"][:-1] for row in rows]
+    assert list(problems.solutions) == ["2.", "2."]
+    assert (list(problems.answers), list(problems.ops)) == (["", ""], [None, None])
 
 
 def test_a_chat_goes_before_columns_unless_these_are_named(tmp_path):
@@ -91,23 +91,23 @@ def test_a_chat_goes_before_columns_unless_these_are_named(tmp_path):
 def test_columns_may_be_named_and_the_system_prompt_left_out(tmp_path):
     rows = [{"aufgabe": "1 + 1?", "lösung": "2.", "stufe": 4}]
     columns = Columns(problem="aufgabe", solution="lösung", difficulty="stufe", system="")
-    found = read(write(tmp_path / "named.jsonl", rows), columns=columns)
-    assert list(found.prompts[0]) == [{"role": "user", "content": "1 + 1?"}]
-    assert (list(found.solutions), list(found.ops)) == (["2."], [4])
+    problems = read(write(tmp_path / "named.jsonl", rows), columns=columns)
+    assert list(problems.prompts[0]) == [{"role": "user", "content": "1 + 1?"}]
+    assert (list(problems.solutions), list(problems.ops)) == (["2."], [4])
 
 
 def test_the_answer_stands_in_for_a_missing_solution(tmp_path):
     rows = [{"question": "1 + 1?", "answer": "It is 2.\n#### 2"}, {"question": "7?", "answer": "7"}]
-    found = read(write(tmp_path / "gsm8k.jsonl", rows))
-    assert list(found.solutions) == ["It is 2.\n#### 2", "7"]
-    assert list(found.answers) == ["2", "7"]
+    problems = read(write(tmp_path / "gsm8k.jsonl", rows))
+    assert list(problems.solutions) == ["It is 2.\n#### 2", "7"]
+    assert list(problems.answers) == ["2", "7"]
 
 
 def test_choices_are_written_below_the_question(tmp_path):
     rows = [{"question": "Sky?", "choices": ["red", "blue"], "answer": 1}]
-    found = read(write(tmp_path / "mmlu.jsonl", rows))
-    assert found.problems == ["Sky?\nA. red\nB. blue"]
-    assert (list(found.solutions), list(found.answers)) == (["B"], ["B"])
+    problems = read(write(tmp_path / "mmlu.jsonl", rows))
+    assert problems.problems == ["Sky?\nA. red\nB. blue"]
+    assert (list(problems.solutions), list(problems.answers)) == (["B"], ["B"])
 
 
 def test_choices_may_have_labels_that_answers_use(tmp_path):
@@ -117,9 +117,9 @@ def test_choices_may_have_labels_that_answers_use(tmp_path):
         {"question": "Sky?", "choices": letters, "answerKey": "B"},
         {"question": "Sky?", "choices": numbers, "answerKey": "2"},
     ]
-    found = read(write(tmp_path / "arc.jsonl", rows))
-    assert found.problems == ["Sky?\nA. red\nB. blue"] * 2
-    assert (list(found.solutions), list(found.answers)) == (["B", "B"], ["B", "B"])
+    problems = read(write(tmp_path / "arc.jsonl", rows))
+    assert problems.problems == ["Sky?\nA. red\nB. blue"] * 2
+    assert (list(problems.solutions), list(problems.answers)) == (["B", "B"], ["B", "B"])
 
 
 def test_numbers_of_choices_may_have_gaps(tmp_path):
@@ -127,8 +127,8 @@ def test_numbers_of_choices_may_have_gaps(tmp_path):
         {"question": "Sky?", "choices": ["red", "blue"], "solution": "Look.", "answer": answer}
         for answer in (1, None)
     ]
-    found = read(write(tmp_path / "gaps.parquet", rows))
-    assert list(found.answers) == ["B", ""]
+    problems = read(write(tmp_path / "gaps.parquet", rows))
+    assert list(problems.answers) == ["B", ""]
 
 
 @pytest.mark.parametrize("named", [False, True])
@@ -157,11 +157,11 @@ def test_levels_are_read_from_floats_and_digits(tmp_path, levels, ending):
 def test_prompts_and_completions_may_be_chats(tmp_path):
     prompt = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "1 + 1?"}]
     rows = [{"prompt": prompt, "completion": [{"role": "assistant", "content": "2."}]}]
-    found = read(write(tmp_path / "chats.jsonl", rows))
-    assert (list(found.prompts), list(found.solutions)) == ([prompt], ["2."])
+    problems = read(write(tmp_path / "chats.jsonl", rows))
+    assert (list(problems.prompts), list(problems.solutions)) == ([prompt], ["2."])
     rows = [{"prompt": prompt, "answer": 2}]
-    found = read(write(tmp_path / "answers.jsonl", rows))
-    assert (list(found.prompts), list(found.solutions)) == ([prompt], ["2"])
+    problems = read(write(tmp_path / "answers.jsonl", rows))
+    assert (list(problems.prompts), list(problems.solutions)) == ([prompt], ["2"])
 
 
 def test_a_list_of_one_is_what_is_in_it(tmp_path):
@@ -180,8 +180,8 @@ def test_dates_of_json_stay_as_they_are_written(tmp_path):
 def test_files_of_a_pattern_are_read_in_the_order_of_their_names(tmp_path):
     write(tmp_path / "b.jsonl", PAIRS[:1])
     write(tmp_path / "a.jsonl", PAIRS[1:])
-    found = read(str(tmp_path / "*.jsonl"))
-    assert found.problems == [row["problem"] for row in [*PAIRS[1:], *PAIRS[:1]]]
+    problems = read(str(tmp_path / "*.jsonl"))
+    assert problems.problems == [row["problem"] for row in [*PAIRS[1:], *PAIRS[:1]]]
 
 
 def test_an_export_is_read_by_configuration(tmp_path):
@@ -230,10 +230,10 @@ def test_nothing_is_written_to_stderr_and_no_copy_is_kept(tmp_path, capfd):
 
 
 def test_taking_rows_keeps_their_fields_together(tmp_path):
-    found = read(write(tmp_path / "pairs.jsonl", PAIRS))
-    some = found.take(np.array([2, 0]))
+    problems = read(write(tmp_path / "pairs.jsonl", PAIRS))
+    some = problems.take(np.array([2, 0]))
     assert some.problems == ["2 · 2?", "1 + 1?"]
-    assert (list(some.answers), list(some.ops), some.name) == (["", "2"], [1, 1], found.name)
+    assert (list(some.answers), list(some.ops), some.name) == (["", "2"], [1, 1], problems.name)
 
 
 # Errors of reading.
@@ -241,7 +241,7 @@ def test_taking_rows_keeps_their_fields_together(tmp_path):
 
 @pytest.mark.parametrize("number", [1, 2, 5])
 def test_a_broken_line_is_named_by_its_number(tmp_path, number):
-    # The third line is empty, and counts.
+    # The third line is empty, but is counted.
     lines = [json.dumps(row) for row in PAIRS] * 2
     lines.insert(2, "")
     lines[number - 1] = lines[number - 1][:-5]
@@ -252,7 +252,7 @@ def test_a_broken_line_is_named_by_its_number(tmp_path, number):
 
 
 def test_a_line_that_ends_before_a_value_is_named(tmp_path):
-    """The reader of `datasets` finds this one in another way."""
+    """The reader of `datasets` reports this fault in another way."""
     path, (first, *_) = tmp_path / "broken.jsonl", [json.dumps(row) for row in PAIRS]
     path.write_text(f'{first}\n{{"problem": "p", "solution": \n{first}\n')
     with pytest.raises(ValueError, match=r"line 2 of '.*broken.jsonl' is not JSON"):
@@ -425,20 +425,20 @@ QWEN3 = (
     "{% if enable_thinking is defined and enable_thinking is false %}"
     "<think>\n\n</think>\n\n{% endif %}{% endif %}"
 )
-"""Qwen3's, shortened."""
+"""Template of Qwen3, shortened."""
 
 LLAMA3 = (
     "{{ '<|endoftext|>' }}{% for m in messages %}[{{ m['role'] }}]\n\n{{ m['content'] | trim }}"
     "<|im_end|>{% endfor %}{% if add_generation_prompt %}[assistant]\n\n{% endif %}"
 )
-"""Llama 3's, with other names for the special tokens."""
+"""Template of Llama 3, with other names for the special tokens."""
 
 DEEPSEEK = (
     "{% for m in messages %}{% if m['role'] == 'user' %}<|im_start|>{{ m['content'] }}"
     "{% else %}<|im_end|>{{ m['content'] }}<|endoftext|>{% endif %}{% endfor %}"
     "{% if add_generation_prompt %}<|im_end|><think>\n{% endif %}"
 )
-"""DeepSeek-R1's, shortened: the prompt asks for thoughts, which a solution does not have."""
+"""Template of DeepSeek-R1, shortened: its prompt asks for thoughts, which a solution lacks."""
 
 
 def test_the_loss_is_on_the_solution_and_its_end_alone(tokenizer):
@@ -486,7 +486,7 @@ def test_a_template_with_room_for_thoughts_leaves_it_to_the_prompt(tokenizer):
 
 
 def test_thoughts_of_a_solution_are_trained_on(tokenizer):
-    # Qwen3's template keeps those of the last turn.
+    # Qwen3's template keeps the thoughts of the last turn.
     tokenizer.chat_template = QWEN3.replace(
         "<think>\n\n</think>\n\n{{ content.lstrip('\n') }}",
         "{% if content == m['content'] %}<think>\n\n</think>\n\n{% endif %}{{ m['content'] }}",
@@ -575,7 +575,7 @@ def test_long_solutions_are_cut_and_counted(tokenizer):
     assert encoded.lengths.max() == 100
     assert encoded.tokens[1].tolist() == whole.tokens[1][:100].tolist()
     assert tokenizer.eos_token_id not in encoded.tokens[1][encoded.prompt_lengths[1] :]
-    # Difficulty is that of the whole solution.
+    # The difficulty is the length of the whole solution, before it was cut.
     assert encoded.solution_lengths.tolist() == whole.solution_lengths[[0, 1, 3]].tolist()
     assert (encoded.report.kept, encoded.report.truncated) == (3, 1)
 

@@ -1,4 +1,4 @@
-r"""Graders on what models write: boxes, numbers, letters, whole solutions."""
+r"""Graders on texts as models write them: boxes, numbers, letters, whole solutions."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ def problems_of(rows: list[tuple[str, str, str]]) -> Problems:
 def judge(cases: list[tuple[str, str]], **config: Any) -> list[bool]:
     """Verdicts on (stated answer, response), one response a problem."""
     problems = problems_of([("?", "no solution", answer) for answer, _ in cases])
-    found = grade(problems, [[response] for _, response in cases], GraderConfig(**config))
-    assert found.shape == (len(cases), 1)
-    assert found.dtype == bool
-    return found[:, 0].tolist()
+    correct = grade(problems, [[response] for _, response in cases], GraderConfig(**config))
+    assert correct.shape == (len(cases), 1)
+    assert correct.dtype == bool
+    return correct[:, 0].tolist()
 
 
 def test_examples_of_the_docstrings():
@@ -162,7 +162,7 @@ def test_math_verify_on_what_strings_cannot_decide():
         # Two boxes close to each other.
         ("7", r"\boxed{7} \boxed{8}", False),
         ("7", r"\boxed{8} \boxed{7}", True),
-        # A base belongs to the numeral.
+        # The base is a part of the numeral.
         ("2220_5", r"\boxed{2220}", False),
         ("2220", r"\boxed{2220_5}", False),
         ("2220_5", r"\boxed{2220_6}", False),
@@ -173,15 +173,15 @@ def test_math_verify_on_what_strings_cannot_decide():
         ("5", r"\boxed{}", False),
         ("5", "five, 5", False),
     ]
-    found = judge([case[:2] for case in cases], name="math-verify", processes=1)
-    assert found == [right for *_, right in cases]
+    verdicts = judge([case[:2] for case in cases], name="math-verify", processes=1)
+    assert verdicts == [right for *_, right in cases]
 
 
 def test_an_answer_without_end_is_wrong_and_told_of():
     cases = [("1", r"\boxed{9^{9^{9^{9}}}}"), ("0.5", r"\boxed{1/2}")]
     with pytest.warns(UserWarning, match=re.escape("longer than 1 s for 1 responses")) as told:
-        found = judge([*cases, cases[1]], name="math-verify", timeout=1, processes=1)
-    assert found == [False, True, True]
+        verdicts = judge([*cases, cases[1]], name="math-verify", timeout=1, processes=1)
+    assert verdicts == [False, True, True]
     assert "rows [0]" in str(told[0].message)
 
 
@@ -197,7 +197,7 @@ def test_an_answer_without_end_is_wrong_and_told_of():
         ("#### 17 or #### 18", True),
         ("#### 18\nSo 20 are left.", True),
         ("#### 17, or 18", False),
-        # Without the mark it is the last number.
+        # Without the mark the last number is the answer.
         ("First 20, then 18.", True),
         ("She earns \\$18", True),
         ("It is \\boxed{18}.", True),
@@ -269,7 +269,7 @@ def test_gsm8k_takes_the_stated_answer_before_the_solution(solution, answer, num
         ("The answer is (b).", "B"),
         (r"\boxed{b}", "B"),
         (r"\boxed{\text{(b) a banana}}", "B"),
-        # A letter is all there is.
+        # The response is only a letter.
         ("B", "B"),
         (" (B).\n", "B"),
         ("**B**", "B"),
@@ -318,16 +318,16 @@ def igsm_rows():
 def test_igsm_judges_the_whole_solution(igsm_rows):
     problems = problems_of(igsm_rows)
     right = [solution for _, solution, _ in igsm_rows]
-    # The right answer alone, another problem's solution, a cut, a slip in the middle, nothing.
+    # Wrong: the final answer alone, another solution, a cut one, one with a slip, an empty one.
     boxes = [solution[solution.index("So the final") :] for solution in right]
     slips = [
-        re.sub(r"= (\d+)\.", lambda found: f"= {(int(found[1]) + 1) % 23}.", solution, count=1)
+        re.sub(r"= (\d+)\.", lambda number: f"= {(int(number[1]) + 1) % 23}.", solution, count=1)
         for solution in right
     ]
     cut = [solution[: len(solution) // 2] for solution in right]
     responses = zip(right, boxes, right[1:] + right[:1], cut, slips, [""] * 3, strict=True)
-    found = grade(problems, [list(samples) for samples in responses], GraderConfig("igsm"))
-    np.testing.assert_array_equal(found, [[True] + [False] * 5] * 3)
+    correct = grade(problems, [list(samples) for samples in responses], GraderConfig("igsm"))
+    np.testing.assert_array_equal(correct, [[True] + [False] * 5] * 3)
 
 
 def test_igsm_with_another_modulus_is_refused(igsm_rows):

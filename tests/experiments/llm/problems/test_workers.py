@@ -1,4 +1,4 @@
-"""Work in processes that may hang or end without harm to the caller."""
+"""Worker processes may hang or die without harm to the caller."""
 
 import os
 import time
@@ -10,9 +10,9 @@ from experiments.llm.problems.workers import Lost, map_in_workers
 
 
 def respond(item):
-    """Squares, but for items that ask for trouble."""
+    """Square an item, unless it asks for trouble."""
     if item == "hang":
-        # As one long operation of a library would: no signal of Python's gets through.
+        # Like one long operation of a library, during which Python handles no signal.
         while True:
             time.sleep(60)
     if item == "crash":
@@ -31,12 +31,12 @@ def wait():
 def test_results_in_order_whatever_happens_to_some():
     items = [2, "crash", 3, "hang", 4, "word", "crash", 5]
     began = time.monotonic()
-    found = map_in_workers(respond, items, timeout=1.0, processes=2)
+    results = map_in_workers(respond, items, timeout=1.0, processes=2)
     assert time.monotonic() - began < 20
-    assert found[5].reason == "error"
-    assert "TypeError" in found[5].detail
+    assert results[5].reason == "error"
+    assert "TypeError" in results[5].detail
     crash, hang = Lost("crash"), Lost("timeout")
-    assert found[:5] + found[6:] == [4, crash, 9, hang, 16, crash, 25]
+    assert results[:5] + results[6:] == [4, crash, 9, hang, 16, crash, 25]
 
 
 def test_nothing_to_do():

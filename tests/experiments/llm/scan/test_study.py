@@ -24,7 +24,7 @@ from experiments.llm.problems.config import Columns, GraderConfig, Source
 from experiments.llm.scan import levels as scan_levels
 from experiments.llm.scan.grid import NO_DATA, BaseConfig, ScanConfig
 from experiments.llm.scan.study import run_scan
-from experiments.llm.training import finetune
+from experiments.llm.training import train
 from experiments.llm.training.config import PAPER_OPTIMISER, TrainingConfig
 from experiments.storage.results import ResultsError, read_tables
 from tests.experiments.llm.rows import write_sums
@@ -243,7 +243,7 @@ def test_a_killed_member_carries_on(scanned, config, tmp_path, monkeypatch):
         data_sizes=(8,),
     )
     expected = run_scan(saving, tmp_path / "whole")
-    program = finetune.make_step
+    program = train.make_step
 
     def stopping(*arguments):
         step, calls = program(*arguments), itertools.count()
@@ -255,7 +255,7 @@ def test_a_killed_member_carries_on(scanned, config, tmp_path, monkeypatch):
 
         return once
 
-    monkeypatch.setattr(finetune, "make_step", stopping)
+    monkeypatch.setattr(train, "make_step", stopping)
     with pytest.raises(KeyboardInterrupt):
         run_scan(saving, tmp_path / "cut")
     monkeypatch.undo()

@@ -40,8 +40,8 @@ def make(num_examples: int, *, shortest: int = 3, longest: int = 40) -> Encoded:
 
 
 def unpacked(batch: Batch) -> list[tuple[tuple[int, ...], tuple[bool, ...]]]:
-    """Tokens and loss mask of each example in a batch, found by its segments alone."""
-    found = []
+    """Tokens and loss mask of each example in a batch, cut out by its segments."""
+    pieces = []
     flat = [getattr(batch, field).reshape(-1, batch.tokens.shape[-1]) for field in FIELDS]
     for tokens, positions, segments, loss_mask in zip(*flat, strict=True):
         assert not loss_mask[segments < 0].any(), "padding costs nothing"
@@ -49,8 +49,8 @@ def unpacked(batch: Batch) -> list[tuple[tuple[int, ...], tuple[bool, ...]]]:
             place = np.flatnonzero(segments == segment)
             assert (np.diff(place) == 1).all()
             assert positions[place].tolist() == list(range(len(place)))
-            found.append((tuple(tokens[place].tolist()), tuple(loss_mask[place].tolist())))
-    return found
+            pieces.append((tuple(tokens[place].tolist()), tuple(loss_mask[place].tolist())))
+    return pieces
 
 
 def same(first: Batch, second: Batch) -> bool:
@@ -62,7 +62,7 @@ def same(first: Batch, second: Batch) -> bool:
 
 
 def numbers(loader: Loader) -> list[int]:
-    """Which examples come, step after step."""
+    """Numbers of the examples, step after step."""
     steps = range(loader.steps)
     return [example for step in steps for example in loader.examples(step)]
 
@@ -90,10 +90,10 @@ def test_a_batch_holds_its_examples_and_nothing_else(packed):
 
 @given(st.integers(1, 40), st.integers(1, 50), st.integers(1, 12))
 def test_every_example_comes_once_in_every_epoch(num_examples, batch_size, steps):
-    found = numbers(Loader(make(num_examples), batch_size=batch_size, steps=steps, seed=3))
-    assert len(found) == steps * batch_size
-    for start in range(0, len(found) - num_examples + 1, num_examples):
-        assert sorted(found[start : start + num_examples]) == list(range(num_examples))
+    shown = numbers(Loader(make(num_examples), batch_size=batch_size, steps=steps, seed=3))
+    assert len(shown) == steps * batch_size
+    for start in range(0, len(shown) - num_examples + 1, num_examples):
+        assert sorted(shown[start : start + num_examples]) == list(range(num_examples))
 
 
 def test_the_last_step_may_be_smaller():
@@ -107,9 +107,9 @@ def test_orders_of_epochs_and_seeds_differ():
     encoded = make(50)
     orders = []
     for seed in range(4):
-        found = numbers(Loader(encoded, batch_size=50, steps=4, seed=seed))
-        orders += [tuple(found[start : start + 50]) for start in range(0, 200, 50)]
-    # No order comes twice: not even the second epoch of a seed as the first of the next one.
+        shown = numbers(Loader(encoded, batch_size=50, steps=4, seed=seed))
+        orders += [tuple(shown[start : start + 50]) for start in range(0, 200, 50)]
+    # No order occurs twice, not even between the second epoch of a seed and the first of the next.
     assert len(set(orders)) == 16
 
 
@@ -138,12 +138,12 @@ def test_iterating_from_a_step_is_a_slice_of_the_whole(packed, start):
 
 def digest() -> str:
     """Fingerprint of a loader's batches and a nested choice."""
-    found = hashlib.sha256(nested(np.arange(90), 60, seed=1, stream="train").tobytes())
+    total = hashlib.sha256(nested(np.arange(90), 60, seed=1, stream="train").tobytes())
     loader = Loader(make(30), batch_size=8, steps=6, seed=2, packed=True, accumulation=2)
     for batch in loader.iterate():
         for field in FIELDS:
-            found.update(np.ascontiguousarray(getattr(batch, field)).tobytes())
-    return found.hexdigest()
+            total.update(np.ascontiguousarray(getattr(batch, field)).tobytes())
+    return total.hexdigest()
 
 
 def test_another_process_gets_the_same_batches():
@@ -159,7 +159,7 @@ def test_a_loop_that_is_left_leaves_no_thread_at_work():
     iterator = Loader(make(20), batch_size=4, steps=10_000, seed=0).iterate()
     assert next(iterator).tokens.shape[1] == 4
     del iterator
-    # A second one starts afresh.
+    # A second iterator starts again.
     again = Loader(make(20), batch_size=4, steps=10_000, seed=0).iterate(9_999)
     assert len(list(again)) == 1
 
@@ -205,12 +205,12 @@ def test_packed_and_separate_batches_have_one_loss():
     )
     parameters = random_parameters(decoder, 0)
     encoded = make(12, longest=30)
-    found = []
+    sums = []
     for packed in (False, True):
         loader = Loader(encoded, batch_size=8, steps=1, seed=0, packed=packed, length=64)
         fields = [jnp.asarray(getattr(loader[0], field)[0]) for field in FIELDS]
         tokens, positions, segments, loss_mask = fields
-        found.append(
+        sums.append(
             jax.jit(loss_sums, static_argnums=(0, 5))(
                 decoder,
                 parameters,
@@ -222,7 +222,7 @@ def test_packed_and_separate_batches_have_one_loss():
             )
         )
         assert (segments.max() > 0) == packed
-    (separate, separate_weight), (packed, packed_weight) = found
+    (separate, separate_weight), (packed, packed_weight) = sums
     assert float(packed_weight.sum()) == float(separate_weight.sum())
     np.testing.assert_allclose(packed.sum(), separate.sum(), rtol=1e-5)
 
@@ -231,7 +231,7 @@ def test_packed_and_separate_batches_have_one_loss():
 
 
 def fewest_bins(lengths: list[int], capacity: int) -> int:
-    """By trying every assignment of items to bins."""
+    """Fewest bins, by trying every assignment of items to bins."""
     for number in itertools.count(1):
         for places in itertools.product(range(number), repeat=len(lengths)):
             loads = np.bincount(places, weights=lengths, minlength=number)

@@ -1,4 +1,4 @@
-"""Tokenizers: what goes in comes out, prompts are the template's own, ends are found."""
+"""Tokenizers: texts round-trip, prompts are the template's own, end markers are found."""
 
 from __future__ import annotations
 
@@ -42,12 +42,12 @@ def tokenizer(tiny_folder):
 
 @pytest.fixture
 def folder(tiny_folder, tmp_path) -> Path:
-    """A copy of the tiny checkpoint, to spoil."""
+    """Copy of the tiny checkpoint, which tests may damage."""
     return shutil.copytree(tiny_folder, tmp_path / "copy")
 
 
 def edit(path: Path, **changes) -> None:
-    """Change keys of a JSON file; None takes a key out."""
+    """Change keys of a JSON file; None removes a key."""
     contents = json.loads(path.read_text()) | changes
     path.write_text(
         json.dumps({key: value for key, value in contents.items() if value is not None})
@@ -124,7 +124,7 @@ def test_a_prompt_has_the_tokens_that_transformers_gives_it(tokenizer):
 
 
 def test_stops_are_those_of_tokenizer_template_and_generation(folder):
-    # As in the base models of Qwen2.5: texts end by another token than chats.
+    # As in the base models of Qwen2.5, texts end with another token than chats.
     edit(folder / "tokenizer_config.json", eos_token="<|endoftext|>")
     (folder / "generation_config.json").unlink()
     tokenizer = load_tokenizer(folder)
@@ -138,7 +138,7 @@ def test_stops_are_those_of_tokenizer_template_and_generation(folder):
 
 def test_a_generation_config_that_is_not_json_is_refused(folder, tokenizer):
     (folder / "generation_config.json").write_text("{")
-    with pytest.raises(ValueError, match=r"generation_config.json' cannot be read"):
+    with pytest.raises(ValueError, match=r"generation_config.json' is not JSON"):
         stop_tokens(tokenizer, folder)
 
 
@@ -184,7 +184,7 @@ QWEN3 = (
     "{%- if enable_thinking is defined and enable_thinking is false %}"
     "{{- '<think>\n\n</think>\n\n' }}{%- endif %}{%- endif %}"
 )
-"""Qwen3's without tools: the last turn keeps its thoughts, and gets empty ones without."""
+"""Template of Qwen3 without tools: the last turn keeps its thoughts, or gets empty ones."""
 
 
 @pytest.mark.parametrize(
@@ -205,7 +205,7 @@ def test_a_solution_continues_the_prompt_with_its_own_thoughts(folder, solution,
     whole = render(tokenizer, chat, generation=False, thinking=thinking)
     assert whole == f"{asked}{said}<|im_end|>\n"
     assert tokenizer.decode(prompt_tokens(tokenizer, CHAT, thinking=thinking)) == asked
-    # No room for thoughts where none are asked for.
+    # Without `thinking` the prompt leaves no room for thoughts.
     assert render(tokenizer, CHAT, generation=True).endswith("<think>\n\n</think>\n\n")
 
 

@@ -1,4 +1,4 @@
-"""What training and decoding cost, against the operations that XLA counts."""
+"""Cost of training and decoding, against the operations that XLA counts."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ SHAPES = {
 
 
 def counted(function, *arguments) -> float:
-    """Operations of a program as XLA counts them before it optimises."""
-    found = jax.jit(function).lower(*arguments).cost_analysis()
-    assert isinstance(found, dict)
-    return found["flops"]
+    """Operations of a program, as XLA counts them before it optimises."""
+    analysis = jax.jit(function).lower(*arguments).cost_analysis()
+    assert isinstance(analysis, dict)
+    return analysis["flops"]
 
 
 def inputs(decoder: DecoderConfig):
@@ -51,7 +51,7 @@ def test_operations_are_those_that_xla_counts(name):
         return logits(decoder, parameters, tokens, positions).sum()
 
     arguments = inputs(decoder)
-    # The rest is normalisation, softmax and the like, which a real model has less of.
+    # The rest is normalisation, softmax and the like: a smaller share in a large model.
     forward = decoding_flops(decoder, LENGTH, LENGTH)
     assert counted(total, *arguments) == pytest.approx(forward, rel=0.1)
     both = training_flops(decoder, LENGTH, LENGTH)
@@ -73,8 +73,8 @@ def test_adapters_leave_the_gradients_of_kernels_out():
         return logits(decoder, lora.join(parameters, adapters), tokens, positions).sum()
 
     expected = training_flops(decoder, LENGTH, LENGTH)
-    found = counted(jax.grad(total), adapters, parameters, tokens, positions)
-    assert found == pytest.approx(expected, rel=0.1)
+    flops = counted(jax.grad(total), adapters, parameters, tokens, positions)
+    assert flops == pytest.approx(expected, rel=0.1)
 
 
 def test_weights_of_a_published_model():
@@ -113,7 +113,7 @@ def test_the_processor_here_has_no_stated_peak():
 
 
 def test_hours_of_a_device():
-    # An hour at 40% of the peak, and two at 5%.
+    # One hour of training at 40% of the peak, and two hours of decoding at 5%.
     peak = 3600 * PEAKS["A100"]
     assert device_hours(0.4 * peak, 0.1 * peak, device="A100") == pytest.approx(3)
     with pytest.raises(ValueError, match=r"device must be one of \['A100', .*, got 'abacus'"):

@@ -1,4 +1,4 @@
-"""Processes: how they are told who they are. What several of them do is in `test_processes`."""
+"""Settings of processes, and one process alone; `test_processes` runs several."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -42,6 +42,6 @@ def test_one_process_is_the_first_and_waits_for_nobody():
 
 
 def test_gathered_parameters_are_on_the_host():
-    found = gathered({"a": {"b": jnp.arange(3, dtype=jnp.bfloat16)}})
-    assert isinstance(found["a"]["b"], np.ndarray)
-    np.testing.assert_array_equal(found["a"]["b"], jnp.arange(3, dtype=jnp.bfloat16))
+    parameters = gathered({"a": {"b": jnp.arange(3, dtype=jnp.bfloat16)}})
+    assert isinstance(parameters["a"]["b"], np.ndarray)
+    np.testing.assert_array_equal(parameters["a"]["b"], jnp.arange(3, dtype=jnp.bfloat16))

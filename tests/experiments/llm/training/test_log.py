@@ -46,16 +46,16 @@ def test_tensorboard_gets_the_numbers(tmp_path):
     events = pytest.importorskip("tensorboardX.proto.event_pb2", reason=NEEDED)
     write("tensorboard", tmp_path)
     (file,) = (tmp_path / "tensorboard").iterdir()
-    data, found, words = file.read_bytes(), {}, ""
+    data, values, words = file.read_bytes(), {}, ""
     while data:
-        # Records of TensorFlow: length, its checksum, so many bytes, their checksum.
+        # TensorFlow's records: length, its checksum, that many bytes, their checksum.
         (length,) = struct.unpack("<Q", data[:8])
         event = events.Event.FromString(data[12 : 12 + length])
         data = data[16 + length :]
         for value in event.summary.value:
-            found[value.tag, event.step] = value.simple_value
+            values[value.tag, event.step] = value.simple_value
             words += str(value.tensor)
-    losses = {step: value for (name, step), value in found.items() if name == "loss"}
+    losses = {step: value for (name, step), value in values.items() if name == "loss"}
     assert losses == {0: 0.5, 1: 1.5, 2: 2.5}
     assert "learning_rate" in words
 
@@ -66,14 +66,14 @@ def test_wandb_gets_the_numbers(tmp_path, monkeypatch):
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("WANDB_SILENT", "true")
     write("wandb", tmp_path)
-    # A run that was interrupted goes on under its name.
+    # An interrupted run continues under its name.
     write("wandb", tmp_path, range(3, 5))
     files = sorted((tmp_path / "wandb").glob("offline-run-*/run-a1b2c3d4.wandb"))
     assert len(files) == 2
     for file, numbers in zip(
         files, ((b"0.5", b"1.5", b"2.5", b"0.015625"), (b"3.5", b"4.5")), strict=True
     ):
-        # Its own process writes, and on busy cores a little later.
+        # A process of wandb writes the file, which takes some time on busy cores.
         for _ in range(100):
             if missing := [number for number in numbers if number not in file.read_bytes()]:
                 time.sleep(0.2)

@@ -1,4 +1,4 @@
-"""Adapters: they change nothing at first, train alone, and merge into what they computed."""
+"""Adapters change nothing at first, are trained alone, and are merged without changing outputs."""
 
 import dataclasses
 import functools
@@ -15,19 +15,19 @@ from synth.config import DecoderConfig, Execution, Lora
 from synth.decoder import initialise, logits
 from tests.golden import regenerate as golden
 
-CONFIG = golden.CONFIGS["qwen2"]
+DECODER = golden.CONFIGS["qwen2"]
 SETTINGS = Lora(rank=3, alpha=6.0, kernels=("query", "value", "down"))
 compiled_logits = jax.jit(logits, static_argnums=0)
 
 
 @pytest.fixture(scope="module")
 def base():
-    return jax.tree.map(jnp.asarray, golden.weights(CONFIG))
+    return jax.tree.map(jnp.asarray, golden.weights(DECODER))
 
 
 @pytest.fixture(scope="module")
 def attached(base):
-    return lora.attach(CONFIG, base, SETTINGS, jax.random.key(0))
+    return lora.attach(DECODER, base, SETTINGS, jax.random.key(0))
 
 
 @pytest.fixture(scope="module")
@@ -40,17 +40,17 @@ def trained(attached):
     return lora.join(frozen, moved)
 
 
-def found_logits(config, parameters):
-    return np.asarray(compiled_logits(config, parameters, *golden.inputs(CONFIG)))
+def scores_of(decoder, parameters):
+    return np.asarray(compiled_logits(decoder, parameters, *golden.inputs(DECODER)))
 
 
 def test_new_adapters_change_nothing(base, attached):
-    np.testing.assert_array_equal(found_logits(*attached), found_logits(CONFIG, base))
+    np.testing.assert_array_equal(scores_of(*attached), scores_of(DECODER, base))
 
 
 def test_adapters_have_the_layout_of_the_decoder(attached):
-    config, parameters = attached
-    shapes = jax.eval_shape(lambda: initialise(config, jax.random.key(0)))
+    decoder, parameters = attached
+    shapes = jax.eval_shape(lambda: initialise(decoder, jax.random.key(0)))
     assert jax.tree.structure(parameters) == jax.tree.structure(shapes)
     assert [leaf.shape for leaf in jax.tree.leaves(parameters)] == [
         leaf.shape for leaf in jax.tree.leaves(shapes)
@@ -62,11 +62,11 @@ def test_adapters_have_the_layout_of_the_decoder(attached):
 
 
 def test_live_output_is_the_definition(trained):
-    """One kernel by hand: ``x @ (kernel + alpha / rank · a @ b)``, in float64."""
+    """One kernel computed by hand: ``kernel + alpha / rank · a @ b``, in float64."""
     layer = trained["layers"]["query"]
     kernel, a, b = (np.asarray(layer[name], np.float64) for name in ("kernel", "lora_a", "lora_b"))
-    merged = lora.merge(dataclasses.replace(CONFIG, lora=SETTINGS), trained)[1]
-    for number in range(CONFIG.num_layers):
+    merged = lora.merge(dataclasses.replace(DECODER, lora=SETTINGS), trained)[1]
+    for number in range(DECODER.num_layers):
         expected = kernel[number] + 6.0 / 3.0 * a[number] @ b[number]
         np.testing.assert_allclose(
             merged["layers"]["query"]["kernel"][number], expected, rtol=1e-5, atol=1e-5
@@ -74,12 +74,12 @@ def test_live_output_is_the_definition(trained):
 
 
 def test_merged_equals_live(base, attached, trained):
-    live = found_logits(attached[0], trained)
-    config, merged = lora.merge(attached[0], trained)
-    assert config == CONFIG
+    live = scores_of(attached[0], trained)
+    decoder, merged = lora.merge(attached[0], trained)
+    assert decoder == DECODER
     assert jax.tree.structure(merged) == jax.tree.structure(base)
-    np.testing.assert_allclose(found_logits(config, merged), live, rtol=0, atol=1e-4)
-    assert np.abs(live - found_logits(CONFIG, base)).max() > 0.1
+    np.testing.assert_allclose(scores_of(decoder, merged), live, rtol=0, atol=1e-4)
+    assert np.abs(live - scores_of(DECODER, base)).max() > 0.1
     np.testing.assert_array_equal(merged["layers"]["up"]["kernel"], base["layers"]["up"]["kernel"])
 
 
@@ -93,25 +93,25 @@ def test_split_and_join_are_inverse(base, trained):
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def gradient_of_adapters(config, frozen, adapters):
+def gradient_of_adapters(decoder, frozen, adapters):
     def total(adapters):
-        found = logits(
-            config, lora.join(frozen, adapters), *map(jnp.asarray, golden.inputs(CONFIG))
+        scores = logits(
+            decoder, lora.join(frozen, adapters), *map(jnp.asarray, golden.inputs(DECODER))
         )
-        return jnp.sin(found).sum()
+        return jnp.sin(scores).sum()
 
     return jax.grad(total)(adapters)
 
 
 @pytest.mark.parametrize("base_dtype", ["float32", "bfloat16"])
 def test_adapters_are_trained_alone(base, base_dtype):
-    """The base stays in its 16 bits; the gradient is float32, and zero only for `a` at first."""
+    """The base keeps its 16 bits; gradients are float32, and at first zero for `a` alone."""
     stored = jax.tree.map(lambda leaf: leaf.astype(base_dtype), base)
-    config, parameters = lora.attach(CONFIG, stored, SETTINGS, jax.random.key(0))
-    config = dataclasses.replace(config, execution=Execution(dtype=base_dtype))
+    decoder, parameters = lora.attach(DECODER, stored, SETTINGS, jax.random.key(0))
+    decoder = dataclasses.replace(decoder, execution=Execution(dtype=base_dtype))
     frozen, adapters = lora.split(parameters)
     assert {str(leaf.dtype) for leaf in jax.tree.leaves(frozen)} == {base_dtype}
-    gradient = gradient_of_adapters(config, frozen, adapters)
+    gradient = gradient_of_adapters(decoder, frozen, adapters)
     assert jax.tree.structure(gradient) == jax.tree.structure(adapters)
     for path, leaf in jax.tree_util.tree_leaves_with_path(gradient):
         assert leaf.dtype == jnp.float32
@@ -120,15 +120,15 @@ def test_adapters_are_trained_alone(base, base_dtype):
 
 def test_type_of_activations_must_be_stated_where_parameters_have_two(base):
     half = jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), base)
-    config, parameters = lora.attach(CONFIG, half, SETTINGS, jax.random.key(0))
+    decoder, parameters = lora.attach(DECODER, half, SETTINGS, jax.random.key(0))
     message = "execution must state a dtype where parameters have several, got ['bfloat16', 'float"
     with pytest.raises(ValueError, match=re.escape(message)):
-        compiled_logits(config, parameters, *golden.inputs(CONFIG))
+        compiled_logits(decoder, parameters, *golden.inputs(DECODER))
 
 
 def test_an_adapter_does_not_depend_on_the_others(base, attached):
     alone = lora.attach(
-        CONFIG, base, dataclasses.replace(SETTINGS, kernels=("value",)), jax.random.key(0)
+        DECODER, base, dataclasses.replace(SETTINGS, kernels=("value",)), jax.random.key(0)
     )[1]
     for leaf in lora.LEAVES:
         np.testing.assert_array_equal(
@@ -139,12 +139,12 @@ def test_an_adapter_does_not_depend_on_the_others(base, attached):
 
 
 def test_scale_of_a_is_that_of_the_inputs():
-    config = DecoderConfig(7, 64, 128, num_layers=3)
-    base = initialise(config, jax.random.key(0))
-    _, parameters = lora.attach(config, base, Lora(rank=32), jax.random.key(1))
+    decoder = DecoderConfig(7, 64, 128, num_layers=3)
+    base = initialise(decoder, jax.random.key(0))
+    _, parameters = lora.attach(decoder, base, Lora(rank=32), jax.random.key(1))
     for name, inputs in (("query", 64), ("down", 128)):
-        found = np.std(np.asarray(parameters["layers"][name]["lora_a"]))
-        np.testing.assert_allclose(found, inputs**-0.5, rtol=0.05)
+        deviation = np.std(np.asarray(parameters["layers"][name]["lora_a"]))
+        np.testing.assert_allclose(deviation, inputs**-0.5, rtol=0.05)
         assert not np.asarray(parameters["layers"][name]["lora_b"]).any()
 
 
@@ -163,10 +163,10 @@ def test_settings_are_refused(changes, message):
 
 
 def test_misuse_is_refused(base, attached, tmp_path):
-    config, parameters = attached
-    with pytest.raises(ValueError, match="config must have no adapters yet"):
-        lora.attach(config, parameters, SETTINGS, jax.random.key(0))
-    with pytest.raises(ValueError, match="config must have adapters to merge"):
-        lora.merge(CONFIG, base)
+    decoder, parameters = attached
+    with pytest.raises(ValueError, match="decoder must have no adapters yet"):
+        lora.attach(decoder, parameters, SETTINGS, jax.random.key(0))
+    with pytest.raises(ValueError, match="decoder must have adapters to merge"):
+        lora.merge(DECODER, base)
     with pytest.raises(ValueError, match="lora must be merged into the kernels first"):
-        checkpoint.save(tmp_path / "new", config, parameters)
+        checkpoint.save(tmp_path / "new", decoder, parameters)

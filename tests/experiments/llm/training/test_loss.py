@@ -15,7 +15,7 @@ from synth.decoder import hidden_states, logits
 from synth.finetune import token_losses
 from tests.golden import regenerate as golden
 
-CONFIG = dataclasses.replace(golden.CONFIGS["qwen2"], unroll=False)
+DECODER = dataclasses.replace(golden.CONFIGS["qwen2"], unroll=False)
 TIED = golden.CONFIGS["llama3-rope"]
 LENGTH = 12
 STATIC = {"static_argnums": (0, 5), "static_argnames": "chunk_tokens"}
@@ -23,40 +23,39 @@ sums = jax.jit(loss_sums, **STATIC)
 gradient_of_sums = jax.jit(jax.value_and_grad(loss_sums, argnums=1, has_aux=True), **STATIC)
 
 
-def weights(config):
-    return jax.tree.map(jnp.asarray, golden.weights(config))
+def weights(decoder):
+    return jax.tree.map(jnp.asarray, golden.weights(decoder))
 
 
 def sequence(seed=0):
-    """Tokens, positions and a mask with both values in it."""
-    tokens, positions = golden.inputs(CONFIG, seed)
+    """Tokens, positions, and a mask that has both values."""
+    tokens, positions = golden.inputs(DECODER, seed)
     mask = np.random.RandomState(seed + 9).rand(LENGTH) < 0.6
     return jnp.asarray(tokens), jnp.asarray(positions), jnp.asarray(mask)
 
 
 @pytest.mark.parametrize(
-    ("config", "loss"),
-    [(CONFIG, "sft"), (CONFIG, "dft"), (TIED, "sft")],
+    ("decoder", "loss"),
+    [(DECODER, "sft"), (DECODER, "dft"), (TIED, "sft")],
     ids=["sft", "dft", "tied"],
 )
 @pytest.mark.parametrize("chunk_tokens", [5, pytest.param(512, marks=pytest.mark.slow)])
-def test_chunked_equals_unchunked(config, loss, chunk_tokens):
+def test_chunked_equals_unchunked(decoder, loss, chunk_tokens):
     tokens, positions, mask = sequence()
-    parameters = weights(config)
+    parameters = weights(decoder)
 
     @jax.jit
     @jax.value_and_grad
     def plain(parameters):
-        return (
-            token_losses(config, parameters, tokens, positions, loss) * mask[1:].astype(jnp.float32)
-        ).sum()
+        losses = token_losses(decoder, parameters, tokens, positions, loss)
+        return (losses * mask[1:].astype(jnp.float32)).sum()
 
     expected, expected_gradient = plain(parameters)
-    (found, weight), gradient = gradient_of_sums(
-        config, parameters, tokens, positions, mask, loss, chunk_tokens=chunk_tokens
+    (total, weight), gradient = gradient_of_sums(
+        decoder, parameters, tokens, positions, mask, loss, chunk_tokens=chunk_tokens
     )
     assert float(weight) == int(mask[1:].sum())
-    np.testing.assert_allclose(found, expected, rtol=1e-6)
+    np.testing.assert_allclose(total, expected, rtol=1e-6)
     for ours, theirs in zip(
         jax.tree.leaves(gradient), jax.tree.leaves(expected_gradient), strict=True
     ):
@@ -67,10 +66,10 @@ def test_chunked_equals_unchunked(config, loss, chunk_tokens):
 def test_gradient_of_the_head_equals_the_closed_form(loss):
     """Σ over tokens of ``h ⊗ (softmax − onehot)``, for DFT times the probability of the label."""
     tokens, positions, mask = sequence()
-    parameters = weights(CONFIG)
-    hidden = np.asarray(hidden_states(CONFIG, parameters, tokens, positions), np.float64)
+    parameters = weights(DECODER)
+    hidden = np.asarray(hidden_states(DECODER, parameters, tokens, positions), np.float64)
     scores = hidden @ np.asarray(parameters["head"], np.float64)
-    expected = np.zeros((CONFIG.hidden_size, CONFIG.vocab_size))
+    expected = np.zeros((DECODER.hidden_size, DECODER.vocab_size))
     for place in range(LENGTH - 1):
         if mask[place + 1]:
             label = int(tokens[place + 1])
@@ -81,7 +80,7 @@ def test_gradient_of_the_head_equals_the_closed_form(loss):
             error[label] -= 1
             expected += factor * np.outer(hidden[place], error)
     _, gradient = gradient_of_sums(
-        CONFIG, parameters, tokens, positions, mask, loss, chunk_tokens=5
+        DECODER, parameters, tokens, positions, mask, loss, chunk_tokens=5
     )
     np.testing.assert_allclose(gradient["head"], expected, rtol=0, atol=1e-5)
 
@@ -99,24 +98,24 @@ def packed():
 
 @pytest.mark.parametrize("attention", ["plain", "xla"])
 def test_packed_equals_separate(attention):
-    config = dataclasses.replace(CONFIG, execution=Execution(attention=attention))
-    parameters = weights(config)
+    decoder = dataclasses.replace(DECODER, execution=Execution(attention=attention))
+    parameters = weights(decoder)
     parts, (tokens, positions, mask), segments = packed()
     read = jax.jit(logits, static_argnums=0)
-    together = read(config, parameters, tokens, positions, segments)
-    unmasked = read(config, parameters, tokens, positions)
+    together = read(decoder, parameters, tokens, positions, segments)
+    unmasked = read(decoder, parameters, tokens, positions)
     start, total, count = 0, 0.0, 0.0
     for part in parts:
-        alone = read(config, parameters, *part[:2])
+        alone = read(decoder, parameters, *part[:2])
         end = start + len(alone)
         np.testing.assert_allclose(together[start:end], alone, rtol=0, atol=1e-5)
         assert (np.abs(unmasked[start:end] - alone).max() > 0.1) == (start > 0)
-        loss, weight = sums(config, parameters, *part, "sft", chunk_tokens=5)
+        loss, weight = sums(decoder, parameters, *part, "sft", chunk_tokens=5)
         start, total, count = end, total + loss, count + weight
-    # The first token of each is unmasked in none of them: nothing comes before it.
+    # The mask holds the first token of a packed sequence, which must not count.
     assert mask[jnp.array([5, 14])].any()
     loss, weight = sums(
-        config, parameters, tokens, positions, mask, "sft", segments=segments, chunk_tokens=5
+        decoder, parameters, tokens, positions, mask, "sft", segments=segments, chunk_tokens=5
     )
     assert weight == count
     np.testing.assert_allclose(loss, total, rtol=1e-5)
@@ -124,8 +123,8 @@ def test_packed_equals_separate(attention):
 
 @pytest.mark.parametrize("chunk_tokens", [5, 512])
 def test_rows_at_once_are_each_alone(chunk_tokens):
-    """Their losses and weights, and the gradient of their sum."""
-    parameters = weights(CONFIG)
+    """Losses and weights are those of each row alone, and so is the gradient of the sum."""
+    parameters = weights(DECODER)
     rows = [sequence(seed) for seed in range(3)]
     tokens, positions, mask = (jnp.stack(arrays) for arrays in zip(*rows, strict=True))
 
@@ -133,13 +132,13 @@ def test_rows_at_once_are_each_alone(chunk_tokens):
     @functools.partial(jax.value_and_grad, has_aux=True)
     def total(parameters):
         losses, counts = loss_sums(
-            CONFIG, parameters, tokens, positions, mask, "sft", chunk_tokens=chunk_tokens
+            DECODER, parameters, tokens, positions, mask, "sft", chunk_tokens=chunk_tokens
         )
         return losses.sum(), (losses, counts)
 
     (_, (losses, counts)), gradient = total(parameters)
     assert losses.shape == counts.shape == (3,)
-    parts = [gradient_of_sums(CONFIG, parameters, *row, "sft") for row in rows]
+    parts = [gradient_of_sums(DECODER, parameters, *row, "sft") for row in rows]
     np.testing.assert_allclose(losses, [loss for (loss, _), _ in parts], rtol=1e-6)
     np.testing.assert_array_equal(counts, [count for (_, count), _ in parts])
     expected = jax.tree.map(lambda *leaves: sum(leaves), *(part for _, part in parts))
@@ -159,25 +158,25 @@ def test_derivative_of_the_label_is_that_of_a_gather():
     def ours(scores):
         return label_log_probability(scores, labels)
 
-    for found, expected in zip(
+    for slope, expected in zip(
         jax.jvp(ours, (scores,), (tangent,)), jax.jvp(gathered, (scores,), (tangent,)), strict=True
     ):
-        np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)
-    found, expected = (
+        np.testing.assert_allclose(slope, expected, rtol=0, atol=1e-5)
+    gradient, expected = (
         jax.grad(lambda scores, f=f: jnp.sin(f(scores)).sum())(scores) for f in (ours, gathered)
     )
-    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-6)
+    np.testing.assert_allclose(gradient, expected, rtol=0, atol=1e-6)
 
 
 def test_bfloat16_activations_over_float32_parameters():
-    half = dataclasses.replace(CONFIG, execution=Execution(dtype="bfloat16", remat=True))
-    parameters = weights(CONFIG)
+    half = dataclasses.replace(DECODER, execution=Execution(dtype="bfloat16", remat=True))
+    parameters = weights(DECODER)
     tokens, positions, mask = sequence()
-    (expected, _), exact = gradient_of_sums(CONFIG, parameters, tokens, positions, mask, "sft")
-    (found, _), gradient = gradient_of_sums(half, parameters, tokens, positions, mask, "sft")
-    assert found.dtype == jnp.float32
-    np.testing.assert_allclose(found, expected, rtol=0.02)
-    assert found != expected
+    (expected, _), exact = gradient_of_sums(DECODER, parameters, tokens, positions, mask, "sft")
+    (total, _), gradient = gradient_of_sums(half, parameters, tokens, positions, mask, "sft")
+    assert total.dtype == jnp.float32
+    np.testing.assert_allclose(total, expected, rtol=0.02)
+    assert total != expected
     for ours, theirs in zip(jax.tree.leaves(gradient), jax.tree.leaves(exact), strict=True):
         assert ours.dtype == jnp.float32
         ours, theirs = np.asarray(ours), np.asarray(theirs)
@@ -185,24 +184,24 @@ def test_bfloat16_activations_over_float32_parameters():
 
 
 def test_logits_of_one_chunk_at_a_time_are_in_memory():
-    """As compiled: the whole sequence's logits would be 16 times a chunk's."""
-    config = dataclasses.replace(CONFIG, vocab_size=4096)
-    shapes = jax.eval_shape(lambda: golden.weights(config))
+    """Memory of the compiled program: logits of all tokens would be 16 times those of a chunk."""
+    decoder = dataclasses.replace(DECODER, vocab_size=4096)
+    shapes = jax.eval_shape(lambda: golden.weights(decoder))
     row = jax.ShapeDtypeStruct((1024,), jnp.int32)
     mask = jax.ShapeDtypeStruct((1024,), jnp.bool_)
 
     def temporary(chunk_tokens):
         lowered = gradient_of_sums.lower(
-            config, shapes, row, row, mask, "sft", chunk_tokens=chunk_tokens
+            decoder, shapes, row, row, mask, "sft", chunk_tokens=chunk_tokens
         )
         analysis = lowered.compile().memory_analysis()
         assert analysis is not None
         return analysis.temp_size_in_bytes
 
-    # The row's logits are 16 MB, of which other temporaries take some of the place.
+    # The logits of the row are 16 MB; other temporaries share some of that memory.
     assert temporary(1024) - temporary(64) > 0.4 * 1024 * 4096 * 4
 
 
 def test_chunk_is_refused():
     with pytest.raises(ValueError, match=re.escape("chunk_tokens must be at least 1, got 0")):
-        loss_sums(CONFIG, weights(CONFIG), *sequence(), "sft", chunk_tokens=0)
+        loss_sums(DECODER, weights(DECODER), *sequence(), "sft", chunk_tokens=0)

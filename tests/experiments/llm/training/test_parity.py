@@ -29,9 +29,9 @@ def reference_logits(torch, folder, tokens):
         return golden.transformers_model(folder)(torch.tensor(tokens)).logits.numpy()
 
 
-def our_logits(config, parameters, tokens):
+def our_logits(decoder, parameters, tokens):
     positions = np.broadcast_to(np.arange(tokens.shape[1]), tokens.shape)
-    return np.asarray(batch_logits(config, parameters, tokens, positions))
+    return np.asarray(batch_logits(decoder, parameters, tokens, positions))
 
 
 @pytest.fixture
@@ -44,22 +44,22 @@ def test_logits_and_round_trip(name, torch, reference_folder, tokens, tmp_path, 
     folder = reference_folder(name)
     shards = len(list(folder.glob("*.safetensors")))
     assert (shards > 2) == ("shard" in CASES[name])
-    config, parameters = checkpoint.load(folder)
+    decoder, parameters = checkpoint.load(folder)
     theirs = reference_logits(torch, folder, tokens)
-    ours = our_logits(config, parameters, tokens)
+    ours = our_logits(decoder, parameters, tokens)
     assert theirs.std() > 0.5
     difference = float(np.abs(ours - theirs).max())
     record_property("max_abs_difference", difference)
     print(f"{name}: {difference:.1e}")
     assert difference < 1e-4
-    # Our own file, in shards, is as good to transformers as its own.
-    checkpoint.save(tmp_path / "saved", config, parameters, shard_bytes=20_000)
+    # transformers reads the shards that we write like its own.
+    checkpoint.save(tmp_path / "saved", decoder, parameters, shard_bytes=20_000)
     assert (tmp_path / "saved" / "model.safetensors.index.json").exists()
     np.testing.assert_allclose(
         reference_logits(torch, tmp_path / "saved", tokens), theirs, rtol=0, atol=1e-5
     )
-    again_config, again = checkpoint.load(tmp_path / "saved")
-    assert again_config == config
+    again_decoder, again = checkpoint.load(tmp_path / "saved")
+    assert again_decoder == decoder
     jax.tree.map(np.testing.assert_array_equal, again, parameters)
 
 
@@ -68,8 +68,8 @@ def test_bfloat16_round_trip_by_value(torch, reference_folder, tmp_path):
     golden.transformers_model(folder).to(torch.bfloat16).save_pretrained(tmp_path / "half")
     theirs = golden.transformers_model(tmp_path / "half").state_dict()
     for dtype in (None, jnp.float32):
-        config, parameters = checkpoint.load(tmp_path / "half", dtype=dtype)
-        checkpoint.save(tmp_path / str(dtype), config, parameters, dtype=jnp.bfloat16)
+        decoder, parameters = checkpoint.load(tmp_path / "half", dtype=dtype)
+        checkpoint.save(tmp_path / str(dtype), decoder, parameters, dtype=jnp.bfloat16)
         written = json.loads((tmp_path / str(dtype) / "config.json").read_text())
         assert written["dtype"] == "bfloat16"
         for name, tensor in load_file(tmp_path / str(dtype) / "model.safetensors").items():
@@ -108,8 +108,8 @@ def test_gradient_of_the_sft_loss(torch, reference_folder, tokens, tmp_path):
 def test_merged_adapters_decode_as_live_ones_and_as_transformers(
     torch, reference_folder, tokens, tmp_path
 ):
-    config, parameters = checkpoint.load(reference_folder("llama"))
-    live, adapted = lora.attach(config, parameters, Lora(rank=4, alpha=8.0), jax.random.key(0))
+    decoder, parameters = checkpoint.load(reference_folder("llama"))
+    live, adapted = lora.attach(decoder, parameters, Lora(rank=4, alpha=8.0), jax.random.key(0))
     frozen, adapters = lora.split(adapted)
     leaves, structure = jax.tree.flatten(adapters)
     keys = jax.random.split(jax.random.key(1), len(leaves))
@@ -118,7 +118,7 @@ def test_merged_adapters_decode_as_live_ones_and_as_transformers(
     ]
     adapted = lora.join(frozen, jax.tree.map(jnp.add, adapters, structure.unflatten(noise)))
     expected = our_logits(live, adapted, tokens)
-    assert np.abs(expected - our_logits(config, parameters, tokens)).max() > 0.1
+    assert np.abs(expected - our_logits(decoder, parameters, tokens)).max() > 0.1
     checkpoint.save(tmp_path / "merged", *lora.merge(live, adapted))
     np.testing.assert_allclose(
         reference_logits(torch, tmp_path / "merged", tokens), expected, rtol=0, atol=1e-4

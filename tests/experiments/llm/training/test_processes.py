@@ -1,6 +1,6 @@
-"""Fine-tuning in many places, or not in one go, gives what one device gives in one go.
+"""A fine-tuning that is killed, or spread over devices and processes, gives the same model.
 
-Bit for bit on the same devices, whatever a kill interrupted; to 1e-4 on others.
+On the same devices it is equal bit for bit, wherever a kill came; on others it agrees to 1e-4.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ MISHAPS = {
     "by Ctrl-C": Mishap(step=5, signal=SIGINT),
     "as the disk is full": Mishap(step=5, signal=None),
 }
-"""Moments by what orbax and Python do; where they do it no more, the process does not die."""
+"""Moments in terms of calls of orbax and Python; if these change, the process is not killed."""
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +55,7 @@ def rows(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def odd_folder(tiny_folder, tmp_path_factory) -> Path:
-    """Three heads and one of keys and values, for an axis of two."""
+    """A base with three heads and one key-value head, which a mesh axis of two does not divide."""
     vocab_size = checkpoint.read_config(tiny_folder).vocab_size
     decoder = DecoderConfig(
         vocab_size=vocab_size,
@@ -74,14 +74,14 @@ def odd_folder(tiny_folder, tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def alone(tiny_folder, rows, tmp_path_factory) -> Path:
-    """The run that all others are compared with: one device, in one go."""
+    """Run that all others are compared with: one device, without interruption."""
     work = Work(tiny_folder, rows, FULL, tmp_path_factory.mktemp("alone") / "run")
     work.run()
     return work.out
 
 
 def numbers(out: Path) -> list[dict[str, float]]:
-    """What a run logged but for its speed."""
+    """Numbers that a run logged, without its speed."""
     lines = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
     names = ("step", "loss", "gradient_norm", "learning_rate", "tokens")
     return [{name: line[name] for name in names} for line in lines]
@@ -94,7 +94,7 @@ def assert_identical(first: Path, second: Path) -> None:
 
 
 def assert_close(first: Path, second: Path) -> None:
-    """To 1e-4, and of use."""
+    """Assert that losses and parameters agree to 1e-4, and that the second model can be loaded."""
     losses = [[line["loss"] for line in numbers(out)] for out in (first, second)]
     assert len(losses[0]) == 10
     np.testing.assert_allclose(*losses, rtol=0, atol=1e-4)
@@ -118,7 +118,7 @@ def test_an_interrupted_run_ends_as_if_nothing_had_been(name, tiny_folder, rows,
     (code,) = finish(start([work], devices=jax.device_count(), mishap=mishap))
     assert code == (-SIGKILL if mishap.signal == SIGKILL else 1)
     assert len(numbers(work.out)) > 4
-    # It is resumed, and not begun anew: steps before the checkpoint keep their speed.
+    # The run resumed instead of starting again: logged speeds before the checkpoint are kept.
     written = (work.out / "log.jsonl").read_text().splitlines()[:4]
     work.run()
     assert_identical(work.out, alone)
@@ -131,7 +131,7 @@ def test_eight_devices_give_what_one_gives(tiny_folder, odd_folder, rows, alone,
     full = Work(tiny_folder, rows, FULL, tmp_path / "full", four_by_two)
     adapters = Work(tiny_folder, rows, ADAPTERS, tmp_path / "adapters", four_by_two)
     odd = Work(odd_folder, rows, FULL, tmp_path / "odd", {"data": 2, "fsdp": 2, "tp": 2})
-    # Begun on one device, resumed on eight.
+    # A run that starts on one device is resumed on eight.
     moved = dataclasses.replace(full, out=tmp_path / "moved")
     begun = start([dataclasses.replace(moved, axes=None)], devices=1, mishap=Mishap(step=5))
     assert finish(begun) == [-SIGKILL]
@@ -151,7 +151,7 @@ def test_eight_devices_give_what_one_gives(tiny_folder, odd_folder, rows, alone,
 
 
 def pair(works, scratch: Path, mishap: Mishap | None = None) -> tuple[list[int | None], list[dict]]:
-    """Two processes of one device each: exit codes, and what they say that they did."""
+    """Run two processes with one device each: exit codes, and their records."""
     coordinator = f"127.0.0.1:{free_port()}"
     records = [scratch / f"record-{number}.json" for number in range(2)]
     codes = finish(
@@ -177,7 +177,7 @@ def test_two_processes_give_what_one_gives_also_after_a_kill(tiny_folder, rows, 
 
     fresh = dataclasses.replace(killed, out=tmp_path / "fresh")
     adapters = dataclasses.replace(killed, config=ADAPTERS, out=tmp_path / "adapters")
-    # The last one has nothing left to do.
+    # The last run has nothing left to do.
     codes, records = pair([killed, fresh, adapters, fresh], tmp_path)
     assert codes == [0, 0], records
     assert_identical(killed.out, fresh.out)

@@ -32,7 +32,7 @@ ROWS, LENGTH = 8, 12
 PLAIN = StepConfig()
 
 
-def batch(micro: int = 1, seed: int = 0) -> Batch:
+def make_batch(micro: int = 1, seed: int = 0) -> Batch:
     """Rows with solutions of very different lengths, the longest ones in the first micro-batch."""
     random = np.random.default_rng(seed)
     lengths = np.sort(random.integers(1, LENGTH - 2, ROWS))[::-1]
@@ -44,7 +44,7 @@ def batch(micro: int = 1, seed: int = 0) -> Batch:
     return Batch(*(field.reshape(micro, ROWS // micro, LENGTH) for field in fields))
 
 
-def run(tokens, config=PLAIN, decoder=DECODER, parameters=None, mesh=None, steps=3):
+def run(batch, config=PLAIN, decoder=DECODER, parameters=None, mesh=None, steps=3):
     parameters = initialise(decoder, jax.random.key(0)) if parameters is None else parameters
     parameters = jax.tree.map(jnp.copy, parameters)
     if mesh is not None:
@@ -52,8 +52,8 @@ def run(tokens, config=PLAIN, decoder=DECODER, parameters=None, mesh=None, steps
     frozen, state = start(decoder, parameters, config, mesh=mesh)
     step, losses = make_step(decoder, config, mesh), []
     for _ in range(steps):
-        state, measured = step(frozen, state, place(tokens, mesh), jnp.float32(0.01))
-        losses.append(float(measured.loss))
+        state, metrics = step(frozen, state, place(batch, mesh), jnp.float32(0.01))
+        losses.append(float(metrics.loss))
     return frozen, state, losses
 
 
@@ -66,17 +66,17 @@ def close(first, second, tolerance=1e-5):
 @pytest.mark.parametrize("loss", ["sft", "dft"])
 def test_micro_batches_add_up_by_tokens(loss):
     config = StepConfig(loss=loss)
-    _, whole, losses = run(batch(1), config)
-    _, parts, part_losses = run(batch(4), config)
+    _, whole, losses = run(make_batch(1), config)
+    _, parts, part_losses = run(make_batch(4), config)
     np.testing.assert_allclose(part_losses, losses, rtol=1e-5)
     close(parts.trained, whole.trained)
 
 
 def test_a_mean_of_means_would_be_seen():
-    """The same micro-batches, weighed equally, give another loss: the test above can fail."""
+    """Equal weights for micro-batches would give another loss: the test above can fail."""
     parameters = initialise(DECODER, jax.random.key(0))
-    tokens = batch(4)
-    parts = (tokens.tokens, tokens.positions, tokens.loss_mask)
+    batch = make_batch(4)
+    parts = (batch.tokens, batch.positions, batch.loss_mask)
 
     @jax.jit
     def sums_of(tokens, positions, loss_mask):
@@ -84,13 +84,13 @@ def test_a_mean_of_means_would_be_seen():
 
     sums = [sums_of(*rows) for rows in zip(*parts, strict=True)]
     mean_of_means = float(np.mean([loss.sum() / weight.sum() for loss, weight in sums]))
-    _, _, losses = run(tokens, steps=1)
+    _, _, losses = run(batch, steps=1)
     assert abs(mean_of_means - losses[0]) > 1e-3
 
 
 def test_it_is_adamw():
     config = StepConfig(optimiser=Optimiser(weight_decay=0.1, b2=0.999, clip=0.5))
-    _, state, losses = run(batch(), config, steps=3)
+    _, state, losses = run(make_batch(), config, steps=3)
     assert losses[-1] < losses[0]
     decays = jax.tree_util.tree_map_with_path(
         lambda path, _: path[-1].key not in ("gain", "bias"), initialise(DECODER, jax.random.key(0))
@@ -99,12 +99,12 @@ def test_it_is_adamw():
         optax.clip_by_global_norm(0.5),
         optax.adamw(0.01, b2=0.999, weight_decay=0.1, mask=decays),
     )
-    parameters, tokens = initialise(DECODER, jax.random.key(0)), batch()
+    parameters, batch = initialise(DECODER, jax.random.key(0)), make_batch()
 
     @jax.grad
     def gradient(parameters):
         loss, weight = loss_sums(
-            DECODER, parameters, tokens.tokens[0], tokens.positions[0], tokens.loss_mask[0], "sft"
+            DECODER, parameters, batch.tokens[0], batch.positions[0], batch.loss_mask[0], "sft"
         )
         return loss.sum() / weight.sum()
 
@@ -124,7 +124,7 @@ def test_adapters_alone_are_trained():
     decoder = dataclasses.replace(DECODER, execution=Execution("float32", remat=True))
     base = initialise(decoder, jax.random.key(0))
     adapted, parameters = lora.attach(decoder, base, Lora(rank=2), jax.random.key(1))
-    frozen, state, losses = run(batch(), decoder=adapted, parameters=parameters, steps=4)
+    frozen, state, losses = run(make_batch(), decoder=adapted, parameters=parameters, steps=4)
     assert losses[-1] < losses[0]
     jax.tree.map(np.testing.assert_array_equal, frozen, base)
     assert set(state.trained) == {"layers"}
@@ -141,12 +141,12 @@ def test_two_devices_are_as_good_as_one(shape, adapters):
     if adapters:
         decoder = dataclasses.replace(decoder, execution=Execution("float32"))
         decoder, parameters = lora.attach(decoder, parameters, Lora(rank=2), jax.random.key(1))
-    _, one, losses = run(batch(2), decoder=decoder, parameters=parameters)
+    _, one, losses = run(make_batch(2), decoder=decoder, parameters=parameters)
     mesh = make_mesh(fsdp=shape[0], tp=shape[1])
-    _, two, mesh_losses = run(batch(2), decoder=decoder, parameters=parameters, mesh=mesh)
+    _, two, mesh_losses = run(make_batch(2), decoder=decoder, parameters=parameters, mesh=mesh)
     np.testing.assert_allclose(mesh_losses, losses, rtol=1e-5)
     close(two.trained, one.trained)
-    # The state stays where it was, so that the second step is the first one's program.
+    # The new state has the old shardings, so that the second step is not compiled again.
     places = parameter_shardings(two.trained, mesh)
     same = jax.tree.map(
         lambda leaf, place: leaf.sharding.is_equivalent_to(place, leaf.ndim), two.trained, places
@@ -157,8 +157,8 @@ def test_two_devices_are_as_good_as_one(shape, adapters):
 
 def test_bfloat16_computes_and_float32_keeps():
     decoder = dataclasses.replace(DECODER, execution=Execution("bfloat16", remat=True))
-    _, state, losses = run(batch(), decoder=decoder)
+    _, state, losses = run(make_batch(), decoder=decoder)
     assert {leaf.dtype for leaf in jax.tree.leaves(state.trained)} == {jnp.dtype("float32")}
-    _, _, exact = run(batch())
+    _, _, exact = run(make_batch())
     np.testing.assert_allclose(losses, exact, rtol=0.02)
     assert losses != exact

@@ -1,0 +1,211 @@
+"""The training loop of a real checkpoint: a base with its adapters, batches, steps, checkpoints."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import orbax.checkpoint as ocp
+from jax.sharding import Mesh
+from jaxtyping import Array, Bool, Float
+
+from experiments.llm.text.encoding import Encoded
+from experiments.llm.text.loader import Loader, num_shown, num_steps
+from experiments.llm.training import lora
+from experiments.llm.training.config import TrainingConfig
+from experiments.llm.training.log import Log
+from experiments.llm.training.meter import DivergedError, Meter
+from experiments.llm.training.step import State, make_step, place, start
+from experiments.storage import checkpoint
+from experiments.storage.sharding import row_split
+from synth.config import DecoderConfig, Execution
+from synth.decoder import Parameters
+from synth.finetune import scheduled_rate
+
+
+@dataclass(frozen=True)
+class TrainedModel:
+    """A fine-tuned model, its adapters not yet merged into their kernels.
+
+    Attributes:
+      decoder, parameters: the model.
+      losses: loss of each step before its update, in nats per solution token; those before a resume
+        are included.
+    """
+
+    decoder: DecoderConfig
+    parameters: Parameters
+    losses: Float[np.ndarray, " steps"]
+
+
+def load_base(
+    path_or_id: checkpoint.PathLike, config: TrainingConfig, *, mesh: Mesh | None = None
+) -> tuple[DecoderConfig, Parameters]:
+    """Load a checkpoint for training, with new adapters if they are configured.
+
+    Trained parameters are float32. With adapters the base keeps its stored type, because it is
+    saved again and must not be rounded.
+
+    Raises:
+      FileNotFoundError, ValueError: see `experiments.storage.checkpoint.load`.
+    """
+    dtype = None if config.lora else "float32"
+    decoder, parameters = checkpoint.load(path_or_id, mesh=mesh, dtype=dtype)
+    execution = Execution(config.dtype, config.remat, config.attention)
+    decoder = dataclasses.replace(decoder, execution=execution)
+    if config.lora is None:
+        return decoder, parameters
+    return lora.attach(decoder, parameters, config.lora, jax.random.key(config.seed), mesh=mesh)
+
+
+def count_steps(config: TrainingConfig, encoded: Encoded) -> int:
+    """Number of optimiser steps that the configured compute allows, at least 1."""
+    batch_size = config.optimiser.batch_size
+    if config.compute_unit == "steps":
+        return math.ceil(config.compute)
+    if config.compute_unit == "epochs":
+        return num_steps(len(encoded), config.compute, batch_size)
+    return max(1, math.ceil(config.compute / (float(np.mean(encoded.lengths)) * batch_size)))
+
+
+def learning_rates(config: TrainingConfig, steps: int) -> Float[np.ndarray, " steps"]:
+    """Learning rate of each step."""
+
+    def rate(step: Array) -> Array:
+        return scheduled_rate(
+            step,
+            config.learning_rate,
+            steps=steps,
+            warmup=config.optimiser.warmup,
+            schedule=config.optimiser.schedule,
+        )
+
+    return np.asarray(jax.vmap(rate)(jnp.arange(steps)), np.float32)
+
+
+def make_loader(encoded: Encoded, config: TrainingConfig, *, mesh: Mesh | None = None) -> Loader:
+    """Loader of a fine-tuning's batches.
+
+    Raises:
+      ValueError: if there are no examples.
+    """
+    is_by_epochs = config.compute_unit == "epochs"
+    return Loader(
+        encoded,
+        batch_size=config.optimiser.batch_size,
+        steps=count_steps(config, encoded),
+        seed=config.seed,
+        accumulation=config.accumulation,
+        packed=config.packed,
+        row_multiple=row_split(mesh),
+        # The last step of the last epoch may have fewer examples than the others.
+        num_examples=num_shown(len(encoded), config.compute) if is_by_epochs else None,
+    )
+
+
+def train(
+    decoder: DecoderConfig,
+    parameters: Parameters,
+    loader: Loader,
+    config: TrainingConfig,
+    *,
+    mesh: Mesh | None = None,
+    directory: Path | None = None,
+    log: Log | None = None,
+) -> TrainedModel:
+    """Fine-tune parameters that are in memory; their arrays are donated.
+
+    Args:
+      decoder, parameters: see `load_base`.
+      loader: the batches.
+      config: of the training.
+      mesh: devices that hold the parameters.
+      directory: of ``checkpoints/``, from which training resumes, and ``log.jsonl``; None for
+        neither.
+      log: receives the numbers as well.
+
+    Raises:
+      DivergedError: if the loss, or a parameter after the last step, is not finite.
+    """
+    # Compile the step, and build the first state.
+    step = make_step(decoder, config.step, mesh)
+    rates = learning_rates(config, loader.steps)
+    num_devices = 1 if mesh is None else mesh.devices.size
+    frozen, state = start(decoder, parameters, config.step, mesh=mesh)
+    with (
+        _Checkpoints(directory, config.checkpoint_every, loader.steps) as checkpoints,
+        contextlib.closing(Meter(decoder, loader, rates, directory, log, num_devices)) as meter,
+    ):
+        # Resume from the last checkpoint, if there is one.
+        begin, state = checkpoints.latest(state)
+        meter.begin(begin)
+        for number, batch in zip(range(begin, loader.steps), loader.iterate(begin), strict=True):
+            rate = jnp.float32(rates[number])
+            state, metrics = step(frozen, state, place(batch, mesh), rate)
+            meter.add(number, batch, metrics)
+            if checkpoints.is_due(number + 1):
+                # Log first, so that the log is never behind the checkpoint.
+                meter.flush()
+                checkpoints.save(number + 1, state)
+        meter.flush()
+    # The last loss was computed before the last update, which may itself have diverged.
+    if not _all_finite(state.trained):
+        raise DivergedError("the last step left parameters not finite: lower the learning rate")
+    trained = lora.join(frozen, state.trained) if decoder.lora else state.trained
+    return TrainedModel(decoder, trained, np.array(meter.losses))
+
+
+@jax.jit
+def _all_finite(parameters: Parameters) -> Bool[Array, ""]:
+    leaves = jax.tree.leaves(parameters)
+    return functools.reduce(jnp.logical_and, (jnp.isfinite(leaf).all() for leaf in leaves))
+
+
+class _Checkpoints:
+    """Saved states, by the number of steps done; none are saved without a directory."""
+
+    def __init__(self, directory: Path | None, every: int, steps: int):
+        self._every, self._steps, self._manager = every, steps, None
+        if directory is not None and every:
+            options = ocp.CheckpointManagerOptions(
+                max_to_keep=1,
+                cleanup_tmp_directories=True,
+                # On a CPU the next step would overwrite the donated arrays while they are saved.
+                enable_async_checkpointing=False,
+            )
+            self._manager = ocp.CheckpointManager(
+                (directory / "checkpoints").absolute(), options=options
+            )
+
+    def __enter__(self) -> _Checkpoints:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._manager is not None:
+            self._manager.close()
+
+    def latest(self, state: State) -> tuple[int, State]:
+        """Number of steps done and the state after them; 0 and `state` if none was saved."""
+        if self._manager is None or (step := self._manager.latest_step()) is None:
+            return 0, state
+        like = jax.tree.map(ocp.utils.to_shape_dtype_struct, vars(state))
+        restored = self._manager.restore(step, args=ocp.args.StandardRestore(like))
+        return step, State(**restored)
+
+    def is_due(self, steps_done: int) -> bool:
+        """Return whether to save the state after this number of steps; the last one always is."""
+        if self._manager is None:
+            return False
+        return steps_done % self._every == 0 or steps_done == self._steps
+
+    def save(self, steps_done: int, state: State) -> None:
+        """Save a state in place of the one before."""
+        if self._manager is not None:
+            self._manager.save(steps_done, args=ocp.args.StandardSave(vars(state)))
