@@ -54,7 +54,7 @@ class Row:
 
     Attributes:
       name: short identifier, used in the table.
-      label: what the README calls it.
+      label: its name in docs/performance.md.
       engine: the code that a process of the row runs.
       pinned: one process for each core, pinned to it and single-threaded, all busy at once, each
         with its share of the members; or one process with the whole machine.
