@@ -1,19 +1,23 @@
 """README and docs/ as a new user reads them: code runs, links lead somewhere, tables are fresh."""
 
 import doctest
+import functools
 import inspect
 import os
 import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
 import pytest
 
 from experiments.analysis.families import write_families
+from experiments.cli import main as cli
 from experiments.pages import documents
 from experiments.storage.results import read_table
 from synth.task import Mixture, pool
@@ -48,6 +52,14 @@ def anchors(text: str) -> set[str]:
     """Names by which the headings of a document can be linked to."""
     headings = re.findall(r"^#+ (.+)$", re.sub(r"^```.*?^```", "", text, flags=re.S | re.M), re.M)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def sweetspot_commands() -> list[str]:
+    """Every command line of sweetspot in the documents, comments and environment left out."""
+    scripts = [code for text in TEXTS.values() for code in blocks("bash", text)]
+    lines = [line for code in scripts for line in code.replace("\\\n", " ").splitlines()]
+    commands = [shlex.split(line, comments=True) for line in lines if "sweetspot " in line]
+    return sorted(shlex.join(words[words.index("sweetspot") + 1 :]) for words in commands)
 
 
 def name_of(path: Path) -> str:
@@ -171,6 +183,42 @@ def test_pictures_are_shown() -> None:
     ]
     assert len(pictures) >= 5
     assert len(set(map(os.path.basename, pictures))) >= 15
+
+
+@pytest.fixture
+def called(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Names of the commands that a command line asks for; none of them does anything."""
+    names = []
+
+    def idle(command: Any) -> Any:
+        @functools.wraps(command)
+        def note(*arguments: Any, **named: Any) -> None:
+            names.append(command.__name__)
+
+        return note
+
+    group = cli._group
+    monkeypatch.setattr(
+        cli, "_group", lambda **commands: group(**{name: idle(commands[name]) for name in commands})
+    )
+    # tyro calls these two for their value while it parses.
+    monkeypatch.setattr("experiments.igsm.export.export_igsm", lambda *_, **__: {"files": {}})
+    monkeypatch.setattr("experiments.pages.gallery.write_gallery", lambda *_, **__: "gallery.html")
+    return names
+
+
+@pytest.mark.parametrize("line", sweetspot_commands())
+def test_a_command_of_the_documents_is_accepted(line: str, called: list[str]) -> None:
+    arguments = shlex.split(line)
+    cli.command_tree(arguments).cli(prog="sweetspot", args=arguments)
+    assert len(called) == 1
+
+
+def test_a_wrong_flag_would_be_found(called: list[str]) -> None:
+    arguments = ["report", "--result", "runs/x"]
+    with pytest.raises(SystemExit):
+        cli.command_tree(arguments).cli(prog="sweetspot", args=arguments)
+    assert called == []
 
 
 def test_readme_is_short() -> None:

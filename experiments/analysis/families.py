@@ -172,7 +172,7 @@ def judge(moved: Shift) -> tuple[str, str]:
 
 
 def shown(judged: pd.DataFrame) -> pd.DataFrame:
-    """The table of `verdicts` as text, for the terminal and the README."""
+    """The table of `verdicts` as text, for the terminal and docs/results.md."""
 
     def best(row: Mapping[str, Any], which: str) -> str:
         limit = optimum.LIMITS[row[f"{which}_censored"]]

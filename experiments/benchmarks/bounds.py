@@ -5,7 +5,7 @@ One call bounds ten thousand cells of five data sizes; ξ(n) is cached for each 
 Commands and cost (two CPU cores)::
 
     python -m experiments.benchmarks.bounds --quick    # seconds: checks that it works
-    python -m experiments.benchmarks.bounds --record   # seconds: the table in the README
+    python -m experiments.benchmarks.bounds --record   # seconds: the table of docs/performance.md
 
 Expect: every bound does 10,000 cells in less than 100 ms.
 """

@@ -5,7 +5,7 @@ One program draws a pool on each device, from a key of its own: difficulty 8 of 
 Commands and cost (two CPU cores)::
 
     python -m experiments.benchmarks.generation --quick    # half a minute: checks that it works
-    python -m experiments.benchmarks.generation --record   # one minute: the table in the README
+    python -m experiments.benchmarks.generation --record   # one minute: docs/performance.md
 
 Expect: more than 100,000 examples a second in the layout ``lines``.
 """

@@ -8,7 +8,7 @@ apart.
 Commands and cost (two CPU cores; needs the extra ``bench`` for the PyTorch rows)::
 
     python -m experiments.benchmarks.grid --quick    # 2 minutes: one shape, checks that it works
-    python -m experiments.benchmarks.grid --record   # 10 minutes: the table in the README
+    python -m experiments.benchmarks.grid --record   # 10 minutes: the table of docs/performance.md
 
 Expect (quiet cores): about 11 ms per member-step at 64 × 24 tokens, 24 at 32 × 64.
 """
@@ -54,7 +54,7 @@ class Row:
 
     Attributes:
       name: short identifier, used in the table.
-      label: what the README calls it.
+      label: its name in docs/performance.md.
       engine: the code that a process of the row runs.
       pinned: one process for each core, pinned to it and single-threaded, all busy at once, each
         with its share of the members; or one process with the whole machine.

@@ -7,7 +7,7 @@ draw the same problems in turns, and the benchmark checks that they are the same
 Commands and cost (two CPU cores)::
 
     python -m experiments.benchmarks.igsm --quick    # seconds: checks that it works
-    python -m experiments.benchmarks.igsm --record   # four minutes: the table in the README
+    python -m experiments.benchmarks.igsm --record   # four minutes: the table of docs/tasks.md
 
 Expect: more than 2,000 problems a second at op 10, a third of the fastest at the slowest op count.
 """

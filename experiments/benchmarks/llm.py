@@ -22,7 +22,7 @@ and its MFU is printed; that part has not been run yet.
 Commands and cost (two CPU cores)::
 
     python -m experiments.benchmarks.llm --quick    # two minutes: checks that it works
-    python -m experiments.benchmarks.llm --record   # ten minutes: the table in the README
+    python -m experiments.benchmarks.llm --record   # ten minutes: the table of docs/performance.md
 
 Expect: training as fast or faster at the tiny shape, a little slower at 25 million parameters; a
 test set decoded two to four times as fast; one batch of answers of one length three times as fast

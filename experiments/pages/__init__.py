@@ -1,1 +1,1 @@
-"""Pages that people read: report, gallery, README's generated parts."""
+"""Pages that people read: report, gallery, the generated parts of README and docs/."""

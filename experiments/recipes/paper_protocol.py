@@ -2,7 +2,7 @@
 
 Members are fine-tuned on n examples of exactly difficulty d for three epochs (cosine, 3% warm-up,
 16 sequences a step), so that more data also means more steps. The paper's iGSM runs do the same on
-Qwen2.5-Math; which of its settings are unknown is listed in the README.
+Qwen2.5-Math; docs/results.md lists which of its settings are unknown.
 
 Commands and cost (two CPU cores)::
 
