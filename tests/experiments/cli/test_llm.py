@@ -147,21 +147,21 @@ def test_finetune_then_evaluate(tiny_folder, data, tmp_path, capsys):
     assert len(responses) == 12
     # The same call has nothing to do, and another grader needs no new responses.
     for grader, told in (
-        ("boxed", "is complete: nothing left to run"),
-        ("gsm8k", "12 responses are there already"),
+        (GraderConfig("boxed"), "is complete: nothing left to run"),
+        (GraderConfig("gsm8k"), "12 responses are there already"),
     ):
         capsys.readouterr()
         commands.evaluate_checkpoint(
             str(tmp_path / "run" / "model"),
             data,
             tmp_path / "test",
-            grader=GraderConfig(grader),
+            grader=grader,
             decoding=QUICK,
             dtype="float32",
         )
         assert told in " ".join(capsys.readouterr().out.split())
         about = json.loads((tmp_path / "test" / "evaluation.json").read_text())
-        assert about["grader"]["name"] == grader
+        assert about["grader"]["name"] == grader.name
     again = pd.read_parquet(tmp_path / "test" / "responses.parquet")
     assert again["response"].tolist() == responses["response"].tolist()
     with pytest.raises(
