@@ -106,14 +106,15 @@ def measure_difficulty(
       dtype: type of the parameters in memory.
     """
     from experiments import figures
-    from experiments.llm.difficulty.run import run_measures
+    from experiments.llm.difficulty.run import DifficultyStudy, run_measures
 
     if bucket_by is not None and bucket_by not in (*measures, "op"):
         raise ValueError(f"bucket_by must be one of measures {measures}, got {bucket_by!r}")
     if bucket_by is None and (edges or drop_easiest or drop_hardest):
         raise ValueError("bucket_by must be given with edges, drop_easiest or drop_hardest")
     cut = bucket_by and Cut(bucket_by, number, edges, drop_easiest, drop_hardest)
-    difficulty = run_measures(model, data, out, measures, cut, grader, decoding, devices, dtype)
+    study = DifficultyStudy(model, data, out, grader, decoding, devices, dtype, measures)
+    difficulty = run_measures(study, cut)
     if difficulty.buckets is not None:
         print_frame(difficulty.buckets)
         console.print(f"Problems: {out / 'problems.parquet'}")
@@ -204,9 +205,10 @@ def evaluate_checkpoint(
       devices: of the mesh.
       dtype: type of the parameters in memory.
     """
-    from experiments.llm.answering.run import run_evaluation
+    from experiments.llm.answering.run import EvaluationStudy, run_evaluation
 
-    print_frame(run_evaluation(model, data, out, grader, decoding, devices, dtype).table)
+    study = EvaluationStudy(model, data, out, grader, decoding, devices, dtype)
+    print_frame(run_evaluation(study).table)
     console.print("pass_at_1 with 90% intervals of its value on the problems' distribution.")
     console.print(f"Tables: {out / 'slices.parquet'}, {out / 'responses.parquet'}")
 

@@ -10,11 +10,11 @@ benchmark has been recorded, fill them again::
 from __future__ import annotations
 
 import inspect
-import json
 import os
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -58,6 +58,11 @@ def verdicts(table: pd.DataFrame) -> dict[str, str]:
     }
 
 
+def minutes_of(manifest: Mapping[str, Any]) -> float:
+    """Minutes of all sessions of a run."""
+    return sum(session["wall_time_seconds"] for session in manifest["sessions"]) / 60
+
+
 def headline() -> str:
     """The best difficulty of the tracked run by study and data size, and how it was recorded."""
     table, manifest = read_table(TRADEOFF), read_manifest(TRADEOFF)
@@ -69,7 +74,6 @@ def headline() -> str:
     best = best.rename(columns="n = {}".format).rename_axis(index="best difficulty")
     # What was run, where, and for how long.
     config, last = manifest["config"], manifest["sessions"][-1]
-    seconds = sum(session["wall_time_seconds"] for session in manifest["sessions"])
     members = table.loc[table["train_mixture"] != "none"].groupby(
         ["base_seed", "seed", "train_mixture", "difficulty", "data_size"]
     )
@@ -81,7 +85,7 @@ def headline() -> str:
             "",
             f"{members.ngroups} members from {config['base_seeds']} bases × {config['seeds']} "
             f"seeds; 90% hierarchical bootstrap intervals; {config['test_examples']} fresh test "
-            f"draws per level, base and seed. Recorded in {seconds / 60:.0f} minutes on "
+            f"draws per level, base and seed. Recorded in {minutes_of(manifest):.0f} minutes on "
             f"{last['num_devices']} cores of {last['device']} at commit `{last['commit']}`.",
         ]
     )
@@ -258,8 +262,7 @@ def tiny_igsm() -> str:
     base = table.loc[(table["train_mixture"] == "none") & (table["metric"] == "risk")]
     accuracy = 1 - base.loc[base["slice"].isin(levels), "value"].mean()
     tested = [int(level) for level in manifest["levels"]["test"]]
-    base_minutes = json.loads((TINY_IGSM / "base.json").read_text())["wall_time_seconds"] / 60
-    minutes = sum(session["wall_time_seconds"] for session in sessions) / 60
+    base_minutes, minutes = minutes_of(read_manifest(TINY_IGSM, "base.json")), minutes_of(manifest)
     setup = (
         "A byte-level BPE tokenizer and a Qwen2 of 196 thousand parameters are trained on iGSM "
         f"text (modulo {config['grader']['modulus']}); this base gets {accuracy:.0%} of op "
@@ -284,7 +287,8 @@ def tiny_igsm() -> str:
 def tiny_certificates() -> str:
     """Bounds for a fine-tuned checkpoint of the recorded scan's base."""
     table = read_parquet(TINY_IGSM / "certificates.parquet")
-    run = json.loads((TINY_IGSM / "certificates.json").read_text())
+    manifest = read_manifest(TINY_IGSM, "certificates.json")
+    session = manifest["sessions"][-1]
     rows = []
     for level, certificates in table.groupby("difficulty"):
         by_method = certificates.set_index("method").to_dict("index")
@@ -297,13 +301,13 @@ def tiny_certificates() -> str:
     (size,) = table["data_size"].unique()
     ledger = ledger_line(table)
     setup = (
-        f"Certified: its base, fine-tuned on {run['finetune']['num_examples']:,} of these "
+        f"Certified: its base, fine-tuned on {manifest['finetune']['num_examples']:,} of these "
         f"problems, on {size} others of each level. Risk: argmax does not give the reference "
         f"solution, end marker included, which is stricter than the verifier. `checkpoint` is "
         f"the test-set bound, `held-out` PAC-Bayes-kl at a KL of zero; `lora` and `subspace` "
         f"are Gaussians around the checkpoint that the bound itself trains on these {size}. "
-        f"{ledger[:1].upper()}{ledger[1:]}. Recorded in {run['wall_time_seconds'] / 60:.0f} "
-        f"minutes on {run['device']} at commit `{run['commit']}`."
+        f"{ledger[:1].upper()}{ledger[1:]}. Recorded in {minutes_of(manifest):.0f} "
+        f"minutes on {session['device']} at commit `{session['commit']}`."
     )
     tightness = picture(TINY_IGSM, "tightness", "Bound over measured risk")
     return "\n\n".join([setup, markdown_table(pd.DataFrame(rows)), tightness])

@@ -17,17 +17,21 @@ SIMULATOR = {
 
 PRETRAINING = SIMULATOR | {"batch_size": 64, "weight_decay": 0.01}
 CHECKPOINTS = SIMULATOR | {"batch_size": 16, "warmup": 0.03, "b2": 0.999}
+ACCOUNT = ("commit", "device", "num_devices", "versions", "wall_time_seconds")
+"""Fields of a session that stood at the top."""
 
 
 def upgrade(manifest: Record) -> Record:
     """A manifest in the form of today; one that has it already is given back as it is.
 
-    Two things have changed:
+    Three things have changed:
 
     - Settings of the optimiser stood flat among the other fields of a sweep, of its pre-training
       and of a checkpoint's training; they are a field `optimiser` now.
     - The first sweeps had no `rope_scaling`, `lora` and `execution` in their decoder, and no
       `text_examples` in their pre-training; these get the values that were meant.
+    - Certifications and fine-tunings had one account of commit, device, versions and time at the
+      top; it is the first of their sessions now.
     """
     upgraded = dict(manifest)
     if isinstance(config := manifest.get("config"), dict):
@@ -39,6 +43,9 @@ def upgrade(manifest: Record) -> Record:
         upgraded["sweep"] = upgrade(sweep)
     if isinstance(families := manifest.get("families"), dict):
         upgraded["families"] = {name: upgrade(run) for name, run in families.items()}
+    if "wall_time_seconds" in manifest and "sessions" not in manifest:
+        account = {name: upgraded.pop(name) for name in ACCOUNT if name in manifest}
+        upgraded["sessions"] = [account]
     return upgraded
 
 

@@ -154,17 +154,17 @@ def read_tables(directory: Path) -> dict[str, pd.DataFrame]:
     return tables
 
 
-def read_manifest(directory: Path) -> dict[str, Any]:
+def read_manifest(directory: Path, name: str = "manifest.json") -> dict[str, Any]:
     """The manifest of a run, in the form of today (see `experiments.storage.migration`).
 
     Raises:
       ResultsError: if there is none or it is no JSON object.
     """
-    path = directory / "manifest.json"
+    path = directory / name
     try:
         manifest = json.loads(path.read_text())
     except FileNotFoundError:
-        raise ResultsError(f"{directory} is not a run: it has no manifest.json") from None
+        raise ResultsError(f"{directory} is not a run: it has no {name}") from None
     except json.JSONDecodeError as error:
         raise ResultsError(f"{path} is not valid JSON ({error})") from error
     if not isinstance(manifest, dict):

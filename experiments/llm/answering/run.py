@@ -12,8 +12,9 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from experiments.engine.progress import console
 from experiments.engine.run import run_study
@@ -24,114 +25,122 @@ from experiments.llm.answering.evaluate import Evaluation, evaluate
 from experiments.llm.answering.kept import KEPT_FILES, Kept
 from experiments.llm.answering.model import Model
 from experiments.llm.problems.config import GraderConfig, Source
+from experiments.llm.problems.data import Problems
 from experiments.storage import checkpoint
 from experiments.storage.config import Devices
 from experiments.storage.results import write_json
 from synth.config import Dtype
 
 
-def open_kept(out: Path, model: Model, decoding: DecodingConfig) -> Kept:
-    """Open the file of a model's responses, see `kept_of`, and say how many it holds."""
-    kept = kept_of(out, model, decoding)
-    if kept.num_found:
-        console.print(f"{kept.num_found} responses are there already: {kept.path}")
-    return kept
-
-
-def run_evaluation(
-    model: str,
-    source: Source,
-    out: Path,
-    grader: GraderConfig,
-    decoding: DecodingConfig,
-    devices: Devices,
-    dtype: Dtype,
-) -> Evaluation:
-    """Ask a checkpoint problems and grade its answers, by stated difficulty.
-
-    Problems form one slice if any of them states no difficulty.
-
-    Raises:
-      FileNotFoundError, ImportError, ValueError: if model or problems cannot be used.
-      ResultsError: if the directory holds something else, or another process uses it.
-    """
-    study = EvaluationStudy(
-        model, source, out, grader=grader, decoding=decoding, devices=devices, dtype=dtype
-    )
-    tables = run_study(study)
-    write_json(out / "evaluation.json", study.about)
-    return Evaluation(tables["slices"], tables["responses"])
-
-
-class EvaluationStudy(Study):
-    """One part: the responses to all problems, graded.
+@dataclass
+class AskingStudy(Study):
+    """Base class of studies that ask a checkpoint problems, in one part.
 
     The part is named after everything that its rows depend on, so that one directory serves several
     graders. Its tables are those of the last call.
+
+    Attributes:
+      model: folder or hub id.
+      source: where the problems are.
+      grader, decoding: how responses are graded and made.
+      devices, dtype: of the parameters in memory.
+      kind: name of the study in the manifest.
+      tables: that result.
     """
 
-    unit = "evaluations"
-    adopts = (*("slices.parquet", "responses.parquet", "evaluation.json"), KEPT_FILES, "figures")
+    model: str
+    source: Source
+    directory: Path
+    grader: GraderConfig
+    decoding: DecodingConfig
+    devices: Devices
+    dtype: Dtype
+    kind: ClassVar[str]
+    tables: ClassVar[tuple[str, ...]]
 
-    def __init__(
-        self,
-        model: str,
-        source: Source,
-        directory: Path,
-        *,
-        grader: GraderConfig,
-        decoding: DecodingConfig,
-        devices: Devices,
-        dtype: Dtype,
-    ):
-        """Read the problems; the arguments are those of `run_evaluation`."""
-        self.directory, self._model, self._devices, self._dtype = directory, model, devices, dtype
-        self._grader, self._decoding = grader, decoding
-        self.problems = source.read()
-        self.about = {
-            "model": model,
-            "data": dataclasses.asdict(source),
-            "grader": dataclasses.asdict(grader),
-            "decoding": dataclasses.asdict(decoding),
-            "dtype": dtype,
+    @functools.cached_property
+    def problems(self) -> Problems:
+        """The problems, read once."""
+        return self.source.read()
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """Everything that the rows depend on, but for the contents of model and source."""
+        return {
+            "model": self.model,
+            "data": dataclasses.asdict(self.source),
+            "grader": dataclasses.asdict(self.grader),
+            "decoding": dataclasses.asdict(self.decoding),
+            "dtype": self.dtype,
         }
 
     @property
     def identity(self) -> dict[str, Any]:
-        """The kind of study alone: the record has the rest."""
-        return {"kind": "evaluation"}
+        """The kind of study alone; the record has the rest."""
+        return {"kind": self.kind}
 
     @functools.cached_property
     def record(self) -> dict[str, Any]:
-        """Model, data, grader and decoding, with digests of weights and problems."""
-        weights, problems = checkpoint.digest(self._model), self.problems.digest()
-        return {"evaluation": {**self.about, "checkpoint": weights, "problems": problems}}
+        """The account of the tables, with digests of weights and problems."""
+        weights, problems = checkpoint.digest(self.model), self.problems.digest()
+        return {self.kind: {**self.about, "checkpoint": weights, "problems": problems}}
 
     def stages(self) -> list[list[Part]]:
         """The one part."""
-        name = f"graded-{short_digest(self.record)}"
-        return [[Part(name, f"asking {len(self.problems)} problems", ("slices", "responses"))]]
+        return [[Part(f"{self.tables[0]}-{short_digest(self.record)}", "", self.tables)]]
+
+    def load_model(self) -> Model:
+        """Read the checkpoint."""
+        return Model.load(self.model, mesh=self.devices.mesh(), dtype=self.dtype)
+
+    def open_kept(self, model: Model) -> Kept:
+        """Open the file of a model's responses, see `kept_of`, and say how many it holds."""
+        kept = kept_of(self.directory, model, self.decoding)
+        if kept.num_found:
+            console.print(f"{kept.num_found} responses are there already: {kept.path}")
+        return kept
+
+
+class EvaluationStudy(AskingStudy):
+    """Responses to all problems, graded, and pass rates by stated difficulty.
+
+    Problems form one slice if any of them states no difficulty.
+    """
+
+    unit = "evaluations"
+    adopts = (*("slices.parquet", "responses.parquet", "evaluation.json"), KEPT_FILES, "figures")
+    kind = "evaluation"
+    tables = ("slices", "responses")
 
     def make(self, part: Part) -> Output:
         """Ask and grade; responses that are kept in the directory are not asked for again."""
         del part
-        levels = self.problems.ops
+        problems, levels = self.problems, self.problems.ops
         unstated = sum(level is None for level in levels)
         if 0 < unstated < len(levels):
             console.print(
                 f"{unstated} of {len(levels)} problems state no difficulty: one slice of all."
             )
-        asked = Model.load(self._model, mesh=self._devices.mesh(), dtype=self._dtype)
-        with (
-            open_kept(self.directory, asked, self._decoding) as kept,
-            console.status(f"Asking {len(levels)} problems …"),
-        ):
+        model = self.load_model()
+        with self.open_kept(model) as kept, console.status(f"Asking {len(levels)} problems …"):
             evaluation = evaluate(
-                asked,
-                self.problems,
-                decoding=self._decoding,
-                grader=self._grader,
+                model,
+                problems,
+                decoding=self.decoding,
+                grader=self.grader,
                 kept=kept,
                 slices=None if unstated else [level or 0 for level in levels],
             )
         return Output({"slices": evaluation.table, "responses": evaluation.responses})
+
+
+def run_evaluation(study: EvaluationStudy) -> Evaluation:
+    """Ask a checkpoint problems and grade its answers; see `EvaluationStudy`.
+
+    Raises:
+      FileNotFoundError, ImportError, ValueError: if model or problems cannot be used.
+      ResultsError: if the directory holds something else, or another process uses it.
+    """
+    tables = run_study(study)
+    write_json(study.directory / "evaluation.json", study.about)
+    return Evaluation(tables["slices"], tables["responses"])

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,21 +22,16 @@ import pandas as pd
 
 from experiments.engine.progress import console
 from experiments.engine.run import run_study
-from experiments.engine.study import Output, Part, Study, short_digest
-from experiments.llm.answering.config import DecodingConfig
+from experiments.engine.study import Output, Part
 from experiments.llm.answering.kept import KEPT_FILES
 from experiments.llm.answering.model import Model
-from experiments.llm.answering.run import open_kept
+from experiments.llm.answering.run import AskingStudy
 from experiments.llm.difficulty.agreement import present, rank_correlations
 from experiments.llm.difficulty.buckets import Cut, Measure, levels
 from experiments.llm.difficulty.measures import OF_MODEL, measure
-from experiments.llm.problems.config import GraderConfig, Source
 from experiments.llm.problems.data import Problems, write_problems
 from experiments.llm.text.tokenizer import load_tokenizer
-from experiments.storage import checkpoint
-from experiments.storage.config import Devices
 from experiments.storage.results import write_parquet
-from synth.config import Dtype
 
 
 @dataclass(frozen=True)
@@ -56,92 +50,50 @@ class Difficulty:
     buckets: pd.DataFrame | None
 
 
-class DifficultyStudy(Study):
-    """One part: the measures of all problems, named after everything that they depend on."""
+@dataclass
+class DifficultyStudy(AskingStudy):
+    """Measures of all problems.
 
+    Attributes:
+      measures: names of the measures; weights are read only for those that need them.
+    """
+
+    measures: Sequence[Measure]
     unit = "measurements"
     adopts = (
         *("measures.parquet", "correlations.parquet", "problems.parquet", "figures"),
         KEPT_FILES,
     )
-
-    def __init__(
-        self,
-        model: str,
-        source: Source,
-        directory: Path,
-        measures: Sequence[Measure],
-        *,
-        grader: GraderConfig,
-        decoding: DecodingConfig,
-        devices: Devices,
-        dtype: Dtype,
-    ):
-        """Read the problems; the arguments are those of `run_measures`."""
-        self.directory, self._model, self._devices, self._dtype = directory, model, devices, dtype
-        self._measures, self._grader, self._decoding = measures, grader, decoding
-        self._source, self.problems = source, source.read()
+    kind = "difficulty"
+    tables = ("measures",)
 
     @property
-    def identity(self) -> dict[str, Any]:
-        """The kind of study alone: the record has the rest."""
-        return {"kind": "difficulty"}
-
-    @functools.cached_property
-    def record(self) -> dict[str, Any]:
-        """Model, data and measures, with digests of weights and problems."""
-        about = {
-            "model": self._model,
-            "data": dataclasses.asdict(self._source),
-            "measures": [*self._measures],
-            "grader": dataclasses.asdict(self._grader),
-            "decoding": dataclasses.asdict(self._decoding),
-            "dtype": self._dtype,
-            "checkpoint": checkpoint.digest(self._model),
-            "problems": self.problems.digest(),
-        }
-        return {"difficulty": about}
-
-    def stages(self) -> list[list[Part]]:
-        """The one part."""
-        return [[Part(f"measures-{short_digest(self.record)}", "", ("measures",))]]
+    def about(self) -> dict[str, Any]:
+        """Everything that the rows depend on, but for the contents of model and source."""
+        return {**super().about, "measures": [*self.measures]}
 
     def make(self, part: Part) -> Output:
         """Measure; responses that are kept in the directory are not asked for again."""
         del part
-        needs_weights = set(self._measures) & set(OF_MODEL)
-        asked = (
-            Model.load(self._model, mesh=self._devices.mesh(), dtype=self._dtype)
-            if needs_weights
-            else load_tokenizer(self._model)
-        )
+        needs_weights = set(self.measures) & set(OF_MODEL)
+        model = self.load_model() if needs_weights else load_tokenizer(self.model)
         with contextlib.ExitStack() as stack:
             kept = None
-            if isinstance(asked, Model) and "pass_rate" in self._measures:
-                kept = stack.enter_context(open_kept(self.directory, asked, self._decoding))
+            if isinstance(model, Model) and "pass_rate" in self.measures:
+                kept = stack.enter_context(self.open_kept(model))
             table = measure(
-                asked,
+                model,
                 self.problems,
-                measures=self._measures,
-                grader=self._grader,
-                decoding=self._decoding,
+                measures=self.measures,
+                grader=self.grader,
+                decoding=self.decoding,
                 kept=kept,
                 console=console,
             )
         return Output({"measures": table})
 
 
-def run_measures(
-    model: str,
-    source: Source,
-    out: Path,
-    measures: Sequence[Measure],
-    cut: Cut | None,
-    grader: GraderConfig,
-    decoding: DecodingConfig,
-    devices: Devices,
-    dtype: Dtype,
-) -> Difficulty:
+def run_measures(study: DifficultyStudy, cut: Cut | None) -> Difficulty:
     """Measure how difficult problems are for a checkpoint, and cut them into buckets.
 
     Raises:
@@ -149,10 +101,7 @@ def run_measures(
         used; a cut that no values could satisfy is refused before the model is read.
       ResultsError: if the directory holds something else, or another process uses it.
     """
-    study = DifficultyStudy(
-        model, source, out, measures, grader=grader, decoding=decoding, devices=devices, dtype=dtype
-    )
-    problems = study.problems
+    problems, out = study.problems, study.directory
     if cut is not None:
         # Try the cut on distinct values first: measuring may take hours.
         cut.apply(pd.Series(problems.ops if cut.measure == "op" else range(1, len(problems) + 1)))

@@ -2,7 +2,7 @@
 
 A run is a directory::
 
-    manifest.json   configuration, base, digest of the data, versions, device, time
+    manifest.json   configuration, base, digest of the data; for each session versions, device, time
     log.jsonl       one line a step: loss, gradient norm, learning rate, tokens, tokens per second
     checkpoints/    parameters and optimiser, by step; removed when the run is complete
     model/          the fine-tuned checkpoint as a Hugging Face folder, adapters merged
@@ -26,16 +26,15 @@ import contextlib
 import dataclasses
 import hashlib
 import shutil
-import time
 import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 from jax.sharding import Mesh
 
+from experiments.engine.session import Session
 from experiments.llm.text.encoding import Encoded, check_examples
 from experiments.llm.text.tokenizer import load_tokenizer, stop_tokens
 from experiments.llm.training import lora
@@ -43,10 +42,8 @@ from experiments.llm.training.config import TrainingConfig
 from experiments.llm.training.distributed import first_decides, gathered
 from experiments.llm.training.log import Tracker, open_log
 from experiments.llm.training.train import TrainedModel, load_base, make_loader, train
-from experiments.storage import checkpoint, provenance
+from experiments.storage import checkpoint
 from experiments.storage.results import Run, open_run
-
-PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "transformers", "numpy")
 
 
 def digest(encoded: Encoded) -> str:
@@ -98,15 +95,17 @@ def finetune(
         "data": digest(encoded),
         **(about or {}),
     }
-    model, began = out / "model", time.monotonic()
+    model = out / "model"
     with contextlib.ExitStack() as stack:
         runs: list[Run] = []
+        sessions: list[Session] = []
         log = open_log("none", out, {})
 
         def is_trained() -> bool:
             nonlocal log
             runs.append(stack.enter_context(open_run(out, identity)))
             if not model.exists():
+                sessions.append(Session(runs[0]))
                 log = open_log(tracker, out, identity | _tracker_id(runs[0]))
                 stack.callback(log.close)
             return model.exists()
@@ -119,7 +118,10 @@ def finetune(
             save_trained(trained, model, like=folder)
 
         def complete() -> bool:
-            _close(runs[0], began)
+            for session in sessions:
+                session.save()
+            runs[0].update_manifest(status="complete")
+            shutil.rmtree(out / "checkpoints", ignore_errors=True)
             stack.close()
             return True
 
@@ -163,22 +165,3 @@ def _tracker_id(run: Run) -> dict[str, str]:
     if "id" not in run.manifest:
         run.update_manifest(id=uuid.uuid4().hex[:16])
     return {"id": run.manifest["id"]}
-
-
-def _close(run: Run, began: float) -> None:
-    """Complete the manifest, unless it is complete, and remove the checkpoints.
-
-    Args:
-      run: has its model.
-      began: start of this process, in seconds; earlier processes, which were killed, do not count.
-    """
-    if run.manifest["status"] != "complete":
-        run.update_manifest(
-            status="complete",
-            wall_time_seconds=round(time.monotonic() - began, 1),
-            commit=provenance.commit(),
-            device=provenance.device_name(),
-            num_devices=jax.device_count(),
-            versions=provenance.versions(PACKAGES),
-        )
-    shutil.rmtree(run.directory / "checkpoints", ignore_errors=True)

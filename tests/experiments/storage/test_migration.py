@@ -235,6 +235,15 @@ def test_a_run_of_an_earlier_version_carries_on(tmp_path):
         assert stored == {"config": as_json(config), "status": "complete"}
 
 
+def test_an_account_at_the_top_becomes_the_first_session():
+    account = {"commit": "abc", "device": "CPU", "versions": {"jax": "1"}, "wall_time_seconds": 9.0}
+    old = {"ledger": "δ", "status": "running", **account}
+    assert upgrade(old) == {"ledger": "δ", "status": "running", "sessions": [account]}
+    assert upgrade(upgrade(old)) == upgrade(old)
+    (session,) = read_manifest(RESULTS / "tiny-igsm", "certificates.json")["sessions"]
+    assert (session["commit"], session["wall_time_seconds"]) == ("f066ff1c199a", 1768.8)
+
+
 def test_there_are_recorded_runs():
     assert {path.name for path in RECORDED} >= {"tradeoff", "certificates", "tiny-igsm", "families"}
 
