@@ -70,6 +70,9 @@ def test_a_run_leaves_a_checkpoint_that_has_learnt(out, tiny_folder, encoded):
     manifest = json.loads((out / "manifest.json").read_text())
     assert manifest["status"] == "complete"
     assert manifest["num_examples"] == 12
+    (session,) = manifest["sessions"]
+    assert session["versions"]["jax"] == jax.__version__
+    assert session["wall_time_seconds"] > 0
     assert not (out / "checkpoints").exists()
     assert checkpoint.read_config(out / "model") == checkpoint.read_config(tiny_folder)
     assert load_tokenizer(out / "model").chat_template
