@@ -1,8 +1,8 @@
-"""The loss that a certificate is about: whether the whole reference solution is reproduced.
+"""The loss that a certificate is about: 1 unless the whole reference solution is reproduced.
 
-It is wrong unless the reference is the most likely token at each of its places, end marker
-included, given the reference before it: one forward pass tells whether greedy decoding gives the
-reference exactly, up to the rounding of the two programs.
+A solution counts as reproduced if each of its tokens, end marker included, is the most likely one
+given the reference before it. One forward pass computes that. Greedy decoding gives the reference
+exactly in the same cases, up to the rounding of the two programs.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from theory.posterior import ExampleLoss
 
 
 def example_loss(decoder: DecoderConfig, chunk_tokens: int) -> ExampleLoss:
-    """The loss of a whole solution in nats, and whether greedy decoding would not reproduce it.
+    """Return the loss of a whole solution in nats, and its 0-1 loss.
 
-    A program that uses one of the two pays for one pass: the other is dead code to the compiler.
+    A program that uses one of the two pays for one pass, because the compiler drops the other.
 
     Args:
       decoder: shape of the model.
@@ -54,7 +54,7 @@ def is_reproduced(
     *,
     chunk_tokens: int,
 ) -> Bool[Array, ""]:
-    """Whether the argmax is right at every solution token, a few tokens' logits at a time.
+    """Return whether the argmax is right at every solution token, a few tokens' logits at a time.
 
     Args:
       decoder: shape of the model (static).

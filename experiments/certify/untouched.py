@@ -1,4 +1,4 @@
-"""Problems that a checkpoint was not trained on, as certificates want them."""
+"""Problems that a checkpoint was not trained on, arranged for its certificates."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from synth.config import DecoderConfig
 
 
 def check_rows(samples: Mapping[int, Encoded], rows_trained_on: Iterable[int]) -> None:
-    """Refuse problems that say nothing about further ones.
+    """Refuse problems on which a risk says nothing about further problems.
 
     Args:
       samples: problems of each difficulty, all of one problem set.
@@ -27,13 +27,13 @@ def check_rows(samples: Mapping[int, Encoded], rows_trained_on: Iterable[int]) -
     if not samples:
         raise ValueError("samples must hold problems of at least one difficulty, got none")
     rows = np.concatenate([np.asarray(each.rows) for each in samples.values()])
-    found, counts = np.unique(rows, return_counts=True)
+    distinct, counts = np.unique(rows, return_counts=True)
     if (counts > 1).any():
         raise ValueError(
             f"rows of samples must be distinct, over all difficulties, but {(counts > 1).sum()} "
-            f"occur more than once, the first is {found[counts > 1][0]}"
+            f"occur more than once, the first is {distinct[counts > 1][0]}"
         )
-    both = np.intersect1d(found, np.fromiter(rows_trained_on, np.int64))
+    both = np.intersect1d(distinct, np.fromiter(rows_trained_on, np.int64))
     if both.size:
         raise ValueError(
             f"samples must hold no row that the checkpoint was trained on: its risk there says "

@@ -277,7 +277,7 @@ def open_run(
 
 
 def _differences(stored: Any, asked: Any, path: str) -> list[str]:
-    """Where two JSON values differ, as ``path: stored != asked``."""
+    """List the places where two JSON values differ, as ``path (there …, here …)``."""
     if isinstance(stored, dict) and isinstance(asked, dict):
         return [
             difference

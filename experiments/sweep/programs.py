@@ -176,7 +176,7 @@ class Sweep:
         return [Outcome(*own, *rest) for own, *rest in results]
 
     def finetuning(self, group: Group, learning_rate: Array) -> FinetuneConfig:
-        """How members of a group are fine-tuned."""
+        """The fine-tuning of a group's members, at a learning rate that may be traced."""
         return FinetuneConfig(
             steps=group.steps,
             learning_rate=learning_rate,

@@ -125,7 +125,7 @@ class ScanStudy(Study):
 
     @property
     def _needs_model(self) -> bool:
-        """Whether levels depend on what the base answers."""
+        """True if levels depend on answers of the base."""
         return self.config.measure in OF_MODEL
 
     @functools.cached_property

@@ -155,7 +155,7 @@ def test_the_directory_of_another_run_is_refused(finished_run, no_training, chan
 
 
 def test_a_lost_table_is_made_anew_from_the_parts(copied_run, finished_run):
-    """What the error about a corrupt table advises: delete it, and run the command again."""
+    """As the error about a corrupt table advises: delete it, and run the command again."""
     (copied_run / "table.parquet").unlink()
     pd.testing.assert_frame_equal(run_tiny(copied_run), read_table(finished_run), check_exact=True)
 
