@@ -157,6 +157,7 @@ def finetune_checkpoint(
       processes: where several train together.
       tracker: where the numbers go beside OUT/log.jsonl.
     """
+    from experiments.llm.problems.data import read_source
     from experiments.llm.text.examples import training_examples
     from experiments.llm.training.distributed import is_first
     from experiments.llm.training.finetune import finetune
@@ -164,7 +165,7 @@ def finetune_checkpoint(
     processes.join()
     encoded = training_examples(
         model,
-        data.read(),
+        read_source(data),
         difficulty=difficulty,
         data_size=data_size,
         seed=config.seed,
@@ -241,9 +242,10 @@ def certify_problems(
     from experiments import figures
     from experiments.certify.checkpoints import certify_checkpoint
     from experiments.certify.samples import unseen_samples
+    from experiments.llm.problems.data import read_source
     from experiments.storage.results import read_tables
 
-    problems = data.read()
+    problems = read_source(data)
     samples, rows_trained_on = unseen_samples(
         model, data, problems, trained_by=trained_by, max_length=max_length
     )

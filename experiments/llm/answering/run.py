@@ -25,7 +25,7 @@ from experiments.llm.answering.evaluate import Evaluation, evaluate
 from experiments.llm.answering.kept import KEPT_FILES, Kept
 from experiments.llm.answering.model import Model
 from experiments.llm.problems.config import GraderConfig, Source
-from experiments.llm.problems.data import Problems
+from experiments.llm.problems.data import Problems, read_source
 from experiments.storage import checkpoint
 from experiments.storage.config import Devices
 from experiments.storage.results import write_json
@@ -61,7 +61,7 @@ class AskingStudy(Study):
     @functools.cached_property
     def problems(self) -> Problems:
         """The problems, read once."""
-        return self.source.read()
+        return read_source(self.source)
 
     @property
     def about(self) -> dict[str, Any]:

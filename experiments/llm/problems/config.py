@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import Literal, get_args
 
 from experiments.igsm.config import SYSTEM_PROMPT
 from synth.arguments import check_positive
 from synth.tasks.igsm.verify import Mode
-
-if TYPE_CHECKING:
-    from experiments.llm.problems.data import Problems
 
 Grader = Literal["boxed", "math-verify", "gsm8k", "igsm", "multiple-choice"]
 
@@ -47,7 +44,7 @@ DEFAULT_COLUMNS = Columns()
 
 @dataclass(frozen=True)
 class Source:
-    """Place of a data set, as one argument.
+    """Place of a data set, as one argument; `experiments.llm.problems.data.read_source` reads it.
 
     Attributes:
       source, split, configuration: see `experiments.llm.problems.sources.load_rows`.
@@ -58,14 +55,6 @@ class Source:
     split: str | None = None
     configuration: str | None = None
     columns: Columns = DEFAULT_COLUMNS
-
-    def read(self) -> Problems:
-        """The problems; errors as `experiments.llm.problems.data.read`."""
-        from experiments.llm.problems.data import read
-
-        return read(
-            self.source, split=self.split, configuration=self.configuration, columns=self.columns
-        )
 
 
 @dataclass(frozen=True)

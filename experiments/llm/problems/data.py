@@ -22,7 +22,7 @@ import pyarrow as pa
 from pyarrow import parquet
 
 from experiments.llm.problems.answers import LETTERS
-from experiments.llm.problems.config import DEFAULT_COLUMNS, Columns
+from experiments.llm.problems.config import DEFAULT_COLUMNS, Columns, Source
 from experiments.llm.problems.sources import load_rows
 from experiments.storage.checkpoint import PathLike
 from experiments.storage.results import write_atomically
@@ -125,6 +125,16 @@ def read(
         return _problems(rows, columns, name)
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from error
+
+
+def read_source(source: Source) -> Problems:
+    """Read the problems that an argument names; errors as `read`."""
+    return read(
+        source.source,
+        split=source.split,
+        configuration=source.configuration,
+        columns=source.columns,
+    )
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from experiments.engine.progress import console
 from experiments.igsm.config import Stream
-from experiments.llm.problems.data import Problems, read
+from experiments.llm.problems.data import Problems, read, read_source
 from experiments.llm.problems.grade import check_solutions, references
 from experiments.llm.scan.grid import ScanConfig
 from experiments.llm.text.encoding import Encoded, check_examples, encode_within
@@ -24,7 +24,8 @@ def read_part(config: ScanConfig, directory: Path, part: Stream) -> Problems:
     """The problems of one part of a scan: exported into its directory, or those that are named."""
     if config.export is not None:
         return read(directory / "data" / part / f"*.{config.export.format}")
-    return {"train": config.train, "test": config.test, "base": config.base_data}[part].read()
+    sources = {"train": config.train, "test": config.test, "base": config.base_data}
+    return read_source(sources[part])
 
 
 @dataclass(frozen=True)

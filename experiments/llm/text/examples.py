@@ -13,7 +13,7 @@ from jaxtyping import Int
 
 from experiments.engine.progress import console
 from experiments.llm.problems.config import Source
-from experiments.llm.problems.data import Problems, write_problems
+from experiments.llm.problems.data import Problems, read_source, write_problems
 from experiments.llm.text.config import OnLong
 from experiments.llm.text.encoding import Encoded, encode_within
 from experiments.llm.text.loader import nested
@@ -87,7 +87,7 @@ def prepare(
       The report: model, data, counts of examples read, dropped and truncated, number of problems
       of each stated difficulty, and tokens in all, of solutions and of prompts.
     """
-    problems = source.read()
+    problems = read_source(source)
     encoded = encode_for(
         model, problems, range(len(problems)), max_length=max_length, on_long=on_long
     )

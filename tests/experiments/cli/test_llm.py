@@ -14,7 +14,7 @@ from experiments.certify.config import CheckpointConfig
 from experiments.cli import llm as commands
 from experiments.llm.answering.config import DecodingConfig
 from experiments.llm.problems.config import GraderConfig, Source
-from experiments.llm.problems.data import read
+from experiments.llm.problems.data import read, read_source
 from experiments.llm.recipes import RECIPES
 from experiments.llm.training.config import PAPER_OPTIMISER, TrainingConfig
 from tests.experiments.llm.rows import write_sums
@@ -40,7 +40,7 @@ def test_prepare_says_what_there_is_and_others_read_it(tiny_folder, data, tmp_pa
     assert report["difficulties"] == {"1": 6, "2": 6}
     assert "difficulty 1: 6, 2: 6" in told
     again = read(tmp_path / "problems.parquet")
-    first = data.read()
+    first = read_source(data)
     assert (again.prompts, again.solutions) == (first.prompts, first.solutions)
     assert list(again.ops) == list(first.ops)
     table = pd.read_parquet(tmp_path / "problems.parquet")
