@@ -36,7 +36,8 @@ bench: $(VENV)/.all  ## measure against plain JAX and PyTorch and record the tab
 	$(BIN)/python -m experiments.pages.documents
 
 figures: $(VENV)/.base  ## redraw every picture and table of README and docs from the tracked results
-	$(SWEETSPOT) figures --results $(RESULTS)/tradeoff
+	$(SWEETSPOT) figures --results $(RESULTS)/tradeoff --names accuracy_over_difficulty \
+		accuracy_over_size change_by_slice gaps map optimum_over_size
 	$(SWEETSPOT) figures --results $(RESULTS)/certificates \
 		--names certificates certified_gaps complexity tightness
 	$(SWEETSPOT) figures --results $(RESULTS)/prediction

@@ -1,12 +1,14 @@
-"""The best difficulty for each data size, its uncertainty, and whether it moves.
+"""Reads the result table: means and intervals by cell, and the best difficulty by data size.
 
-Input is the tidy result table (one row per member, slice and metric). Uncertainty is a hierarchical
-bootstrap: base seeds are drawn with replacement, then seeds within each drawn base (Davison and
-Hinkley 1997, Bootstrap Methods, section 3.8). One draw serves every cell and metric of a study, so
-comparisons stay paired. Intervals are 90% percentile intervals; from one base they do not contain
-the variation between bases, and from few bases they are on the narrow side.
+The table has one row per member, slice and metric. `studies` lists its studies, `cube` arranges one
+metric, `mean_interval` gives each cell's mean, `optimum` the best difficulty, `shift` whether it
+moves. Uncertainty is a hierarchical bootstrap: base seeds are drawn with replacement, then seeds
+within each drawn base (Davison and Hinkley 1997, Bootstrap Methods, section 3.8). One draw serves
+every cell and metric of a study, so comparisons stay paired. Intervals are 90% percentile
+intervals; from one base they do not contain the variation between bases, and from few bases they
+are on the narrow side.
 
-Axes, in this order everywhere: difficulty, data_size, base, seed.
+Axes of every array, in this order (`AXES`): difficulty, data size, base seed, seed.
 """
 
 from __future__ import annotations
@@ -27,7 +29,7 @@ LIMITS = {"hardest": "≥ ", "easiest": "≤ ", "": ""}
 
 @dataclass(frozen=True)
 class Study:
-    """The cells that share all but difficulty and size. `None`: the table has a single value."""
+    """Cells that differ only in difficulty and data size. `None`: the table has a single value."""
 
     train_mixture: str
     loss: str | None = None
@@ -197,10 +199,11 @@ def cube(
 def resample(metric: Cube, *, replicates: int = 2000, seed: int = 0) -> np.ndarray:
     """Draw how often each member counts in each replicate: integers [replicate, base, seed].
 
-    Bases with replacement, then as many seeds within each drawn base as it has. A base drawn k
-    times draws its m seeds k·m times, which is one multinomial. Pairs without data are left out,
-    and so are replicates that leave a cell empty (in an unfinished run cells differ in their
-    seeds): they could not be compared over cells.
+    A replicate draws bases with replacement; each time a base is drawn, it draws as many of its
+    seeds, with replacement, as it has. The counts of a base with m seeds that was drawn k times are
+    therefore one multinomial of k·m draws. Bases and seeds without data are never drawn. A
+    replicate is dropped if it leaves some cell without a member, as may happen in an unfinished
+    run, because its cells could not be compared.
     """
     generator = np.random.default_rng(seed)
     present = np.asarray(np.isfinite(metric.values).any(axis=(0, 1)))
@@ -225,7 +228,7 @@ def replicate_means(metric: Cube, counts: np.ndarray) -> np.ndarray:
 def mean_interval(
     table: pd.DataFrame, study: Study, metric: str, *, replicates: int = 2000, seed: int = 0, **kind
 ) -> pd.DataFrame:
-    """Mean and 90% interval in each cell; `kind` holds `test_slice`, `minus_base` for `cube`.
+    """Mean and 90% interval by cell; `kind`: the arguments `test_slice`, `minus_base` of `cube`.
 
     Returns:
       One row per cell: difficulty, data_size, mean, low, high, num_members, num_missing.
@@ -275,10 +278,8 @@ def optimum(
     best, sizes = _best(risk.mean), np.arange(len(risk.data_sizes))
     drawn = risk.difficulties[_best(replicate_means(risk, counts))]
     low, high = np.quantile(drawn, TAILS, axis=0, method="inverted_cdf")
-    result = pd.DataFrame(
-        {"data_size": risk.data_sizes, "best_difficulty": risk.difficulties[best]}
-    )
-    result["low"], result["high"] = low, high
+    result = pd.DataFrame({"data_size": risk.data_sizes})
+    result["best_difficulty"], result["low"], result["high"] = risk.difficulties[best], low, high
     result["censored"] = [censored(position, len(risk.difficulties)) for position in best]
     result["tied"] = [_all_equal(means) for means in risk.mean.T]
     # Every metric at the best level of the means, over the same replicates.
@@ -298,6 +299,7 @@ def shift(table: pd.DataFrame, study: Study, *, replicates: int = 2000, seed: in
     first, final = (int(position) for position in _best(risk.mean)[[0, -1]])
     # Resampling a single member repeats it: the replicates show no noise.
     is_one = int(np.isfinite(risk.values).any(axis=(0, 1)).sum()) == 1
+    tied = [int(risk.data_sizes[at]) for at in (0, -1) if _all_equal(risk.mean[:, at])]
 
     def rise(neighbour: int) -> Interval | None:
         if is_one or not 0 <= neighbour < levels:
@@ -315,9 +317,7 @@ def shift(table: pd.DataFrame, study: Study, *, replicates: int = 2000, seed: in
         censored_at_largest=censored(final, levels),
         probability_harder=np.nan if is_one else float((drawn[:, -1] > drawn[:, 0]).mean()),
         probability_interior=float(((drawn[:, 0] > 0) & (drawn[:, 0] < levels - 1)).mean()),
-        tied_size=next(
-            (int(risk.data_sizes[at]) for at in (0, -1) if _all_equal(risk.mean[:, at])), None
-        ),
+        tied_size=tied[0] if tied else None,
         easier_rise=rise(first - 1),
         harder_rise=rise(first + 1),
     )
@@ -332,7 +332,7 @@ def format_probability(probability: float) -> str:
 
 
 def headline(table: pd.DataFrame, *, replicates: int = 2000, seed: int = 0) -> pd.DataFrame:
-    """Text for the terminal and the report: one row per study and data size.
+    """Text for the report and the documents: one row per study and data size.
 
     Columns: study, data_size, best_difficulty ("8 [6, 10]"), censored, and the test risk and the
     two gaps at that difficulty, each as "mean [low, high]". Where all levels have the same risk,

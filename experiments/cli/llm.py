@@ -33,7 +33,7 @@ Positional = tyro.conf.Positional
 GRADER, DECODING, TRAINING = GraderConfig(), DecodingConfig(), TrainingConfig()
 ONE_DEVICE, ONE_PROCESS, CERTIFICATES = Devices(), Processes(), CheckpointConfig()
 OF_MEMBERS = {"loss": "losses", "learning_rate": "learning_rates", "seed": "seeds"}
-"""Fields of a training that each member of a scan sets, and the scan's fields that state them."""
+"""Training fields that vary between members, and the field of a scan that lists their values."""
 
 
 def prepare(
@@ -95,14 +95,14 @@ def measure_difficulty(
       model: folder or hub id of the base.
       data: the problems.
       out: directory of the result.
-      measures: what is measured; the last two ask the model.
-      bucket_by: the measure that is cut into buckets.
-      number: of buckets of equal size; unused with `edges`.
+      measures: measures of difficulty; `pass_rate` and `perplexity` run the model.
+      bucket_by: the measure by which problems are cut into buckets.
+      number: how many buckets of equal size; unused with `edges`.
       edges: inner edges of the buckets.
       drop_easiest, drop_hardest: shares of the problems, by `bucket_by`, to leave out.
       grader: how the responses behind a pass rate are graded.
-      decoding: how they are made.
-      devices: of the mesh.
+      decoding: how the responses are made.
+      devices: how many devices share the work, and how it is split over them.
       dtype: type of the parameters in memory.
     """
     from experiments import figures
@@ -153,8 +153,8 @@ def finetune_checkpoint(
       max_length: tokens of an example at most.
       on_long: what becomes of longer ones.
       config: how to train.
-      devices: of the mesh.
-      processes: where several train together.
+      devices: how many devices share the work, and how it is split over them.
+      processes: how several processes train together.
       tracker: where the numbers go beside OUT/log.jsonl.
     """
     from experiments.llm.problems.data import read_source
@@ -202,8 +202,8 @@ def evaluate_checkpoint(
       data: the problems.
       out: directory of the result.
       grader: how responses are graded.
-      decoding: how they are made.
-      devices: of the mesh.
+      decoding: how the responses are made.
+      devices: how many devices share the work, and how it is split over them.
       dtype: type of the parameters in memory.
     """
     from experiments.llm.answering.run import EvaluationStudy, run_evaluation
@@ -237,7 +237,7 @@ def certify_problems(
         where that is one.
       max_length: tokens of an example at most; longer ones are left out.
       config: what to certify.
-      devices: of the mesh.
+      devices: how many devices share the work, and how it is split over them.
     """
     from experiments import figures
     from experiments.certify.checkpoints import certify_checkpoint
@@ -281,13 +281,13 @@ def scan_command(asked: Asked) -> Callable[..., None]:
 
         Args:
           recipe: a name that `sweetspot list` shows, or "custom" with the fields given as flags.
-          preset: size of the scan; by default the recipe's first.
+          preset: size of the scan; by default demo, or else the recipe's first.
           out: run directory; default runs/RECIPE-PRESET.
           config: fields to change.
 
         Raises:
-          ValueError: beside what `run_scan` raises, if loss, learning rate or seed of the training
-            are stated, which are each member's own.
+          ValueError: for the reasons of `run_scan`, or if loss, learning rate or seed is stated for
+            the training: these vary between members.
         """
         from experiments.llm.scan.study import run_scan
 

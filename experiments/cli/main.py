@@ -88,5 +88,5 @@ def main() -> None:
         console.print(f"[bold red]error:[/bold red] {escape(str(error))}", highlight=False)
         sys.exit(2)
     except KeyboardInterrupt:
-        console.print("Interrupted; what keeps a run directory carries on with the same command.")
+        console.print("Interrupted. A command with a run directory carries on when it is repeated.")
         sys.exit(130)

@@ -14,7 +14,7 @@ def draw_figures(
     """Draw the figures of a run as PNG and SVG.
 
     Args:
-      results: a run directory, or one with the tables of `sweetspot regret`.
+      results: a run directory, or any other with tables, such as those of `regret` or `compare`.
       out: where the pictures go; default RESULTS/figures.
       names: which figures; default all whose tables are there.
     """

@@ -27,7 +27,7 @@ class Asked:
     def check(self, recipe: str) -> None:
         """Raise ValueError if the second pass has another recipe: its flags' defaults are wrong.
 
-        The first pass may take a flag's value for the recipe if it stands before the recipe.
+        That happens when the value of a flag before the recipe was taken for the recipe.
         """
         if recipe != self.recipe:
             raise ValueError(f"recipe must stand before its flags, got {recipe!r} after them")

@@ -160,9 +160,9 @@ def judge_rules(results: list[Path], out: Path = Path("runs/regret")) -> None:
       out: directory of the tables.
     """
     from experiments import figures
-    from experiments.analysis.average import average_regret
     from experiments.analysis.optimum import Interval
     from experiments.analysis.regret import write_regret
+    from experiments.analysis.regret_means import average_regret
 
     tables = write_regret(results, out)
     print_rows(

@@ -75,7 +75,7 @@ Command = Annotated[
     | Annotated[Any, tyro.conf.subcommand("gallery", constructor=show_gallery)]
     | Annotated[None, tyro.conf.subcommand("list", default=None)],
     tyro.conf.arg(name=""),
-    # The last alternative is the default alone, and no word that can be typed.
+    # `list` is only the default (None), so it must not be offered as a word to type.
     tyro.conf.DisallowNone,
 ]
 """Path that one of the subcommands of ``tasks`` wrote; None if the command line names none."""

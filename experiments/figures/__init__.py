@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import pandas as pd
 
+    # FIGURES is made by __getattr__ below on first use; this declares it for the type checker.
     FIGURES: dict[str, ModuleType]
     """Module of each figure, by its name."""
 

@@ -57,7 +57,7 @@ def plot(tables: Mapping[str, pd.DataFrame]) -> Figure:
                 zorder=4,
             )
         axis.xaxis.set_major_locator(FixedLocator(sorted(cells["difficulty"].unique())))
-        style.accuracy_axis(axis)
+        style.percent_axis(axis)
     style.outer_labels(axes, style.DIFFICULTY_LABEL, style.ACCURACY_LABEL)
     # The legend, with the hollow star only where there is one.
     star = {"color": "none", "marker": "*", "markersize": 13, "markeredgecolor": style.INK}

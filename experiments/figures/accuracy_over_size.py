@@ -51,7 +51,7 @@ def plot(tables: Mapping[str, pd.DataFrame]) -> Figure:
                 **style.look(position, len(levels)),
             )
         style.size_axis(axis, sorted(cells["data_size"].unique()))
-        style.accuracy_axis(axis)
+        style.percent_axis(axis)
     style.outer_labels(axes, style.SIZE_LABEL, style.ACCURACY_LABEL)
     bars = style.band_key(f"bars, band:\n{style.BAND_LABEL}")
     handles = [*(lines[level] for level in sorted(lines, reverse=True)), base_line, bars]

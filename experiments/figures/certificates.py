@@ -64,7 +64,7 @@ def plot(tables: Mapping[str, pd.DataFrame]) -> Figure:
             weight="bold",
             fontsize=8,
         )
-    style.outer_labels(axes, "examples n", "risk (0–1 loss)")
+    style.outer_labels(axes, "examples n", style.RISK_LABEL)
     # The legend: filled markers for the bounds, and one hollow grey marker for all measured risks.
     handles = [style.key("plain fine-tuning\n(measured)", **PLAIN)]
     handles += [style.key(f"{name}: bound", **look) for name, look in looks.items()]

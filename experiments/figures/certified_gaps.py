@@ -64,7 +64,7 @@ def plot(tables: Mapping[str, pd.DataFrame]) -> Figure:
             chosen = (certificates["method"] == method) & (certificates["data_size"] == size)
             _panel(axes[row, column], certificates.loc[chosen], levels)
             style.corner_label(axes[row, column], f"n = {size}")
-    style.outer_labels(axes, style.DIFFICULTY_LABEL, "risk (0–1 loss)")
+    style.outer_labels(axes, style.DIFFICULTY_LABEL, style.RISK_LABEL)
     handles = [
         *(
             Patch(color=style.colour(position, len(PIECES)), label=name)

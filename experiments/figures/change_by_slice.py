@@ -26,13 +26,11 @@ def _change(table: pd.DataFrame, study: optimum.Study) -> pd.DataFrame:
     """Change of risk by slice: the columns of `mean_interval` and slice."""
     rows = optimum.study_rows(table, study)
     slices = sorted(rows.loc[rows["metric"] == "risk", "slice"].dropna().unique())
-    parts = [
-        optimum.mean_interval(table, study, "risk", test_slice=int(level), minus_base=True).assign(
-            slice=int(level)
-        )
-        for level in slices
-    ]
-    return pd.concat(parts)
+    changes = {
+        level: optimum.mean_interval(table, study, "risk", test_slice=level, minus_base=True)
+        for level in map(int, slices)
+    }
+    return pd.concat(changes).reset_index(0, names="slice")
 
 
 @style.styled

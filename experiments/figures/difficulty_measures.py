@@ -93,7 +93,7 @@ def plot(tables: Mapping[str, pd.DataFrame]) -> Figure:
         axis.set_title(f"{TITLES[name]}\n{text}")
         axis.set_xlabel(f"{MEASURES[name].label}  harder →")
         axis.set_ylim(-0.03, 1.03)
-        style.accuracy_axis(axis)
+        style.percent_axis(axis)
         _value_axis(axis, bins["centre"].tolist(), is_whole=name == "op")
     axes[0].set_ylabel("pass rate of the base\n(share of samples)")
     style.side_legend(figure, HANDLES)

@@ -66,7 +66,7 @@ def plot(tables: Mapping[str, pd.DataFrame]) -> Figure:
         axis.xaxis.set_major_locator(MaxNLocator(5, integer=True))
         axis.yaxis.set_major_locator(MaxNLocator(4))
         if name == "answer_zero" or PANELS[name][1] == "share of sentences":
-            style.accuracy_axis(axis)
+            style.percent_axis(axis)
     handles = [
         style.key("reference,\n99.75% interval", color=REFERENCE, marker="s", markersize=4),
         style.key("sweetspot", color=OURS, linewidth=2.2),

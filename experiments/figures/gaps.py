@@ -41,7 +41,7 @@ def plot(tables: Mapping[str, pd.DataFrame]) -> Figure:
             style.corner_label(axis, f"n = {n}")
     # Room for the label of n above the highest bar; all panels share this axis.
     axes[0, 0].set_ylim(top=1.12 * axes[0, 0].get_ylim()[1])
-    style.outer_labels(axes, style.DIFFICULTY_LABEL, "risk (0–1 loss)")
+    style.outer_labels(axes, style.DIFFICULTY_LABEL, style.RISK_LABEL)
     handles = [
         *(
             Patch(

@@ -17,7 +17,7 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
-from matplotlib.ticker import FixedLocator, PercentFormatter
+from matplotlib.ticker import FixedLocator
 
 from experiments.analysis import optimum
 from experiments.figures import style
@@ -114,8 +114,7 @@ def plot(tables: Mapping[str, pd.DataFrame]) -> Figure:
     style.outer_labels(axes, style.SIZE_LABEL, style.DIFFICULTY_LABEL)
     colours = ScalarMappable(scale, "viridis")
     bar = figure.colorbar(colours, ax=axes, label=style.ACCURACY_LABEL, pad=0.02, aspect=30)
-    # As many decimals as tell the ticks apart.
-    bar.ax.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=None))
+    style.percent_axis(bar.ax)
     bar.outline.set_visible(False)  # pyright: ignore[reportCallIssue]
     legend(figure, columns=min(3, 1 + len(studies)))
     return figure

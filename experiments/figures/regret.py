@@ -13,7 +13,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from experiments.analysis.average import average_regret
+from experiments.analysis.regret_means import average_regret
 from experiments.figures import style
 
 TABLES = ("regret",)

@@ -1,7 +1,7 @@
-"""Shared by all figures: type, colours, markers, axes, panels and legends. It has no `plot`.
+"""Style of all figures: type, colours, markers, axes, panels and legends.
 
 Colours come from viridis, whose order survives printing in grey; markers and line styles repeat
-that order, so that no figure depends on colour alone.
+that order, so that no figure depends on colour alone. No figure itself, because it has no `plot`.
 """
 
 from __future__ import annotations
@@ -19,16 +19,18 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
-from matplotlib.ticker import FixedLocator, NullLocator, PercentFormatter
+from matplotlib.ticker import FixedLocator, NullLocator
 
 Plot = Callable[[Mapping[str, pd.DataFrame]], Figure]
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "h")
 LINES = ("-", "--", "-.", ":")
 INK = "#222222"
 SIZE_LABEL = "training examples n"
+# For tasks whose difficulty counts operations; LEVEL_LABEL serves panels of several task families.
 DIFFICULTY_LABEL = "training difficulty d\n(hardest level, operations)"
 LEVEL_LABEL = "training difficulty d\n(hardest level)"
 ACCURACY_LABEL = "test accuracy (exact match)"
+RISK_LABEL = "risk (0–1 loss)"
 BAND_LABEL = "90% interval"
 
 
@@ -103,13 +105,12 @@ def panels(
     Args:
       titles: one per column.
       rows: panels in a column.
-      width: of a panel, inches.
-      height: of a panel, inches.
+      width, height: of a panel, inches.
 
     Returns:
       The figure and its axes [row, column].
     """
-    # Room for the legend at the right, which a narrow figure needs as much as a wide one.
+    # 2 inches for a legend at the right, whatever the number of panels.
     figure = Figure(figsize=(width * len(titles) + 2.0, height * rows + 0.4))
     axes = figure.subplots(rows, len(titles), sharex=True, sharey=True, squeeze=False)
     for axis, title in zip(axes[0], titles, strict=True):
@@ -125,8 +126,7 @@ def panel_grid(
     Args:
       titles: one per panel.
       columns: panels in a row, at most.
-      width: of a panel, inches.
-      height: of a panel, inches.
+      width, height: of a panel, inches.
 
     Returns:
       The figure and its axes in the order of the titles.
@@ -160,9 +160,9 @@ def size_axis(axis: Axes, sizes: Sequence[int]) -> None:
         axis.set_xlim(sizes[0] / 2, sizes[0] * 2)
 
 
-def accuracy_axis(axis: Axes) -> None:
-    """Make y an accuracy in percent."""
-    axis.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+def percent_axis(axis: Axes) -> None:
+    """Write the ticks of y, a share, as percents: whole ones unless a tick lies between them."""
+    axis.yaxis.set_major_formatter(lambda share, _: f"{round(100 * share, 6):g}%")
 
 
 def corner_label(axis: Axes, text: str) -> None:

@@ -20,8 +20,8 @@ import numpy as np
 import pandas as pd
 
 from experiments.analysis import families, optimum, premise
-from experiments.analysis.average import average_regret
 from experiments.analysis.optimum import Interval
+from experiments.analysis.regret_means import average_regret
 from experiments.benchmarks import bounds, generation, grid, llm, read_record
 from experiments.benchmarks import igsm as igsm_speed
 from experiments.figures.style import ledger_line
@@ -83,10 +83,11 @@ def headline() -> str:
             "",
             *(f"- {sentence}" for sentence in verdicts(table).values()),
             "",
-            f"{members.ngroups} members from {config['base_seeds']} bases × {config['seeds']} "
-            f"seeds; 90% hierarchical bootstrap intervals; {config['test_examples']} fresh test "
-            f"draws per level, base and seed. Recorded in {minutes_of(manifest):.0f} minutes on "
-            f"{last['num_devices']} cores of {last['device']} at commit `{last['commit']}`.",
+            f"{members.ngroups} members (fine-tuned models) from {config['base_seeds']} bases × "
+            f"{config['seeds']} seeds; 90% hierarchical bootstrap intervals; "
+            f"{config['test_examples']} fresh test draws per level, base and seed. "
+            f"Recorded in {minutes_of(manifest):.0f} minutes on {last['num_devices']} cores of "
+            f"{last['device']} at commit `{last['commit']}`.",
         ]
     )
 

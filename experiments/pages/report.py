@@ -73,7 +73,8 @@ def verdict(moved: optimum.Shift, *, clear: float = CLEAR) -> str:
     if moved.censored_at_smallest:
         answer += f" At n = {small} it is the easiest level tested, so it is an upper limit."
     elif moved.neighbours_are_worse:
-        answer += f" At n = {small} both neighbouring levels are worse (paired 90% intervals)."
+        answer += f" At n = {small} the next easier and the next harder level both have higher "
+        answer += "test risk (90% intervals of the paired differences)."
     else:
         answer += f" At n = {small} it is not clearly better than both neighbouring levels."
     return answer

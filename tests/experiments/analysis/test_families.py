@@ -16,7 +16,7 @@ from experiments.analysis import families, optimum
 from experiments.analysis.optimum import Shift
 from experiments.pages.documents import markdown_table
 from experiments.storage.results import ResultsError, read_parquet
-from tests.experiments.figures.drawing import assert_all_is_on_the_page, drawn
+from tests.experiments.figures.drawing import assert_all_is_on_the_page, assert_has_a_caption, drawn
 from tests.experiments.worlds import (
     CENSORED,
     CONFIG,
@@ -129,7 +129,7 @@ def test_figures_have_a_labelled_panel_for_each_family(compared, name):
     titles = [axis.get_title().split("\n")[0] for axis in axes]
     assert titles == ["moving", "still", "high", "low"]
     assert all(axis.get_xlabel() and axis.get_ylabel() for axis in axes)
-    assert figures.caption(name).endswith(".")
+    assert_has_a_caption(name)
     assert_all_is_on_the_page(figure)
     ticks = [np.asarray(axis.xaxis.get_major_locator()()).tolist() for axis in axes]
     assert ticks == [[16, 64, 256, 1024]] * 3 + [[16, 1024]]

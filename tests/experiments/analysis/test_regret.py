@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from experiments.analysis.average import CASE, average_regret
 from experiments.analysis.regret import compare, judge, splits, write_regret
+from experiments.analysis.regret_means import CASE, average_regret
 from experiments.storage.results import ResultsError
 from experiments.sweep.grid import PretrainConfig
 from tests.experiments.worlds import CONFIG, slice_risks, world, write_run

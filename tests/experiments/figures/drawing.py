@@ -19,6 +19,12 @@ def drawn(name: str, tables: Mapping[str, pd.DataFrame]) -> Figure:
     return figure
 
 
+def assert_has_a_caption(name: str) -> None:
+    """Check that a figure's docstring begins with a paragraph of whole sentences."""
+    wanted = f"{name}: its docstring's first paragraph, the caption, must end with a full stop"
+    assert figures.caption(name).endswith("."), wanted
+
+
 def assert_all_is_on_the_page(figure: Figure) -> None:
     """Check that nothing that is drawn lies outside the page."""
     page = figure.bbox
@@ -27,5 +33,6 @@ def assert_all_is_on_the_page(figure: Figure) -> None:
     boxes += [axis.get_tightbbox() for axis in figure.axes if axis.get_visible()]
     for box in boxes:
         assert box is not None
-        assert page.x0 - 1 <= box.x0 <= box.x1 <= page.x1 + 1
-        assert page.y0 - 1 <= box.y0 <= box.y1 <= page.y1 + 1
+        wanted = f"{box} must lie on the page {page}: is `plot` decorated with @style.styled?"
+        assert page.x0 - 1 <= box.x0 <= box.x1 <= page.x1 + 1, wanted
+        assert page.y0 - 1 <= box.y0 <= box.y1 <= page.y1 + 1, wanted

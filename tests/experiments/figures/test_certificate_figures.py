@@ -25,7 +25,7 @@ from tests.experiments.certificate_tables import (
     certificate_table,
     complexity_table,
 )
-from tests.experiments.figures.drawing import assert_all_is_on_the_page, drawn
+from tests.experiments.figures.drawing import assert_all_is_on_the_page, assert_has_a_caption, drawn
 
 Tables = dict[str, pd.DataFrame]
 NAMES = ("certificates", "certified_gaps", "complexity", "tightness")
@@ -76,7 +76,7 @@ def heights(axis: Axes) -> np.ndarray:
 @pytest.mark.parametrize("name", NAMES)
 def test_all_is_labelled_and_nothing_lies_outside_the_page(name, fixture, request):
     figure = drawn(name, request.getfixturevalue(fixture))
-    assert figures.caption(name).endswith(".")
+    assert_has_a_caption(name)
     axes = grid(figure)
     assert all(axis.get_xlabel() for axis in axes[-1])
     assert all(axis.get_ylabel() for axis in axes[:, 0])

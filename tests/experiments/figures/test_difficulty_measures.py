@@ -8,7 +8,7 @@ import pytest
 
 from experiments import figures
 from experiments.llm.difficulty.agreement import pass_rate_over, rank_correlations
-from tests.experiments.figures.drawing import assert_all_is_on_the_page, drawn
+from tests.experiments.figures.drawing import assert_all_is_on_the_page, assert_has_a_caption, drawn
 
 NAME = "difficulty_measures"
 
@@ -36,7 +36,7 @@ def measures() -> pd.DataFrame:
 @pytest.mark.parametrize("missing", [[], ["op"], ["op", "perplexity"], ["cot_tokens"]])
 def test_there_is_a_labelled_panel_for_each_measure(measures, missing):
     figure = drawn(NAME, {"measures": measures.drop(columns=missing)})
-    assert figures.caption(NAME).endswith(".")
+    assert_has_a_caption(NAME)
     titles = {axis.get_title().split("\n")[0] for axis in figure.axes}
     expected = {
         "cot_tokens": "Length of the solution",

@@ -9,9 +9,9 @@ import pandas as pd
 import pytest
 
 from experiments import figures
-from experiments.analysis.average import average_regret
 from experiments.analysis.regret import compare, judge
-from tests.experiments.figures.drawing import assert_all_is_on_the_page, drawn
+from experiments.analysis.regret_means import average_regret
+from tests.experiments.figures.drawing import assert_all_is_on_the_page, assert_has_a_caption, drawn
 from tests.experiments.worlds import CONFIG, world
 from theory.predictor import PREDICTOR, RULES
 
@@ -32,7 +32,7 @@ def tables() -> dict[str, pd.DataFrame]:
 @pytest.mark.parametrize("name", NAMES)
 def test_nothing_lies_outside_the_page_and_all_is_labelled(name, tables):
     figure = drawn(name, tables)
-    assert figures.caption(name).endswith(".")
+    assert_has_a_caption(name)
     shown = [axis for axis in figure.axes if axis.get_visible()]
     assert shown[0].get_ylabel()
     assert shown[-1].get_xlabel()

@@ -116,7 +116,7 @@ RISE = Interval(0.02, 0.01, 0.03)
     ("moved", "said"),
     [
         (Shift(16, 64, 6, 8, "", "", 0.99, 1.0, RISE, RISE), "moves to harder data as n grows"),
-        (Shift(16, 64, 6, 8, "", "", 0.99, 1.0, RISE, RISE), "both neighbouring levels are worse"),
+        (Shift(16, 64, 6, 8, "", "", 0.99, 1.0, RISE, RISE), "both have higher test risk"),
         (Shift(16, 64, 6, 8, "", "hardest", 0.99, 1.0, RISE, RISE), "it is a lower limit"),
         (Shift(16, 64, 4, 8, "easiest", "", 0.99, 0.1, None, RISE), "it is an upper limit"),
         (Shift(16, 64, 6, 6, "", "", 0.02, 1.0, RISE, RISE), "does not move"),
