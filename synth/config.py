@@ -242,9 +242,10 @@ class Optimiser:
 
 @dataclass(frozen=True)
 class FinetuneConfig:
-    """Settings of one fine-tuning run. All fields but the learning rate are static.
+    """Settings of one training, a base's or a member's.
 
-    `synth.finetune` registers the class with JAX as a tree whose only leaf is the learning rate.
+    All fields but the learning rate are static: `synth.finetune` registers the class with JAX as a
+    tree whose only leaf is the learning rate.
 
     Attributes:
       steps: optimiser steps.

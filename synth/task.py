@@ -282,6 +282,21 @@ def pool(
     return Pool(_fit(drawn.tokens, length), _fit(drawn.loss_mask, length), drawn.difficulty)
 
 
+def draw(
+    task: ArrayTask, key: PRNGKeyArray, log_probabilities: Float[Array | np.ndarray, " levels"]
+) -> tuple[Example, Int[Array, ""]]:
+    """Draw one example, padded to ``max_length(hardest)``, and its difficulty.
+
+    Args:
+      task: on device.
+      key: a JAX key; may be traced.
+      log_probabilities: of levels 1 to `task.hardest`, see `Mixture.log_probabilities`.
+    """
+    key_difficulty, key_example = jax.random.split(key)
+    difficulty = 1 + jax.random.categorical(key_difficulty, log_probabilities)
+    return task.sample(key_example, difficulty), difficulty
+
+
 def _fit(array: Array, length: int) -> Array:
     """Pad the last axis to `length`, or cut padding off it."""
     missing = max(0, length - array.shape[1])
@@ -292,12 +307,10 @@ def _fit(array: Array, length: int) -> Array:
 def _array_pool(
     task: ArrayTask, key: PRNGKeyArray, log_probabilities: Array, num_examples: int
 ) -> Pool:
-    def draw(index: Int[Array, ""]) -> tuple[Example, Int[Array, ""]]:
-        key_difficulty, key_example = jax.random.split(jax.random.fold_in(key, index))
-        difficulty = 1 + jax.random.categorical(key_difficulty, log_probabilities)
-        return task.sample(key_example, difficulty), difficulty
+    def numbered(index: Int[Array, ""]) -> tuple[Example, Int[Array, ""]]:
+        return draw(task, jax.random.fold_in(key, index), log_probabilities)
 
-    examples, difficulty = jax.vmap(draw)(jnp.arange(num_examples))
+    examples, difficulty = jax.vmap(numbered)(jnp.arange(num_examples))
     return Pool(examples.tokens, examples.loss_mask, difficulty)
 
 

@@ -74,7 +74,7 @@ class Ledger:
 
     Attributes:
       delta: probability that any of the certificates fails.
-      num_cells: certificates that are shown together and share delta equally.
+      num_cells: claims that are shown together and share delta equally; each is called a cell.
       entries: the parts that one cell spends.
 
     Raises:

@@ -2,8 +2,8 @@
 
 Each is a function of the centre (the parameters at which the prior stands), so that it can be
 called inside a program in which the centre is traced. A random matrix that a block uses is drawn
-from a fixed key: it is part of the prior, and knows nothing of the data. What is moved is in
-float32, also where the centre is not.
+from a fixed key: it is part of the prior, and does not depend on the data. Coordinates are in
+float32, even if the centre is not.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from synth.decoder import Parameters
 from theory.posterior import Block
 
 PRIOR_SEED = 0x53706F74
-"""Seed of random matrices; no recipe's master seed, so that they share no key with a sample."""
+"""Seed of random matrices. No recipe has it as master seed: they share no key with a sample."""
 KERNELS = ("query", "key", "value", "output", "gate", "up", "down")
 
 
 def selection(centre: Parameters, names: tuple[str, ...]) -> Block:
-    """Every parameter array that has one of `names` in its path; all arrays for no names."""
+    """Every parameter array that has one of `names` in its path; all arrays if there are none."""
     paths, structure = jax.tree_util.tree_flatten_with_path(centre)
     leaves = [leaf for _, leaf in paths]
     chosen = [
@@ -82,9 +82,10 @@ def lora(centre: Parameters, rank: int, names: tuple[str, ...]) -> Block:
 
 
 def adapters(centre: Parameters, rank: int, names: tuple[str, ...]) -> Block:
-    """`lora` with both factors beside the kernels, for a decoder with ``Lora(rank, rank, names)``.
+    """`lora` with both factors beside the kernels.
 
-    The kernels stay as they are, so that many vectors at a time need one copy of them.
+    For a decoder with ``Lora(rank, alpha=rank, kernels=names)``, whose scale is 1.
+    The kernels stay as they are, so that many vectors at a time share one copy of them.
     """
     layers, first, shapes = centre["layers"], {}, {}
     for number, name in enumerate(names):

@@ -1,31 +1,32 @@
 """Certify a real checkpoint: risk bounds from problems that it has not been trained on.
 
 The risk is that of the 0-1 loss of a whole solution: 1 unless the reference solution is the most
-likely token at each of its places, end marker included, given the reference before it. That is
-whether greedy decoding reproduces the reference exactly (up to the rounding of the two programs).
-On text with several right solutions it is stricter than a grader, so that the accuracy that a
-grader finds is higher than one minus the risk.
+likely token at each of its places, end marker included, given the reference before it. The loss
+is 0 exactly if greedy decoding reproduces the reference (up to the rounding of the two programs).
+On text with several right solutions it is stricter than a grader: a grader's accuracy is higher
+than one minus the risk.
 
 For each difficulty and number n of problems these predictors are certified, for the risk on further
 problems of that difficulty:
 
 - ``checkpoint``: the checkpoint as it is, tested on all n (Clopper-Pearson).
-- ``held-out``: the checkpoint as prior and posterior of PAC-Bayes-kl, at a KL of zero. It says what
-  the test set says, slightly worse; PAC-Bayes deserves no credit for it.
+- ``held-out``: the checkpoint as prior and posterior of PAC-Bayes-kl, at a KL of zero. This is a
+  test-set bound, slightly looser; PAC-Bayes deserves no credit for it.
 - ``gains``, ``lora``, ``subspace``: a Gaussian over norm gains, over the second factor of adapters,
   or over a random subspace of that factor's coordinates (SubLoRA: Lotfi et al. 2024, arXiv
-  2312.17173), its prior at the checkpoint, trained on all n by the bound itself. It is about draws
-  of these weights, not about any one fine-tuned checkpoint. For each prior scale, training reads
-  ``steps × batch_size`` problems forward and backward, and the bound `num_draws` forward.
+  2312.17173), its prior at the checkpoint, trained on all n by the bound itself. The certificate is
+  about draws of these weights, not about any one fine-tuned checkpoint. For each prior scale,
+  training reads ``steps × batch_size`` problems forward and backward, the bound reads `num_draws`
+  forward.
 
 **Valid when** everything but the posterior was fixed before the problems were looked at: the
 checkpoint (no training on them, no choice among checkpoints by them), the edges of the difficulty
-levels, and the configuration; and the problems are independent draws from what the bound is to be
-about (problems that `experiments.llm.text.encoding.encode` drops as too long are no part of that).
+levels, and the configuration; and the problems are independent draws from the distribution that the
+bound is about (without problems that `experiments.llm.text.encoding.encode` drops as too long).
 A checkpoint that was fine-tuned on one part of a data set may be certified on another. Rows
 that it was trained on must be named, and are refused; that it never saw a problem in pre-training
-cannot be checked here. Where prior scales are tried, all are paid for. Every certificate that a run
-makes shares delta equally with all others; another run on the same problems spends delta anew.
+cannot be checked here. All prior scales that are tried share delta. So do all certificates of a
+run, equally; another run on the same problems spends delta anew.
 """
 
 from __future__ import annotations
@@ -44,6 +45,7 @@ import pandas as pd
 from jax.sharding import Mesh
 from jaxtyping import Bool, Float
 
+from experiments.certify.arrange import Level, arrange, check_rows
 from experiments.certify.config import (
     CHECKPOINT_BLOCKS,
     CHECKPOINT_POINTS,
@@ -60,7 +62,6 @@ from experiments.certify.posteriors import (
 )
 from experiments.certify.rows import Row, certificate_row, path_rows
 from experiments.certify.study import POINTS, POSTERIORS, Certification
-from experiments.certify.untouched import Level, arrange, check_rows
 from experiments.engine.run import run_study
 from experiments.engine.study import Part
 from experiments.llm.text.encoding import Encoded
@@ -91,12 +92,12 @@ def certify_checkpoint(
 
     Args:
       path_or_id: see `experiments.storage.checkpoint.load`.
-      samples: encoded problems of each difficulty, all of one problem set; of each, a random
-        `data_sizes` many are the sample, and others the fresh problems.
+      samples: encoded problems of each difficulty, all of one problem set; from each, as many as
+        `data_sizes` states are drawn at random as the sample, and others as fresh problems.
       out: directory of the run.
-      config: what to certify.
+      config: methods, sizes and settings.
       rows_trained_on: rows of the same problem set that the checkpoint was fine-tuned on, as the
-        manifest of the fine-tuning lists them; empty where it was on none.
+        manifest of the fine-tuning lists them; empty if it was fine-tuned on none.
       task: name of the problem set.
       mesh: devices to spread the checkpoint over, of one process.
 
@@ -105,7 +106,7 @@ def certify_checkpoint(
         gibbs_risk, num_fresh: the certified predictor's risk on fresh problems of the difficulty,
           and their number (four draws of the weights for each problem, if drawn).
         plain_risk, base_risk: the checkpoint's own risk there.
-        test_risk and others: see `experiments.certify.rows.on_the_test`, where the test mixture is
+        test_risk and others: see `experiments.certify.rows.on_the_test`; the test mixture here is
           fresh problems of all difficulties in `samples`.
 
     Raises:
@@ -167,8 +168,8 @@ class CheckpointCertification(Certification):
             "ledger": str(self.ledger),
         }
 
-    def certify(self, part: Part) -> tuple[list[Row], list[Row]]:
-        """Rows of the certificates of one part, and of the complexity along its posterior."""
+    def part_rows(self, part: Part) -> tuple[list[Row], list[Row]]:
+        """Rows of one part in the tables ``certificates`` and ``complexity``."""
         if part.name in self._trained:
             return self._certify_posterior(*self._trained[part.name])
         return self._certify_points(), []
@@ -177,7 +178,7 @@ class CheckpointCertification(Certification):
 
     @functools.cached_property
     def _model(self) -> tuple[DecoderConfig, Parameters]:
-        """The checkpoint, read when it is needed first."""
+        """The checkpoint, read at its first use."""
         dtype = self.config.dtype
         decoder, parameters = checkpoint.load(self._path_or_id, mesh=self._mesh, dtype=dtype)
         execution = Execution(dtype, remat=True)
@@ -185,7 +186,7 @@ class CheckpointCertification(Certification):
 
     @functools.cached_property
     def _wrong(self) -> dict[int, Bool[np.ndarray, " rows"]]:
-        """For each difficulty, which problems the checkpoint gets wrong."""
+        """Mark, for each difficulty, the problems that the checkpoint gets wrong."""
         decoder, parameters = self._model
         loss = example_loss(decoder, self.config.chunk_tokens)
         key = jax.random.key(0)
@@ -290,7 +291,7 @@ class CheckpointCertification(Certification):
         certificate: Certificate,
         slice_risks: Float[np.ndarray, " levels"],
     ) -> Row:
-        """One certificate with its cell, measured risks, and its bounds on the test risk."""
+        """Row of one certificate: its cell, measured risks, and its bounds on the test risk."""
         place, num_fresh = list(self._levels).index(level), self._levels[level].num_fresh
         plain = float(self._plain_risks[place])
         measured = {

@@ -12,7 +12,8 @@ from synth.config import Dtype, Execution, Kernel, Lora
 from theory.config import PosteriorConfig
 
 DEVELOPMENT_SEED = 7919
-"""Master seed at which `BLOCK_SETTINGS` was tuned: nobody may have looked at what is certified."""
+"""Master seed at which `BLOCK_SETTINGS` was tuned; a sweep with it is refused: settings must not
+have been chosen on the sample that they certify."""
 
 POINT_METHODS = ("base", "test-set", "held-out", "candidates")
 
@@ -78,6 +79,7 @@ class MembersConfig:
         Raises:
           ValueError: if a cell or seed is not one of the sweep's, or cannot be certified.
         """
+        # Fill in the defaults, and accept only cells and seeds of the sweep.
         difficulties = self.difficulties or sweep.difficulties
         filled = dataclasses.replace(
             self,
@@ -102,6 +104,7 @@ class MembersConfig:
                 raise ValueError(f"{name} must be distinct, got {asked}")
         if self.mixture not in sweep.mixtures:
             raise ValueError(f"mixture must be one of {sweep.mixtures}, got {self.mixture!r}")
+        # Refuse sweeps whose cells differ in sample size or steps, or were tuned on the sample.
         if sweep.data_unit != "examples":
             raise ValueError(
                 "data_unit of the sweep must be 'examples': a token budget makes the number of "
@@ -140,7 +143,7 @@ CHECKPOINT_POINTS = ("checkpoint", "held-out")
 CHECKPOINT_BLOCKS = ("gains", "lora", "subspace")
 
 CHECKPOINT_POSTERIOR = PosteriorConfig(draws=8, learning_rate=1.5)
-"""The simulator's for ``lora``."""
+"""The same settings as the simulator's for ``lora``."""
 
 
 @dataclass(frozen=True)
@@ -160,7 +163,7 @@ class CheckpointConfig:
       num_fresh: problems of each difficulty, beyond the sample, on which risks are measured, at
         most.
       seed: of the order of the problems, and of all draws.
-      dtype: of weights and activations; what a posterior moves is in float32.
+      dtype: type of weights and activations; a posterior's coordinates are in float32.
       chunk_tokens: tokens of a sequence whose logits are held at once.
       draws_at_once: sequences in a forward pass.
 
@@ -204,8 +207,9 @@ class CheckpointConfig:
                 f"drawn; got {self.num_draws}"
             )
         check_least(self, 0, "seed")
+        # Their constructors refuse a value that is out of range.
         Execution(self.dtype)
-        Lora(self.rank, self.rank, self.kernels)
+        Lora(self.rank, alpha=self.rank, kernels=self.kernels)
 
 
 DEFAULT_CHECKPOINT = CheckpointConfig()

@@ -1,4 +1,4 @@
-"""Certify the setting of a finished sweep: a risk bound, with its account, for every cell.
+"""Certify the setting of a finished sweep: a risk bound, with its account of delta, for every cell.
 
 A fine-tuned member is a point mass, whose KL from any Gaussian prior is infinite: no bound here is
 about a member of the table. The sample S of a cell is drawn again from the manifest's keys, and for
@@ -6,8 +6,8 @@ each cell these predictors are made and certified for the risk on fresh draws of
 
 - ``base``: the untouched base. It was fixed before S, so all of S is a test set for it.
 - ``test-set``: the base fine-tuned on the first half of S, tested on the second (Clopper-Pearson).
-- ``held-out``: the same predictor as prior and posterior of PAC-Bayes-kl, at a KL of zero. It says
-  what the test set says, slightly worse; PAC-Bayes deserves no credit for it.
+- ``held-out``: the same predictor as prior and posterior of PAC-Bayes-kl, at a KL of zero. This is
+  a test-set bound, slightly looser; PAC-Bayes deserves no credit for it.
 - ``candidates``: several fine-tunings on the first half, mixed by Gibbs weights from the second;
   KL is at most the log of their number, and the mixture's risk is computed exactly.
 - ``gains``, ``lora``, ``full`` …: a Gaussian over a block of parameters
@@ -20,7 +20,7 @@ refused.
 
 Columns of the table beyond the cell and the fields of `theory.certificate.Certificate`:
   gibbs_risk, num_fresh: the certified predictor's risk on fresh draws of the training mixture, and
-    their number (four of the weights for each example, if drawn).
+    their number (if weights are drawn, four times for each example).
   base_risk: the untouched base's risk there (missing for trained blocks).
   plain_risk: the in-distribution risk of the sweep's own member, trained on all of S.
   test_risk and others: see `experiments.certify.rows.on_the_test`.
@@ -90,34 +90,34 @@ def certify(directory: Path, config: MembersConfig = DEFAULT_CERTIFICATES) -> pd
 
 
 @dataclass(frozen=True)
-class Unit:
-    """Members of one difficulty that one program certifies together, as one part."""
+class CellGroup:
+    """Cells of one difficulty that one program certifies together: one part of the study."""
 
     methods: tuple[str, ...]
     members: tuple[Member, ...]
 
 
-def plan(config: MembersConfig, sweep: SweepConfig) -> dict[str, Unit]:
-    """Units by name: for each difficulty, point predictors and then each block."""
+def plan(config: MembersConfig, sweep: SweepConfig) -> dict[str, CellGroup]:
+    """Groups of cells by name: for each difficulty, point predictors and then each block."""
     points = tuple(method for method in POINT_METHODS if method in config.methods)
     blocks = [method for method in BLOCK_SETTINGS if method in config.methods]
     loss, rate = sweep.losses[0], sweep.learning_rates[0]
-    units = {}
+    groups = {}
     for difficulty in config.difficulties or ():
-        cells = itertools.product(config.base_seeds, config.seeds, config.data_sizes or ())
+        grid = itertools.product(config.base_seeds, config.seeds, config.data_sizes or ())
         members = tuple(
             Member(base_seed, seed, config.mixture, difficulty, data_size, loss, rate)
-            for base_seed, seed, data_size in cells
+            for base_seed, seed, data_size in grid
         )
         if points:
-            units[f"points_{difficulty}"] = Unit(points, members)
+            groups[f"points_{difficulty}"] = CellGroup(points, members)
         if difficulty in (config.trained_difficulties or ()):
-            units |= {f"{block}_{difficulty}": Unit((block,), members) for block in blocks}
-    return units
+            groups |= {f"{block}_{difficulty}": CellGroup((block,), members) for block in blocks}
+    return groups
 
 
 class MemberRows:
-    """Rows of the tables: the columns of a cell, and what a certificate of it says.
+    """Makes rows of the tables: the columns of a cell, and of a certificate of it.
 
     Attributes:
       plain_risks: in-distribution risk of the sweep's own member of each cell.
@@ -139,7 +139,7 @@ class MemberRows:
         self.plain_risks = {member: _plain_risk(table, member) for member in members}
 
     def cell(self, member: Member) -> Row:
-        """Columns that say which cell a row is about."""
+        """Columns that name the cell of a row."""
         return {
             "task": self._sweep.config.task,
             "base": f"base-{member.base_seed}",
@@ -158,7 +158,7 @@ class MemberRows:
         measured: Row,
         slice_risks: Float[np.ndarray, " levels"],
     ) -> Row:
-        """One certificate with its cell, measured risks, and its bounds on the test risk."""
+        """Row of one certificate: its cell, measured risks, and its bounds on the test risk."""
         sweep = self._sweep.config
         levels = len(sweep.test_levels)
         train = np.exp(self._sweep.draws.mixture(member).log_probabilities(levels))
@@ -195,11 +195,11 @@ class MemberCertification(Certification):
         """Plan the parts, and check that bases and members are there.
 
         Args:
-          sweep_directory: of the sweep.
+          sweep_directory: directory of the sweep.
           config: see `MembersConfig.fitted`.
           sweep: its programs.
           table: its result table.
-          sweep_identity: fields of its manifest that say which sweep it is.
+          sweep_identity: fields of its manifest that identify it.
 
         Raises:
           ResultsError: if a base or member is missing.
@@ -207,19 +207,20 @@ class MemberCertification(Certification):
         """
         self.directory, self._sweep_directory = sweep_directory / "certificates", sweep_directory
         self.config, self.sweep, self._sweep_identity = config, sweep, sweep_identity
-        self._units = plan(config, sweep.config)
+        self._groups = plan(config, sweep.config)
         self.parts = [
             Part(
                 name,
                 f"certifying {name}",
-                POINTS if set(unit.methods) <= set(POINT_METHODS) else POSTERIORS,
+                POINTS if set(cells.methods) <= set(POINT_METHODS) else POSTERIORS,
             )
-            for name, unit in self._units.items()
+            for name, cells in self._groups.items()
         ]
-        claims = sum(len(unit.methods) * len(unit.members) for unit in self._units.values())
-        # The probe of the test-set predictor is a claim of its own.
-        claims += sum(
-            len(unit.members) for unit in self._units.values() if "test-set" in unit.methods
+        # The test-set predictor has a second claim: a bound on its test risk from labelled test
+        # examples (`theory.shift.probe`).
+        claims = sum(
+            len(cells.members) * (len(cells.methods) + ("test-set" in cells.methods))
+            for cells in self._groups.values()
         )
         if not claims:
             raise ValueError(f"methods, cells and seeds leave nothing to certify: {config}")
@@ -227,7 +228,7 @@ class MemberCertification(Certification):
         bases = [self._base_path(base_seed) for base_seed in config.base_seeds]
         if missing := [str(path) for path in bases if not path.exists()]:
             raise ResultsError(f"{missing} do not exist; run the sweep first")
-        members = {member for unit in self._units.values() for member in unit.members}
+        members = {member for cells in self._groups.values() for member in cells.members}
         self._rows = MemberRows(sweep, table, members, delta=config.delta)
 
     @property
@@ -248,12 +249,12 @@ class MemberCertification(Certification):
         """Tables stand beside the sweep's own."""
         return self._sweep_directory / f"{table}.parquet"
 
-    def certify(self, part: Part) -> tuple[list[Row], list[Row]]:
-        """Rows of the certificates of one part, and of the complexity along its posteriors."""
-        unit = self._units[part.name]
+    def part_rows(self, part: Part) -> tuple[list[Row], list[Row]]:
+        """Rows of one part in the tables ``certificates`` and ``complexity``."""
+        cells = self._groups[part.name]
         if part.tables == POINTS:
-            return self._certify_points(unit), []
-        return self._certify_posteriors(unit)
+            return self._certify_points(cells), []
+        return self._certify_posteriors(cells)
 
     # Data of a member.
 
@@ -271,21 +272,22 @@ class MemberCertification(Certification):
         """The base, the sample, fresh draws of the mixture, and test draws in buckets of levels."""
         draws = self.sweep.draws
         sample, fresh = draws.training_pool(member), draws.in_distribution_pool(member)
-        levels = draws.slice_pools("test", member.base_seed, member.seed)
+        buckets = draws.slice_pools("test", member.base_seed, member.seed)
         return {
             "base": self._bases[member.base_seed],
             "sample": (sample.tokens, sample.loss_mask),
             "fresh": (fresh.tokens, fresh.loss_mask),
-            "levels": [(pool.tokens, pool.loss_mask) for pool in levels],
+            "buckets": [(pool.tokens, pool.loss_mask) for pool in buckets],
         }
 
     # Point predictors.
 
-    def _certify_points(self, unit: Unit) -> list[Row]:
+    def _certify_points(self, cells: CellGroup) -> list[Row]:
         """Fine-tune on first halves; certify point masses, and mixtures of them."""
-        number = self.config.num_candidates if "candidates" in unit.methods else 1
+        number = self.config.num_candidates if "candidates" in cells.methods else 1
+        # Collect the arguments of every fine-tuning: candidates of a cell differ in their key.
         arguments = []
-        for member in unit.members:
+        for member in cells.members:
             data, half = self._data(member), jnp.int32(member.data_size // 2)
             tokens, loss_mask = data["sample"]
             key_positions, key_candidates = jax.random.split(self._key(member))
@@ -294,7 +296,7 @@ class MemberCertification(Certification):
                 "base": data["base"],
                 "data": TrainingData(tokens, loss_mask, half),
                 "fresh": data["fresh"],
-                "levels": data["levels"],
+                "buckets": data["buckets"],
                 "learning_rate": np.float32(member.learning_rate),
                 "key_positions": jax.random.key_data(key_positions),
             }
@@ -303,23 +305,24 @@ class MemberCertification(Certification):
                 for candidate in range(number)
             ]
         sweep = self.sweep
-        shapes = group(sweep.draws, unit.members[0])
+        # All sizes share one shape: `MembersConfig.fitted` refuses epochs.
+        shapes = group(sweep.draws, cells.members[0])
         measure = model_errors(sweep.decoder, lambda rate: sweep.finetuning(shapes, rate))
         errors = sweep.members.map(measure, arguments, at_once=sweep.config.chunk_members)
         return [
             row
-            for index, member in enumerate(unit.members)
-            for row in self._point_rows(unit, member, errors[index * number :][:number])
+            for index, member in enumerate(cells.members)
+            for row in self._point_rows(cells, member, errors[index * number :][:number])
         ]
 
-    def _point_rows(self, unit: Unit, member: Member, candidates: list[Any]) -> list[Row]:
-        """Rows of one member from the errors of its candidates, fine-tuned on a first half."""
+    def _point_rows(self, cells: CellGroup, member: Member, candidates: list[Any]) -> list[Row]:
+        """Rows of one cell from the errors of its candidates, fine-tuned on a first half."""
         ledger, sweep = self.ledger.spend(BOUND, self.ledger.left), self.sweep
         predictors = point_predictors(
             candidates, sweep.draws.by_slice, data_size=member.data_size, delta=ledger.spent
         )
         rows = []
-        for method in unit.methods:
+        for method in cells.methods:
             predictor = predictors[method]
             seed = sweep.config.master_seed
             certificate = predictor.certificate(ledger, seed=seed, method=method)
@@ -335,13 +338,10 @@ class MemberCertification(Certification):
 
     # Posteriors over a block.
 
-    def _certify_posteriors(self, unit: Unit) -> tuple[list[Row], list[Row]]:
-        """Train a Gaussian over a block, from the base and all of S, and certify its Gibbs risk.
-
-        The second table holds, on the way from the prior to the posterior, the KL and the risk on
-        the sample: how many nats a risk costs.
-        """
-        (block,) = unit.methods
+    def _certify_posteriors(self, cells: CellGroup) -> tuple[list[Row], list[Row]]:
+        """Train a Gaussian over a block, from the base and all of S, and certify its Gibbs risk."""
+        # Train a posterior for each cell, and draw its errors.
+        (block,) = cells.methods
         ledger, settings, sweep = halved(self.ledger), BLOCK_SETTINGS[block], self.sweep
         arguments = [
             self._data(member)
@@ -350,15 +350,16 @@ class MemberCertification(Certification):
                 "penalty": penalty(ledger, member.data_size),
                 "key": jax.random.key_data(jax.random.fold_in(self._key(member), member.data_size)),
             }
-            for member in unit.members
+            for member in cells.members
         ]
         results = sweep.members.map(
             member_posterior(sweep.decoder, block, num_draws=self.config.num_draws),
             arguments,
             at_once=sweep.config.chunk_members,
         )
+        # Certify each posterior from its errors on the sample.
         rows, paths = [], []
-        for member, result in zip(unit.members, results, strict=True):
+        for member, result in zip(cells.members, results, strict=True):
             certificate = certify_gaussian(
                 result["posterior"],
                 result["sample"],
@@ -368,13 +369,15 @@ class MemberCertification(Certification):
                 seed=sweep.config.master_seed,
                 method=block,
             )
-            levels = [part.mean() for part in sweep.draws.by_slice(result["levels"])]
+            slice_risks = [part.mean() for part in sweep.draws.by_slice(result["buckets"])]
             measured = {
                 "gibbs_risk": float(result["fresh"].mean()),
                 "num_fresh": result["fresh"].size,
                 "base_risk": np.nan,
             }
-            rows.append(self._rows.certificate(member, certificate, measured, np.array(levels)))
+            rows.append(
+                self._rows.certificate(member, certificate, measured, np.array(slice_risks))
+            )
             paths += path_rows(self._rows.cell(member), block, result["path"])
         return rows, paths
 

@@ -21,21 +21,22 @@ from theory.bounds.gibbs_weights import gibbs_posterior
 from theory.certificate import Certificate, Ledger, certify
 
 Errors = dict[str, Any]
-"""Wrong answers of one model: ``sample`` [rows], ``fresh`` [fresh], and ``levels``, one array for
+"""Wrong answers of one model: ``sample`` [rows], ``fresh`` [fresh], and ``buckets``, one array for
 each bucket of test slices."""
 
 
 def model_errors(
     decoder: DecoderConfig, finetuning: Callable[[Array], FinetuneConfig]
 ) -> Callable[[dict[str, Any]], dict[str, Errors]]:
-    """A function of one member's data: the errors of its ``base``, and of its ``tuned`` model.
+    """Return a function from one cell's data to the errors of its ``base`` and its ``tuned`` model.
 
     Args:
       decoder: shape of the model.
-      finetuning: from a learning rate to the configuration of the fine-tuning.
+      finetuning: returns the configuration of the fine-tuning, given a learning rate.
     """
 
     def measure(arguments: dict[str, Any]) -> dict[str, Errors]:
+        # Fine-tune, then find the errors of base and result on sample, fresh draws and test.
         data = arguments["data"]
         parameters, _ = finetune(
             decoder,
@@ -44,16 +45,16 @@ def model_errors(
             finetuning(arguments["learning_rate"]),
             jax.random.wrap_key_data(arguments["key"]),
         )
-        drawn = [(data.tokens, data.loss_mask), arguments["fresh"], *arguments["levels"]]
+        drawn = [(data.tokens, data.loss_mask), arguments["fresh"], *arguments["buckets"]]
         key_positions = jax.random.wrap_key_data(arguments["key_positions"])
         keys = jax.random.split(key_positions, len(drawn))
 
         def wrong(model):
-            sample, fresh, *levels = [
+            sample, fresh, *buckets = [
                 ~correct_examples(decoder, model, tokens, loss_mask, key=key)
                 for (tokens, loss_mask), key in zip(drawn, keys, strict=True)
             ]
-            return {"sample": sample, "fresh": fresh, "levels": levels}
+            return {"sample": sample, "fresh": fresh, "buckets": buckets}
 
         # Mapped over both models, so that the evaluation is compiled once.
         both = jax.tree.map(lambda *leaves: jnp.stack(leaves), arguments["base"], parameters)
@@ -66,13 +67,13 @@ def model_errors(
 
 @dataclass(frozen=True)
 class PointPredictor:
-    """A model, or a mixture of models with known weights, and what was measured of it.
+    """A model, or a mixture of models with known weights, and its measured risks.
 
     Attributes:
       bound: name of the theorem.
-      empirical_risk, num_examples: on the examples that test it.
-      risk: on fresh draws of the training mixture.
-      slice_risks: at each level of the test.
+      empirical_risk, num_examples: risk on the examples that test it, and their number.
+      risk: risk on fresh draws of the training mixture.
+      slice_risks: risk at each level of the test.
       prior, posterior: in words.
       kl: of the posterior from the prior, in nats.
     """
@@ -113,24 +114,24 @@ def point_predictors(
 
     Args:
       candidates: see `model_errors`; one for each fine-tuning. All have the same base.
-      by_slice: from results of each bucket to those of each test slice.
-      data_size: of the sample; the first half is trained on.
-      delta: that the Gibbs weights are chosen for.
+      by_slice: splits the results of each bucket into those of its test slices.
+      data_size: examples of the sample; the first half is trained on.
+      delta: confidence that the Gibbs weights are chosen for.
     """
     half = data_size // 2
 
     def risks(errors: Errors) -> tuple[float, Float[np.ndarray, " levels"]]:
-        levels = [part.mean() for part in by_slice(errors["levels"])]
-        return errors["fresh"].mean(), np.array(levels)
+        slice_risks = [part.mean() for part in by_slice(errors["buckets"])]
+        return errors["fresh"].mean(), np.array(slice_risks)
 
     # The base was fixed before the sample: all of it is a test set.
-    base, base_levels = risks(candidates[0]["base"])
+    base_risk, base_slice_risks = risks(candidates[0]["base"])
     base_errors: Bool[np.ndarray, " rows"] = candidates[0]["base"]["sample"]
     # Fine-tunings, tested on the second half.
     tuned = [candidate["tuned"] for candidate in candidates]
     held_out = np.array([errors["sample"][half:data_size].mean() for errors in tuned])
     fresh = np.array([risks(errors)[0] for errors in tuned])
-    levels = np.array([risks(errors)[1] for errors in tuned])
+    slice_risks = np.array([risks(errors)[1] for errors in tuned])
     # Their mixture, weighted by their errors there.
     weights = gibbs_posterior(held_out, num_examples=data_size - half, delta=delta)
     mixture = weights.weights
@@ -138,7 +139,7 @@ def point_predictors(
         "empirical_risk": held_out[0],
         "num_examples": data_size - half,
         "risk": fresh[0],
-        "slice_risks": levels[0],
+        "slice_risks": slice_risks[0],
         "prior": "fine-tuned on the first half",
     }
     return {
@@ -146,8 +147,8 @@ def point_predictors(
             bound="clopper_pearson",
             empirical_risk=base_errors[:data_size].mean(),
             num_examples=data_size,
-            risk=base,
-            slice_risks=base_levels,
+            risk=base_risk,
+            slice_risks=base_slice_risks,
             prior="the base",
         ),
         "test-set": PointPredictor(bound="clopper_pearson", **first),
@@ -158,7 +159,7 @@ def point_predictors(
             empirical_risk=min(float(mixture @ held_out), 1.0),
             num_examples=data_size - half,
             risk=float(mixture @ fresh),
-            slice_risks=mixture @ levels,
+            slice_risks=mixture @ slice_risks,
             prior=f"uniform on {len(tuned)} fine-tunings on the first half",
             posterior="Gibbs weights: " + ", ".join(f"{weight:.3f}" for weight in mixture),
             kl=weights.kl,

@@ -1,4 +1,4 @@
-"""Gaussian posteriors over a block of parameters: trained by the bound, and what certifies them."""
+"""Gaussian posteriors over a block of parameters: train them by the bound, and certify them."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ from theory.divergence import gaussian_kl, log_xi
 from theory.posterior import Block, ExampleLoss, Gaussian, fit_posterior, gibbs_errors
 
 PATH_STEPS, PATH_DRAWS = 9, 1024
-"""Steps from prior to posterior at which KL and risk are recorded, and draws behind each risk (of a
-larger sample, the first examples)."""
+"""Steps from prior to posterior at which KL and risk are recorded, and draws behind each risk (a
+sample larger than PATH_DRAWS is represented by its first examples)."""
 
 FRESH_DRAWS = 4
-"""Draws of the weights for each fresh example, where a Gibbs risk is measured."""
+"""Draws of the weights for each fresh example, for a measured Gibbs risk."""
 
 
 def halved(ledger: Ledger, *, grid: int = 1) -> Ledger:
@@ -59,7 +59,7 @@ def certify_gaussian(
       errors: which draws are wrong, see `theory.posterior.gibbs_errors`; those beyond the largest
         multiple of `num_examples` do not count.
       num_examples: size of the sample.
-      ledger: one cell's account, see `halved`.
+      ledger: one claim's account, see `halved`.
       prior, seed, method: see `theory.certificate.Certificate`; the number of coordinates is added
         to the first.
     """
@@ -82,12 +82,12 @@ def certify_gaussian(
 def path_to(
     posterior: Gaussian, errors: Callable[[Gaussian], Bool[Array, " draws"]], steps: int
 ) -> tuple[Float[Array, " steps"], Float[Array, " steps"]]:
-    """KL in nats and risk on the way from the prior to a posterior: what a risk costs.
+    """KL in nats and risk on the way from the prior to a posterior.
 
     Args:
-      posterior: where the way ends; means and log scales grow in proportion.
-      errors: which draws of a Gaussian are wrong.
-      steps: places, both ends included.
+      posterior: end of the way, along which means and log scales grow in proportion.
+      errors: marks the wrong draws of a Gaussian.
+      steps: number of places, both ends included.
     """
 
     def place(share: Float[Array, ""]) -> tuple[Float[Array, ""], Float[Array, ""]]:
@@ -100,7 +100,7 @@ def path_to(
 
 
 def penalty(ledger: Ledger, num_examples: int) -> np.float32:
-    """Nats that the bound adds to the KL, ln(ξ(n) / δ), where δ is the ledger's share for it."""
+    """Nats that the bound adds to the KL, ln(ξ(n) / δ), with the ledger's share δ for it."""
     shares = {entry.name: entry.each for entry in ledger.entries}
     return np.float32(float(log_xi(num_examples)) - np.log(shares[BOUND]))
 
@@ -108,25 +108,15 @@ def penalty(ledger: Ledger, num_examples: int) -> np.float32:
 def errors_of(
     example_loss: ExampleLoss, block: Block, *, batch_size: int = 128
 ) -> Callable[[Gaussian, Any, Array, Any, int], Bool[Array, " draws"]]:
-    """A function of posterior, examples, key, number of examples and of draws: which are wrong.
+    """Bind loss and block to `theory.posterior.gibbs_errors`.
 
-    Args:
-      example_loss, block, batch_size: see `theory.posterior.gibbs_errors`.
+    Returns:
+      A function of posterior, examples, key, num_examples and num_draws that marks the wrong draws.
     """
-
-    def errors(posterior, examples, key, num_examples, num_draws):
-        return gibbs_errors(
-            example_loss,
-            block,
-            posterior,
-            examples,
-            key,
-            num_examples=num_examples,
-            num_draws=num_draws,
-            batch_size=batch_size,
-        )
-
-    return errors
+    errors = functools.partial(gibbs_errors, example_loss, block, batch_size=batch_size)
+    return lambda posterior, examples, key, num_examples, num_draws: errors(
+        posterior, examples, key, num_examples=num_examples, num_draws=num_draws
+    )
 
 
 # The members of a sweep.
@@ -135,7 +125,7 @@ def errors_of(
 def member_posterior(
     decoder: DecoderConfig, name: str, *, num_draws: int
 ) -> Callable[[dict[str, Any]], dict[str, Any]]:
-    """A function of one member's data: its posterior over a block, and errors of draws from it.
+    """Return a function from one cell's data to a posterior over a block, and its errors.
 
     Args:
       decoder: shape of the model.
@@ -147,7 +137,7 @@ def member_posterior(
 
     def measure(arguments: dict[str, Any]) -> dict[str, Any]:
         keys = jax.random.split(jax.random.wrap_key_data(arguments["key"]), 5)
-        sample, fresh, levels = (arguments[each] for each in ("sample", "fresh", "levels"))
+        sample, fresh, buckets = (arguments[each] for each in ("sample", "fresh", "buckets"))
         number, num_fresh = arguments["num_examples"], len(fresh[0])
         # Train on the whole sample, from the base.
         block = BLOCKS[name](arguments["base"])
@@ -161,7 +151,7 @@ def member_posterior(
             num_examples=number,
             penalty=arguments["penalty"],
         )
-        # Draw errors on the way there, on the sample, on fresh draws, and at each level.
+        # Draw errors on the way there, on the sample, on fresh draws, and on the test.
         errors = errors_of(loss, block)
         return {
             "posterior": posterior,
@@ -170,11 +160,11 @@ def member_posterior(
             ),
             "sample": errors(posterior, sample, keys[1], number, num_draws),
             "fresh": errors(posterior, fresh, keys[2], num_fresh, FRESH_DRAWS * num_fresh),
-            "levels": [
+            "buckets": [
                 errors(
                     posterior, part, jax.random.fold_in(keys[3], index), len(part[0]), len(part[0])
                 )
-                for index, part in enumerate(levels)
+                for index, part in enumerate(buckets)
             ],
         }
 
@@ -184,7 +174,7 @@ def member_posterior(
 def _example_loss(
     decoder: DecoderConfig, parameters: Parameters, example: tuple[Array, Array], key: PRNGKeyArray
 ) -> tuple[Float[Array, ""], Bool[Array, ""]]:
-    """Loss of a whole solution in nats, and whether its argmax is wrong anywhere.
+    """Return the loss of a whole solution in nats, and whether its argmax is wrong anywhere.
 
     A program that uses one of the two pays for one pass: the other is dead code to the compiler.
     """
@@ -201,7 +191,7 @@ def _example_loss(
 def checkpoint_posterior(
     decoder: DecoderConfig, method: str, config: CheckpointConfig
 ) -> tuple[Callable[..., Any], Callable[..., Any]]:
-    """Two compiled functions: train a posterior, and measure one.
+    """Return two compiled functions: one trains a posterior, one measures it.
 
     Args:
       decoder: shape of the model.
@@ -209,14 +199,15 @@ def checkpoint_posterior(
       config: how it is trained.
 
     Returns:
-      From parameters, sample, prior scale, number of examples, penalty and key: the posterior and
-      its errors on the sample. From parameters, posterior, sample, fresh problems of each level
-      [levels, fresh, …], number of examples and key: the path to the posterior, and its errors at
-      each level.
+      The first takes parameters, sample, prior scale, number of examples, penalty and key, and
+      returns the posterior and its errors on the sample. The second takes parameters, posterior,
+      sample, fresh problems of each level [levels, fresh, …], number of examples and key, and
+      returns the path to the posterior, and its errors at each level.
     """
     decoder, make_block = _checkpoint_block(decoder, method, config)
     loss = example_loss(decoder, config.chunk_tokens)
 
+    # Train on the sample, and draw errors there.
     @jax.jit
     def fit(parameters, sample, prior_scale, num_examples, penalty, key):
         key_fit, key_errors = jax.random.split(key)
@@ -234,6 +225,7 @@ def checkpoint_posterior(
         errors = errors_of(loss, block, batch_size=config.draws_at_once)
         return posterior, errors(posterior, sample, key_errors, num_examples, config.num_draws)
 
+    # Draw errors on the way to the posterior, then on fresh problems of each level.
     @jax.jit
     def measure(parameters, posterior, sample, fresh, num_examples, key):
         key_path, key_fresh = jax.random.split(key)
@@ -242,10 +234,10 @@ def checkpoint_posterior(
         path = path_to(
             posterior, lambda way: errors(way, sample, key_path, num_examples, draws), PATH_STEPS
         )
-        levels, num_fresh = fresh[0].shape[:2]
+        num_levels, num_fresh = fresh[0].shape[:2]
         wrong = jax.lax.map(
             lambda level: errors(posterior, level[1], level[0], num_fresh, FRESH_DRAWS * num_fresh),
-            (jax.random.split(key_fresh, levels), fresh),
+            (jax.random.split(key_fresh, num_levels), fresh),
         )
         return path, wrong
 
@@ -258,7 +250,8 @@ def _checkpoint_block(
     """The coordinates that a method moves, and the decoder that computes with them."""
     if method == "gains":
         return decoder, BLOCKS["gains"]
-    adapted = dataclasses.replace(decoder, lora=Lora(config.rank, config.rank, config.kernels))
+    lora = Lora(config.rank, alpha=config.rank, kernels=config.kernels)  # of scale 1
+    adapted = dataclasses.replace(decoder, lora=lora)
 
     def second_factor(centre: Parameters) -> Block:
         return adapters(centre, config.rank, config.kernels)

@@ -23,16 +23,16 @@ def certificate_row(
     train: Float[np.ndarray, " levels"],
     delta: float,
 ) -> Row:
-    """One certificate with its cell, what was measured, and its bounds on the test risk.
+    """Row of one certificate: its cell, measured risks, and its bounds on the test risk.
 
     Args:
       cell: its columns.
-      certificate: what is claimed.
+      certificate: the bound, with its account.
       measured: columns of measured risks.
       slice_risks: the predictor's measured risk at each level of the test.
-      num_examples: examples behind each of them.
+      num_examples: examples behind each of these risks.
       train: probabilities of the levels in the training mixture.
-      delta: of the intervals that the assumption of `on_the_test` is held against.
+      delta: of the intervals that decide `is_monotone`, see `on_the_test`.
     """
     examples = np.full(len(slice_risks), num_examples)
     return {
@@ -59,20 +59,20 @@ def on_the_test(
     train: Float[np.ndarray, " levels"],
     delta: float,
 ) -> Row:
-    """Columns about the test mixture, in which all levels weigh equally.
+    """Columns of the test mixture, in which all levels weigh equally.
 
     Args:
       risk_bound: certified, for the training mixture.
       slice_risks: the predictor's measured risk at each level.
-      num_examples: examples behind each of them.
+      num_examples: examples behind each of these risks.
       train: probabilities of the levels in the training mixture.
-      delta: of the intervals that the assumption is held against.
+      delta: of the intervals that decide `is_monotone`.
 
     Returns:
       test_risk: the mean of the slice risks.
-      test_bound_unconditional, test_bound_monotone: what `theory.shift` makes of the certificate,
-        without an assumption and if the risk rises with difficulty.
-      is_monotone: False where the measured slice risks contradict that assumption.
+      test_bound_unconditional, test_bound_monotone: bounds that `theory.shift` derives from the
+        certificate, without an assumption and assuming that risk rises with difficulty.
+      is_monotone: False if intervals of the measured slice risks contradict that assumption.
     """
     test = np.full(len(train), 1.0 / len(train))
     errors = np.rint(slice_risks * num_examples).astype(int)

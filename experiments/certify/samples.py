@@ -1,4 +1,4 @@
-"""Problems of a data set that a checkpoint has not been trained on, as samples to certify it on."""
+"""Read a data set, and leave out the problems that a checkpoint was trained on."""
 
 from __future__ import annotations
 
@@ -17,18 +17,13 @@ from experiments.storage.results import read_manifest
 
 
 def unseen_samples(
-    model: str,
-    source: Source,
-    problems: Problems,
-    *,
-    trained_by: Path | None,
-    max_length: int,
+    model: str, source: Source, problems: Problems, *, trained_by: Path | None, max_length: int
 ) -> tuple[dict[int, Encoded], list[int]]:
     """Encode the problems that a checkpoint was not trained on.
 
     Args:
       model: folder or hub id of the checkpoint.
-      source, problems: the data set, and what it holds.
+      source, problems: the data set, and its problems.
       trained_by: directory of the fine-tuning that made the checkpoint. By default the folder that
         the checkpoint is in, if that is a fine-tuning on the same problems.
       max_length: tokens of an example at most; longer ones are left out.
@@ -58,7 +53,10 @@ def unseen_samples(
 
 
 def _rows_trained_on(run: Path, source: Source, *, is_named: bool) -> list[int] | None:
-    """Return the rows that a fine-tuning trained on; None if a run that nobody named is another."""
+    """Return the rows that a fine-tuning trained on.
+
+    None if `run` was only guessed and is no fine-tuning on these problems.
+    """
     if not is_named and not (run / "manifest.json").is_file():
         return None
     manifest = read_manifest(run)

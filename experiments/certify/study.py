@@ -1,7 +1,8 @@
-"""A certification as a study: parts give rows of certificates, and of complexity along posteriors.
+"""A certification as a study: its parts make rows of certificates and of their complexity.
 
 The certification of a sweep's members and that of a checkpoint differ in how a predictor's loss is
-computed. They share the rest: the account of delta, the rows, and the two tables that result.
+computed. They share the account of delta and two tables: ``certificates``, and ``complexity``, the
+KL and risk on the way from prior to posterior.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ POSTERIORS = ("certificates", "complexity")
 
 
 class Certification(Study):
-    """Base class: `certify` makes the rows of one part.
+    """Base class: `part_rows` makes the rows of one part.
 
     Attributes:
       ledger: the account of one certificate, with nothing spent. All certificates of the run share
@@ -36,11 +37,11 @@ class Certification(Study):
         return [self.parts]
 
     def make(self, part: Part) -> Output:
-        """Certificates of one part, and the complexity along its posteriors."""
-        rows, path = self.certify(part)
+        """Make the rows of one part as tables."""
+        rows, path = self.part_rows(part)
         tables = {"certificates": pd.DataFrame(rows), "complexity": pd.DataFrame(path)}
         return Output({name: tables[name] for name in part.tables})
 
-    def certify(self, part: Part) -> tuple[list[Row], list[Row]]:
-        """Rows of the certificates of one part, and of the complexity along its posteriors."""
+    def part_rows(self, part: Part) -> tuple[list[Row], list[Row]]:
+        """Rows of one part in the tables ``certificates`` and ``complexity``."""
         raise NotImplementedError

@@ -4,11 +4,11 @@ The steps are the same for every study:
 
 1. open and lock the directory, and compare the study's identity with the manifest's;
 2. read the rows of finished parts, and stop here if nothing is left;
-3. stage by stage, make the missing parts. Each is written as soon as it is made, by one rename a
-   file, and the tables are put together anew, so that figures can be drawn meanwhile;
+3. stage by stage, make the missing parts. Each is written as soon as it is made, by one rename for
+   each file, and the tables are put together anew, so that figures can be drawn meanwhile;
 4. mark the end in the manifest.
 
-A part runs where the `Executor` runs it: in this process by default.
+An `Executor` decides where a part runs: in this process by default.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ Tables = dict[str, pd.DataFrame]
 Executor: TypeAlias = Callable[
     [Study, Sequence[Part], Callable[[Part], None]], Iterator[tuple[Part, Output]]
 ]
-"""Makes parts that do not depend on each other: from a study, these parts, and a function to call
-when a part starts, to each part with its output, in the order in which they end."""
+"""Makes the parts of one stage. Called with the study, the parts, and a function to call as each
+part starts; yields each part with its output as it ends."""
 
 
 def in_this_process(
@@ -55,8 +55,8 @@ def run_study(
     """Run a study, or carry on with the one that is in its directory.
 
     Args:
-      study: what is run.
-      executor: where its parts run.
+      study: the study to run.
+      executor: runs its parts.
       max_parts: parts of the last stage to make at most; the rest is left to a later call.
       on: the console that shows progress.
 
@@ -70,29 +70,29 @@ def run_study(
     """
     with open_run(study.directory, study.identity, adopts=study.adopts) as run:
         stages = [list(stage) for stage in study.stages()]
-        rows = _Rows(study, run, [part for stage in stages for part in stage])
-        if rows.is_complete():
+        finished = _FinishedParts(study, run, [part for stage in stages for part in stage])
+        if finished.is_complete():
             on.print(f"{run.directory} is complete: nothing left to run.")
-            return rows.read_tables()
+            return finished.read_tables()
         run.update_manifest(status="running")
         session = Session(run, on)
-        with _Display(study, stages, rows, on) as display:
+        with _Display(study, stages, finished, on) as display:
             for stage in stages:
-                missing = [part for part in stage if not rows.has(part)]
+                missing = [part for part in stage if not finished.has(part)]
                 missing = missing[: max_parts if stage is stages[-1] else None]
                 display.begin(stage)
                 for part, output in executor(study, missing, display.started):
-                    rows.keep(part, output)
+                    finished.keep(part, output)
                     session.save(**study.session_fields())
                     display.finished(part)
-        tables = rows.write_tables()
-        if rows.are_all_there():
+        tables = finished.write_tables()
+        if finished.has_all():
             run.update_manifest(status="complete", **study.record)
         return tables
 
 
-class _Rows:
-    """Rows of the finished parts, and the tables that are put together from them.
+class _FinishedParts:
+    """Finished parts of a study in its directory, and the tables that their rows make.
 
     Attributes:
       tables: the tables by name, of the finished parts, in the order of the plan.
@@ -117,16 +117,18 @@ class _Rows:
             and all(self._study.has_file(path) for path in part.files)
         )
 
-    def are_all_there(self) -> bool:
+    def has_all(self) -> bool:
         """Return whether every part that leaves something is finished."""
         return all(self.has(part) for part in self._parts if part.leaves_something)
 
     def is_complete(self) -> bool:
         """Return whether nothing is left to do.
 
-        A recorded directory keeps its tables alone, without parts: it is complete all the same.
+        A directory under experiments/results is committed with its tables and without parts; it is
+        complete all the same.
         """
         manifest = self._run.manifest
+        # Through JSON, as the manifest was: tuples become lists.
         record = json.loads(json.dumps(self._study.record))
         if manifest["status"] != "complete" or record != {
             name: manifest.get(name) for name in record
@@ -134,8 +136,8 @@ class _Rows:
             return False
         if not all(self._study.table_path(name).exists() for name in self._names):
             return False
-        is_recorded = bool(self._names) and not (self._run.directory / "parts").exists()
-        return is_recorded or self.are_all_there()
+        is_committed = bool(self._names) and not (self._run.directory / "parts").exists()
+        return is_committed or self.has_all()
 
     def read_tables(self) -> Tables:
         """Read the tables as they are on disk."""
@@ -181,15 +183,15 @@ class _Display:
     """
 
     def __init__(
-        self, study: Study, stages: Sequence[Sequence[Part]], rows: _Rows, on: Console
+        self, study: Study, stages: Sequence[Sequence[Part]], finished: _FinishedParts, on: Console
     ) -> None:
-        self._study, self._rows, self._console = study, rows, on
+        self._study, self._finished, self._console = study, finished, on
         parts = [part for stage in stages for part in stage if part.leaves_something]
         self._progress = progress_bar(on)
         self._bar = self._progress.add_task(
             study.unit,
             total=sum(part.weight for part in parts),
-            completed=sum(part.weight for part in parts if rows.has(part)),
+            completed=sum(part.weight for part in parts if finished.has(part)),
         )
         self._live = Live(console=on, refresh_per_second=2) if on.is_terminal else None
         self._numbers: Mapping[str, int] = {}
@@ -209,7 +211,7 @@ class _Display:
         self._numbers = {part.name: number for number, part in enumerate(stage, start=1)}
 
     def started(self, part: Part) -> None:
-        """Say which part is made now."""
+        """Show the title of the part that is made now."""
         if not part.title:
             return
         total = len(self._numbers)
@@ -220,12 +222,12 @@ class _Display:
             self._console.print(title, highlight=False, markup=False)
 
     def finished(self, part: Part) -> None:
-        """Move the bar on."""
+        """Advance the bar by a part."""
         if part.leaves_something:
             self._progress.advance(self._bar, part.weight)
         self._redraw()
 
     def _redraw(self) -> None:
         if self._live:
-            note = self._study.note(self._rows.tables)
+            note = self._study.note(self._finished.tables)
             self._live.update(Group(self._progress, *([Text(note)] if note else [])))

@@ -1,4 +1,4 @@
-"""One entry of the manifest for each session: what ran where, and for how long."""
+"""One entry of the manifest for each session: versions, commit, device and time."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ PACKAGES = (
     *("jax", "jaxlib", "flax", "optax", "numpy", "pandas", "pyarrow", "matplotlib"),
     *("orbax-checkpoint", "grain", "transformers"),
 )
-"""Packages whose versions are recorded, where they are installed."""
+"""Packages whose versions are recorded, if they are installed."""
 
 
 class Session:
     """The entry of this process in the manifest's list of sessions."""
 
     def __init__(self, run: Run, on: Console = console):
-        """Begin a session; warns on a console if the last one had another commit or device."""
+        """Begin a session; warn if the last one had another commit, device or version."""
         self._run, self._start = run, time.monotonic()
         self._earlier: list[dict[str, Any]] = run.manifest.get("sessions", [])
         self.entry: dict[str, Any] = {
@@ -52,6 +52,6 @@ class Session:
         )
 
     def save(self, **fields: Any) -> None:
-        """Write the entry as it stands; called after each part, so that a kill loses little."""
+        """Write the entry as it is now; called after each part, so that a kill loses little."""
         self.entry |= {"wall_time_seconds": round(time.monotonic() - self._start, 1), **fields}
         self._run.update_manifest(sessions=[*self._earlier, self.entry])

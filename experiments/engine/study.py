@@ -1,7 +1,7 @@
 """A study: its identity, its named parts, and how one part is made.
 
-A sweep, a scan, a certification, an export and an evaluation differ in what a part is. They share
-the rest, which is in `experiments.engine.run`: the directory and its lock, the manifest, resuming,
+A sweep, a scan, a certification, an export and an evaluation have different parts. They share the
+rest, which is in `experiments.engine.run`: the directory and its lock, the manifest, resuming,
 progress, and the tables.
 """
 
@@ -76,8 +76,12 @@ def short_digest(record: Mapping[str, Any]) -> str:
 class Study:
     """Base class of all studies. Constructors read and check; only `make` does work.
 
+    The manifest gets values of four kinds. Another `identity` than that of the directory is an
+    error at once; another value of `Output.pins`, known only once a part is made, is an error then.
+    Another `record` makes the tables anew. `Output.manifest` is written and never compared.
+
     Attributes:
-      directory: where the study lives. The engine alone writes there, except for files that `make`
+      directory: the study's directory. The engine alone writes there, except for files that `make`
         needs to carry on with an interrupted part.
       unit: name of what `Part.weight` counts, for the progress bar.
       adopts: patterns of files at the top of a directory without a manifest that the study takes
@@ -90,20 +94,20 @@ class Study:
 
     @property
     def identity(self) -> Mapping[str, Any]:
-        """JSON values that make it the same study when it is resumed."""
+        """JSON values that must be equal for a directory to be carried on with."""
         raise NotImplementedError
 
     @property
     def record(self) -> Mapping[str, Any]:
-        """JSON values that say what the tables are of, where parts change from call to call.
+        """JSON values that describe the last finished call, if the list of parts differs by call.
 
-        They are written into the manifest at the end. A study with another record keeps the parts
-        that are there, makes its own, and puts the tables together anew.
+        For example other measures, or another grader. Unlike with `identity`, a difference is no
+        error: finished parts stay, missing ones are made, and the tables are put together anew.
         """
         return {}
 
     def stages(self) -> Sequence[Sequence[Part]]:
-        """All parts. Those of one stage do not depend on each other, only on earlier stages."""
+        """All parts by stage. Parts depend on earlier stages, never on others of their own."""
         raise NotImplementedError
 
     def make(self, part: Part) -> Output:
@@ -115,7 +119,7 @@ class Study:
         return (self.directory / path).exists()
 
     def assembled(self, table: pd.DataFrame) -> pd.DataFrame:
-        """The first table, from its finished parts' rows in the order of the plan."""
+        """Complete the first table, given its finished rows in the order of the plan."""
         return table
 
     def table_path(self, table: str) -> Path:

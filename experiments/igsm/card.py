@@ -27,7 +27,7 @@ def count_rows(out: Path, files: Iterable[ProblemFile]) -> dict[str, dict[str, A
 
     Returns:
       For each file: rows; words (mean and largest number in problem and solution together);
-      most_common_answer and its share, the accuracy of who always gives it; and for test files
+      most_common_answer and its share, the accuracy of always giving it; and for test files
       `in_training`, rows whose problem occurs in a training file, and `dropped`, draws left out.
     """
     files = list(files)
@@ -53,6 +53,7 @@ def count_rows(out: Path, files: Iterable[ProblemFile]) -> dict[str, dict[str, A
 
 def card(config: ExportConfig, counts: dict[str, dict[str, Any]]) -> str:
     """The dataset card: a YAML header with one configuration per training difficulty, then text."""
+    # Header: every configuration with its files.
     configurations: dict[str, list[ProblemFile]] = {}
     for file in config.files:
         configurations.setdefault(file.configuration, []).append(file)
@@ -62,6 +63,7 @@ def card(config: ExportConfig, counts: dict[str, dict[str, Any]]) -> str:
         split = "test" if files[0].stream == "test" else "train"
         header += [f"- config_name: {name}", "  data_files:", f"  - split: {split}", "    path:"]
         header += [f"    - {file.path}" for file in files]
+    # Example of loading, and a table of the counts.
     train = next(file for file in config.files if file.stream == "train")
     prefix = f"train[:{min(1000, train.size)}]"
     columns = ("file", "problems", "words: mean (most)", "most common answer", "in training")

@@ -1,4 +1,4 @@
-"""Configuration of an export of iGSM, and the files it stands for."""
+"""Configuration of an export of iGSM, and the files that it makes."""
 
 from __future__ import annotations
 
@@ -31,6 +31,26 @@ def _sizes(name: str, sizes: int | tuple[int, ...], levels: tuple[int, ...]) -> 
             f"{name} must be one number, or one for each of the difficulties {levels}; got {sizes}"
         )
     return list(given) * (len(levels) if len(given) == 1 else 1)
+
+
+@dataclass(frozen=True)
+class ProblemFile:
+    """One file: `size` problems of one difficulty from one stream."""
+
+    stream: Stream
+    difficulty: int
+    size: int
+    format: Format
+
+    @property
+    def path(self) -> str:
+        """Path of the file inside the export."""
+        return f"{self.stream}/op{self.difficulty:02d}.{self.format}"
+
+    @property
+    def configuration(self) -> str:
+        """Name under which `datasets.load_dataset` finds the file."""
+        return f"train-op{self.difficulty}" if self.stream == "train" else self.stream
 
 
 @dataclass(frozen=True)
@@ -77,12 +97,7 @@ class ExportConfig:
         check_increasing(self, "difficulties", "test_difficulties")
         if self.base_difficulties:
             check_increasing(self, "base_difficulties")
-        for name, levels in (
-            ("train_sizes", self.difficulties),
-            ("base_sizes", self.base_difficulties),
-            ("test_examples", self.test_difficulties),
-        ):
-            _sizes(name, getattr(self, name), levels)
+        _ = self.files  # Refuses sizes that do not fit the difficulties.
         if self.split == "template" and 1 in self.test_difficulties:
             raise ValueError(
                 f"test_difficulties must be at least 2 for split 'template', got "
@@ -97,48 +112,16 @@ class ExportConfig:
     @property
     def files(self) -> list[ProblemFile]:
         """Every file of the export, training before test."""
-        grid: list[tuple[Stream, tuple[int, ...], list[int]]] = [
-            (
-                "base",
-                self.base_difficulties,
-                _sizes("base_sizes", self.base_sizes, self.base_difficulties),
-            ),
-            (
-                "train",
-                self.difficulties,
-                _sizes("train_sizes", self.train_sizes, self.difficulties),
-            ),
-            (
-                "test",
-                self.test_difficulties,
-                _sizes("test_examples", self.test_examples, self.test_difficulties),
-            ),
+        grid: list[tuple[Stream, tuple[int, ...], str]] = [
+            ("base", self.base_difficulties, "base_sizes"),
+            ("train", self.difficulties, "train_sizes"),
+            ("test", self.test_difficulties, "test_examples"),
         ]
         return [
             ProblemFile(stream, level, size, self.format)
-            for stream, levels, sizes in grid
-            for level, size in zip(levels, sizes, strict=True)
+            for stream, levels, name in grid
+            for level, size in zip(levels, _sizes(name, getattr(self, name), levels), strict=True)
         ]
 
 
 DEFAULT_EXPORT = ExportConfig()
-
-
-@dataclass(frozen=True)
-class ProblemFile:
-    """One file: `size` problems of one difficulty from one stream."""
-
-    stream: Stream
-    difficulty: int
-    size: int
-    format: Format
-
-    @property
-    def path(self) -> str:
-        """Path of the file inside the export."""
-        return f"{self.stream}/op{self.difficulty:02d}.{self.format}"
-
-    @property
-    def configuration(self) -> str:
-        """Name under which `datasets.load_dataset` finds the file."""
-        return f"train-op{self.difficulty}" if self.stream == "train" else self.stream

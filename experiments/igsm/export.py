@@ -1,10 +1,10 @@
-r"""Export iGSM as a data set of chats that `datasets.load_dataset` reads.
+"""Export iGSM as a data set of chats that `datasets.load_dataset` reads.
 
 A directory of files, one per stream and difficulty::
 
     README.md         dataset card; its YAML header names the configurations
     manifest.json     settings, seed, counts, and for each session commit, versions and time
-    base/op02.jsonl   what a base is made from
+    base/op02.jsonl   training data of a base
     train/op06.jsonl  fine-tuning data; a smaller data size is a prefix of it
     test/op02.jsonl   test problems
 
@@ -52,24 +52,20 @@ from synth.tasks.igsm.problems import DEGENERATE
 BLOCK = 64
 """Rows that a process draws and verifies at a time."""
 MOST_DRAWN = 20
-"""Give up on a test file whose problems are new less often than once in so many draws."""
+"""Give up on a test file that so many draws for each of its rows have not filled."""
 CARD = "README.md"
 
 
 def export_igsm(
-    config: ExportConfig,
-    out: Path,
-    *,
-    processes: int = 1,
-    console: Console = default_console,
+    config: ExportConfig, out: Path, *, processes: int = 1, console: Console = default_console
 ) -> dict[str, Any]:
     """Write the data set to a directory, or carry on with the same export there.
 
     Args:
-      config: what to export.
+      config: the export's settings.
       out: a new or empty directory, or one that holds the same export, finished or not.
-      processes: how many draw and verify; the rows do not depend on it.
-      console: where progress is shown.
+      processes: number of processes that draw and verify; the rows do not depend on it.
+      console: shows progress.
 
     Returns:
       The manifest.
@@ -82,7 +78,7 @@ def export_igsm(
     if processes < 1:
         raise ValueError(f"processes must be at least 1, got {processes}")
     for file in config.files:
-        # One problem of each file: a level that the preset does not reach is told before any work.
+        # Draw one problem of each file, so that a level beyond the preset is refused at once.
         next(_draw(config, file, range(1)))
     levels = sorted({file.difficulty for file in config.files})
     few = [level for level in levels if level <= DEGENERATE]
@@ -97,7 +93,7 @@ def export_igsm(
 
 
 class Export(Study):
-    """Parts: files for training, then files for the test, then the dataset card."""
+    """Parts: files for bases and training, then files for the test, then the dataset card."""
 
     unit = "problems"
 
@@ -113,8 +109,8 @@ class Export(Study):
         return {"exporter": "sweetspot tasks export igsm", "settings": settings}
 
     def stages(self) -> list[list[Part]]:
-        """A deduplicated test needs all training files; the card needs every file."""
-        training, test = (
+        """A deduplicated test needs all files of bases and training; the card needs every file."""
+        base_and_training, test = (
             [
                 Part(path, path, files=(path,), weight=file.size)
                 for path, file in self._files.items()
@@ -122,7 +118,7 @@ class Export(Study):
             ]
             for is_test in (False, True)
         )
-        return [training, test, [Part("card", files=(CARD,), weight=0)]]
+        return [base_and_training, test, [Part("card", files=(CARD,), weight=0)]]
 
     def make(self, part: Part) -> Output:
         """Draw the rows of a file, or count the rows of all files for the card."""
@@ -149,7 +145,7 @@ class Export(Study):
 
     @functools.cached_property
     def _seen(self) -> set[bytes]:
-        """Fingerprints of all training problems."""
+        """Fingerprints of all problems for bases and training."""
         return training_fingerprints(self.directory, self.config.files)
 
 
@@ -165,12 +161,12 @@ def stream_seed(seed: int, stream: Stream) -> int:
 
 
 def _draw(config: ExportConfig, file: ProblemFile, numbers: range) -> Iterator[igsm.Problem]:
-    """The problems of a file's stream with these consecutive numbers."""
+    """Draw the problems of a file's stream that have these consecutive numbers."""
     split: Literal["train", "test"] | None = None
     if config.split == "template":
         split = "test" if file.stream == "test" else "train"
     with warnings.catch_warnings():
-        # The command says once what the generator would say for every file.
+        # `export_igsm` warns once; the generator would warn for every file.
         warnings.simplefilter("ignore", UserWarning)
         return igsm.problems(
             file.difficulty,
@@ -214,7 +210,7 @@ def _new_rows(
       ResultsError: if the verifier rejects a row.
       ValueError: if too few problems are new.
     """
-    draw = partial(_block, config, file)
+    draw, mapped = partial(_block, config, file), map if workers is None else workers.map
     new, drawn = 0, 0
     while new < file.size:
         if drawn >= MOST_DRAWN * file.size:
@@ -226,7 +222,7 @@ def _new_rows(
         numbers = range(drawn, drawn + file.size - new)
         drawn = numbers.stop
         blocks = [numbers[at : at + BLOCK] for at in range(0, len(numbers), BLOCK)]
-        for rows in map(draw, blocks) if workers is None else workers.map(draw, blocks):
+        for rows in mapped(draw, blocks):
             for row in rows:
                 if not seen or fingerprint(row["problem"]) not in seen:
                     new += 1
@@ -249,5 +245,5 @@ def _workers(processes: int) -> Iterator[Executor | None]:
 
 
 def _leave_interrupts() -> None:
-    """Leave Ctrl-C to the process that started this one, which ends this one in good order."""
+    """Ignore Ctrl-C in a worker: the process that started it shuts it down."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -2,7 +2,7 @@
 
 The corpus holds problems of the public generator (60 of each op count 1 to 20, heavy style, the
 paper's setting); ours are drawn by the preset ``paper``. One extractor of regular expressions reads
-both. It sees the text alone and none of our graphs, so that an error there cannot hide itself.
+both. It sees the text alone and none of our graphs, so that an error in a graph shows in the text.
 
 Commands and cost (one CPU core)::
 
@@ -41,7 +41,7 @@ LEVEL = 0.9975
 POOLED = range(6, 21)
 """Op counts over which the length is compared as one."""
 BAR = 0.05
-"""Relative difference of words over `POOLED` that passes."""
+"""Largest relative difference of words over `POOLED` that passes."""
 SIGNIFICANT = 0.05
 """Corrected p below which a difference counts."""
 
@@ -62,8 +62,8 @@ STATISTICS = {
     "difference": "sentences: a difference",
     "operands": "quantities in a sentence",
 }
-"""Statistics that are compared, in words. Sentences are those that state a quantity; operators are
-shares of them within a problem, `operands` a mean over them."""
+"""Statistics that are compared, in words. Only sentences that state a quantity count; operators are
+shares of these within a problem, `operands` is a mean over them."""
 
 _STATED = re.compile(
     r"The number of each (.+?) equals (.+?)\.(?= The number of each | How many |$)"
@@ -89,7 +89,7 @@ def measure_text(problem: str, solution: str, answer: int) -> dict[str, float]:
         raise ValueError(f"problem has sentences that cannot be read, got {problem!r}")
     if not defined or len(defined) != solution.count("Define "):
         raise ValueError(f"solution has sentences that cannot be read, got {solution!r}")
-    # A step is one deeper than the deepest of those whose symbols it uses.
+    # A step is one deeper than the deepest step whose symbol it uses.
     depth: dict[str, int] = {}
     operations = 0
     for _, symbol, text in defined:
@@ -191,6 +191,7 @@ def compare(reference: pd.DataFrame, ours: pd.DataFrame) -> pd.DataFrame:
     levels, own_levels = (sorted(set(part["difficulty"].tolist())) for part in (reference, ours))
     if levels != own_levels:
         raise ValueError(f"ours must have the difficulties {levels} of reference, got {own_levels}")
+    # Compare each statistic at each difficulty.
     rows = []
     for name in STATISTICS:
         for level in levels:
@@ -215,6 +216,7 @@ def compare(reference: pd.DataFrame, ours: pd.DataFrame) -> pd.DataFrame:
                     "num_ours": len(own),
                 }
             )
+    # Correct p over all rows.
     table = pd.DataFrame(rows)
     table.insert(table.columns.get_loc("p") + 1, "p_corrected", holm(table["p"].to_numpy()))  # type: ignore[arg-type]
     return table
@@ -223,7 +225,7 @@ def compare(reference: pd.DataFrame, ours: pd.DataFrame) -> pd.DataFrame:
 def pooled(table: pd.DataFrame) -> pd.DataFrame:
     """Each statistic over all difficulties, every one counting once.
 
-    Reveals a small difference of the same sign everywhere, which no single level would.
+    Reveals a small difference of the same sign everywhere, which no single level would show.
 
     Args:
       table: as `compare` returns it.

@@ -31,14 +31,11 @@ SCHEMA = pa.schema(
 
 
 def chat(problem: str, solution: str, answer: int) -> list[dict[str, str]]:
-    r"""The messages of one row: system prompt, problem, and solution with the boxed answer."""
+    """The messages of one row: system prompt, problem, and solution with the boxed answer."""
     return [
         {"role": "system", "content": SYSTEM_PROMPT},
         {"role": "user", "content": problem},
-        {
-            "role": "assistant",
-            "content": f"{solution} So the final answer is \\boxed{{{answer}}}.",
-        },
+        {"role": "assistant", "content": f"{solution} So the final answer is \\boxed{{{answer}}}."},
     ]
 
 
@@ -55,7 +52,7 @@ def chat_row(problem: igsm.Problem, index: int) -> Row:
 
 
 def fingerprint(problem: str) -> bytes:
-    """Digest of a problem's sentences, whatever their order."""
+    """Digest of a problem's sentences in any order."""
     sentences = sorted(sentence.strip() for sentence in re.split(r"(?<=[.?])\s+", problem.strip()))
     return hashlib.sha256("\n".join(sentences).encode()).digest()
 

@@ -1,8 +1,8 @@
 """More sweeps to judge predictors of the best difficulty on: another task, and a weaker base.
 
 ``modulus-7`` is the main recipe's task in a larger number range; ``weak-base`` starts from bases
-that know levels 1 and 2 alone. With the tables of `tradeoff` and `certificates` they are what
-``sweetspot regret`` averages over.
+that know levels 1 and 2 alone. ``sweetspot regret`` averages over their tables and those of
+`tradeoff` and `certificates`.
 
 Commands and cost (two CPU cores)::
 

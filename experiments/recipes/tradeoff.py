@@ -7,7 +7,7 @@ to 1.5 times the hardest d, so that no training mixture covers the test.
 Commands and cost (two CPU cores)::
 
     sweetspot run tradeoff --preset smoke   # 30 s: for tests
-    sweetspot run tradeoff --preset demo    # 8 minutes
+    sweetspot run tradeoff --preset demo    # 6 minutes
     sweetspot run tradeoff --preset cpu     # an hour; the tables under experiments/results
     sweetspot run tradeoff --preset gpu     # one GPU, not run yet: a wider grid, symbolic iGSM
 

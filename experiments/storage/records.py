@@ -1,4 +1,4 @@
-"""Configurations read back from the manifests that hold them."""
+"""Read configurations back from manifests."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ def from_record(kind: type[T], record: Mapping[str, Any]) -> T:
     Args:
       kind: its class, a dataclass; fields that are dataclasses themselves are rebuilt as well.
       record: as `experiments.storage.results.read_manifest` gives it; a field that is missing gets
-        its default.
+        its default here. `open_run` compares records as they are, so that
+        `experiments.storage.migration` must state a new field.
 
     Raises:
       ValueError: if a field is unknown or out of range.
@@ -27,7 +28,7 @@ def from_record(kind: type[T], record: Mapping[str, Any]) -> T:
 
 
 def _value(hint: Any, value: Any) -> Any:
-    """One field: JSON has lists for tuples, and objects for dataclasses."""
+    """Convert one field: JSON has lists for tuples, and objects for dataclasses."""
     if isinstance(value, list):
         return tuple(value)
     if isinstance(value, dict):

@@ -2,14 +2,13 @@
 
 A run is a directory::
 
-    manifest.json     recipe, config, chunk plan, and for each session versions, device and time
-    parts/            one Parquet file per finished chunk, each put in place by one rename
-    table.parquet     all parts in the order of the plan: tidy, one row per member, slice, metric
-    bases/            pre-trained bases as Hugging Face folders
-    members/          fine-tuned members, on request
-    predictions/      which examples each member got right, on request
+    manifest.json     identity of the study, and for each session versions, device and time
+    parts/            one Parquet file per finished part and table, put in place by one rename
+    table.parquet     the parts' rows in the plan's order: tidy, one row per member, slice, metric
 
-A kill or a full disk loses at most the chunk under way: a file is there whole or not at all.
+Some studies have other tables (a certification has certificates.parquet), or further files, which
+their modules list. A kill or a full disk loses at most the parts under way: a file is there whole
+or not at all.
 """
 
 from __future__ import annotations
@@ -149,6 +148,7 @@ def read_tables(directory: Path) -> dict[str, pd.DataFrame]:
       ResultsError: if there is none, or the result table lacks a column.
     """
     tables = {path.stem: read_parquet(path) for path in sorted(directory.glob("*.parquet"))}
+    # Without any table this raises the error that explains it.
     if "table" in tables or not tables:
         tables["table"] = read_table(directory)
     return tables
@@ -188,7 +188,7 @@ def read_finished(directory: Path) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Run:
-    """A run directory that this process holds, new or resumed."""
+    """A run directory that this process has locked, new or resumed."""
 
     directory: Path
 
@@ -228,23 +228,23 @@ class Run:
 def open_run(
     directory: Path, identity: Mapping[str, Any], *, adopts: Iterable[str] = ()
 ) -> Iterator[Run]:
-    """Hold a run directory: a new one, or one with the same identity to resume.
+    """Lock a run directory: a new one, or one with the same identity to resume.
 
     Args:
-      directory: where the run lives; created if missing.
-      identity: values that make a run the same run (recipe, preset, config, plan), as JSON.
-      adopts: patterns of file names; a directory without a manifest that holds nothing else is
-        taken over.
+      directory: the run's directory; created if missing.
+      identity: values that must equal the manifest's (recipe, preset, config, plan), as JSON.
+      adopts: patterns of file names; a directory without a manifest that contains only such files
+        is taken over.
 
     Raises:
-      ResultsError: if the directory is in use by another process, holds something else, or holds
-        a run of another identity (the message names what differs).
+      ResultsError: if the directory is in use by another process, contains something else, or a
+        run of another identity (the message names the differing values).
     """
     identity = json.loads(json.dumps(identity))
     if directory.exists() and not directory.is_dir():
         raise ResultsError(f"out must be a directory, {directory} is a file")
     entries = {path.name for path in directory.iterdir()} if directory.exists() else set()
-    # Hidden files are the lock, and what a kill left of a file under way.
+    # Hidden files are the lock, and files that a kill left half written.
     visible = {name for name in entries if not name.startswith(".")}
     foreign = {name for name in visible if not any(fnmatch(name, each) for each in adopts)}
     if foreign and "manifest.json" not in visible:
@@ -253,6 +253,7 @@ def open_run(
             f"choose another directory"
         )
     directory.mkdir(parents=True, exist_ok=True)
+    # Take the lock, then compare with the manifest that is there or write a new one.
     with open(directory / ".lock", "w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -25,12 +25,12 @@ BUCKET = 6
 
 
 def _cell(member: Member) -> Member:
-    """A member with the fields that its pools do not depend on set to one value."""
+    """A member in which fields that do not change its pools have one value."""
     return dataclasses.replace(member, data_size=0, loss="sft", learning_rate=0.0)
 
 
 class Draws:
-    """Pools and keys of a sweep; what several members share is drawn once."""
+    """Pools and keys of a sweep; a pool that several members share is drawn once."""
 
     def __init__(self, config: SweepConfig, task: Task):
         if task.hardest < config.test_hardest:
@@ -58,7 +58,7 @@ class Draws:
         return jax.random.fold_in(key, STREAMS.index(name))
 
     def cell_key(self, name: str, member: Member) -> PRNGKeyArray:
-        """Key of one of `STREAMS` for a member's mixture, whatever its data size."""
+        """Key of one of `STREAMS` for a member's mixture; equal for all data sizes."""
         key = self.stream(name, member.base_seed, member.seed)
         key = jax.random.fold_in(key, get_args(MixtureKind).index(member.mixture))
         return jax.random.fold_in(key, member.difficulty)
@@ -79,7 +79,7 @@ class Draws:
         largest = max(self.config.data_sizes)
         if self.config.data_unit == "examples":
             return largest
-        # Half as many again as the budget buys on average, so that short draws fit as well.
+        # Half as many again as the budget buys on average: it buys more where draws are short.
         return math.ceil(1.5 * largest / self.mean_tokens(self.mixture(member))) + 16
 
     def training_pool(self, member: Member) -> Pool:
@@ -105,20 +105,13 @@ class Draws:
     def _bucket(self, levels: list[int], stream: str, base_seed: int, seed: int) -> Pool:
         config, root = self.config, self.stream(stream, base_seed, seed)
         examples = config.test_examples if stream == "test" else config.validation_examples
-        slices = [
-            pool(
-                self.task,
-                jax.random.fold_in(root, level),
-                Mixture.exact(level),
-                examples,
-                length=self.task.max_length(levels[-1]),
-            )
-            for level in levels
-        ]
+        length = self.task.max_length(levels[-1])
+        drawn = functools.partial(pool, self.task, num_examples=examples, length=length)
+        slices = [drawn(jax.random.fold_in(root, level), Mixture.exact(level)) for level in levels]
         return jax.tree.map(lambda *parts: jnp.concatenate(parts), *slices)
 
     def by_slice(self, buckets: list[np.ndarray]) -> list[np.ndarray]:
-        """Results of each test slice from those of each bucket."""
+        """Split the results of each bucket into those of its test slices."""
         return [
             part
             for levels, results in zip(self.buckets, buckets, strict=True)
@@ -126,7 +119,7 @@ class Draws:
         ]
 
     def num_examples(self, member: Member, drawn: Pool) -> int:
-        """Examples a member trains on: its data size, or what its token budget buys.
+        """Number of examples a member trains on: its data size, or as many as the budget buys.
 
         Raises:
           ValueError: if the budget does not buy one example.
@@ -143,7 +136,7 @@ class Draws:
         return bought
 
     def unseen(self, member: Member) -> list[Bool[np.ndarray, " examples"]]:
-        """For each test slice, which of its problems are not among the member's training data."""
+        """Mark, for each test slice, the problems that are not in the member's training data."""
         drawn = self.training_pool(member)
         trained = self.num_examples(member, drawn)
         seen = set(prompt_keys(jax.tree.map(lambda leaf: leaf[:trained], drawn)))

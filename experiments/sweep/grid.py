@@ -1,4 +1,4 @@
-"""The grid of a sweep: which models are fine-tuned, on what, and how."""
+"""The configuration of a sweep: its grid of members, their data and their training."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 MixtureKind = Literal["range", "exact", "window"]
 DataUnit = Literal["examples", "tokens"]
 ComputeUnit = Literal["steps", "epochs", "tokens"]
-Mapping = Literal["auto", "map", "vmap"]
+MemberMapping = Literal["auto", "map", "vmap"]
 
 PRETRAINING, FINETUNING = Optimiser(batch_size=64, weight_decay=0.01), Optimiser()
 """Defaults of a sweep's two trainings."""
@@ -53,8 +53,9 @@ class PretrainConfig:
       steps: optimiser steps of that training.
       learning_rate: its peak learning rate.
       optimiser: its batches, schedule and AdamW.
-      max_risk: a base that errs more often than this on its own levels stops the sweep.
-      text_examples: draws that a text task trains its bases on, which stand in for fresh ones.
+      max_risk: a base that errs more often than this on its own levels, all weighing equally,
+        stops the sweep.
+      text_examples: draws that bases of a text task are trained on, in place of fresh ones.
     """
 
     hardest: int = 4
@@ -63,6 +64,13 @@ class PretrainConfig:
     optimiser: Annotated[Optimiser, tyro.conf.arg(name="")] = PRETRAINING
     max_risk: float = 0.5
     text_examples: int = 40_000
+
+    @property
+    def mixture(self) -> Mixture:
+        """Training mixture of the bases: difficulties 1 .. hardest, all equally likely."""
+        from synth.task import Mixture  # here, so that configurations can be read without JAX
+
+        return Mixture.up_to(self.hardest)
 
 
 @dataclass(frozen=True)
@@ -74,11 +82,12 @@ class SweepConfig:
       task_options: fields of the task; its `hardest` is set to `test_hardest`.
       decoder: shape of the model; `vocab_size` and `max_positions` are set from the task.
       pretrain: how the bases are made.
-      mixtures: ``range`` trains on 1 .. d, ``exact`` on d alone, ``window`` on d - width .. d.
+      mixtures: levels that members are fine-tuned on (bases: see `pretrain`): ``range`` is 1 .. d,
+        ``exact`` is d alone, ``window`` is d - width .. d.
       window_width: width of ``window``, in levels.
       difficulties: hardest training level d of each cell, increasing.
       data_sizes: number of examples (or tokens, see `data_unit`) of each cell, increasing.
-      data_unit: what `data_sizes` counts. A token budget buys the longest affordable prefix.
+      data_unit: unit of `data_sizes`. A token budget buys the longest affordable prefix.
       compute: amount of training of each cell, in `compute_unit`.
       compute_unit: optimiser ``steps``, ``epochs`` over the cell's data, or ``tokens`` processed.
       losses: losses to compare.
@@ -95,7 +104,7 @@ class SweepConfig:
         in-distribution risk.
       validation_examples: draws for each slice when learning rates are tuned.
       mapping: how members run inside a device; ``auto`` is ``map`` on CPUs and ``vmap`` elsewhere.
-      chunk_members: members that run together; bounds the memory, and what a kill can lose.
+      chunk_members: members that run together; bounds the memory, and the loss by a kill.
       save_members: keep the parameters of every member.
       save_predictions: keep which examples every member got right.
 
@@ -124,19 +133,20 @@ class SweepConfig:
     test_examples: int = 128
     risk_examples: int = 512
     validation_examples: int = 32
-    mapping: Mapping = "auto"
+    mapping: MemberMapping = "auto"
     chunk_members: int = 8
     save_members: bool = False
     save_predictions: bool = False
 
     def __post_init__(self) -> None:
+        # Check each field, then test levels against the others.
         for name, kind in (("mixtures", MixtureKind), ("losses", Loss)):
             values = getattr(self, name)
             if not values or set(values) - set(get_args(kind)):
                 raise ValueError(f"{name} must be some of {get_args(kind)}, got {values}")
         check_choice(self, "data_unit", get_args(DataUnit))
         check_choice(self, "compute_unit", get_args(ComputeUnit))
-        check_choice(self, "mapping", get_args(Mapping))
+        check_choice(self, "mapping", get_args(MemberMapping))
         check_increasing(self, "difficulties", "data_sizes")
         check_least(self, 1, "base_seeds", "seeds", "chunk_members")
         check_least(self, 1, "test_examples", "risk_examples", "validation_examples")
@@ -206,7 +216,10 @@ class SweepConfig:
 
 
 def sweep_config(config: dict[str, Any]) -> SweepConfig:
-    """The configuration that a manifest holds; fields that it does not state get defaults.
+    """The configuration in a manifest; fields that it does not state get defaults here.
+
+    `open_run` compares configurations as they are, so that `experiments.storage.migration` must
+    state a new field.
 
     Raises:
       ValueError: if a field is unknown or out of range.

@@ -19,7 +19,7 @@ import numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from jaxtyping import Array, Bool, Int
 
-from experiments.sweep.grid import Mapping
+from experiments.sweep.grid import MemberMapping
 
 MEMBERS = PartitionSpec("members")
 
@@ -39,7 +39,7 @@ class Stacked(NamedTuple):
 class MemberMap:
     """Stacks members over the devices, maps functions over them, and takes results apart again."""
 
-    def __init__(self, mapping: Mapping, *, devices: Sequence[Any] | None = None):
+    def __init__(self, mapping: MemberMapping, *, devices: Sequence[Any] | None = None):
         """Make the mesh.
 
         Args:
@@ -108,7 +108,7 @@ class MemberMap:
         """
 
         def on_a_device(stacked: Stacked, shared: tuple[Any, ...]) -> Any:
-            # A program of its own, so that it is traced once for its shapes and for its values.
+            # Jitted, so that `eval_shape` and the call in `if_used` share one trace.
             member = jax.jit(lambda tree: function(tree, *shared))
 
             def if_used(place):

@@ -27,7 +27,7 @@ from synth.config import FinetuneConfig
 from synth.decoder import Parameters
 from synth.finetune import TrainingData, finetune, pretrain
 from synth.gaps import correct_examples
-from synth.task import ArrayTask, Mixture, Task, pool
+from synth.task import ArrayTask, Task, draw, pool
 from synth.tasks import make_task
 
 Correct = list[Bool[np.ndarray, " examples"]]
@@ -39,14 +39,14 @@ class Outcome:
     """One member's results: which examples it got right, and how training ended.
 
     Attributes:
-      train: for the rows of the training pool that risk is measured on.
+      train: for the first rows of the training pool, on which train risk is measured.
       trained_on: which of these rows are among the member's training examples.
       in_distribution: for fresh draws from its training mixture.
       final_loss: mean loss of the last tenth of the steps, in nats per solution token.
       diverged: whether that loss or a parameter is not finite.
       test: for each bucket of test slices.
-      validation: for each bucket; None where nothing is tuned.
-      parameters: fine-tuned parameters; None where they are not kept.
+      validation: for each bucket; None if nothing is tuned.
+      parameters: fine-tuned parameters; None if they are not kept.
     """
 
     train: Bool[np.ndarray, " rows"]
@@ -86,7 +86,7 @@ class Sweep:
     # Bases.
 
     def pretrain_bases(self, base_seeds: list[int]) -> list[Parameters]:
-        """Train the bases with the given seeds, all at once, on `pretrain.hardest`'s mixture."""
+        """Train the bases with the given seeds, all at once, on `pretrain.mixture`."""
         pretraining = self.config.pretrain
         config = FinetuneConfig(
             steps=pretraining.steps,
@@ -95,7 +95,7 @@ class Sweep:
         )
         root = self.draws.key("bases")
         keys = [jax.random.key_data(jax.random.fold_in(root, seed)) for seed in base_seeds]
-        sample, shared = self._pretraining_draws(Mixture.up_to(pretraining.hardest))
+        sample, shared = self._pretraining_draws()
 
         def base(key, *shared):
             key = jax.random.wrap_key_data(key)
@@ -104,22 +104,23 @@ class Sweep:
         trained = jax.jit(self.members.over(base))(self.members.stack(keys), *shared)
         return self.members.unstack(trained, len(keys))
 
-    def _pretraining_draws(self, mixture: Mixture) -> tuple[Callable[..., tuple], tuple]:
-        """A function that draws one example from a key and some arrays, and these arrays."""
-        task, pretraining = self.task, self.config.pretrain
+    def _pretraining_draws(self) -> tuple[Callable[..., tuple], tuple]:
+        """Return a function that draws one example, and arrays that all bases share.
+
+        The function takes a key and these arrays.
+        """
+        task, pretraining, mixture = self.task, self.config.pretrain, self.config.pretrain.mixture
         if isinstance(task, ArrayTask):
             length = task.max_length(mixture.hardest)
             log_probabilities = mixture.log_probabilities(task.hardest)
 
             def fresh(key):
-                key_difficulty, key_example = jax.random.split(key)
-                difficulty = 1 + jax.random.categorical(key_difficulty, log_probabilities)
-                example = task.sample(key_example, difficulty)
+                example, _ = draw(task, key, log_probabilities)
                 return example.tokens[:length], example.loss_mask[:length]
 
             return fresh, ()
-        # Text is drawn on the host: a large pool stands in for fresh draws. Its key follows those
-        # of all bases, whichever of them are trained now.
+        # Text is drawn on the host: a large pool stands in for fresh draws. Bases have keys 0 to
+        # base_seeds - 1; the pool has key base_seeds, even if only some bases are missing.
         rows = min(pretraining.text_examples, pretraining.steps * pretraining.optimiser.batch_size)
         key_pool = jax.random.fold_in(self.draws.key("bases"), self.config.base_seeds)
         drawn = pool(task, key_pool, mixture, rows)
@@ -220,7 +221,7 @@ class Sweep:
     def _evaluate(
         self, parameters: Stacked, stream: str, seeds: list[tuple[int, int]]
     ) -> list[Correct]:
-        """For each member, which examples of each bucket of slices it gets right.
+        """Evaluate members on test or validation draws.
 
         Args:
           parameters: of the members, on the devices.

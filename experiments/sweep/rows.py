@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from experiments.storage.results import UNTRAINED, tidy
-from experiments.sweep.grid import Member
+from experiments.sweep.grid import Member, PretrainConfig
 from experiments.sweep.plan import Chunk
 from experiments.sweep.programs import Correct, Outcome, Sweep
 from synth.gaps import mean_risk, measure_gaps, risk
@@ -22,22 +22,16 @@ def base_rows(sweep: Sweep, correct: dict[tuple[int, int], Correct]) -> pd.DataF
     """Rows of the untouched bases.
 
     Args:
-      sweep: for the draws behind them.
-      correct: of each base seed and seed, see `Sweep.evaluate_bases`.
+      sweep: gives the draws that they were evaluated on.
+      correct: their right answers for each base seed and seed, see `Sweep.evaluate_bases`.
 
     Raises:
-      ValueError: if a base errs more often than `pretrain.max_risk` on its own levels.
+      ValueError: if a base errs on more than `pretrain.max_risk` of its own levels' examples.
     """
     config, rows = sweep.config, []
     for (base_seed, seed), buckets in correct.items():
         slices = sweep.draws.by_slice(buckets)
-        own = 1.0 - float(np.mean(np.stack(slices[: config.pretrain.hardest])))
-        if own > config.pretrain.max_risk:
-            raise ValueError(
-                f"base {base_seed} errs on {own:.0%} of its own levels 1 to "
-                f"{config.pretrain.hardest}, more than pretrain.max_risk = "
-                f"{config.pretrain.max_risk:.0%}: train it longer (pretrain.steps) or allow it"
-            )
+        _check_gate(config.pretrain, base_seed, slices)
         metrics: list[Metric] = [
             (level, "risk", risk(part), part.size)
             for level, part in zip(config.test_levels, slices, strict=True)
@@ -46,6 +40,17 @@ def base_rows(sweep: Sweep, correct: dict[tuple[int, int], Correct]) -> pd.DataF
         metrics.append((None, "test_risk", mean_risk(slices), total))
         rows += _rows(_columns(sweep, base_seed, seed) | UNTRAINED, metrics)
     return tidy(rows)
+
+
+def _check_gate(config: PretrainConfig, base_seed: int, slices: list[np.ndarray]) -> None:
+    """Stop the sweep if a base errs too often on its own levels."""
+    own = 1.0 - float(np.mean(np.stack(slices[: config.hardest])))
+    if own > config.max_risk:
+        raise ValueError(
+            f"base {base_seed} errs on {own:.0%} of its own levels 1 to "
+            f"{config.hardest}, more than pretrain.max_risk = "
+            f"{config.max_risk:.0%}: train it longer (pretrain.steps) or allow it"
+        )
 
 
 def chunk_rows(sweep: Sweep, chunk: Chunk, outcomes: list[Outcome]) -> pd.DataFrame:
@@ -97,7 +102,7 @@ def _member_metrics(sweep: Sweep, member: Member, outcome: Outcome) -> list[Metr
 
 
 def _columns(sweep: Sweep, base_seed: int, seed: int) -> dict[str, Any]:
-    """Columns that say which base and draws a row is about."""
+    """Columns that name the base and the draws of a row."""
     return {
         "task": sweep.config.task,
         "base": f"base-{base_seed}",

@@ -57,7 +57,8 @@ def run_sweep(
 
     Raises:
       ResultsError: if the directory cannot be used (see `experiments.storage.results.open_run`).
-      ValueError: if the configuration does not fit the task, or a base fails its gate.
+      ValueError: if the configuration does not fit the task, or a base errs on more than
+        `pretrain.max_risk` of its own levels' examples.
     """
     study = SweepStudy(Sweep(config, task=task), Path(out), recipe=recipe, preset=preset)
     return run_study(study, max_parts=max_chunks)["table"]
@@ -121,11 +122,11 @@ class SweepStudy(Study):
         return Output({"table": chunk_rows(sweep, chunk, outcomes)}, files)
 
     def assembled(self, table: pd.DataFrame) -> pd.DataFrame:
-        """The table with the learning rates that lost marked as such."""
+        """Mark members whose learning rate is not the best of their cell, see `tune`."""
         return tune(table)
 
     def session_fields(self) -> dict[str, int]:
-        """Traces of fine-tuning programs, and groups that were traced: equal unless shapes vary."""
+        """Numbers of traces and of groups that were traced: equal unless shapes vary in one."""
         traces = self.sweep.traces
         return {"traces": sum(traces.values()), "groups_traced": len(traces)}
 
@@ -137,26 +138,20 @@ class SweepStudy(Study):
 
     @property
     def _bases(self) -> dict[str, int]:
-        """Path of each base, and its base seed."""
+        """Base seed of each base, by path."""
         return {f"bases/base-{seed}": seed for seed in range(self.sweep.config.base_seeds)}
 
     @functools.cached_property
     def bases(self) -> list[Parameters]:
-        """The bases, as they were saved."""
+        """The bases, read from their files."""
         return [checkpoint.load(self.directory / path)[1] for path in self._bases]
 
     def _pretrained(self) -> Output:
         """Train the bases that are not in the directory yet."""
-        missing = {
-            path: seed for path, seed in self._bases.items() if not (self.directory / path).exists()
-        }
+        missing = {path: seed for path, seed in self._bases.items() if not self.has_file(path)}
         trained = self.sweep.pretrain_bases([*missing.values()])
-        return Output(
-            files={
-                path: self._saver(parameters)
-                for path, parameters in zip(missing, trained, strict=True)
-            }
-        )
+        savers = [self._saver(parameters) for parameters in trained]
+        return Output(files=dict(zip(missing, savers, strict=True)))
 
     def _log10_num_problems(self) -> dict[str, float | None]:
         """Decimal logarithm of the number of distinct problems by level; None if not known."""
@@ -170,7 +165,7 @@ class SweepStudy(Study):
     # Members.
 
     def _saver(self, parameters: Parameters) -> Callable[[Path], None]:
-        """A function that saves parameters, unless they were saved before a kill."""
+        """Return a function that saves parameters, unless an interrupted session has saved them."""
 
         def save(path: Path) -> None:
             if not path.exists():
@@ -179,7 +174,7 @@ class SweepStudy(Study):
         return save
 
     def _kept(self, member: Member, outcome: Outcome) -> dict[str, Callable[[Path], None]]:
-        """Files of a member that the configuration asks for: parameters and predictions."""
+        """Parameters and predictions of a member, as far as the configuration asks for them."""
         files: dict[str, Callable[[Path], None]] = {}
         if outcome.parameters is not None:
             files[f"members/{member.name}"] = self._saver(outcome.parameters)
@@ -193,7 +188,7 @@ class SweepStudy(Study):
 
 
 def _title(chunk: Chunk) -> str:
-    """Words for a chunk: how many members, at which difficulties and sizes."""
+    """Describe a chunk: number of members, difficulties, data sizes, loss and steps."""
 
     def spread(values: set[int]) -> str:
         return f"{min(values)}" + (f" to {max(values)}" if len(values) > 1 else "")
@@ -215,13 +210,13 @@ def _write_arrays(arrays: dict[str, np.ndarray], path: Path) -> None:
 
 
 def best_so_far(table: pd.DataFrame) -> str:
-    """One line per study: the best difficulty for each data size among finished members."""
+    """One line per mixture and loss: the best difficulty for each size, of finished members."""
     chosen = (table["metric"] == "test_risk") & (table["status"] == "ok")
     risks = table.loc[chosen & (table["train_mixture"] != "none")]
     cells = risks.groupby(["train_mixture", "loss", "data_size", "difficulty"])["value"].mean()
     lines = []
-    for study, rows in cells.groupby(level=["train_mixture", "loss"]):
+    for names, rows in cells.groupby(level=["train_mixture", "loss"]):
         best = rows.groupby(level="data_size").idxmin()
         levels = ", ".join(f"n={size}: {cell[-1]}" for size, cell in best.items())
-        lines.append(f"best difficulty so far ({', '.join(map(str, study))})  {levels}")
+        lines.append(f"best difficulty so far ({', '.join(map(str, names))})  {levels}")
     return "\n".join(lines)

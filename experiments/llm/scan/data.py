@@ -20,12 +20,12 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
 
-def read_part(config: ScanConfig, directory: Path, part: Stream) -> Problems:
-    """The problems of one part of a scan: exported into its directory, or those that are named."""
+def read_stream(config: ScanConfig, directory: Path, stream: Stream) -> Problems:
+    """Read the training, test or base problems: exported into the scan's directory, or named."""
     if config.export is not None:
-        return read(directory / "data" / part / f"*.{config.export.format}")
+        return read(directory / "data" / stream / f"*.{config.export.format}")
     sources = {"train": config.train, "test": config.test, "base": config.base_data}
-    return read_source(sources[part])
+    return read_source(sources[stream])
 
 
 @dataclass(frozen=True)
@@ -34,11 +34,11 @@ class ScanProblems:
 
     Attributes:
       config: the scan.
-      decoder, tokenizer: of the checkpoint that base or members start from.
-      train, encoded: problems that members are trained on, without those that are too long.
-      base: encoded problems that the base is trained on; None where it is not.
-      test: problems that are asked in the end.
-      digests: fingerprints of the problems as they were read, by part.
+      decoder, tokenizer: those of the checkpoint that base or members start from.
+      train, encoded: problems that members are trained on, without too long ones.
+      base: encoded problems that the base is trained on; None if it is not trained.
+      test: problems that finished members are asked.
+      digests: fingerprints of the problems as they were read, by stream.
     """
 
     config: ScanConfig
@@ -56,7 +56,7 @@ class ScanProblems:
 
         Args:
           config: the scan.
-          directory: of the scan, with its exported problems.
+          directory: the scan's, with its exported problems.
           start: the checkpoint that base or members start from.
 
         Raises:
@@ -76,15 +76,15 @@ class ScanProblems:
             check_examples(examples, decoder)
             return examples
 
-        # Read every part and encode the two that are trained on.
+        # Read every stream and encode the two that are trained on.
         names: list[Stream] = ["train", "test", *(["base"] if config.base.training else [])]
-        parts = {name: read_part(config, directory, name) for name in names}
-        examples = encoded(parts["train"])
-        train, test = parts["train"].take(examples.rows), parts["test"]
-        base = encoded(parts["base"]) if "base" in parts else None
+        streams = {name: read_stream(config, directory, name) for name in names}
+        examples = encoded(streams["train"])
+        train, test = streams["train"].take(examples.rows), streams["test"]
+        base = encoded(streams["base"]) if "base" in streams else None
         # The grader must find what it needs, and accept the reference solutions.
         references(test, config.grader)
         references(train, config.grader)
         check_solutions(train, config.grader)
-        digests = {name: problems.digest() for name, problems in parts.items()}
+        digests = {name: problems.digest() for name, problems in streams.items()}
         return cls(config, decoder, tokenizer, train, examples, base, test, digests)

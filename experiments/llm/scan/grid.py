@@ -19,7 +19,7 @@ from synth.arguments import check_choice, check_increasing, check_least
 from synth.config import Loss
 
 NO_DATA = Source("")
-"""No data set is named; a source all the same, so that the command line has flags for it."""
+"""No data set. A `Source` rather than None, so that the command line has flags for its fields."""
 
 
 @dataclass(frozen=True)
@@ -41,12 +41,12 @@ class Member:
 
 @dataclass(frozen=True)
 class BaseConfig:
-    """Origin of the base, where it is not the checkpoint as it is.
+    """Preparation of the base; by default it is the checkpoint as it is.
 
     Attributes:
       training: fine-tuning of the checkpoint on the base's own data; None for none.
       scratch: begin with a new checkpoint; needs `training`.
-      levels: test levels that the base has to know.
+      levels: the base's own test levels, which it must know.
       least_accuracy: the scan stops if the base gets less of these right.
 
     Raises:
@@ -75,28 +75,28 @@ class ScanConfig:
       checkpoint: folder or hub id; unused with ``base.scratch``.
       train, test, base_data: problems; `NO_DATA` with `export`.
       export: make iGSM problems in the run's directory.
-      base: what is done to the checkpoint first.
-      measure: of difficulty; ``op`` takes the stated levels, others are cut into buckets.
-      pass_rate_samples, pass_rate_temperature: responses behind a problem's pass rate, where that
-        is the measure, and at which temperature they are drawn.
+      base: preparation of the checkpoint before members start from it.
+      measure: measure of difficulty; ``op`` takes the stated levels, others are cut into buckets.
+      pass_rate_samples, pass_rate_temperature: number and temperature of the responses behind a
+        problem's pass rate, if that is the measure.
       buckets: number of buckets of equal size; unused for ``op`` and with `edges`.
       edges: inner edges of the buckets, in place of equal sizes.
       selections: ``exact`` trains on level d, ``range`` on the easiest level up to d, ``above`` on
         d and harder.
       difficulties: levels d of the grid, increasing.
       data_sizes: examples (or tokens, see `data_unit`) of each cell, increasing.
-      data_unit: what `data_sizes` counts; a token budget buys the longest affordable prefix.
-      losses: to compare.
-      learning_rates: one for each loss.
+      data_unit: unit of `data_sizes`; a token budget buys the longest affordable prefix.
+      losses: losses to compare.
+      learning_rates: one for each loss, in its order; not tuned over, unlike a sweep's.
       seeds: members of each cell; each draws its own data.
-      training: of every member; loss, learning rate and seed are the member's.
+      training: training of every member; loss, learning rate and seed are the member's.
       max_length: tokens of an example at most, or the checkpoint's context if that is shorter;
         longer ones are dropped and counted.
       risk_examples: problems behind train risk and in-distribution risk; that many of each
         selection are held out from training.
       test_examples: problems of each test level at most; 0 for all.
       decoding, grader: how answers are made and judged.
-      devices: of the mesh.
+      devices: shape of the mesh.
       save_members: keep every fine-tuned checkpoint.
 
     Raises:
@@ -156,7 +156,7 @@ class ScanConfig:
     def check_sources(self) -> None:
         """Raise ValueError if base or data are not named.
 
-        Not when the configuration is made: a command fills these fields in.
+        Not a check of `__post_init__`, because commands fill these fields in later.
         """
         if not self.checkpoint and self.base.scratch is None:
             raise ValueError("checkpoint must be a folder or hub id, got ''")

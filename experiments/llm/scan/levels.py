@@ -29,23 +29,20 @@ from experiments.storage.results import read_parquet
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
-MEASURES = "measures.parquet"
+MEASURES_FILE = "measures.parquet"
 Measures = dict[str, pd.DataFrame]
 """The scan's measure of its training and test problems: ``train`` and ``test``, a row a problem."""
 
 
 def measure_problems(
-    problems: ScanProblems,
-    model: Model | PreTrainedTokenizerFast,
-    *,
-    keep: Path | None = None,
+    problems: ScanProblems, model: Model | PreTrainedTokenizerFast, *, keep: Path | None = None
 ) -> Measures:
     """Measure training and test problems.
 
     Args:
-      problems: of the scan.
-      model: the base; its tokenizer is enough where the measure needs no answers.
-      keep: directory that keeps the base's answers as they end.
+      problems: the scan's.
+      model: the base; its tokenizer is enough if the measure needs no answers.
+      keep: directory in which each answer of the base is kept once it is complete.
     """
     config = problems.config
     with contextlib.ExitStack() as stack:
@@ -53,7 +50,7 @@ def measure_problems(
         if keep is not None and isinstance(model, Model) and config.measure == "pass_rate":
             kept = stack.enter_context(kept_of(keep, model, config.sampled))
         return {
-            part: measure(
+            stream: measure(
                 model,
                 measured,
                 measures=(config.measure,),
@@ -62,14 +59,14 @@ def measure_problems(
                 kept=kept,
                 console=console,
             )
-            for part, measured in (("train", problems.train), ("test", problems.test))
+            for stream, measured in (("train", problems.train), ("test", problems.test))
         }
 
 
 def read_measures(directory: Path) -> Measures:
-    """The measures that a scan's directory keeps."""
-    kept = read_parquet(directory / MEASURES)
-    return {part: kept.loc[kept["part"] == part] for part in ("train", "test")}
+    """Read the measures from a scan's directory."""
+    kept = read_parquet(directory / MEASURES_FILE)
+    return {stream: kept.loc[kept["part"] == stream] for stream in ("train", "test")}
 
 
 @dataclass(frozen=True)
@@ -77,16 +74,16 @@ class Levels:
     """Levels of a scan's problems.
 
     Attributes:
-      problems: of the scan.
-      train, test_levels: difficulty of each training and each test problem.
-      tests: numbers of the test problems in use: the first of each level.
-      buckets: that measures were cut into; None where levels are stated.
+      problems: the scan's.
+      train_levels, test_levels: difficulty of each training and each test problem.
+      test_rows: rows of the test problems in use: the first of each level.
+      buckets: buckets that the measures were cut into; None if levels are stated.
     """
 
     problems: ScanProblems
-    train: Int[np.ndarray, " problems"]
+    train_levels: Int[np.ndarray, " problems"]
     test_levels: Int[np.ndarray, " tests"]
-    tests: Int[np.ndarray, " used"]
+    test_rows: Int[np.ndarray, " used"]
     buckets: Buckets | None
 
     @classmethod
@@ -109,14 +106,17 @@ class Levels:
                 f"base.levels must be levels of the test, {stated.tolist()}, got {missing}"
             )
         most = config.test_examples or len(test)
-        tests = np.concatenate([np.flatnonzero(test == level)[:most] for level in stated])
-        return cls(problems, levels(measures["train"], buckets), test, tests, buckets)
+        rows = np.concatenate([np.flatnonzero(test == level)[:most] for level in stated])
+        return cls(problems, levels(measures["train"], buckets), test, rows, buckets)
 
     def record(self) -> dict[str, Any]:
-        """Fields of the manifest: problems of each level, what was encoded, and the buckets."""
+        """Fields of the manifest: problems of each level, report of the encoding, and buckets."""
         counts = {
-            part: dict(zip(map(str, values.tolist()), number.tolist(), strict=True))
-            for part, each in (("train", self.train), ("test", self.test_levels[self.tests]))
+            stream: dict(zip(map(str, values.tolist()), number.tolist(), strict=True))
+            for stream, each in (
+                ("train", self.train_levels),
+                ("test", self.test_levels[self.test_rows]),
+            )
             for values, number in [np.unique(each, return_counts=True)]
         }
         fields = {"levels": counts, "report": dataclasses.asdict(self.problems.encoded.report)}
@@ -137,9 +137,10 @@ class Levels:
             trained_on, fresh = self.rows(member)
             asked.update(trained_on[: config.risk_examples].tolist(), fresh.tolist())
         thinking = config.decoding.thinking
+        # Prompts of the test, then of the training problems whose risk is measured.
         prompts = [
             prompt_tokens(problems.tokenizer, problems.test.prompts[row], thinking=thinking)
-            for row in self.tests
+            for row in self.test_rows
         ]
         self._check_prompts(problems.test, prompts, mesh)
         encoded = problems.encoded.take(sorted(asked))
@@ -179,9 +180,9 @@ class Levels:
 
     def _order(self, member: Member) -> Int[np.ndarray, " cell"]:
         """Problems of a cell in its order: trained on from the front, held out at the end."""
-        stated = np.unique(self.train).tolist()
+        stated = np.unique(self.train_levels).tolist()
         chosen = selected(member.selection, member.difficulty, stated)
-        rows = np.flatnonzero(np.isin(self.train, chosen))
+        rows = np.flatnonzero(np.isin(self.train_levels, chosen))
         if not len(rows):
             raise ValueError(
                 f"level {member.difficulty} ({member.selection}) has no training problems; levels "

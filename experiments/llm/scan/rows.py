@@ -18,7 +18,7 @@ from experiments.llm.scan.levels import Levels
 from experiments.storage.results import write_parquet
 
 Row = dict[str, Any]
-"""Slice, metric, value and number of examples; other columns say which member it is about."""
+"""Slice, metric, value and number of examples; other columns name the member."""
 
 
 @dataclass(frozen=True)
@@ -26,8 +26,8 @@ class Measurements:
     """Measures models on the problems of a scan.
 
     Attributes:
-      levels: of the problems.
-      directory: of the scan, which keeps the responses to the test.
+      levels: the problems' levels.
+      directory: the scan's, which keeps the responses to the test.
     """
 
     levels: Levels
@@ -40,7 +40,7 @@ class Measurements:
         trained_on: Int[np.ndarray, " trained_on"],
         fresh: Int[np.ndarray, " held_out"],
     ) -> list[Row]:
-        """Risks and gaps of one member, by the name of the file of its responses."""
+        """Risks and gaps of one member; the file of its responses gets `name`."""
         problems = self.levels.problems
         seen = problems.train.take(trained_on[: problems.config.risk_examples])
         held_out = problems.train.take(fresh)
@@ -59,9 +59,9 @@ class Measurements:
 
     def on_test(self, model: Model, name: str) -> list[Row]:
         """Risk on the test by slice, and in all; the responses are kept."""
-        tests = self.levels.tests
-        problems = self.levels.problems.test.take(tests)
-        evaluation = self._ask(model, problems, "test", self.levels.test_levels[tests])
+        tested = self.levels.test_rows
+        problems = self.levels.problems.test.take(tested)
+        evaluation = self._ask(model, problems, "test", self.levels.test_levels[tested])
         write_parquet(self.directory / "responses" / f"{name}.parquet", evaluation.responses)
         rows = [
             metric("risk", 1 - row["pass_at_1"], row["num_examples"], int(row["slice"]))
@@ -69,9 +69,9 @@ class Measurements:
         ]
         return [*rows, metric("test_risk", _risk(evaluation), len(problems))]
 
-    def of_lost_member(self) -> list[Row]:
+    def of_diverged_member(self) -> list[Row]:
         """Rows of a member that diverged, without values."""
-        levels = np.unique(self.levels.test_levels[self.levels.tests]).tolist()
+        levels = np.unique(self.levels.test_levels[self.levels.test_rows]).tolist()
         names = ("train_risk", "in_distribution_risk", "test_risk", "generalization_gap")
         return [
             *(metric(name, math.nan, 0) for name in (*names, "extrapolation_gap")),
@@ -82,11 +82,7 @@ class Measurements:
         config = self.levels.problems.config
         with console.status(f"Asking {len(problems)} problems: {name} …"):
             return evaluate(
-                model,
-                problems,
-                decoding=config.decoding,
-                grader=config.grader,
-                slices=slices,
+                model, problems, decoding=config.decoding, grader=config.grader, slices=slices
             )
 
 

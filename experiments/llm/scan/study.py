@@ -4,9 +4,9 @@ The directory is that of every study (see `experiments.storage.results`), so tha
 from it. A part is a member, or the base. Beside manifest, parts and table::
 
     measures.parquet, decoded-*.jsonl      answers of the base that give problems their levels
-    data/       exported problems, where the scan makes its own
-    scratch/    new checkpoint, where the base is made from nothing
-    base/       fine-tuning of the base, where there is one
+    data/       exported problems, if the scan makes its own
+    scratch/    new checkpoint, if the base is made from nothing
+    base/       fine-tuning of the base, if there is one
     work/       the member under way, with its checkpoints
     members/    fine-tuned checkpoints, on request
     responses/  every member's answers to the test
@@ -31,9 +31,9 @@ from experiments.engine.study import Output, Part, Study
 from experiments.igsm.export import export_igsm
 from experiments.llm.answering.model import Model
 from experiments.llm.difficulty.measures import OF_MODEL
-from experiments.llm.scan.data import ScanProblems, read_part
+from experiments.llm.scan.data import ScanProblems, read_stream
 from experiments.llm.scan.grid import BaseConfig, Member, ScanConfig
-from experiments.llm.scan.levels import MEASURES, Levels, measure_problems, read_measures
+from experiments.llm.scan.levels import MEASURES_FILE, Levels, measure_problems, read_measures
 from experiments.llm.scan.rows import Measurements, Row, metric
 from experiments.llm.text.encoding import Encoded
 from experiments.llm.text.tokenizer import stop_tokens
@@ -85,7 +85,7 @@ class ScanStudy(Study):
             "problems": self._check_problems,
             "train the base": self._train_base,
             "levels": self._measure_levels,
-            "base": self._evaluate_base,
+            "base": self._evaluate_base,  # named as in recorded runs: the base's evaluation
         }
 
     @property
@@ -109,7 +109,7 @@ class ScanStudy(Study):
                 config.base.training is not None,
                 Part("train the base", "The base", files=("base/model",), weight=0),
             ),
-            (self._needs_model, Part("levels", files=(MEASURES,), weight=0)),
+            (self._needs_model, Part("levels", files=(MEASURES_FILE,), weight=0)),
             (True, Part("base", tables=TABLE, weight=0)),
         ]
         members = [Part(name, _words(member), TABLE) for name, member in self._members.items()]
@@ -135,7 +135,7 @@ class ScanStudy(Study):
 
     @functools.cached_property
     def levels(self) -> Levels:
-        """Levels of the problems; from the kept measures, where a model had to be asked."""
+        """Levels of the problems; from the kept measures, if a model had to be asked."""
         measures = (
             read_measures(self.directory)
             if self._needs_model
@@ -173,22 +173,22 @@ class ScanStudy(Study):
         measures = measure_problems(self.problems, self._load_base(), keep=self.directory)
         levels = Levels.cut(self.problems, measures)
         levels.check_members(self.mesh)
-        tables = [table.assign(part=part) for part, table in measures.items()]
+        tables = [table.assign(part=stream) for stream, table in measures.items()]
         kept = pd.concat(tables, ignore_index=True)
         write = functools.partial(write_parquet, table=kept)
-        return Output(files={MEASURES: write}, manifest=levels.record())
+        return Output(files={MEASURES_FILE: write}, manifest=levels.record())
 
     # The base.
 
     @property
     def _start(self) -> checkpoint.PathLike:
-        """The checkpoint that is given, or the new one."""
+        """The checkpoint that is named, or the new one."""
         is_new = self.config.base.scratch is not None
         return self.directory / "scratch" if is_new else self.config.checkpoint
 
     @property
     def base(self) -> Path:
-        """The checkpoint that members start from, fine-tuned where that is asked for."""
+        """The checkpoint that members start from, fine-tuned if the configuration says so."""
         if self.config.base.training is None:
             return checkpoint.folder(self._start)
         return self.directory / "base" / "model"
@@ -199,7 +199,7 @@ class ScanStudy(Study):
     def _make_scratch(self) -> Output:
         """Write a new checkpoint, with a tokenizer trained on the base's problems."""
         assert self.config.base.scratch is not None  # otherwise there is no such part
-        problems = read_part(self.config, self.directory, "base")
+        problems = read_stream(self.config, self.directory, "base")
         write = functools.partial(new_checkpoint, self.config.base.scratch, problems)
         return Output(files={"scratch": write})
 
@@ -226,7 +226,7 @@ class ScanStudy(Study):
     # Members.
 
     def _member_rows(self, member: Member) -> list[Row]:
-        """Fine-tune and measure one member; its rows of the table."""
+        """Fine-tune and measure one member, and return its rows of the table."""
         config, work = self.config, self.directory / "work" / member.name
         training = dataclasses.replace(
             config.training, loss=member.loss, learning_rate=member.learning_rate, seed=member.seed
@@ -246,8 +246,8 @@ class ScanStudy(Study):
         }
         if trained is None:
             _remove(work)
-            return [columns | row for row in self._measurements.of_lost_member()]
-        # Measure it, keep it where that is asked for, and drop its checkpoints.
+            return [columns | row for row in self._measurements.of_diverged_member()]
+        # Measure it, keep it if the configuration says so, and drop its checkpoints.
         tokenizer, mesh = self.problems.tokenizer, self.mesh
         stop = stop_tokens(tokenizer, self.base)
         model = Model(trained.decoder, trained.parameters, tokenizer, stop, mesh)
@@ -274,7 +274,7 @@ class ScanStudy(Study):
 def _train(
     base: Path, encoded: Encoded, training: TrainingConfig, mesh: Mesh | None, work: Path
 ) -> TrainedModel | None:
-    """A fine-tuned checkpoint; None if its loss was not finite."""
+    """Return a fine-tuned checkpoint; None if its loss was not finite."""
     decoder, parameters = load_base(base, training, mesh=mesh)
     loader = make_loader(encoded, training, mesh=mesh)
     try:

@@ -98,7 +98,7 @@ def no_work(monkeypatch) -> None:
     def refuse(*_):
         raise AssertionError("nothing is left to compute")
 
-    monkeypatch.setattr(MemberCertification, "certify", refuse)
+    monkeypatch.setattr(MemberCertification, "part_rows", refuse)
 
 
 def written_run(directory: Path, finished_run: Path, config: SweepConfig = TINY) -> Path:

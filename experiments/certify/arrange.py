@@ -1,4 +1,4 @@
-"""Problems that a checkpoint was not trained on, arranged for its certificates."""
+"""Problems of each difficulty as padded arrays: the sample first, fresh ones after it."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ class Level:
         return self.tokens[-self.num_fresh :], self.loss_mask[-self.num_fresh :]
 
     def digest(self) -> str:
-        """Fingerprint of all that is used."""
+        """Fingerprint of the arrays."""
         return hashlib.sha256(self.tokens.tobytes() + self.loss_mask.tobytes()).hexdigest()
 
 
@@ -79,19 +79,20 @@ def arrange(
     num_fresh: int,
     seed: int,
 ) -> dict[int, Level]:
-    """Shuffled problems of each difficulty, as many and as long for each, the easiest first.
+    """Shuffle the problems of each difficulty, and pad them: equally many of each, easiest first.
 
     Args:
       samples: problems of each difficulty.
-      decoder: which is to read them.
-      largest: problems of the largest sample.
-      num_fresh: fresh problems, at most; fewer where a difficulty has fewer.
-      seed: of the orders.
+      decoder: of the checkpoint that reads them.
+      largest: number of problems in the largest sample.
+      num_fresh: most fresh problems; fewer if a difficulty has fewer.
+      seed: of the shuffling.
 
     Raises:
       ValueError: if a difficulty has too few problems, or the decoder cannot read one or has
         nothing to predict in it.
     """
+    # Every difficulty must have fresh problems beyond the largest sample.
     for level, encoded in samples.items():
         if len(encoded) <= largest:
             raise ValueError(
@@ -99,6 +100,7 @@ def arrange(
                 f"{largest}, so that the risk can be measured on the others; got {len(encoded)}"
             )
         _check_readable(level, encoded, decoder)
+    # One shape for all: the fewest fresh problems, and the longest tokens.
     num_fresh = min(num_fresh, *(len(encoded) - largest for encoded in samples.values()))
     length = max(len(tokens) for encoded in samples.values() for tokens in encoded.tokens)
     levels = {}
@@ -118,7 +120,7 @@ def arrange(
 
 
 def _check_readable(level: int, encoded: Encoded, decoder: DecoderConfig) -> None:
-    """Refuse what cannot be predicted, before any work starts."""
+    """Refuse problems that the decoder cannot read whole, or with nothing to predict."""
     if encoded.tokens_cut is not None and (cut := int((encoded.tokens_cut > 0).sum())):
         raise ValueError(
             f"solutions must be whole, but {cut} of difficulty {level} are truncated, and a bound "
