@@ -53,6 +53,7 @@ from experiments.certify.config import (
     CheckpointConfig,
 )
 from experiments.certify.exact_match import example_loss
+from experiments.certify.points import PointPredictor
 from experiments.certify.posteriors import (
     FRESH_DRAWS,
     certify_gaussian,
@@ -62,14 +63,13 @@ from experiments.certify.posteriors import (
 )
 from experiments.certify.rows import Row, certificate_row, path_rows
 from experiments.certify.study import POINTS, POSTERIORS, Certification
-from experiments.engine.run import run_study
+from experiments.engine.run import Executor, in_this_process, run_study
 from experiments.engine.study import Part
 from experiments.llm.text.encoding import Encoded
 from experiments.storage import checkpoint
 from synth.config import DecoderConfig, Execution
 from synth.decoder import Parameters
 from theory.certificate import BOUND, Certificate, Ledger
-from theory.certificate import certify as make_certificate
 
 THEOREMS = {"checkpoint": "clopper_pearson", "held-out": "pac_bayes_kl"}
 """Bound behind each method about the checkpoint itself, which is a point mass."""
@@ -84,6 +84,7 @@ def certify_checkpoint(
     rows_trained_on: Iterable[int],
     task: str = "problems",
     mesh: Mesh | None = None,
+    executor: Executor = in_this_process,
 ) -> pd.DataFrame:
     """Certify a checkpoint, or Gaussians around it, on problems that it was not trained on.
 
@@ -100,6 +101,7 @@ def certify_checkpoint(
         manifest of the fine-tuning lists them; empty if it was fine-tuned on none.
       task: name of the problem set.
       mesh: devices to spread the checkpoint over, of one process.
+      executor: runs the parts, see `run_study`.
 
     Returns:
       One row per certificate: the cell, the fields of `theory.certificate.Certificate`, and
@@ -123,7 +125,7 @@ def certify_checkpoint(
         seed=config.seed,
     )
     certification = CheckpointCertification(path_or_id, levels, Path(out), config, task, mesh)
-    return run_study(certification)["certificates"]
+    return run_study(certification, executor=executor)["certificates"]
 
 
 class CheckpointCertification(Certification):
@@ -216,19 +218,16 @@ class CheckpointCertification(Certification):
         rows = []
         methods = [method for method in self.config.methods if method in THEOREMS]
         for method, (level, size) in itertools.product(methods, self._cells):
-            certificate = make_certificate(
-                THEOREMS[method],
+            predictor = PointPredictor(
+                bound=THEOREMS[method],
                 empirical_risk=float(self._wrong[level][:size].mean()),
-                num_draws=0,
-                kl=0.0,
                 num_examples=size,
-                ledger=ledger,
+                risk=float(self._plain_risks[list(self._levels).index(level)]),
+                slice_risks=self._plain_risks,
                 prior="the checkpoint",
-                posterior="the prior",
-                seed=self.config.seed,
-                method=method,
             )
-            rows.append(self._row(level, size, certificate, self._plain_risks))
+            certificate = predictor.certificate(ledger, seed=self.config.seed, method=method)
+            rows.append(self._row(level, size, certificate, predictor.slice_risks))
         return rows
 
     # Posteriors over a block.

@@ -53,7 +53,7 @@ from experiments.certify.points import model_errors, point_predictors
 from experiments.certify.posteriors import certify_gaussian, halved, member_posterior, penalty
 from experiments.certify.rows import Row, certificate_row, path_rows
 from experiments.certify.study import POINTS, POSTERIORS, Certification
-from experiments.engine.run import run_study
+from experiments.engine.run import Executor, in_this_process, run_study
 from experiments.engine.study import Part
 from experiments.storage import checkpoint
 from experiments.storage.results import ResultsError, read_manifest, read_table
@@ -66,10 +66,20 @@ from theory import shift
 from theory.certificate import BOUND, Certificate, Ledger
 
 
-def certify(directory: Path, config: MembersConfig = DEFAULT_CERTIFICATES) -> pd.DataFrame:
+def certify(
+    directory: Path,
+    config: MembersConfig = DEFAULT_CERTIFICATES,
+    *,
+    executor: Executor = in_this_process,
+) -> pd.DataFrame:
     """Certify cells of the sweep in `directory`; write ``certificates.parquet`` beside its table.
 
     Finished parts are kept in ``certificates/`` and not made again.
+
+    Args:
+      directory: of the sweep.
+      config: what to certify.
+      executor: runs the parts, see `run_study`.
 
     Returns:
       One row per certificate, see the module's docstring.
@@ -84,9 +94,9 @@ def certify(directory: Path, config: MembersConfig = DEFAULT_CERTIFICATES) -> pd
     settings = sweep_config(manifest["config"])
     identity = {name: manifest[name] for name in ("recipe", "preset", "config")}
     certification = MemberCertification(
-        directory, config.fitted(settings), Sweep(settings), table, identity
+        directory, config.fitted(settings), settings, table, identity
     )
-    return run_study(certification)["certificates"]
+    return run_study(certification, executor=executor)["certificates"]
 
 
 @dataclass(frozen=True)
@@ -188,16 +198,16 @@ class MemberCertification(Certification):
         self,
         sweep_directory: Path,
         config: MembersConfig,
-        sweep: Sweep,
+        settings: SweepConfig,
         table: pd.DataFrame,
-        sweep_identity: Row,
+        sweep_identity: dict[str, Any],
     ):
         """Plan the parts, and check that bases and members are there.
 
         Args:
           sweep_directory: directory of the sweep.
           config: see `MembersConfig.fitted`.
-          sweep: its programs.
+          settings: its configuration.
           table: its result table.
           sweep_identity: fields of its manifest that identify it.
 
@@ -206,8 +216,8 @@ class MemberCertification(Certification):
           ValueError: if nothing is left to certify.
         """
         self.directory, self._sweep_directory = sweep_directory / "certificates", sweep_directory
-        self.config, self.sweep, self._sweep_identity = config, sweep, sweep_identity
-        self._groups = plan(config, sweep.config)
+        self.config, self.sweep = config, Sweep(settings)
+        self._sweep_identity, self._groups = sweep_identity, plan(config, settings)
         self.parts = [
             Part(
                 name,
@@ -229,7 +239,7 @@ class MemberCertification(Certification):
         if missing := [str(path) for path in bases if not path.exists()]:
             raise ResultsError(f"{missing} do not exist; run the sweep first")
         members = {member for cells in self._groups.values() for member in cells.members}
-        self._rows = MemberRows(sweep, table, members, delta=config.delta)
+        self._rows = MemberRows(self.sweep, table, members, delta=config.delta)
 
     @property
     def identity(self) -> Row:

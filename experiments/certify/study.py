@@ -29,6 +29,8 @@ class Certification(Study):
     """
 
     unit = "parts of the certification"
+    # A table of some certificates would look like one of all.
+    shows_progress = False
     ledger: Ledger
     parts: Sequence[Part]
 

@@ -68,8 +68,9 @@ def run_study(
         a finished part cannot be read.
       ValueError: see the study's `make`.
     """
+    # Before the directory is made: some studies read their data for this.
+    stages = [list(stage) for stage in study.stages()]
     with open_run(study.directory, study.identity, adopts=study.adopts) as run:
-        stages = [list(stage) for stage in study.stages()]
         finished = _FinishedParts(study, run, [part for stage in stages for part in stage])
         if finished.is_complete():
             on.print(f"{run.directory} is complete: nothing left to run.")
@@ -83,12 +84,13 @@ def run_study(
                 display.begin(stage)
                 for part, output in executor(study, missing, display.started):
                     finished.keep(part, output)
+                    study.kept(part)
                     session.save(**study.session_fields())
                     display.finished(part)
-        tables = finished.write_tables()
         if finished.has_all():
+            finished.write_tables()
             run.update_manifest(status="complete", **study.record)
-        return tables
+        return finished.tables
 
 
 class _FinishedParts:
@@ -109,13 +111,14 @@ class _FinishedParts:
         }
         self.tables = self._put_together()
 
+    def has_rows(self, part: Part) -> bool:
+        """Return whether the rows of a part are there."""
+        return all((part.name, table) in self._rows for table in part.tables)
+
     def has(self, part: Part) -> bool:
         """Return whether a part is finished: all its rows and files are there."""
-        return (
-            part.leaves_something
-            and all((part.name, table) in self._rows for table in part.tables)
-            and all(self._study.has_file(path) for path in part.files)
-        )
+        has_files = all(self._study.has_file(path) for path in part.files)
+        return part.leaves_something and self.has_rows(part) and has_files
 
     def has_all(self) -> bool:
         """Return whether every part that leaves something is finished."""
@@ -124,8 +127,9 @@ class _FinishedParts:
     def is_complete(self) -> bool:
         """Return whether nothing is left to do.
 
-        A directory under experiments/results is committed with its tables and without parts; it is
-        complete all the same.
+        A complete study whose tables are there stays complete if files that only its parts needed
+        are deleted, such as bases. A directory under experiments/results is committed with its
+        tables and without parts; it is complete all the same.
         """
         manifest = self._run.manifest
         # Through JSON, as the manifest was: tuples become lists.
@@ -136,34 +140,39 @@ class _FinishedParts:
             return False
         if not all(self._study.table_path(name).exists() for name in self._names):
             return False
-        is_committed = bool(self._names) and not (self._run.directory / "parts").exists()
-        return is_committed or self.has_all()
+        if not self._names:
+            return self.has_all()
+        is_committed = not (self._run.directory / "parts").exists()
+        return is_committed or all(self.has_rows(part) for part in self._parts)
 
     def read_tables(self) -> Tables:
         """Read the tables as they are on disk."""
         return {name: read_parquet(self._study.table_path(name)) for name in self._names}
 
     def keep(self, part: Part, output: Output) -> None:
-        """Write the output of a part; the rows of its first table come last and finish it."""
+        """Write the output of a part; the rows of its first table come last and finish it.
+
+        Until then everything is written again by the next session, fields of the manifest included.
+        """
         for name, value in output.pins.items():
             self._run.pin(name, value)
+        if output.manifest:
+            self._run.update_manifest(**output.manifest)
         for path, write in output.files.items():
             write(self._run.directory / path)
         for table in reversed(part.tables):
             self._run.write_part(part.file_name(table), output.tables[table])
             path = self._run.part_path(part.file_name(table))
             self._rows[part.name, table] = read_parquet(path)
-        if output.manifest:
-            self._run.update_manifest(**output.manifest)
         if part.tables:
+            self.tables = self._put_together()
+        if part.tables and self._study.shows_progress and not self.has_all():
             self.write_tables()
 
-    def write_tables(self) -> Tables:
-        """Put the tables together anew, and write them."""
-        self.tables = self._put_together()
+    def write_tables(self) -> None:
+        """Write the tables as they are put together."""
         for name, table in self.tables.items():
             write_parquet(self._study.table_path(name), table)
-        return self.tables
 
     def _put_together(self) -> Tables:
         tables: Tables = {}
@@ -205,6 +214,8 @@ class _Display:
     def __exit__(self, *error: object) -> None:
         if self._live:
             self._live.__exit__(None, None, None)
+        elif note := self._study.note(self._finished.tables):
+            self._console.print(note, highlight=False, markup=False)
 
     def begin(self, stage: Sequence[Part]) -> None:
         """Number the parts of a stage."""

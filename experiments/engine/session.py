@@ -14,7 +14,7 @@ from experiments.storage import provenance
 from experiments.storage.results import Run
 
 PACKAGES = (
-    *("jax", "jaxlib", "flax", "optax", "numpy", "pandas", "pyarrow", "matplotlib"),
+    *("sweetspot", "jax", "jaxlib", "flax", "optax", "numpy", "pandas", "pyarrow", "matplotlib"),
     *("orbax-checkpoint", "grain", "transformers"),
 )
 """Packages whose versions are recorded, if they are installed."""
@@ -36,7 +36,8 @@ class Session:
             "device": provenance.device_name(),
             "num_devices": jax.device_count(),
         }
-        self.save()
+        # Its time is not known yet: a session that is killed before it keeps a part states none.
+        self._run.update_manifest(sessions=[*self._earlier, self.entry])
         if self._earlier and self._differs(self._earlier[-1]):
             on.print(
                 "[yellow]This run was begun with another commit, device or other versions; "

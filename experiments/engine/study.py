@@ -7,12 +7,13 @@ progress, and the tables.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import pandas as pd
 
@@ -84,13 +85,28 @@ class Study:
       directory: the study's directory. The engine alone writes there, except for files that `make`
         needs to carry on with an interrupted part.
       unit: name of what `Part.weight` counts, for the progress bar.
+      shows_progress: write the tables after each part, so that figures can be drawn meanwhile; else
+        they appear when all parts are finished.
       adopts: patterns of files at the top of a directory without a manifest that the study takes
         over, because earlier versions of it wrote no manifest.
     """
 
     directory: Path
     unit: str = "parts"
+    shows_progress: bool = True
     adopts: tuple[str, ...] = ()
+    _arguments: tuple[tuple[Any, ...], dict[str, Any]]
+
+    def __new__(cls, *positional: Any, **named: Any) -> Self:
+        """Note the arguments: as these a study travels to another process, see `__reduce__`."""
+        study = super().__new__(cls)
+        study._arguments = positional, named
+        return study
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle the arguments alone; programs and data are made anew where they are needed."""
+        positional, named = self._arguments
+        return functools.partial(type(self), **named), positional
 
     @property
     def identity(self) -> Mapping[str, Any]:
@@ -130,6 +146,10 @@ class Study:
         """Text below the progress bar, from the tables so far."""
         del tables
         return ""
+
+    def kept(self, part: Part) -> None:
+        """Drop what only an interrupted part needed: its output is on disk now."""
+        del part
 
     def session_fields(self) -> Mapping[str, Any]:
         """Fields that a study adds to the manifest's entry of this session."""

@@ -138,10 +138,14 @@ class Export(Study):
         Raises:
           ResultsError: if it cannot be read.
         """
-        if path in self._files and path not in self._readable and super().has_file(path):
+        is_there = super().has_file(path)
+        if path == CARD:
+            # Earlier versions wrote the card before the counts.
+            return is_there and "files" in read_manifest(self.directory)
+        if is_there and path not in self._readable:
             read_rows(self.directory / path)
             self._readable.add(path)
-        return super().has_file(path)
+        return is_there
 
     @functools.cached_property
     def _seen(self) -> set[bytes]:

@@ -60,7 +60,7 @@ def verdicts(table: pd.DataFrame) -> dict[str, str]:
 
 def minutes_of(manifest: Mapping[str, Any]) -> float:
     """Minutes of all sessions of a run."""
-    return sum(session["wall_time_seconds"] for session in manifest["sessions"]) / 60
+    return sum(session.get("wall_time_seconds", 0.0) for session in manifest["sessions"]) / 60
 
 
 def headline() -> str:

@@ -11,6 +11,7 @@ With randomised positions, give `transformers` an ``attention_mask`` of ones bes
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import os
 import re
@@ -115,8 +116,16 @@ def digest(path_or_id: PathLike) -> str:
       path_or_id: see `folder`.
     """
     place = folder(path_or_id)
-    total = hashlib.sha256((place / CONFIG).read_bytes())
-    for path in sorted(place.glob("*.safetensors")):
+    paths = [place / CONFIG, *sorted(place.glob("*.safetensors"))]
+    return _digest(tuple((path, path.stat().st_mtime_ns, path.stat().st_size) for path in paths))
+
+
+@functools.lru_cache
+def _digest(files: tuple[tuple[Path, int, int], ...]) -> str:
+    """Hash files, each with its time and size, so that unchanged weights are hashed once."""
+    (config, *_), *weights = files
+    total = hashlib.sha256(config.read_bytes())
+    for path, *_ in weights:
         with path.open("rb") as file:
             total.update(hashlib.file_digest(file, "sha256").digest())
     return total.hexdigest()

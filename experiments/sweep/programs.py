@@ -138,8 +138,9 @@ class Sweep:
         size, correct = config.chunk_members, []
         for start in range(0, len(pairs), size):
             part = pairs[start : start + size]
-            parameters = [bases[base_seed] for base_seed, _ in part]
-            correct += self._evaluate(self.members.stack(parameters, places=size), "test", part)
+            own = [bases[base_seed] for base_seed, _ in part]
+            parameters = self.members.stack(own, places=size).tree
+            correct += self._evaluate(parameters, "test", part)
         return dict(zip(pairs, correct, strict=True))
 
     # Members.
@@ -162,15 +163,16 @@ class Sweep:
                     "key": jax.random.key_data(key),
                 }
             )
-        stacked = self.members.stack(arguments, places=config.chunk_members)
-        # Fine-tune, then evaluate while the parameters are still on the devices.
-        parameters, *measured = self._program(chunk.group)(stacked)
-        tuned = Stacked(parameters, stacked.is_used)
+        # Fine-tune, then evaluate while the parameters are still on the devices. The stacked
+        # arguments have no name, so that their memory is free by then.
+        parameters, *measured = self._program(chunk.group)(
+            self.members.stack(arguments, places=config.chunk_members)
+        )
         seeds = [(member.base_seed, member.seed) for member in chunk.members]
-        test = self._evaluate(tuned, "test", seeds)
+        test = self._evaluate(parameters, "test", seeds)
         nothing = [None] * count
         is_tuned = len(config.learning_rates) > 1
-        validation = self._evaluate(tuned, "validation", seeds) if is_tuned else nothing
+        validation = self._evaluate(parameters, "validation", seeds) if is_tuned else nothing
         kept = self.members.unstack(parameters, count) if config.save_members else nothing
         # One outcome for each member.
         results = zip(self.members.unstack(measured, count), test, validation, kept, strict=True)
@@ -219,7 +221,7 @@ class Sweep:
         return parameters, *train, correct[rows:], final_loss, diverged
 
     def _evaluate(
-        self, parameters: Stacked, stream: str, seeds: list[tuple[int, int]]
+        self, parameters: Parameters, stream: str, seeds: list[tuple[int, int]]
     ) -> list[Correct]:
         """Evaluate members on test or validation draws.
 
@@ -242,5 +244,5 @@ class Sweep:
             [self.draws.slice_pools(stream, *pair) for pair in seeds],
             places=self.config.chunk_members,
         )
-        both = Stacked((parameters.tree, drawn.tree), drawn.is_used)
+        both = Stacked((parameters, drawn.tree), drawn.is_used)
         return self.members.unstack(self._evaluation(both), len(seeds))

@@ -13,13 +13,14 @@ import dataclasses
 import functools
 import math
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from experiments.engine.run import run_study
+from experiments.engine.run import Executor, in_this_process, run_study
 from experiments.engine.study import Output, Part, Study
 from experiments.storage import checkpoint
 from experiments.storage.results import write_atomically
@@ -28,6 +29,7 @@ from experiments.sweep.plan import Chunk, plan
 from experiments.sweep.programs import Outcome, Sweep
 from experiments.sweep.rows import base_rows, chunk_rows
 from experiments.sweep.tune import tune
+from synth.config import DecoderConfig
 from synth.decoder import Parameters
 from synth.task import Task
 
@@ -41,6 +43,7 @@ def run_sweep(
     recipe: str = "custom",
     preset: str = "custom",
     task: Task | None = None,
+    executor: Executor = in_this_process,
     max_chunks: int | None = None,
 ) -> pd.DataFrame:
     """Run a sweep in `out`, or carry on with the one that is there.
@@ -50,6 +53,7 @@ def run_sweep(
       out: run directory; new, or holding the same sweep.
       recipe, preset: names kept in the manifest.
       task: a task object to use instead of ``config.task``.
+      executor: runs the parts, see `run_study`.
       max_chunks: stop after this many chunks (the rest is left to a later call).
 
     Returns:
@@ -60,8 +64,8 @@ def run_sweep(
       ValueError: if the configuration does not fit the task, or a base errs on more than
         `pretrain.max_risk` of its own levels' examples.
     """
-    study = SweepStudy(Sweep(config, task=task), Path(out), recipe=recipe, preset=preset)
-    return run_study(study, max_parts=max_chunks)["table"]
+    study = SweepStudy(config, Path(out), recipe=recipe, preset=preset, task=task)
+    return run_study(study, executor=executor, max_parts=max_chunks)["table"]
 
 
 class SweepStudy(Study):
@@ -69,10 +73,19 @@ class SweepStudy(Study):
 
     unit = "members"
 
-    def __init__(self, sweep: Sweep, directory: Path, *, recipe: str, preset: str):
-        self.sweep, self.directory = sweep, directory
+    def __init__(
+        self,
+        config: SweepConfig,
+        directory: Path,
+        *,
+        recipe: str,
+        preset: str,
+        task: Task | None = None,
+    ):
+        """Plan the chunks; the arguments are those of `run_sweep`."""
+        self.sweep, self.directory = Sweep(config, task=task), directory
         self._names = {"recipe": recipe, "preset": preset}
-        self._chunks = {chunk.name: chunk for chunk in plan(sweep.draws)}
+        self._chunks = {chunk.name: chunk for chunk in plan(self.sweep.draws)}
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -150,7 +163,7 @@ class SweepStudy(Study):
         """Train the bases that are not in the directory yet."""
         missing = {path: seed for path, seed in self._bases.items() if not self.has_file(path)}
         trained = self.sweep.pretrain_bases([*missing.values()])
-        savers = [self._saver(parameters) for parameters in trained]
+        savers = [partial(_save, self.sweep.decoder, parameters) for parameters in trained]
         return Output(files=dict(zip(missing, savers, strict=True)))
 
     def _log10_num_problems(self) -> dict[str, float | None]:
@@ -164,26 +177,18 @@ class SweepStudy(Study):
 
     # Members.
 
-    def _saver(self, parameters: Parameters) -> Callable[[Path], None]:
-        """Return a function that saves parameters, unless an interrupted session has saved them."""
-
-        def save(path: Path) -> None:
-            if not path.exists():
-                checkpoint.save(path, self.sweep.decoder, parameters)
-
-        return save
-
     def _kept(self, member: Member, outcome: Outcome) -> dict[str, Callable[[Path], None]]:
         """Parameters and predictions of a member, as far as the configuration asks for them."""
         files: dict[str, Callable[[Path], None]] = {}
         if outcome.parameters is not None:
-            files[f"members/{member.name}"] = self._saver(outcome.parameters)
+            save = partial(_save, self.sweep.decoder, outcome.parameters)
+            files[f"members/{member.name}"] = save
         if self.sweep.config.save_predictions:
             slices = self.sweep.draws.by_slice(outcome.test)
             levels = self.sweep.config.test_levels
             arrays = {f"test_{level}": part for level, part in zip(levels, slices, strict=True)}
             arrays |= {"train": outcome.train, "in_distribution": outcome.in_distribution}
-            files[f"predictions/{member.name}.npz"] = functools.partial(_write_arrays, arrays)
+            files[f"predictions/{member.name}.npz"] = partial(_write_arrays, arrays)
         return files
 
 
@@ -199,6 +204,12 @@ def _title(chunk: Chunk) -> str:
         f"{len(chunk.members)} members of d = {difficulties}, n = {sizes}, "
         f"{chunk.group.loss.upper()}, {chunk.group.steps} steps"
     )
+
+
+def _save(decoder: DecoderConfig, parameters: Parameters, path: Path) -> None:
+    """Save parameters, unless an interrupted session has saved them."""
+    if not path.exists():
+        checkpoint.save(path, decoder, parameters)
 
 
 def _write_arrays(arrays: dict[str, np.ndarray], path: Path) -> None:

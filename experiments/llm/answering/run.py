@@ -57,6 +57,10 @@ class AskingStudy(Study):
     dtype: Dtype
     kind: ClassVar[str]
     tables: ClassVar[tuple[str, ...]]
+    adopts = (
+        *("slices.parquet", "responses.parquet", "evaluation.json", "report.json", "figures"),
+        *("measures.parquet", "correlations.parquet", "problems.parquet", KEPT_FILES),
+    )
 
     @functools.cached_property
     def problems(self) -> Problems:
@@ -77,13 +81,17 @@ class AskingStudy(Study):
     @property
     def identity(self) -> dict[str, Any]:
         """The kind of study alone; the record has the rest."""
-        return {"kind": self.kind}
+        return {"kind": "answers"}
 
     @functools.cached_property
     def record(self) -> dict[str, Any]:
         """The account of the tables, with digests of weights and problems."""
-        weights, problems = checkpoint.digest(self.model), self.problems.digest()
-        return {self.kind: {**self.about, "checkpoint": weights, "problems": problems}}
+        problems = self.problems.digest()
+        return {self.kind: {**self.about, "checkpoint": self.fingerprint(), "problems": problems}}
+
+    def fingerprint(self) -> str:
+        """Digest of the model's files that the rows depend on."""
+        return checkpoint.digest(self.model)
 
     def stages(self) -> list[list[Part]]:
         """The one part."""
@@ -108,7 +116,6 @@ class EvaluationStudy(AskingStudy):
     """
 
     unit = "evaluations"
-    adopts = (*("slices.parquet", "responses.parquet", "evaluation.json"), KEPT_FILES, "figures")
     kind = "evaluation"
     tables = ("slices", "responses")
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +24,6 @@ import pandas as pd
 from experiments.engine.progress import console
 from experiments.engine.run import run_study
 from experiments.engine.study import Output, Part
-from experiments.llm.answering.kept import KEPT_FILES
 from experiments.llm.answering.model import Model
 from experiments.llm.answering.run import AskingStudy
 from experiments.llm.difficulty.agreement import present, rank_correlations
@@ -31,6 +31,7 @@ from experiments.llm.difficulty.buckets import Cut, Measure, levels
 from experiments.llm.difficulty.measures import OF_MODEL, measure
 from experiments.llm.problems.data import Problems, write_problems
 from experiments.llm.text.tokenizer import load_tokenizer
+from experiments.storage import checkpoint
 from experiments.storage.results import write_parquet
 
 
@@ -60,10 +61,6 @@ class DifficultyStudy(AskingStudy):
 
     measures: Sequence[Measure]
     unit = "measurements"
-    adopts = (
-        *("measures.parquet", "correlations.parquet", "problems.parquet", "figures"),
-        KEPT_FILES,
-    )
     kind = "difficulty"
     tables = ("measures",)
 
@@ -72,11 +69,22 @@ class DifficultyStudy(AskingStudy):
         """Everything that the rows depend on, but for the contents of model and source."""
         return {**super().about, "measures": [*self.measures]}
 
+    @property
+    def _needs_weights(self) -> bool:
+        return bool(set(self.measures) & set(OF_MODEL))
+
+    def fingerprint(self) -> str:
+        """Digest of the model's weights, or of its tokenizer if the measures need no more."""
+        if self._needs_weights:
+            return super().fingerprint()
+        tokenizer = checkpoint.folder(self.model) / "tokenizer.json"
+        # A missing file is an error of `make`, which reads the tokenizer.
+        return hashlib.sha256(tokenizer.read_bytes()).hexdigest() if tokenizer.is_file() else ""
+
     def make(self, part: Part) -> Output:
         """Measure; responses that are kept in the directory are not asked for again."""
         del part
-        needs_weights = set(self.measures) & set(OF_MODEL)
-        model = self.load_model() if needs_weights else load_tokenizer(self.model)
+        model = self.load_model() if self._needs_weights else load_tokenizer(self.model)
         with contextlib.ExitStack() as stack:
             kept = None
             if isinstance(model, Model) and "pass_rate" in self.measures:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from jaxtyping import Int
 
 from experiments.engine.progress import console
@@ -15,7 +15,6 @@ from experiments.llm.answering.evaluate import Evaluation, evaluate
 from experiments.llm.answering.model import Model
 from experiments.llm.problems.data import Problems
 from experiments.llm.scan.levels import Levels
-from experiments.storage.results import write_parquet
 
 Row = dict[str, Any]
 """Slice, metric, value and number of examples; other columns name the member."""
@@ -27,28 +26,25 @@ class Measurements:
 
     Attributes:
       levels: the problems' levels.
-      directory: the scan's, which keeps the responses to the test.
     """
 
     levels: Levels
-    directory: Path
 
     def of_member(
         self,
         model: Model,
-        name: str,
         trained_on: Int[np.ndarray, " trained_on"],
         fresh: Int[np.ndarray, " held_out"],
-    ) -> list[Row]:
-        """Risks and gaps of one member; the file of its responses gets `name`."""
+    ) -> tuple[list[Row], pd.DataFrame]:
+        """Risks and gaps of one member, and its responses to the test."""
         problems = self.levels.problems
         seen = problems.train.take(trained_on[: problems.config.risk_examples])
         held_out = problems.train.take(fresh)
         train_risk = _risk(self._ask(model, seen, "training"))
         fresh_risk = _risk(self._ask(model, held_out, "held out"))
-        *slices, test = self.on_test(model, name)
+        (*slices, test), responses = self.on_test(model)
         generalization, extrapolation = fresh_risk - train_risk, test["value"] - fresh_risk
-        return [
+        rows = [
             metric("train_risk", train_risk, len(seen)),
             metric("in_distribution_risk", fresh_risk, len(held_out)),
             test,
@@ -56,18 +52,19 @@ class Measurements:
             metric("extrapolation_gap", extrapolation, test["num_examples"]),
             *slices,
         ]
+        return rows, responses
 
-    def on_test(self, model: Model, name: str) -> list[Row]:
-        """Risk on the test by slice, and in all; the responses are kept."""
+    def on_test(self, model: Model) -> tuple[list[Row], pd.DataFrame]:
+        """Risk on the test by slice, and in all; and the responses."""
         tested = self.levels.test_rows
         problems = self.levels.problems.test.take(tested)
         evaluation = self._ask(model, problems, "test", self.levels.test_levels[tested])
-        write_parquet(self.directory / "responses" / f"{name}.parquet", evaluation.responses)
         rows = [
             metric("risk", 1 - row["pass_at_1"], row["num_examples"], int(row["slice"]))
             for row in evaluation.table.to_dict("records")
         ]
-        return [*rows, metric("test_risk", _risk(evaluation), len(problems))]
+        rows.append(metric("test_risk", _risk(evaluation), len(problems)))
+        return rows, evaluation.responses
 
     def of_diverged_member(self) -> list[Row]:
         """Rows of a member that diverged, without values."""

@@ -18,6 +18,8 @@ import contextlib
 import dataclasses
 import functools
 import shutil
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +28,7 @@ from jax.sharding import Mesh
 
 from experiments.devices import num_cores
 from experiments.engine.progress import console
-from experiments.engine.run import run_study
+from experiments.engine.run import Executor, in_this_process, run_study
 from experiments.engine.study import Output, Part, Study
 from experiments.igsm.export import export_igsm
 from experiments.llm.answering.model import Model
@@ -49,7 +51,12 @@ TABLE = ("table",)
 
 
 def run_scan(
-    config: ScanConfig, out: Path, *, recipe: str = "custom", preset: str = "custom"
+    config: ScanConfig,
+    out: Path,
+    *,
+    recipe: str = "custom",
+    preset: str = "custom",
+    executor: Executor = in_this_process,
 ) -> pd.DataFrame:
     """Run a scan in `out`, or carry on with the one that is there.
 
@@ -57,6 +64,7 @@ def run_scan(
       config: the scan.
       out: run directory; new, or holding the same scan.
       recipe, preset: names kept in the manifest.
+      executor: runs the parts, see `run_study`.
 
     Returns:
       The result table.
@@ -67,7 +75,8 @@ def run_scan(
       ResultsError: if the directory cannot be used.
     """
     config.check_sources()
-    return run_study(ScanStudy(config, Path(out), recipe=recipe, preset=preset))["table"]
+    study = ScanStudy(config, Path(out), recipe=recipe, preset=preset)
+    return run_study(study, executor=executor)["table"]
 
 
 class ScanStudy(Study):
@@ -79,14 +88,6 @@ class ScanStudy(Study):
         self.config, self.directory = config, directory
         self._names = {"recipe": recipe, "preset": preset}
         self._members = {member.name: member for member in config.members}
-        self._makers = {
-            "export": self._export,
-            "scratch": self._make_scratch,
-            "problems": self._check_problems,
-            "train the base": self._train_base,
-            "levels": self._measure_levels,
-            "base": self._evaluate_base,  # named as in recorded runs: the base's evaluation
-        }
 
     @property
     def identity(self) -> Row:
@@ -100,26 +101,46 @@ class ScanStudy(Study):
 
     def stages(self) -> list[list[Part]]:
         """Problems and base, one after the other, as far as the scan needs them; then members."""
-        config = self.config
-        before = [
-            (config.export is not None, Part("export", "exporting problems")),
-            (config.base.scratch is not None, Part("scratch", "", (), ("scratch",), weight=0)),
-            (True, Part("problems")),
-            (
-                config.base.training is not None,
-                Part("train the base", "The base", files=("base/model",), weight=0),
-            ),
-            (self._needs_model, Part("levels", files=(MEASURES_FILE,), weight=0)),
-            (True, Part("base", tables=TABLE, weight=0)),
-        ]
         members = [Part(name, _words(member), TABLE) for name, member in self._members.items()]
-        return [*([part] for is_needed, part in before if is_needed), members]
+        return [*([part] for part, _ in self._before_members()), members]
 
     def make(self, part: Part) -> Output:
         """Make one of the parts before the members, or fine-tune and measure a member."""
-        if part.name in self._makers:
-            return self._makers[part.name]()
-        return Output({"table": tidy(self._member_rows(self._members[part.name]))})
+        for other, maker in self._before_members():
+            if part.name == other.name:
+                return maker()
+        return self._make_member(self._members[part.name])
+
+    def kept(self, part: Part) -> None:
+        """Remove the checkpoints of a member, and the folder around them once it is empty."""
+        work = self.directory / "work"
+        shutil.rmtree(work / part.name, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            work.rmdir()
+
+    def _before_members(self) -> list[tuple[Part, Callable[[], Output]]]:
+        """Parts that this scan has before its members, in order, each with its maker.
+
+        Levels are checked as early as they are known: before the base is trained, if no model has
+        to be asked for them.
+        """
+        base, problems = self.config.base, Part("problems", "checking the problems")
+        training = Part("train the base", "The base", files=("base/model",), weight=0)
+        measures = Part("measures", "measuring difficulty", files=(MEASURES_FILE,), weight=0)
+        levels = Part("levels"), self._check_levels
+        # Named as in recorded runs: the base's evaluation.
+        evaluation = Part("base", "evaluating the base", TABLE, weight=0), self._evaluate_base
+        scratch = Part("scratch", "a new checkpoint", files=("scratch",), weight=0)
+        export = Part("export", "exporting problems")
+        return [
+            *([(export, self._export)] if self.config.export else []),
+            *([(scratch, self._make_scratch)] if base.scratch else []),
+            (problems, self._check_problems),
+            *([] if self._needs_model else [levels]),
+            *([(training, self._train_base)] if base.training else []),
+            *([(measures, self._measure), levels] if self._needs_model else []),
+            evaluation,
+        ]
 
     # Problems.
 
@@ -145,7 +166,7 @@ class ScanStudy(Study):
 
     @property
     def _measurements(self) -> Measurements:
-        return Measurements(self.levels, self.directory)
+        return Measurements(self.levels)
 
     @functools.cached_property
     def mesh(self) -> Mesh | None:
@@ -163,35 +184,34 @@ class ScanStudy(Study):
     def _check_problems(self) -> Output:
         """Read, encode and check all problems before anything is trained."""
         pins = {"data": self.problems.digests, "start": checkpoint.digest(self._start)}
-        if self._needs_model:
-            return Output(pins=pins)
-        self.levels.check_members(self.mesh)
-        return Output(pins=pins, manifest=self.levels.record())
+        return Output(pins=pins)
 
-    def _measure_levels(self) -> Output:
-        """Ask the base for the measures that levels depend on; keep them."""
+    def _measure(self) -> Output:
+        """Ask the base for the measures that levels depend on."""
         measures = measure_problems(self.problems, self._load_base(), keep=self.directory)
-        levels = Levels.cut(self.problems, measures)
-        levels.check_members(self.mesh)
         tables = [table.assign(part=stream) for stream, table in measures.items()]
         kept = pd.concat(tables, ignore_index=True)
-        write = functools.partial(write_parquet, table=kept)
-        return Output(files={MEASURES_FILE: write}, manifest=levels.record())
+        return Output(files={MEASURES_FILE: partial(write_parquet, table=kept)})
+
+    def _check_levels(self) -> Output:
+        """Give every problem its level, and check that every cell can be run."""
+        self.levels.check_members(self.mesh)
+        return Output(manifest=self.levels.record())
 
     # The base.
 
-    @property
-    def _start(self) -> checkpoint.PathLike:
-        """The checkpoint that is named, or the new one."""
-        is_new = self.config.base.scratch is not None
-        return self.directory / "scratch" if is_new else self.config.checkpoint
+    @functools.cached_property
+    def _start(self) -> Path:
+        """Folder of the checkpoint that is named, or of the new one; a hub is asked once."""
+        if self.config.base.scratch is not None:
+            return self.directory / "scratch"
+        return checkpoint.folder(self.config.checkpoint)
 
     @property
     def base(self) -> Path:
         """The checkpoint that members start from, fine-tuned if the configuration says so."""
-        if self.config.base.training is None:
-            return checkpoint.folder(self._start)
-        return self.directory / "base" / "model"
+        has_training = self.config.base.training is not None
+        return self.directory / "base" / "model" if has_training else self._start
 
     def _load_base(self) -> Model:
         return Model.load(self.base, mesh=self.mesh, dtype=self.config.training.dtype)
@@ -200,7 +220,7 @@ class ScanStudy(Study):
         """Write a new checkpoint, with a tokenizer trained on the base's problems."""
         assert self.config.base.scratch is not None  # otherwise there is no such part
         problems = read_stream(self.config, self.directory, "base")
-        write = functools.partial(new_checkpoint, self.config.base.scratch, problems)
+        write = partial(new_checkpoint, self.config.base.scratch, problems)
         return Output(files={"scratch": write})
 
     def _train_base(self) -> Output:
@@ -208,7 +228,8 @@ class ScanStudy(Study):
         training, encoded = self.config.base.training, self.problems.base
         assert training is not None  # otherwise there is no such part
         assert encoded is not None
-        finetune(self._start, encoded, training, self.directory / "base", mesh=self.mesh)
+        named = self._start if self.config.base.scratch else self.config.checkpoint
+        finetune(str(named), encoded, training, self.directory / "base", mesh=self.mesh)
         return Output()
 
     def _evaluate_base(self) -> Output:
@@ -217,23 +238,24 @@ class ScanStudy(Study):
         Raises:
           ValueError: if it gets too few of its own levels right.
         """
-        rows = self._measurements.on_test(self._load_base(), "base")
+        rows, responses = self._measurements.on_test(self._load_base())
         _check_gate(self.config.base, rows)
         seeds = range(self.config.seeds)
         repeated = [self._columns(seed) | UNTRAINED | row for seed in seeds for row in rows]
-        return Output({"table": tidy(repeated)})
+        return Output({"table": tidy(repeated)}, _responses("base", responses))
 
     # Members.
 
-    def _member_rows(self, member: Member) -> list[Row]:
-        """Fine-tune and measure one member, and return its rows of the table."""
-        config, work = self.config, self.directory / "work" / member.name
+    def _make_member(self, member: Member) -> Output:
+        """Fine-tune and measure one member."""
+        config = self.config
         training = dataclasses.replace(
             config.training, loss=member.loss, learning_rate=member.learning_rate, seed=member.seed
         )
         # Train it, or carry on with its checkpoints.
         trained_on, fresh = self.levels.rows(member)
         encoded = self.problems.encoded.take(trained_on)
+        work = self.directory / "work" / member.name
         trained = _train(self.base, encoded, training, self.mesh, work)
         columns = self._columns(member.seed) | {
             "train_mixture": member.selection,
@@ -245,20 +267,20 @@ class ScanStudy(Study):
             "status": "diverged" if trained is None else "ok",
         }
         if trained is None:
-            _remove(work)
-            return [columns | row for row in self._measurements.of_diverged_member()]
-        # Measure it, keep it if the configuration says so, and drop its checkpoints.
+            rows = self._measurements.of_diverged_member()
+            return Output({"table": tidy([columns | row for row in rows])})
+        # Measure it, and keep its answers, and itself if the configuration says so.
         tokenizer, mesh = self.problems.tokenizer, self.mesh
         stop = stop_tokens(tokenizer, self.base)
         model = Model(trained.decoder, trained.parameters, tokenizer, stop, mesh)
-        rows = self._measurements.of_member(model, member.name, trained_on, fresh)
+        rows, responses = self._measurements.of_member(model, trained_on, fresh)
         if len(trained.losses):
             final = trained.losses[-max(1, len(trained.losses) // 10) :].mean()
             rows.append(metric("final_loss", final, len(trained_on)))
-        if config.save_members and not (path := self.directory / "members" / member.name).exists():
-            save_trained(trained, path, like=self.base)
-        _remove(work)
-        return [columns | row for row in rows]
+        files = _responses(member.name, responses)
+        if config.save_members:
+            files[f"members/{member.name}"] = partial(_save_once, trained, self.base)
+        return Output({"table": tidy([columns | row for row in rows])}, files)
 
     def _columns(self, seed: int) -> Row:
         config = self.config
@@ -306,8 +328,12 @@ def _words(member: Member) -> str:
     )
 
 
-def _remove(work: Path) -> None:
-    """Remove the folder of a member under way, and the folder around it once it is empty."""
-    shutil.rmtree(work, ignore_errors=True)
-    with contextlib.suppress(OSError):
-        work.parent.rmdir()
+def _responses(name: str, responses: pd.DataFrame) -> dict[str, Callable[[Path], object]]:
+    """The file of a model's answers to the test."""
+    return {f"responses/{name}.parquet": partial(write_parquet, table=responses)}
+
+
+def _save_once(trained: TrainedModel, base: Path, path: Path) -> None:
+    """Save a member, unless an interrupted session has saved it."""
+    if not path.exists():
+        save_trained(trained, path, like=base)

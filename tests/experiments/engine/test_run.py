@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
+import errno
 import io
 import json
+import pickle
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -17,6 +20,7 @@ from rich.console import Console
 
 from experiments.engine.run import run_study
 from experiments.engine.study import Output, Part, Study
+from experiments.storage import results
 from experiments.storage.results import ResultsError, read_manifest, write_atomically
 
 TABLES = ("numbers", "digits")
@@ -117,6 +121,7 @@ def test_without_a_terminal_each_part_says_its_number(finished, console):
         "1 of 3: square 3",
         "2 of 3: square 1",
         "3 of 3: square 2",
+        "largest so far: 9",
     ]
 
 
@@ -143,7 +148,6 @@ def test_a_complete_study_is_left_as_it_is(finished, console):
     [
         ("parts/n1.parquet", ["check", "n1"]),
         ("parts/n1_digits.parquet", ["check", "n1"]),
-        ("seeds/all.txt", ["seeds", "check"]),
         ("numbers.parquet", ["check"]),
     ],
 )
@@ -158,6 +162,68 @@ def test_only_what_is_lost_is_made_again(finished, console, lost, made):
     changed = [name for name in kept if files(finished)[name] != before[name]]
     assert [name for name in changed if "n1" not in name] == []
     assert read_manifest(finished)["status"] == "complete"
+
+
+def test_a_complete_study_needs_no_more_files_of_its_parts(finished, console):
+    """As bases that were deleted to save space: they are not trained again."""
+    (finished / "seeds" / "all.txt").unlink()
+    study = Squares(finished)
+    run_study(study, on=console)
+    assert study.made == []
+    # Until it is complete, they are needed.
+    (finished / "parts" / "n1.parquet").unlink()
+    run_study(study, on=console)
+    assert study.made == ["seeds", "check", "n1"]
+
+
+@pytest.mark.parametrize("lost", ["parts/n3.parquet", "manifest.json"])
+def test_a_disk_that_is_full_in_the_middle_of_a_part_loses_nothing(
+    tmp_path, console, monkeypatch, lost
+):
+    """Fields of the manifest as well: a part whose rows are there is not made again."""
+    whole, is_full = results.write_atomically, True
+
+    def write(path: Path, writer: Callable[[Path], object]) -> None:
+        begun = (tmp_path / "run" / "manifest.json").exists()
+        if is_full and begun and str(path).endswith(lost) and study.made[-1:] == ["n3"]:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        whole(path, writer)
+
+    class Told(Squares):
+        def make(self, part: Part) -> Output:
+            output = super().make(part)
+            told = {"last": part.name} if part.name == "n3" else output.manifest
+            return dataclasses.replace(output, manifest=told)
+
+    study = Told(tmp_path / "run")
+    monkeypatch.setattr(results, "write_atomically", write)
+    with pytest.raises(OSError, match="No space left"):
+        run_study(study, on=console)
+    is_full = False
+    run_study(study, on=console)
+    assert study.made == ["seeds", "check", "n3", "check", "n3", "n1", "n2"]
+    manifest = read_manifest(tmp_path / "run")
+    assert (manifest["status"], manifest["last"]) == ("complete", "n3")
+
+
+def test_a_table_appears_at_the_end_if_a_part_of_it_would_mislead(tmp_path, console):
+    study = Squares(tmp_path / "run")
+    study.shows_progress = False
+    run_study(study, max_parts=2, on=console)
+    assert not (tmp_path / "run" / "numbers.parquet").exists()
+    run_study(study, on=console)
+    assert len(pd.read_parquet(tmp_path / "run" / "numbers.parquet")) == 3
+
+
+def test_a_study_is_told_when_a_part_is_on_disk(tmp_path, console, monkeypatch):
+    told = []
+
+    def kept(study: Study, part: Part) -> None:
+        told.append((part.name, (study.directory / "parts" / f"{part.name}.parquet").exists()))
+
+    monkeypatch.setattr(Squares, "kept", kept)
+    run_study(Squares(tmp_path / "run"), on=console)
+    assert told[2:] == [("n3", True), ("n1", True), ("n2", True)]
 
 
 def test_a_study_stops_after_some_parts_and_carries_on(tmp_path, console):
@@ -272,6 +338,22 @@ def test_parts_run_where_the_executor_runs_them(tmp_path, console):
     tables = run_study(study, executor=backwards, on=console)
     assert study.made == ["seeds", "check", "n2", "n1", "n3"]
     assert tables["numbers"]["square"].tolist() == [9, 1, 4]
+
+
+def test_studies_and_outputs_travel_to_another_process(tmp_path, console):
+    """As a cluster would need it: no program and no open file goes along."""
+
+    def elsewhere(
+        study: Study, parts: Any, started: Callable[[Part], None]
+    ) -> Iterator[tuple[Part, Output]]:
+        for part in parts:
+            there, asked = pickle.loads(pickle.dumps((study, part)))
+            yield part, pickle.loads(pickle.dumps(there.make(asked)))
+
+    expected = run_study(Squares(tmp_path / "here"), on=console)
+    tables = run_study(Squares(tmp_path / "there"), executor=elsewhere, on=console)
+    for name, table in expected.items():
+        pd.testing.assert_frame_equal(tables[name], table)
 
 
 @pytest.mark.parametrize(("commit", "is_told"), [("another", True), (None, False)])

@@ -6,6 +6,7 @@ import dataclasses
 import errno
 import importlib.metadata
 import os
+import pickle
 import re
 import shutil
 import signal
@@ -24,7 +25,7 @@ from experiments.engine.session import PACKAGES
 from experiments.storage import checkpoint
 from experiments.storage.results import ResultsError, Run, read_manifest, read_table
 from experiments.sweep.programs import Sweep
-from experiments.sweep.study import run_sweep
+from experiments.sweep.study import SweepStudy, run_sweep
 from synth.gaps import correct_examples
 from tests.experiments.tiny import TINY, tiny
 
@@ -231,6 +232,21 @@ def test_another_master_seed_gives_another_table(tmp_path, finished_run):
     assert np.abs(bases[0]["embedding"] - bases[1]["embedding"]).max() > 0.1
 
 
+def test_a_sweep_travels_to_another_process(tmp_path, finished_run):
+    study = SweepStudy(TINY, tmp_path / "run", recipe="tiny", preset="test")
+    there = pickle.loads(pickle.dumps(study))
+    assert there.identity == study.identity
+    assert there.stages() == study.stages()
+    shutil.copytree(finished_run / "bases", tmp_path / "run" / "bases")
+    chunk = there.stages()[-1][0]
+    output = pickle.loads(pickle.dumps(there.make(chunk)))
+    part = pd.read_parquet(finished_run / "parts" / f"{chunk.name}.parquet")
+    pd.testing.assert_frame_equal(output.tables["table"], part)
+    for path, write in output.files.items():
+        write(tmp_path / "run" / path)
+        assert (tmp_path / "run" / path).exists()
+
+
 @pytest.mark.slow
 def test_a_killed_run_resumes_to_the_same_table(tmp_path, finished_run):
     directory = tmp_path / "run"
@@ -238,7 +254,7 @@ def test_a_killed_run_resumes_to_the_same_table(tmp_path, finished_run):
 import sys
 from pathlib import Path
 import tests.conftest
-from experiments.sweep.study import run_sweep
+from experiments.sweep.study import SweepStudy, run_sweep
 from experiments.engine.session import PACKAGES
 from tests.experiments.tiny import TINY
 run_sweep(TINY, Path(sys.argv[1]), recipe="tiny", preset="test")
