@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Literal, get_args
+from typing import Annotated, get_args
 
 import tyro
 
 from experiments.llm.text.config import Pieces
+from experiments.sweep.grid import ComputeUnit
 from synth.arguments import check_choice, check_least, check_positive
 from synth.config import (
     Attention,
@@ -19,8 +20,6 @@ from synth.config import (
     Loss,
     Optimiser,
 )
-
-ComputeUnit = Literal["epochs", "steps", "tokens"]
 
 PAPER_OPTIMISER = Optimiser(batch_size=16, warmup=0.03, b2=0.999)
 """The paper's (arXiv 2605.12906)."""

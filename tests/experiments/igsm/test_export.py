@@ -6,6 +6,7 @@ import dataclasses
 import itertools
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -220,6 +221,16 @@ def test_an_interruption_leaves_whole_files_and_is_carried_on(exported, tmp_path
     # And once more: nothing is drawn again.
     export_igsm(SMALL, out)
     assert (out / "train" / "op03.jsonl").stat().st_mtime_ns == before
+
+
+def test_an_export_that_was_killed_before_its_counts_gets_them(exported, tmp_path):
+    """As earlier versions left it: the card was there before the counts in the manifest."""
+    out = Path(shutil.copytree(exported, tmp_path / "data"))
+    manifest = json.loads((out / "manifest.json").read_text())
+    counts = manifest.pop("files")
+    (out / "manifest.json").write_text(json.dumps(manifest | {"status": "running"}))
+    assert export_igsm(SMALL, out)["files"] == counts
+    assert everything(out) == everything(exported)
 
 
 KILLED = """

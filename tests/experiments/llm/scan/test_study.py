@@ -185,8 +185,15 @@ def test_the_base_is_asked_once_for_levels(config, tmp_path, monkeypatch):
     table = run_scan(by_perplexity, tmp_path / "run")
     (tmp_path / "run" / "table.parquet").unlink()
     (tmp_path / "run" / "parts" / "0_exact_1_4_sft_0.001.parquet").unlink()
+    # As a kill before the manifest left it.
+    path = tmp_path / "run" / "manifest.json"
+    manifest = json.loads(path.read_text())
+    told = {name: manifest.pop(name) for name in ("levels", "report", "buckets")}
+    path.write_text(json.dumps(manifest))
     monkeypatch.delattr(scan_levels, "measure")
     pd.testing.assert_frame_equal(run_scan(by_perplexity, tmp_path / "run"), table)
+    again = json.loads(path.read_text())
+    assert {name: again[name] for name in told} == told
 
 
 def test_a_scan_of_ones_own_data_by_command(config, tmp_path, monkeypatch):
