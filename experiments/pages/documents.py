@@ -72,7 +72,7 @@ def headline() -> str:
     rows["best"] = limits + rows["best_difficulty"]
     best = rows.pivot_table("best", "study", "data_size", "first", sort=False)
     best = best.rename(columns="n = {}".format).rename_axis(index="best difficulty")
-    # What was run, where, and for how long.
+    # The run's members, place and time.
     config, last = manifest["config"], manifest["sessions"][-1]
     members = table.loc[table["train_mixture"] != "none"].groupby(
         ["base_seed", "seed", "train_mixture", "difficulty", "data_size"]

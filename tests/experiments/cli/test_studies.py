@@ -19,7 +19,7 @@ from experiments.storage.results import read_manifest, read_table
 from tests.experiments.tiny import OWN_TASK, TINY
 from tests.experiments.worlds import world, write_run
 
-# What a sweep's own table is enough for.
+# Figures that need a sweep's own table alone.
 FIGURES = [name for name, figure in figures.FIGURES.items() if figure.TABLES == ("table",)]
 SHRUNK = (
     *("--decoder.hidden-size", "8"),

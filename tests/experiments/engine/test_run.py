@@ -93,7 +93,7 @@ def files(directory: Path) -> dict[str, int]:
     }
 
 
-# What is made.
+# Parts, tables and files.
 
 
 def test_tables_have_the_parts_in_the_order_of_the_plan(finished):
@@ -131,7 +131,7 @@ def test_a_terminal_shows_the_note(tmp_path):
     assert "largest so far: 9" in console.export_text()
 
 
-# What is not made again.
+# Parts that are not made again.
 
 
 def test_a_complete_study_is_left_as_it_is(finished, console):
@@ -296,7 +296,7 @@ def test_tables_follow_the_record(tmp_path, console):
     assert "nothing left to run" in console.export_text()
 
 
-# What is refused.
+# Refusals.
 
 
 def test_another_identity_is_refused(finished, console):
@@ -321,7 +321,7 @@ def test_a_directory_of_an_earlier_version_is_taken_over(tmp_path, console):
         run_study(Squares(other), on=console)
 
 
-# Where parts run, and sessions.
+# Executors and sessions.
 
 
 def test_parts_run_where_the_executor_runs_them(tmp_path, console):
