@@ -50,7 +50,7 @@ GRADIENT = "qwen2-grouped"
 STOP, NEW_TOKENS = (2, 5), 16
 
 
-def weights(config: DecoderConfig, seed: int = 0) -> Parameters:
+def weights(decoder: DecoderConfig, seed: int = 0) -> Parameters:
     """Parameters whose every entry matters: gains away from 1, biases away from 0.
 
     NumPy promises that the stream of `RandomState` never changes.
@@ -65,29 +65,29 @@ def weights(config: DecoderConfig, seed: int = 0) -> Parameters:
         scale = {"kernel": leaf.shape[-2] ** -0.5 if leaf.ndim > 1 else 1.0, "bias": 0.3}
         return (scale.get(kind, 0.5) * gaussian).astype(np.float32)
 
-    shapes = jax.eval_shape(lambda: initialise(config, jax.random.key(0)))
+    shapes = jax.eval_shape(lambda: initialise(decoder, jax.random.key(0)))
     return jax.tree_util.tree_map_with_path(draw, shapes)
 
 
-def inputs(config: DecoderConfig, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+def inputs(decoder: DecoderConfig, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     """Tokens and increasing positions with gaps, one sequence of `LENGTH`."""
     random = np.random.RandomState(seed + 1)
-    tokens = random.randint(0, config.vocab_size, LENGTH)
+    tokens = random.randint(0, decoder.vocab_size, LENGTH)
     positions = 7 + np.cumsum(random.randint(1, 6, LENGTH))
     return tokens.astype(np.int32), positions.astype(np.int32)
 
 
-def prompts(config: DecoderConfig) -> list[list[int]]:
+def prompts(decoder: DecoderConfig) -> list[list[int]]:
     """Twenty of different lengths."""
     random = np.random.RandomState(3)
     lengths = [1 + (7 * row) % 41 for row in range(20)]
-    return [random.randint(6, config.vocab_size, length).tolist() for length in lengths]
+    return [random.randint(6, decoder.vocab_size, length).tolist() for length in lengths]
 
 
-def examples(config: DecoderConfig) -> tuple[np.ndarray, np.ndarray]:
+def examples(decoder: DecoderConfig) -> tuple[np.ndarray, np.ndarray]:
     """Tokens [3, length] and the mask of those that bear the loss."""
     random = np.random.RandomState(4)
-    tokens = random.randint(0, config.vocab_size, (3, 3 * LENGTH)).astype(np.int32)
+    tokens = random.randint(0, decoder.vocab_size, (3, 3 * LENGTH)).astype(np.int32)
     return tokens, random.rand(*tokens.shape) < 0.3
 
 
@@ -160,15 +160,15 @@ def transformers_gradient(
 def regenerate() -> None:
     """Write `FILE` anew."""
     golden = {}
-    for name, config in CONFIGS.items():
+    for name, decoder in CONFIGS.items():
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / name
-            checkpoint.save(path, config, weights(config))
-            golden[name] = transformers_logits(path, *inputs(config))
+            checkpoint.save(path, decoder, weights(decoder))
+            golden[name] = transformers_logits(path, *inputs(decoder))
             if name in GREEDY:
-                golden[f"greedy {name}"] = transformers_greedy(path, prompts(config))
+                golden[f"greedy {name}"] = transformers_greedy(path, prompts(decoder))
             if name == GRADIENT:
-                gradient = transformers_gradient(path, *examples(config))
+                gradient = transformers_gradient(path, *examples(decoder))
                 golden |= {f"gradient {part}": values for part, values in gradient.items()}
     np.savez_compressed(FILE, **golden)
 
