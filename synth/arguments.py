@@ -38,6 +38,17 @@ def check_choice(config: Any, name: str, accepted: Collection[Any]) -> None:
         raise ValueError(f"{name} must be one of {accepted}, got {value!r}")
 
 
+def check_some(config: Any, name: str, accepted: Collection[Any]) -> None:
+    """Refuse a field that is empty, or holds a value that is not accepted.
+
+    Raises:
+      ValueError: names field, values and what was given.
+    """
+    values = getattr(config, name)
+    if not values or set(values) - set(accepted):
+        raise ValueError(f"{name} must be some of {accepted}, got {values}")
+
+
 def check_increasing(config: Any, *names: str) -> None:
     """Refuse fields that are not distinct integers of at least 1 in increasing order, or empty.
 

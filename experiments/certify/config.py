@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, get_args
 
 from experiments.sweep.grid import MixtureKind, SweepConfig
-from synth.arguments import check_least
+from synth.arguments import check_least, check_some
 from synth.config import Dtype, Execution, Kernel, Lora
 from theory.config import PosteriorConfig
 
@@ -33,6 +33,11 @@ BLOCK_SETTINGS = {
     "subspace": BlockSettings(0.1, PosteriorConfig(draws=4, learning_rate=1.0)),
     "full": BlockSettings(0.005, PosteriorConfig(draws=2, learning_rate=1.0)),
 }
+
+
+def _check_delta(delta: float) -> None:
+    if not 0 < delta < 1:
+        raise ValueError(f"delta must lie in (0, 1), got {delta}")
 
 
 @dataclass(frozen=True)
@@ -65,11 +70,8 @@ class MembersConfig:
     num_draws: int = 12_288
 
     def __post_init__(self) -> None:
-        known = (*POINT_METHODS, *BLOCK_SETTINGS)
-        if not self.methods or set(self.methods) - set(known):
-            raise ValueError(f"methods must be some of {known}, got {self.methods}")
-        if not 0 < self.delta < 1:
-            raise ValueError(f"delta must lie in (0, 1), got {self.delta}")
+        check_some(self, "methods", (*POINT_METHODS, *BLOCK_SETTINGS))
+        _check_delta(self.delta)
         check_least(self, 2, "num_candidates")
         check_least(self, 1, "num_draws")
 
@@ -191,11 +193,8 @@ class CheckpointConfig:
             values = getattr(self, name)
             if not values or len(set(values)) < len(values):
                 raise ValueError(f"{name} must be distinct, at least one, got {values}")
-        known = CHECKPOINT_POINTS + CHECKPOINT_BLOCKS
-        if set(self.methods) - set(known):
-            raise ValueError(f"methods must be some of {known}, got {self.methods}")
-        if not 0 < self.delta < 1:
-            raise ValueError(f"delta must lie in (0, 1), got {self.delta}")
+        check_some(self, "methods", CHECKPOINT_POINTS + CHECKPOINT_BLOCKS)
+        _check_delta(self.delta)
         if min(self.data_sizes) < 1:
             raise ValueError(f"data_sizes must be at least 1, got {self.data_sizes}")
         if not min(self.prior_scales) > 0:

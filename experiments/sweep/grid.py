@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 import tyro
 
 from experiments.storage.records import from_record
-from synth.arguments import check_choice, check_increasing, check_least, check_positive
+from synth.arguments import check_choice, check_increasing, check_least, check_positive, check_some
 from synth.config import DecoderConfig, Loss, Optimiser
 
 if TYPE_CHECKING:
@@ -140,10 +140,8 @@ class SweepConfig:
 
     def __post_init__(self) -> None:
         # Check each field, then test levels against the others.
-        for name, kind in (("mixtures", MixtureKind), ("losses", Loss)):
-            values = getattr(self, name)
-            if not values or set(values) - set(get_args(kind)):
-                raise ValueError(f"{name} must be some of {get_args(kind)}, got {values}")
+        check_some(self, "mixtures", get_args(MixtureKind))
+        check_some(self, "losses", get_args(Loss))
         check_choice(self, "data_unit", get_args(DataUnit))
         check_choice(self, "compute_unit", get_args(ComputeUnit))
         check_choice(self, "mapping", get_args(MemberMapping))
