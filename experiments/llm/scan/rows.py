@@ -14,6 +14,8 @@ from experiments.engine.progress import console
 from experiments.llm.answering.evaluate import Evaluation, evaluate
 from experiments.llm.answering.model import Model
 from experiments.llm.problems.data import Problems
+from experiments.llm.scan.data import ScanProblems
+from experiments.llm.scan.grid import Member
 from experiments.llm.scan.levels import Levels
 
 Row = dict[str, Any]
@@ -81,6 +83,31 @@ class Measurements:
             return evaluate(
                 model, problems, decoding=config.decoding, grader=config.grader, slices=slices
             )
+
+
+def base_columns(problems: ScanProblems, seed: int) -> Row:
+    """Columns that name the data and the base of a row."""
+    config = problems.config
+    return {
+        "task": "igsm" if config.export else problems.train.name,
+        "base": "scratch" if config.base.scratch else config.checkpoint,
+        "base_seed": 0,
+        "seed": seed,
+        "data_unit": config.data_unit,
+    }
+
+
+def member_columns(problems: ScanProblems, member: Member, *, is_diverged: bool) -> Row:
+    """Columns that name a member, and the end of its training."""
+    return base_columns(problems, member.seed) | {
+        "train_mixture": member.selection,
+        "loss": member.loss,
+        "difficulty": member.difficulty,
+        "data_size": member.data_size,
+        "compute": problems.config.compute_name,
+        "learning_rate": member.learning_rate,
+        "status": "diverged" if is_diverged else "ok",
+    }
 
 
 def metric(name: str, value: float, num_examples: int, level: int | None = None) -> Row:

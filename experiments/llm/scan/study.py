@@ -36,7 +36,7 @@ from experiments.llm.difficulty.measures import OF_MODEL
 from experiments.llm.scan.data import ScanProblems, read_stream
 from experiments.llm.scan.grid import BaseConfig, Member, ScanConfig
 from experiments.llm.scan.levels import MEASURES_FILE, Levels, measure_problems, read_measures
-from experiments.llm.scan.rows import Measurements, Row, metric
+from experiments.llm.scan.rows import Measurements, Row, base_columns, member_columns, metric
 from experiments.llm.text.encoding import Encoded
 from experiments.llm.text.tokenizer import stop_tokens
 from experiments.llm.training.config import TrainingConfig
@@ -241,7 +241,9 @@ class ScanStudy(Study):
         rows, responses = self._measurements.on_test(self._load_base())
         _check_gate(self.config.base, rows)
         seeds = range(self.config.seeds)
-        repeated = [self._columns(seed) | UNTRAINED | row for seed in seeds for row in rows]
+        repeated = [
+            base_columns(self.problems, seed) | UNTRAINED | row for seed in seeds for row in rows
+        ]
         return Output({"table": tidy(repeated)}, _responses("base", responses))
 
     # Members.
@@ -257,15 +259,7 @@ class ScanStudy(Study):
         encoded = self.problems.encoded.take(trained_on)
         work = self.directory / "work" / member.name
         trained = _train(self.base, encoded, training, self.mesh, work)
-        columns = self._columns(member.seed) | {
-            "train_mixture": member.selection,
-            "loss": member.loss,
-            "difficulty": member.difficulty,
-            "data_size": member.data_size,
-            "compute": config.compute_name,
-            "learning_rate": member.learning_rate,
-            "status": "diverged" if trained is None else "ok",
-        }
+        columns = member_columns(self.problems, member, is_diverged=trained is None)
         if trained is None:
             rows = self._measurements.of_diverged_member()
             return Output({"table": tidy([columns | row for row in rows])})
@@ -281,16 +275,6 @@ class ScanStudy(Study):
         if config.save_members:
             files[f"members/{member.name}"] = partial(_save_once, trained, self.base)
         return Output({"table": tidy([columns | row for row in rows])}, files)
-
-    def _columns(self, seed: int) -> Row:
-        config = self.config
-        return {
-            "task": "igsm" if config.export else self.problems.train.name,
-            "base": "scratch" if config.base.scratch else config.checkpoint,
-            "base_seed": 0,
-            "seed": seed,
-            "data_unit": config.data_unit,
-        }
 
 
 def _train(
