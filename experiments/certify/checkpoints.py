@@ -71,9 +71,6 @@ from synth.config import DecoderConfig, Execution
 from synth.decoder import Parameters
 from theory.certificate import BOUND, Certificate, Ledger
 
-THEOREMS = {"checkpoint": "clopper_pearson", "held-out": "pac_bayes_kl"}
-"""Bound behind each method about the checkpoint itself, which is a point mass."""
-
 
 def certify_checkpoint(
     path_or_id: checkpoint.PathLike,
@@ -144,7 +141,8 @@ class CheckpointCertification(Certification):
         self.directory, self.config = directory, config
         self._path_or_id, self._levels, self._task, self._mesh = path_or_id, levels, task, mesh
         self._cells = list(itertools.product(levels, config.data_sizes))
-        has_points = bool(set(config.methods) & set(CHECKPOINT_POINTS))
+        self._place = {level: place for place, level in enumerate(levels)}
+        self._points = [method for method in config.methods if method in CHECKPOINT_POINTS]
         # The method, difficulty and data size of each trained posterior.
         self._trained = {
             f"{method}_{level}_{size}": (method, level, size)
@@ -153,7 +151,7 @@ class CheckpointCertification(Certification):
             for level, size in self._cells
         }
         self.parts = [
-            *([Part("points", "certifying points", POINTS)] if has_points else []),
+            *([Part("points", "certifying points", POINTS)] if self._points else []),
             *(Part(name, f"certifying {name}", POSTERIORS) for name in self._trained),
         ]
         self.ledger = Ledger(config.delta, num_cells=len(config.methods) * len(self._cells))
@@ -216,13 +214,12 @@ class CheckpointCertification(Certification):
         """Certify the checkpoint itself in every cell."""
         ledger = self.ledger.spend(BOUND, self.ledger.left)
         rows = []
-        methods = [method for method in self.config.methods if method in THEOREMS]
-        for method, (level, size) in itertools.product(methods, self._cells):
+        for method, (level, size) in itertools.product(self._points, self._cells):
             predictor = PointPredictor(
-                bound=THEOREMS[method],
+                bound=CHECKPOINT_POINTS[method],
                 empirical_risk=float(self._wrong[level][:size].mean()),
                 num_examples=size,
-                risk=float(self._plain_risks[list(self._levels).index(level)]),
+                risk=float(self._plain_risks[self._place[level]]),
                 slice_risks=self._plain_risks,
                 prior="the checkpoint",
             )
@@ -243,10 +240,11 @@ class CheckpointCertification(Certification):
         for number in (CHECKPOINT_BLOCKS.index(method), level, size):
             key = jax.random.fold_in(key, number)
         sample, number = self._levels[level].sample, jnp.int32(size)
+        added = jnp.float32(penalty(ledger, size))
         # Each prior scale gets a posterior and its share of delta.
         tried = []
         for index, scale in enumerate(config.prior_scales):
-            own, added = jax.random.fold_in(key, index), jnp.float32(penalty(ledger, size))
+            own = jax.random.fold_in(key, index)
             posterior, errors = jax.device_get(
                 fit(parameters, sample, jnp.float32(scale), number, added, own)
             )
@@ -291,7 +289,7 @@ class CheckpointCertification(Certification):
         slice_risks: Float[np.ndarray, " levels"],
     ) -> Row:
         """Row of one certificate: its cell, measured risks, and its bounds on the test risk."""
-        place, num_fresh = list(self._levels).index(level), self._levels[level].num_fresh
+        place, num_fresh = self._place[level], self._levels[level].num_fresh
         plain = float(self._plain_risks[place])
         measured = {
             "gibbs_risk": float(slice_risks[place]),

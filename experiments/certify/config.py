@@ -141,7 +141,9 @@ class MembersConfig:
 
 DEFAULT_CERTIFICATES = MembersConfig()
 
-CHECKPOINT_POINTS = ("checkpoint", "held-out")
+CHECKPOINT_POINTS = {"checkpoint": "clopper_pearson", "held-out": "pac_bayes_kl"}
+"""Theorem behind each method about the checkpoint itself, which is a point mass."""
+
 CHECKPOINT_BLOCKS = ("gains", "lora", "subspace")
 
 CHECKPOINT_POSTERIOR = PosteriorConfig(draws=8, learning_rate=1.5)
@@ -193,7 +195,7 @@ class CheckpointConfig:
             values = getattr(self, name)
             if not values or len(set(values)) < len(values):
                 raise ValueError(f"{name} must be distinct, at least one, got {values}")
-        check_some(self, "methods", CHECKPOINT_POINTS + CHECKPOINT_BLOCKS)
+        check_some(self, "methods", tuple(CHECKPOINT_POINTS) + CHECKPOINT_BLOCKS)
         _check_delta(self.delta)
         if min(self.data_sizes) < 1:
             raise ValueError(f"data_sizes must be at least 1, got {self.data_sizes}")
