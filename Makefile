@@ -58,7 +58,7 @@ $(VENV)/.dev: $(VENV)/.base
 	touch $@
 
 $(VENV)/.all: $(VENV)/.dev
-	$(PIP) --editable ".[dev,llm,logging,harness,bench,browser]"
+	$(PIP) --editable ".[dev,llm,logging,harness,bench,browser,ray]"
 	touch $@
 
 clean:
