@@ -430,6 +430,10 @@ def has_increments(
 def is_monotone(lower: Float[ArrayLike, " levels"], upper: Float[ArrayLike, " levels"]) -> bool:
     """Return whether a risk that never falls with difficulty fits between `lower` and `upper`.
 
+    A test of the assumption behind `monotone`, not a part of its proof: the bound holds with its
+    own delta wherever the assumption does, whatever this returns. So the intervals need no share of
+    that delta; their own is the probability that a risk which does rise is contradicted by chance.
+
     For point estimates pass the same values twice, or less and plus a tolerance.
     """
     return has_increments(lower, upper, 0.0, np.inf)

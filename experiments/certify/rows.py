@@ -66,13 +66,17 @@ def on_the_test(
       slice_risks: the predictor's measured risk at each level.
       num_examples: examples behind each of these risks.
       train: probabilities of the levels in the training mixture.
-      delta: of the intervals that decide `is_monotone`.
+      delta: of the intervals that decide `is_monotone`, spent beside the ledger (see there).
 
     Returns:
       test_risk: the mean of the slice risks.
       test_bound_unconditional, test_bound_monotone: bounds that `theory.shift` derives from the
         certificate, without an assumption and assuming that risk rises with difficulty.
       is_monotone: False if intervals of the measured slice risks contradict that assumption.
+        Nothing certified depends on it, so it has no share in the ledger: the monotone bound is a
+        statement "if the risk rises with difficulty, then", and fails with at most the delta of
+        `risk_bound` whatever this column says. A row whose risk does rise is contradicted by chance
+        with probability at most `delta`, each row by itself.
     """
     test = np.full(len(train), 1.0 / len(train))
     errors = np.rint(slice_risks * num_examples).astype(int)

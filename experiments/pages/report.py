@@ -101,7 +101,7 @@ def certificates(table: pd.DataFrame) -> pd.DataFrame:
         "gibbs_risk": "measured risk",
         "kl": "KL (nats)",
         "plain_risk": "risk of plain fine-tuning",
-        "test_bound_monotone": "test risk bound if risk rises with d",
+        "test_bound_unconditional": "test risk bound",
         "test_risk": "measured test risk",
     }
     means = table.pivot_table(list(shown), ["difficulty", "data_size", "method"], sort=False)
