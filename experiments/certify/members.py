@@ -62,6 +62,8 @@ from experiments.sweep.plan import group
 from experiments.sweep.programs import Sweep
 from synth.decoder import Parameters
 from synth.finetune import TrainingData
+from synth.task import Task
+from synth.tasks import TASKS
 from theory import shift
 from theory.certificate import BOUND, Certificate, Ledger
 
@@ -70,6 +72,7 @@ def certify(
     directory: Path,
     config: MembersConfig = DEFAULT_CERTIFICATES,
     *,
+    task: str | Task | None = None,
     executor: Executor = in_this_process,
 ) -> pd.DataFrame:
     """Certify cells of the sweep in `directory`; write ``certificates.parquet`` beside its table.
@@ -79,6 +82,9 @@ def certify(
     Args:
       directory: of the sweep.
       config: what to certify.
+      task: the sweep's task, if it is not in `synth.tasks.TASKS`: the ``module:attribute`` that the
+        manifest names, or the object that `run_sweep` was given. A file alone never decides what
+        is imported.
       executor: runs the parts, see `run_study`.
 
     Returns:
@@ -92,11 +98,29 @@ def certify(
     directory = Path(directory)
     manifest, table = read_manifest(directory), read_table(directory)
     settings = sweep_config(manifest["config"])
+    if not isinstance(task, Task):
+        _check_task(directory, settings.task, task)
+        task = None
     identity = {name: manifest[name] for name in ("recipe", "preset", "config")}
     certification = MemberCertification(
-        directory, config.fitted(settings), settings, table, identity
+        directory, config.fitted(settings), settings, table, identity, task=task
     )
     return run_study(certification, executor=executor)["certificates"]
+
+
+def _check_task(directory: Path, stated: str, asked: str | None) -> None:
+    """Refuse to import what only a manifest names, or another task than it names.
+
+    Raises:
+      ValueError: says which name is accepted.
+    """
+    if asked is not None and asked != stated:
+        raise ValueError(f"task must be that of the sweep, {stated!r}, got {asked!r}")
+    if stated not in TASKS and asked is None:
+        raise ValueError(
+            f"{directory} was made with the task {stated!r}, and certifying it runs that code: if "
+            f"you trust it, name it yourself (--task {stated})"
+        )
 
 
 @dataclass(frozen=True)
@@ -201,6 +225,8 @@ class MemberCertification(Certification):
         settings: SweepConfig,
         table: pd.DataFrame,
         sweep_identity: dict[str, Any],
+        *,
+        task: Task | None = None,
     ):
         """Plan the parts, and check that bases and members are there.
 
@@ -210,13 +236,14 @@ class MemberCertification(Certification):
           settings: its configuration.
           table: its result table.
           sweep_identity: fields of its manifest that identify it.
+          task: the object to use instead of ``settings.task``.
 
         Raises:
           ResultsError: if a base or member is missing.
           ValueError: if nothing is left to certify.
         """
         self.directory, self._sweep_directory = sweep_directory / "certificates", sweep_directory
-        self.config, self.sweep = config, Sweep(settings)
+        self.config, self.sweep = config, Sweep(settings, task=task)
         self._sweep_identity, self._groups = sweep_identity, plan(config, settings)
         self.parts = [
             Part(

@@ -86,16 +86,19 @@ def run_command(asked: Asked) -> Callable[..., None]:
 def certify_cells(
     results: Path,
     config: Annotated[MembersConfig, tyro.conf.arg(name="")] = DEFAULT_CERTIFICATES,
+    task: str | None = None,
 ) -> None:
     """Certify the cells of a finished sweep and write RESULTS/certificates.parquet.
 
     Args:
       results: a run directory.
       config: what to certify.
+      task: the sweep's task, if it is your own (module:attribute): it is imported only if you name
+        it here.
     """
     from experiments.certify.members import certify
 
-    print_certificates(certify(results, config))
+    print_certificates(certify(results, config, task=task))
     console.print(f"Table: {results / 'certificates.parquet'}")
 
 

@@ -9,7 +9,7 @@ import importlib
 import inspect
 from collections.abc import Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_type_hints
 
 if TYPE_CHECKING:
     from synth.task import Task
@@ -38,13 +38,15 @@ def make_task(
     """Build a task from its name in `TASKS`, or from the import path of a task of your own.
 
     Args:
-      name: a key of `TASKS`, or ``module:attribute`` of a `Task` class or a function returning a
-        task.
+      name: a key of `TASKS`, or ``module:attribute`` of a `Task`, of a class of them, or of a
+        function that is annotated as returning one. Importing runs the module: take such a name
+        from the user, never from a file.
       options: fields of the task, by name.
       hardest: value of the field `hardest`, if the task has one and `options` do not set it.
 
     Raises:
-      ValueError: if the name is unknown, the import fails, or an option is missing or not a field.
+      ValueError: if the name is unknown, the import fails or gives something else (which is not
+        called), or an option is missing or not a field.
     """
     from synth.task import Task
 
@@ -54,13 +56,12 @@ def make_task(
             f"task must be one of {sorted(TASKS)} or a 'module:attribute', got {name!r}"
         )
     place, fields = TASKS.get(name, (name, {}))
-    module, _, attribute = place.partition(":")
-    try:
-        factory = partial(getattr(importlib.import_module(module), attribute), **fields)
-    except (ImportError, AttributeError) as error:
-        raise ValueError(
-            f"task {name!r} cannot be imported as module:attribute ({error})"
-        ) from error
+    found = _imported(name, place)
+    if isinstance(found, Task):
+        if options:
+            raise ValueError(f"task {name!r} is built already, its options must be none: {options}")
+        return found
+    factory = partial(found, **fields)
     accepted = inspect.signature(factory).parameters
     if unknown := sorted(set(options) - set(accepted)):
         raise ValueError(f"task {name!r} has no field {unknown}; it accepts {sorted(accepted)}")
@@ -74,6 +75,35 @@ def make_task(
     if not isinstance(task, Task):
         raise ValueError(f"task {name!r} must build a synth.task.Task, got {type(task).__name__}")
     return task
+
+
+def _imported(name: str, place: str) -> Any:
+    """Import a task, its class or a function that returns one; nothing is called.
+
+    Raises:
+      ValueError: if the import fails, or what it gives is none of these.
+    """
+    from synth.task import Task
+
+    module, _, attribute = place.partition(":")
+    try:
+        found = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ValueError(
+            f"task {name!r} cannot be imported as module:attribute ({error})"
+        ) from error
+    made = found
+    if inspect.isfunction(found):
+        try:
+            made = get_type_hints(found).get("return")
+        except (NameError, TypeError):
+            made = None  # an annotation that names nothing promises nothing
+    if isinstance(found, Task) or (inspect.isclass(made) and issubclass(made, Task)):
+        return found
+    raise ValueError(
+        f"task {name!r} must be a synth.task.Task, a class of them, or a function annotated as "
+        f"returning one (def {attribute}(...) -> Task), got {found!r}"
+    )
 
 
 __all__ = ["TASKS", "make_task"]

@@ -75,8 +75,32 @@ class Reverse(TextTask):
         return [self.vocabulary.index(word) for word in text.split()]
 
 
+REVERSE = Reverse(letters="xyz")
+CALLED: list[str] = []
+"""What the functions below were called with."""
+
+
 def not_a_task(size: int = 1) -> int:
+    CALLED.append("not_a_task")
     return size
+
+
+def unannotated(letters="abc"):
+    CALLED.append("unannotated")
+    return Reverse(letters=letters)
+
+
+def unresolved(letters: str = "abc") -> "NoSuchName":  # noqa: F821  # pyright: ignore[reportUndefinedVariable]
+    CALLED.append("unresolved")
+    return Reverse(letters=letters)
+
+
+def liar() -> Task:
+    return 1  # pyright: ignore[reportReturnType]
+
+
+def reverse_of(letters: str = "abc") -> Task:
+    return Reverse(letters=letters)
 
 
 def as_arrays(drawn):
@@ -292,6 +316,8 @@ def test_make_task_builds_by_name_and_by_import_path():
     assert make_task("chain", {"hardest": 3}) == Chain(hardest=3)
     assert make_task("chain-running") == Chain(layout="running")
     assert make_task(f"{__name__}:Reverse", {"letters": "xy"}) == Reverse(letters="xy")
+    assert make_task(f"{__name__}:reverse_of", {"letters": "xy"}) == Reverse(letters="xy")
+    assert make_task(f"{__name__}:REVERSE", hardest=3) is REVERSE
 
 
 @pytest.mark.parametrize(
@@ -303,11 +329,28 @@ def test_make_task_builds_by_name_and_by_import_path():
         ("chain", {"modulus": 1}, "modulus must be at least 2, got 1"),
         ("no_such_module:Task", {}, "task 'no_such_module:Task' cannot be imported"),
         ("synth.tasks.chain:Chian", {}, "cannot be imported as module:attribute (module"),
-        (f"{__name__}:not_a_task", {}, "must build a synth.task.Task, got int"),
+        (":Task", {}, "task ':Task' cannot be imported"),
+        (f"{__name__}:liar", {}, "must build a synth.task.Task, got int"),
+        (f"{__name__}:REVERSE", {"letters": "xy"}, "is built already, its options must be none"),
     ],
 )
 def test_make_task_refuses(name, options, message):
     with pytest.raises(ValueError, match=re.escape(message)):
+        make_task(name, options)
+
+
+@pytest.mark.parametrize("attribute", ["not_a_task", "unannotated", "unresolved", "SMALL"])
+def test_make_task_calls_nothing_that_does_not_promise_a_task(attribute):
+    CALLED.clear()
+    with pytest.raises(ValueError, match=r"must be a synth\.task\.Task, a class of them, or"):
+        make_task(f"{__name__}:{attribute}")
+    assert CALLED == []
+
+
+@pytest.mark.parametrize("options", [{}, {"command": "exit 3"}, {"cmd": "exit 3"}])
+@pytest.mark.parametrize("name", ["os:system", "os:popen", "subprocess:Popen", "builtins:exec"])
+def test_make_task_runs_no_command(name, options):
+    with pytest.raises(ValueError, match=r"must be a synth\.task\.Task"):
         make_task(name, options)
 
 

@@ -39,7 +39,8 @@ from synth.config import FinetuneConfig, Optimiser
 from synth.decoder import draw_positions, logits
 from synth.finetune import TrainingData, finetune
 from synth.task import Mixture, Pool, pool
-from tests.experiments.tiny import TINY, tiny
+from synth.tasks import make_task
+from tests.experiments.tiny import OWN_TASK, TINY, tiny
 from theory.bounds import BOUNDS
 from theory.certificate import BOUND, MONTE_CARLO, Certificate, Ledger
 from theory.config import PosteriorConfig
@@ -602,6 +603,62 @@ def test_missing_bases_members_and_runs_are_named(finished_run, tmp_path, no_wor
         certify(directory, CONFIG)
     with pytest.raises(ResultsError, match="is not a run"):
         certify(tmp_path / "nowhere", CONFIG)
+
+
+@pytest.fixture
+def own_run(finished_run, tmp_path) -> Path:
+    """A run whose manifest names a module of its own, which leaves a file where it is imported."""
+    directory = tmp_path / "run"
+    shutil.copytree(finished_run, directory)
+    path = directory / "manifest.json"
+    manifest = json.loads(path.read_text())
+    manifest["config"]["task"] = "planted:Twice"
+    path.write_text(json.dumps(manifest))
+    mark = f"import pathlib\npathlib.Path({str(tmp_path / 'imported')!r}).touch()\n"
+    (tmp_path / "planted.py").write_text(mark + OWN_TASK)
+    return directory
+
+
+def test_a_manifest_alone_imports_nothing(own_run, tmp_path, no_work, monkeypatch, sweetspot):
+    monkeypatch.syspath_prepend(str(tmp_path))
+    before = files(own_run)
+    with pytest.raises(ValueError, match=r"name it yourself \(--task planted:Twice\)"):
+        certify(own_run, CONFIG)
+    with pytest.raises(ValueError, match="task must be that of the sweep, 'planted:Twice', got 'o"):
+        certify(own_run, CONFIG, task="other:Twice")
+    with pytest.raises(ValueError, match="got 'chain-running'"):
+        certify(own_run, CONFIG, task="chain-running")
+    code, text = sweetspot("bound", "--results", own_run, *FLAGS.split())
+    assert code == 2
+    assert "name it yourself" in text
+    assert not (tmp_path / "imported").exists()
+    assert files(own_run) == before
+
+
+def test_a_task_that_the_user_names_is_certified(own_run, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr(MemberCertification, "part_rows", lambda *_: 1 / 0)
+    path = own_run / "manifest.json"
+    manifest = json.loads(path.read_text())
+    manifest["config"]["task_options"] = {"letter": "b"}
+    path.write_text(json.dumps(manifest))
+    with pytest.raises(ZeroDivisionError):
+        certify(own_run, CONFIG, task="planted:Twice")
+    assert (tmp_path / "imported").exists()
+
+
+def test_a_task_object_is_certified_as_it_is(own_run, tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr(
+        MemberCertification,
+        "part_rows",
+        lambda self, part: seen.append(self.sweep.task) or ([], []),
+    )
+    task = make_task("parity", hardest=4)
+    certify(own_run, CONFIG, task=task)
+    assert seen
+    assert all(each is task for each in seen)
+    assert not (tmp_path / "imported").exists()
 
 
 # The command.
