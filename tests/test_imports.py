@@ -18,7 +18,7 @@ PLOTTING = {"matplotlib", "seaborn", "plotly", "altair", "bokeh", "PIL"}
 ACCELERATED = {"jax", "jaxlib", "flax", "optax", "orbax"}
 
 FLOORS: tuple[tuple[str, ...], ...] = (
-    ("devices", "errors"),
+    ("devices", "distribution", "errors"),
     ("storage",),
     ("engine",),
     ("igsm", "sweep", "llm.published"),

@@ -14,7 +14,7 @@ from experiments.storage import provenance
 from experiments.storage.results import Run
 
 PACKAGES = (
-    *("sweetspot", "jax", "jaxlib", "flax", "optax", "numpy", "pandas", "pyarrow", "matplotlib"),
+    *("jax", "jaxlib", "flax", "optax", "numpy", "pandas", "pyarrow", "matplotlib"),
     *("orbax-checkpoint", "grain", "transformers"),
 )
 """Packages whose versions are recorded, if they are installed."""

@@ -27,6 +27,7 @@ from jax.sharding import Mesh
 from jax.typing import DTypeLike
 from safetensors import SafetensorError
 
+from experiments.distribution import install_hint
 from experiments.storage.hugging_face import (
     CONFIG,
     family_of,
@@ -87,7 +88,7 @@ def folder(path_or_id: PathLike) -> Path:
     except ImportError as error:
         raise FileNotFoundError(
             f"checkpoint {path_or_id!r} is no folder here, and the Hugging Face hub needs: "
-            f"pip install 'sweetspot[llm]'"
+            f"{install_hint('llm')}"
         ) from error
     wanted = [CONFIG, "model*.safetensors", INDEX, *TOKENIZER_FILES]
     try:

@@ -11,10 +11,12 @@ from pathlib import Path
 
 import jax
 
+from experiments import distribution
+
 
 def versions(packages: Iterable[str]) -> dict[str, str]:
-    """Version of each of these packages that is installed, by name."""
-    version_by_package = {}
+    """Our own version, and that of each of these packages that is installed, by name."""
+    version_by_package = {distribution.NAME: distribution.version()}
     for name in packages:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             version_by_package[name] = importlib.metadata.version(name)
@@ -22,14 +24,23 @@ def versions(packages: Iterable[str]) -> dict[str, str]:
 
 
 def commit() -> str:
-    """Commit of the source tree, with ``-dirty`` after changes; ``unknown`` outside a checkout."""
-    command = ["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
+    """Commit of the source tree, with ``-dirty`` after changes; ``unknown`` outside a checkout.
+
+    A wheel may be installed below a checkout of something else, whose commit says nothing here.
+    """
+    root = Path(__file__).parents[2]
     try:
-        done = subprocess.run(
-            command, cwd=Path(__file__).parent, capture_output=True, text=True, check=True
-        )
+        if Path(_git(root, "rev-parse", "--show-toplevel")).resolve() != root.resolve():
+            return "unknown"
+        return _git(root, "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*")
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
+
+
+def _git(directory: Path, *arguments: str) -> str:
+    """Output of a command of git."""
+    command = ["git", *arguments]
+    done = subprocess.run(command, cwd=directory, capture_output=True, text=True, check=True)
     return done.stdout.strip()
 
 

@@ -4,7 +4,7 @@ The harness gives tasks, prompts and metrics; tokens, logits and decoding are ou
 harness's own adapter for `transformers`, prompts that are too long lose their beginning, and texts
 get the special tokens that the tokenizer adds by itself.
 
-Needs: pip install 'sweetspot[harness]'
+Needs the extra ``harness``.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ import pandas as pd
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Bool, Float, Int
 
+from experiments.distribution import install_hint
 from experiments.llm.answering.batches import padded_batches
 from experiments.llm.answering.config import DecodingConfig
 from experiments.llm.answering.decoding import continuations
@@ -42,7 +43,7 @@ try:
         make_disjoint_window,
     )
 except ImportError as error:
-    raise ImportError("lm-evaluation-harness needs: pip install 'sweetspot[harness]'") from error
+    raise ImportError(f"lm-evaluation-harness needs: {install_hint('harness')}") from error
 
 LOGIT_TOKENS = 128
 """Tokens of each sequence whose logits are in memory at once."""

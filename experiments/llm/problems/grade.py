@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Bool
 
+from experiments.distribution import install_hint
 from experiments.llm.problems.answers import (
     bare_letter,
     check_equivalent,
@@ -138,7 +139,7 @@ def references(problems: Problems, config: GraderConfig) -> list[Any]:
       ValueError: if problems lack what the grader needs; names their rows, from 0.
     """
     if config.name == "math-verify" and importlib.util.find_spec("math_verify") is None:
-        raise ImportError("grader 'math-verify' needs: pip install 'sweetspot[llm]'")
+        raise ImportError(f"grader 'math-verify' needs: {install_hint('llm')}")
     rule = GRADERS[config.name]
     values = [
         rule.reference(problem, solution, answer, config)

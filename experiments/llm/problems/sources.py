@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from experiments.distribution import install_hint
 from experiments.storage.checkpoint import PathLike
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ def load_rows(
     try:
         import datasets
     except ImportError as error:
-        raise ImportError("data sets need: pip install 'sweetspot[llm]'") from error
+        raise ImportError(f"data sets need: {install_hint('llm')}") from error
     # Choose the arguments of load_dataset: for a folder, for files, or for the hub.
     path = Path(source)
     is_local = True

@@ -17,6 +17,7 @@ import jax
 import numpy as np
 from jaxtyping import Array, Bool, Int
 
+from experiments.distribution import install_hint
 from experiments.llm.text.encoding import Encoded
 
 PADDING = -1
@@ -221,7 +222,7 @@ class Loader:
         try:
             import grain
         except ImportError as error:
-            raise ImportError("loading needs: pip install 'sweetspot[llm]'") from error
+            raise ImportError(f"loading needs: {install_hint('llm')}") from error
         if not 0 <= start <= self.steps:
             raise ValueError(f"start must be from 0 to {self.steps}, got {start}")
         remaining = grain.MapDataset.source(self)[start:]

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Int
 
+from experiments.distribution import install_hint
 from experiments.llm.problems.data import Message
 from experiments.llm.text.config import Pieces
 from experiments.storage import checkpoint
@@ -74,7 +75,7 @@ def _tokenizer_class() -> type[PreTrainedTokenizerFast]:
     try:
         from transformers import PreTrainedTokenizerFast
     except ImportError as error:
-        raise ImportError("tokenizers need: pip install 'sweetspot[llm]'") from error
+        raise ImportError(f"tokenizers need: {install_hint('llm')}") from error
     return PreTrainedTokenizerFast
 
 

@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
+from experiments.distribution import install_hint
+
 Tracker = Literal["none", "tensorboard", "wandb"]
 
 
@@ -71,7 +73,7 @@ def open_log(tracker: Tracker, directory: Path, settings: Mapping[str, Any]) -> 
     """Open the log of a tracker, or continue the one of a resumed run.
 
     Args:
-      tracker: a name in `TRACKERS`; the last two need ``pip install 'sweetspot[logging]'``.
+      tracker: a name in `TRACKERS`; the last two need the extra ``logging``.
       directory: of the run.
       settings: shown beside the curves; ``id`` names the run.
 
@@ -84,7 +86,7 @@ def open_log(tracker: Tracker, directory: Path, settings: Mapping[str, Any]) -> 
         return TRACKERS[tracker](directory, settings)
     except ImportError as error:
         raise ValueError(
-            f"tracker {tracker!r} needs: pip install 'sweetspot[logging]' ({error})"
+            f"tracker {tracker!r} needs: {install_hint('logging')} ({error})"
         ) from error
     # Trackers raise errors of their own, for example where a key is missing.
     except Exception as error:

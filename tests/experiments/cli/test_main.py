@@ -113,7 +113,7 @@ def test_a_mistake_is_one_line_and_exit_code_2(
     "error",
     [
         DivergedError("the loss of step 3 is nan: lower the learning rate"),
-        ImportError("tokenizers need: pip install 'sweetspot[llm]'"),
+        ImportError("tokenizers need: pip install 'sweetspot-sft[llm]'"),
         FirstProcessError("ResultsError: runs/x is in use"),
     ],
     ids=lambda error: type(error).__name__,

@@ -63,14 +63,14 @@ CASES: dict[str, dict[str, Any]] = {
 @pytest.fixture(scope="session")
 def tiny_folder(tmp_path_factory) -> Path:
     """A complete tiny checkpoint, made without torch; see `tests.experiments.llm.tiny`."""
-    pytest.importorskip("transformers", reason="pip install 'sweetspot[llm]'")
+    pytest.importorskip("transformers", reason="pip install 'sweetspot-sft[llm]'")
     return write_tiny_folder(tmp_path_factory.mktemp("tiny") / "tiny")
 
 
 @pytest.fixture(scope="session")
 def torch():
     """The reference implementation, in one thread."""
-    reason = "torch and transformers are the reference here: pip install 'sweetspot[llm,bench]'"
+    reason = "torch and transformers are the reference here: pip install 'sweetspot-sft[llm,bench]'"
     pytest.importorskip("transformers", reason=reason)
     module = pytest.importorskip("torch", reason=reason)
     module.set_num_threads(1)

@@ -491,7 +491,7 @@ def test_hub_that_does_not_answer_is_one_error(hub, monkeypatch):
     with pytest.raises(FileNotFoundError, match=message):
         checkpoint.load("someone/model")
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
-    with pytest.raises(FileNotFoundError, match=re.escape("pip install 'sweetspot[llm]'")):
+    with pytest.raises(FileNotFoundError, match=re.escape("pip install 'sweetspot-sft[llm]'")):
         checkpoint.load("someone/model")
 
 
@@ -596,7 +596,7 @@ def test_tied_file_may_repeat_its_head_but_not_contradict_it(tmp_path, rewrite, 
 @pytest.fixture(scope="module")
 def torch():
     """The reference implementation, in one thread."""
-    reason = "torch and transformers are the reference here: pip install 'sweetspot[llm]' torch"
+    reason = "torch and transformers are the reference here: pip install 'sweetspot-sft[llm]' torch"
     pytest.importorskip("transformers", reason=reason)
     module = pytest.importorskip("torch", reason=reason)
     module.set_num_threads(1)

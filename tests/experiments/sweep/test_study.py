@@ -21,6 +21,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from experiments import distribution
 from experiments.engine.session import PACKAGES
 from experiments.storage import checkpoint
 from experiments.storage.results import ResultsError, Run, read_manifest, read_table
@@ -74,7 +75,10 @@ def test_manifest_says_what_ran_where_and_for_how_long(finished_run):
     assert sorted(members) == sorted(member.name for member in TINY.members)
     assert manifest["chunks"][0]["group"] == {"length": 9, "steps": 20, "rows": 12, "loss": "sft"}
     (session,) = manifest["sessions"]
-    assert session["versions"] == {name: importlib.metadata.version(name) for name in PACKAGES}
+    assert session["versions"] == {
+        distribution.NAME: distribution.version(),
+        **{name: importlib.metadata.version(name) for name in PACKAGES},
+    }
     assert session["platform"] == jax.default_backend()
     assert session["num_devices"] == jax.local_device_count()
     assert session["device"]

@@ -33,7 +33,7 @@ read = jax.jit(logits, static_argnums=0)
 @pytest.fixture(scope="module")
 def harness() -> ModuleType:
     """The module under test."""
-    pytest.importorskip("lm_eval", reason="needs: pip install 'sweetspot[harness]'")
+    pytest.importorskip("lm_eval", reason="needs: pip install 'sweetspot-sft[harness]'")
     from experiments.llm.answering import harness
 
     return harness
@@ -79,7 +79,7 @@ def slow_greedy(model: Model, text: str, new: int) -> str:
 def test_without_the_harness_the_error_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "lm_eval", None)
     monkeypatch.delitem(sys.modules, "experiments.llm.answering.harness", raising=False)
-    with pytest.raises(ImportError, match=re.escape("pip install 'sweetspot[harness]'")):
+    with pytest.raises(ImportError, match=re.escape("pip install 'sweetspot-sft[harness]'")):
         import experiments.llm.answering.harness  # noqa: F401
 
 

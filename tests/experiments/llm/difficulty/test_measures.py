@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-pytest.importorskip("transformers", reason="tokenizers need: pip install 'sweetspot[llm]'")
+pytest.importorskip("transformers", reason="tokenizers need: pip install 'sweetspot-sft[llm]'")
 
 from experiments.llm.answering.config import DecodingConfig
 from experiments.llm.answering.evaluate import decode

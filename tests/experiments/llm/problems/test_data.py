@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-pytest.importorskip("transformers", reason="pip install 'sweetspot[llm]'")
+pytest.importorskip("transformers", reason="pip install 'sweetspot-sft[llm]'")
 
 from experiments.igsm.config import SYSTEM_PROMPT, ExportConfig
 from experiments.igsm.export import export_igsm

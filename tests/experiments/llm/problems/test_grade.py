@@ -395,7 +395,7 @@ def test_problems_without_what_a_grader_needs(name, row):
 
 def test_math_verify_must_be_installed(monkeypatch):
     monkeypatch.setitem(sys.modules, "math_verify", None)
-    with pytest.raises(ImportError, match=re.escape("needs: pip install 'sweetspot[llm]'")):
+    with pytest.raises(ImportError, match=re.escape("needs: pip install 'sweetspot-sft[llm]'")):
         references(problems_of([("?", "", "1")]), GraderConfig("math-verify"))
 
 

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 
-pytest.importorskip("grain", reason="pip install 'sweetspot[llm]'")
+pytest.importorskip("grain", reason="pip install 'sweetspot-sft[llm]'")
 
 from experiments.llm.text.encoding import Encoded, Report
 from experiments.llm.text.loader import Batch, Loader, first_fit, nested, num_steps

@@ -13,7 +13,7 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import given
 
-pytest.importorskip("transformers", reason="pip install 'sweetspot[llm]'")
+pytest.importorskip("transformers", reason="pip install 'sweetspot-sft[llm]'")
 
 from experiments.llm.text.tokenizer import (
     closing,

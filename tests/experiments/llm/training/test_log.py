@@ -11,7 +11,7 @@ import pytest
 
 from experiments.llm.training.log import open_log
 
-NEEDED = "an extra: pip install 'sweetspot[logging]'"
+NEEDED = "an extra: pip install 'sweetspot-sft[logging]'"
 SETTINGS = {"id": "a1b2c3d4", "config": {"learning_rate": 0.015625}, "num_examples": 12}
 
 
@@ -37,7 +37,9 @@ def test_an_unknown_tracker_is_told(tmp_path):
 )
 def test_a_package_that_is_not_installed_is_told(tracker, package, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, package, None)
-    with pytest.raises(ValueError, match=rf"{tracker}' needs: pip install 'sweetspot\[logging\]'"):
+    with pytest.raises(
+        ValueError, match=rf"{tracker}' needs: pip install 'sweetspot-sft\[logging\]'"
+    ):
         open_log(tracker, tmp_path, SETTINGS)
 
 
