@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from experiments.engine.progress import console
+from experiments.engine.progress import console, counting
 from experiments.engine.run import run_study
 from experiments.engine.study import Output, Part, Study, short_digest
 from experiments.llm.answering.config import DecodingConfig
@@ -129,7 +129,11 @@ class EvaluationStudy(AskingStudy):
                 f"{unstated} of {len(levels)} problems state no difficulty: one slice of all."
             )
         model = self.load_model()
-        with self.open_kept(model) as kept, console.status(f"Asking {len(levels)} problems …"):
+        number = len(levels) * self.decoding.samples
+        with (
+            self.open_kept(model) as kept,
+            counting("asking problems", number, "responses") as advance,
+        ):
             evaluation = evaluate(
                 model,
                 problems,
@@ -137,6 +141,7 @@ class EvaluationStudy(AskingStudy):
                 grader=self.grader,
                 kept=kept,
                 slices=None if unstated else [level or 0 for level in levels],
+                advance=advance,
             )
         return Output({"slices": evaluation.table, "responses": evaluation.responses})
 

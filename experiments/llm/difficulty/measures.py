@@ -20,7 +20,7 @@ import pandas as pd
 from rich.console import Console
 
 from experiments.engine.progress import console as default_console
-from experiments.engine.progress import progress_bar
+from experiments.engine.progress import counting
 from experiments.llm.answering.config import SAMPLED, DecodingConfig
 from experiments.llm.answering.evaluate import evaluate
 from experiments.llm.answering.kept import Kept
@@ -91,31 +91,30 @@ def measure(
     if encoded is not None and "perplexity" in measures:
         check_examples(encoded, model.decoder)
     # Measures by the model.
-    with progress_bar(console) as progress:
-        if "pass_rate" in measures:
-            bar = progress.add_task("pass rate: responses", total=len(problems) * samples)
+    if "pass_rate" in measures:
+        with counting("pass rate", len(problems) * samples, "responses", on=console) as advance:
             evaluation = evaluate(
                 model,
                 problems,
                 decoding=decoding,
                 grader=grader,
                 kept=kept,
-                advance=lambda count: progress.advance(bar, count),
+                advance=advance,
             )
-            responses = evaluation.responses.sort_values(["row", "sample"])
-            for name, column in (("pass_rate", "correct"), ("share_truncated", "truncated")):
-                each = responses[column].to_numpy(bool).reshape(len(problems), samples)
-                table[name] = each.mean(axis=1)
-            table["samples"] = samples
-        if encoded is not None and "perplexity" in measures:
-            bar = progress.add_task("perplexity: solutions", total=len(problems))
+        responses = evaluation.responses.sort_values(["row", "sample"])
+        for name, column in (("pass_rate", "correct"), ("share_truncated", "truncated")):
+            each = responses[column].to_numpy(bool).reshape(len(problems), samples)
+            table[name] = each.mean(axis=1)
+        table["samples"] = samples
+    if encoded is not None and "perplexity" in measures:
+        with counting("perplexity", len(problems), "solutions", on=console) as advance:
             table["perplexity"] = perplexities(
                 model.decoder,
                 model.parameters,
                 encoded,
                 mesh=model.mesh,
                 batch_tokens=batch_tokens,
-                advance=lambda count: progress.advance(bar, count),
+                advance=advance,
             )
     _tell_cut(table, decoding, console)
     return table

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Int
 
-from experiments.engine.progress import console
+from experiments.engine.progress import counting
 from experiments.llm.answering.evaluate import Evaluation, evaluate
 from experiments.llm.answering.model import Model
 from experiments.llm.problems.data import Problems
@@ -79,9 +79,15 @@ class Measurements:
 
     def _ask(self, model: Model, problems: Problems, name: str, slices=None) -> Evaluation:
         config = self.levels.problems.config
-        with console.status(f"Asking {len(problems)} problems: {name} …"):
+        number = len(problems) * config.decoding.samples
+        with counting(f"asking {name} problems", number, "responses") as advance:
             return evaluate(
-                model, problems, decoding=config.decoding, grader=config.grader, slices=slices
+                model,
+                problems,
+                decoding=config.decoding,
+                grader=config.grader,
+                slices=slices,
+                advance=advance,
             )
 
 

@@ -62,12 +62,12 @@ class Meter:
         self._last_time: float | None = None
         self._unlogged: tuple[int, Batch, StepMetrics] | None = None
         self._bar = progress_bar(disable=not is_first(), transient=True)
-        self._task = self._bar.add_task("compiling", total=loader.steps)
+        self._task = self._bar.add_task("compiling", total=loader.steps, unit="steps")
 
     def begin(self, steps_done: int) -> None:
         """Show the bar, and drop the lines of steps that will be repeated."""
         self._bar.start()
-        self._bar.update(self._task, completed=steps_done)
+        self._bar.begin_anew(self._task, completed=steps_done)
         if self._path is None:
             return
         written = self._path.read_text() if self._path.exists() else ""

@@ -8,6 +8,7 @@ import io
 import json
 import pickle
 import shutil
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
@@ -116,13 +117,19 @@ def test_files_and_manifest_of_a_finished_study(finished):
     assert {"commit", "device", "versions", "wall_time_seconds"} <= set(session)
 
 
-def test_without_a_terminal_each_part_says_its_number(finished, console):
-    assert console.export_text().splitlines() == [
-        "1 of 3: square 3",
-        "2 of 3: square 1",
-        "3 of 3: square 2",
-        "largest so far: 9",
-    ]
+def test_without_a_terminal_a_short_run_says_what_it_begins_and_what_it_did(finished, console):
+    first, last, note = console.export_text().splitlines()
+    assert first.startswith("1 of 4 squares")
+    assert first.endswith(", 1 of 3: square 3")
+    assert last.startswith("4 of 4 squares are done after ")
+    assert note == "largest so far: 9"
+
+
+def test_the_thread_that_tells_of_a_run_ends_with_it(tmp_path, console):
+    run_study(Squares(tmp_path / "whole"), on=console)
+    with pytest.raises(ValueError, match="numbers must not be 0"):
+        run_study(Squares(tmp_path / "fails", numbers=(3, 0)), on=console)
+    assert "progress in lines" not in [thread.name for thread in threading.enumerate()]
 
 
 def test_a_terminal_shows_the_note(tmp_path):
