@@ -66,7 +66,7 @@ def prepare(
     )
     if counts := report["difficulties"]:
         told = ", ".join(f"{level}: {count}" for level, count in counts.items())
-        console.print(f"Problems of difficulty {told}", highlight=False)
+        console.print(f"Problems of difficulty {told}")
     console.print(f"Problems: {out / 'problems.parquet'}")
 
 

@@ -9,11 +9,12 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Sequence
 
-from rich.markup import escape
+from rich.text import Text
 from tyro.extras import SubcommandApp
 
 from experiments.cli import llm, pages, studies, tasks
 from experiments.cli.presets import asked_for
+from experiments.cli.terminal import replace_what_cannot_be_printed
 from experiments.engine.progress import console
 from experiments.errors import ExpectedError
 from experiments.llm.recipes import RECIPES as SCANS
@@ -81,11 +82,11 @@ def _group(**commands: Callable[..., object]) -> SubcommandApp:
 def main() -> None:
     """Run the command ``sweetspot``."""
     arguments = sys.argv[1:]
+    replace_what_cannot_be_printed()
     try:
         command_tree(arguments).cli(prog="sweetspot", args=arguments)
     except EXPECTED as error:
-        # Escaped, so that rich keeps the brackets of "sweetspot[llm]".
-        console.print(f"[bold red]error:[/bold red] {escape(str(error))}", highlight=False)
+        console.print(Text.assemble(("error:", "bold red"), f" {error}"))
         sys.exit(2)
     except KeyboardInterrupt:
         console.print("Interrupted. A command with a run directory carries on when it is repeated.")

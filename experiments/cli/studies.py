@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import tyro
-from rich.table import Table
 
 from experiments.certify.config import DEFAULT_CERTIFICATES, MembersConfig
 from experiments.cli.presets import Asked, preset_of
 from experiments.cli.terminal import (
     print_headline,
+    print_named,
     print_paths,
     print_recommendations,
     print_rows,
@@ -31,24 +31,24 @@ Positional = tyro.conf.Positional
 def list_recipes() -> None:
     """List recipes and their presets."""
     for command, recipes in (("run", RECIPES), ("llm scan", SCANS)):
-        table = Table(title=f"sweetspot {command}", title_justify="left")
-        for column in ("recipe", "preset", "members"):
-            table.add_column(column, no_wrap=True)
-        for column in ("difficulties", "data sizes"):
-            table.add_column(column)
-        for name, recipe in recipes.items():
-            for preset, config in recipe.PRESETS.items():
-                table.add_row(
+        console.print(f"sweetspot {command}", style="italic")
+        print_rows(
+            ("recipe", "preset", "members", "difficulties", "data sizes"),
+            (
+                (
                     name,
                     preset,
-                    str(config.num_members),
+                    config.num_members,
                     " ".join(map(str, config.difficulties)),
                     " ".join(map(str, config.data_sizes)),
                 )
-        console.print(table)
+                for name, recipe in recipes.items()
+                for preset, config in recipe.PRESETS.items()
+            ),
+        )
         for name, recipe in recipes.items():
             headline = (recipe.__doc__ or "").splitlines()[0]
-            console.print(f"[bold]{name}[/bold]: {headline}", highlight=False)
+            print_named(name, headline)
         console.print()
 
 
@@ -119,7 +119,7 @@ def print_certificates(certificates: pd.DataFrame) -> None:
         rows.append([*cell, f"{members['plain_risk'].mean():.3f}", *bounds])  # type: ignore[misc]
     print_rows(("d", "n", "plain", *methods), rows)
     console.print("Risk bounds, in brackets the measured risk of the predictor they are about.")
-    console.print(str(Ledger.from_json(certificates["ledger"].iloc[0])), highlight=False)
+    console.print(str(Ledger.from_json(certificates["ledger"].iloc[0])))
 
 
 def recommend_difficulty(
@@ -202,6 +202,6 @@ def compare_families(results: list[Path], out: Path = Path("runs/families")) -> 
     numbers = verdicts.drop(columns="in words")
     print_rows(numbers.columns, numbers.itertuples(index=False))
     for family, sentence in zip(verdicts["family"], verdicts["in words"], strict=True):
-        console.print(f"[bold]{family}[/bold]: {sentence}", highlight=False)
-    console.print(families.RULE, highlight=False)
+        print_named(family, sentence)
+    console.print(families.RULE)
     print_paths([out / "families.parquet", *figures.draw({"families": table}, out / "figures")])

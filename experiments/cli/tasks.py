@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tyro
+from rich.text import Text
 
+from experiments.cli.terminal import print_named
 from experiments.engine.progress import console
 from experiments.igsm.config import DEFAULT_EXPORT, ExportConfig
 from synth.tasks import TASKS, make_task
@@ -39,8 +41,7 @@ def export_task(
     repeated = sum(file.get("in_training", 0) for file in files)
     console.print(
         f"{rows:,} problems in {len(files)} files; {repeated} test problems occur in training. "
-        f"Read {out / 'README.md'} for how to load them.",
-        highlight=False,
+        f"Read {out / 'README.md'} for how to load them."
     )
     return out
 
@@ -64,7 +65,7 @@ def show_gallery(
 
     with console.status("Drawing examples …") as status:
         path = write_gallery(
-            out, names, results, report=lambda name: status.update(f"Drawing {name} …")
+            out, names, results, report=lambda name: status.update(Text(f"Drawing {name} …"))
         )
     console.print(str(path))
     return path
@@ -108,10 +109,11 @@ def tasks(
         drawn = pool(task, jax.random.key(0), Mixture.exact(difficulty), examples)
         size = task.log_num_problems(difficulty)
         problems = "unknown" if size is None else f"10^{size / np.log(10):.1f}"
-        console.print(
-            f"[bold]{each}[/bold]: difficulty 1 to {task.hardest}, {len(task.vocabulary)} token "
+        print_named(
+            each,
+            f"difficulty 1 to {task.hardest}, {len(task.vocabulary)} token "
             f"ids; at difficulty {difficulty} up to {task.max_length(difficulty)} tokens, "
-            f"{problems} distinct problems"
+            f"{problems} distinct problems",
         )
         for tokens in np.asarray(drawn.tokens):
-            console.print(f"  {task.decode(tokens)}", highlight=False, markup=False)
+            console.print(f"  {task.decode(tokens)}")

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import io
+import sys
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich import box
-from rich.table import Table
+from rich.cells import cell_len
+from rich.table import Column, Table
+from rich.text import Text
 
 from experiments.engine.progress import console
 
@@ -19,12 +23,61 @@ if TYPE_CHECKING:
     from experiments.analysis.recommend import Recommendation
 
 
+def replace_what_cannot_be_printed() -> None:
+    """Print a question mark where the terminal's encoding lacks a character, such as ≤ in ASCII.
+
+    Python would stop with an error instead, after the work is done.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
+
+
 def print_rows(columns: Iterable[Any], rows: Iterable[Iterable[Any]]) -> None:
-    """Print a table: a header, and the text of each cell."""
-    table = Table(*map(str, columns), box=box.SIMPLE)
+    """Print a table: a header, and the text of each cell.
+
+    Cells are broken between words. Where the terminal is too narrow for that, each row is a block
+    with a line for each column: nothing is cut off.
+    """
+    columns, rows = [*map(str, columns)], [[*map(str, row)] for row in rows]
+    widths = _column_widths([columns, *rows])
+    if widths is None:
+        for row in rows:
+            console.print()
+            for name, cell in zip(columns, row, strict=True):
+                print_named(name, cell)
+        return
+    header = (Column(name, width=width) for name, width in zip(columns, widths, strict=True))
+    table = Table(*header, box=box.SIMPLE)
     for row in rows:
-        table.add_row(*map(str, row))
+        table.add_row(*row)
     console.print(table)
+
+
+def _column_widths(rows: Sequence[Sequence[str]]) -> list[int] | None:
+    """Widths of columns at which a table fits the terminal without a broken word, if there are any.
+
+    Rich's own widths break words, and can add up to more than the terminal.
+    """
+    columns = [*zip(*rows, strict=True)]
+    least = [
+        max(cell_len(word) for cell in cells for word in ("-", *cell.split())) for cells in columns
+    ]
+    widths = [max(1, *map(cell_len, cells)) for cells in columns]
+    # Around each column there are a space on either side and a rule, and one rule more at the end.
+    available = console.width - 3 * len(columns) - 1
+    if sum(least) > available:
+        return None
+    while sum(widths) > available:
+        spare = [width - needed for width, needed in zip(widths, least, strict=True)]
+        widest = max(range(len(widths)), key=lambda column: (spare[column] > 0, widths[column]))
+        widths[widest] -= 1
+    return widths
+
+
+def print_named(name: str, text: object) -> None:
+    """Print what is said of a thing after its name, which is bold."""
+    console.print(Text.assemble((name, "bold"), f": {text}"))
 
 
 def print_frame(frame: pd.DataFrame) -> None:
@@ -52,7 +105,8 @@ def print_headline(table: pd.DataFrame) -> None:
     means = ("test_risk", *optimum.GAPS)
     for study in optimum.studies(table):
         said = verdict(optimum.shift(table, study))
-        console.print(f"\n[bold]{study.title}[/bold]: {said}", highlight=False)
+        console.print()
+        print_named(study.title, said)
         rows = []
         for row in optimum.optimum(table, study).to_dict("records"):
             best = f"{row['best_difficulty']} [{row['low']}, {row['high']}]"
@@ -78,9 +132,8 @@ def print_recommendations(table: pd.DataFrame, mixtures: Mixtures, data_size: in
 
 def _print_recommendation(recommendation: Recommendation) -> None:
     """Print a recommendation, the risks that it rests on, and the choices of other rules."""
-    console.print(
-        f"\n[bold]{recommendation.study.title}[/bold]: {recommendation.verdict}", highlight=False
-    )
+    console.print()
+    print_named(recommendation.study.title, recommendation.verdict)
     print_rows(
         ("d", "predicted test risk", "above the least"),
         (
@@ -90,4 +143,4 @@ def _print_recommendation(recommendation: Recommendation) -> None:
     )
     rules = ", ".join(f"{rule} {level}" for rule, level in recommendation.choices.items())
     sizes = ", ".join(map(str, recommendation.pilot_sizes))
-    console.print(f"Fitted to n = {sizes}. Choices of all rules: {rules}.", highlight=False)
+    console.print(f"Fitted to n = {sizes}. Choices of all rules: {rules}.")

@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 
 from rich.console import Console, Group
 from rich.live import Live
-from rich.markup import escape
 from rich.text import Text
 
 from experiments.engine.finished import FinishedParts
@@ -75,9 +74,8 @@ class Display:
             return
         total = len(self._numbers)
         title = f"{self._numbers[part.name]} of {total}: {part.title}" if total > 1 else part.title
-        is_terminal = self._console.is_terminal
-        self._progress.update(self._bar, description=escape(title) if is_terminal else title)
-        if not is_terminal:
+        self._progress.update(self._bar, description=title)
+        if not self._console.is_terminal:
             self._lines.tell()
 
     def finished(self, part: Part) -> None:

@@ -20,8 +20,9 @@ from rich.progress import (
 )
 
 from experiments.engine.lines import lines_on
+from experiments.engine.plain import PlainConsole
 
-console = Console()
+console = PlainConsole()
 
 
 class ProgressBar(Progress):
@@ -60,7 +61,7 @@ def progress_bar(
       transient: remove the bar when it is stopped.
     """
     return ProgressBar(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),

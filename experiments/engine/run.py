@@ -69,7 +69,7 @@ def run_study(
     with open_run(study.directory, study.identity, adopts=study.adopts) as run:
         finished = FinishedParts(study, run, [part for stage in stages for part in stage])
         if finished.is_complete():
-            on.print(f"{run.directory} is complete: nothing left to run.")
+            on.print(f"{run.directory} is complete: nothing left to run.", markup=False)
             return finished.read_tables()
         run.update_manifest(status="running")
         session = Session(run, on)

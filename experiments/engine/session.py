@@ -40,8 +40,9 @@ class Session:
         self._run.update_manifest(sessions=[*self._earlier, self.entry])
         if self._earlier and self._differs(self._earlier[-1]):
             on.print(
-                "[yellow]This run was begun with another commit, device or other versions; "
-                "the manifest lists each session.[/yellow]"
+                "This run was begun with another commit, device or other versions; "
+                "the manifest lists each session.",
+                style="yellow",
             )
 
     def _differs(self, earlier: dict[str, Any]) -> bool:

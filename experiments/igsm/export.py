@@ -84,8 +84,9 @@ def export_igsm(
     few = [level for level in levels if level <= DEGENERATE]
     if config.split == "template" and few:
         console.print(
-            f"[yellow]difficulties {', '.join(map(str, few))} have so few templates that the "
-            f"split separates kinds of problems there, not problems.[/yellow]"
+            f"difficulties {', '.join(map(str, few))} have so few templates that the "
+            f"split separates kinds of problems there, not problems.",
+            style="yellow",
         )
     with _workers(processes) as workers:
         run_study(Export(config, out, workers), on=console)

@@ -142,6 +142,7 @@ def _tell_cut(table: pd.DataFrame, decoding: DecodingConfig, console: Console) -
     cut = float(table["share_truncated"].to_numpy().mean())
     if cut > MANY_CUT:
         console.print(
-            f"[yellow]{cut:.0%} of the samples reached max_new_tokens {decoding.max_new_tokens} "
-            f"and were cut: the pass rate calls long solutions hard for that alone.[/yellow]"
+            f"{cut:.0%} of the samples reached max_new_tokens {decoding.max_new_tokens} "
+            f"and were cut: the pass rate calls long solutions hard for that alone.",
+            style="yellow",
         )

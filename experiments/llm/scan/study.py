@@ -286,7 +286,7 @@ def _train(
     try:
         return train(decoder, parameters, loader, training, mesh=mesh, directory=work)
     except DivergedError as error:
-        console.print(f"[yellow]{error}[/yellow]", highlight=False)
+        console.print(str(error), style="yellow")
         return None
 
 
@@ -302,7 +302,7 @@ def _check_gate(config: BaseConfig, rows: list[Row]) -> None:
             f"the base gets {words} right, less than base.least_accuracy = "
             f"{config.least_accuracy:.0%}: train it longer (base.training) or allow it"
         )
-    console.print(f"The base gets {words} right.", highlight=False)
+    console.print(f"The base gets {words} right.")
 
 
 def _words(member: Member) -> str:

@@ -78,7 +78,7 @@ def test_help_of_every_recipe_shows_the_values_of_its_preset(sweetspot, line):
         ("run tradeoff --preset smoke --task no_such_module:Task", "cannot be imported as module"),
         (
             "run tradeoff --preset smoke --task synth.task:pool",
-            "task 'synth.task:pool' cannot be built from {} (missing a required argument: 'task')",
+            "task 'synth.task:pool' must be a synth.task.Task, a class of them, or a function",
         ),
         (
             "run tradeoff --preset smoke --task-options colour 3",

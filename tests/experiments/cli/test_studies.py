@@ -191,6 +191,16 @@ def test_report_draws_the_figures_and_writes_the_page(sweetspot, finished_run, t
     assert page.count("<img") == len(FIGURES)
 
 
+def test_names_are_not_markup(sweetspot, finished_run, tmp_path):
+    """A path with brackets: a traceback after the work, were it read as markup."""
+    directory = Path(shutil.copytree(finished_run, tmp_path / "[/b] [red] :smile:"))
+    code, text = sweetspot("recommend", "--results", directory, "--data-size", "9")
+    assert (code, "got 9" in text) == (2, True)
+    code, text = sweetspot("figures", "--results", directory, "--names", "map")
+    assert code == 0, text
+    assert str(directory / "figures" / "map.png") in text.splitlines()
+
+
 @pytest.mark.slow
 def test_figures_go_where_they_are_asked_for(sweetspot, finished_run, tmp_path):
     code, text = sweetspot("figures", "--results", finished_run, "--out", tmp_path / "pictures")
