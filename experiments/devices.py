@@ -13,10 +13,13 @@ def num_cores() -> int:
     return os.cpu_count() or 1
 
 
+DEVICE_COUNT = "--xla_force_host_platform_device_count"
+
+
 def cpu_flags() -> dict[str, str]:
     """XLA's flags for many small models on a CPU."""
     return {
-        "--xla_force_host_platform_device_count": str(num_cores()),
+        DEVICE_COUNT: str(num_cores()),
         "--xla_cpu_multi_thread_eigen": "false",
         # Level 1 compiles faster than the default, and toys run no slower.
         "--xla_backend_optimization_level": "1",
@@ -35,14 +38,53 @@ def configure_host_devices() -> None:
     Raises:
       RuntimeError: if JAX has started its backend, which reads the flags only then.
     """
-    # Only this private module knows whether a backend runs. It is not imported here, because JAX
-    # takes a second to load and most commands' help needs none of it.
-    bridge = sys.modules.get("jax._src.xla_bridge")
-    if bridge is not None and bridge.backends_are_initialized():
+    if _has_started():
         raise RuntimeError(
             "configure_host_devices must be called before JAX starts: before the first array"
         )
+    os.environ["XLA_FLAGS"] = _joined(cpu_flags() | _stated())
+
+
+def worker_environment(*, num_devices: int, has_gpu: bool) -> dict[str, str]:
+    """Variables for a worker process on any machine, to be set before it imports JAX.
+
+    Call it before `leave_accelerators`. Flags of this process hold for the worker too, so that both
+    compile the same programs.
+
+    Args:
+      num_devices: single-threaded host devices.
+      has_gpu: whether the worker has a GPU; else it stays on the CPU.
+    """
+    flags = cpu_flags() | _stated() | {DEVICE_COUNT: str(num_devices)}
+    platforms = os.environ.get("JAX_PLATFORMS", "") if has_gpu else "cpu"
+    return {"XLA_FLAGS": _joined(flags), "JAX_PLATFORMS": platforms}
+
+
+def leave_accelerators() -> None:
+    """Keep JAX in this process on the CPU, so that workers have the accelerators to themselves.
+
+    Without effect if JAX has started.
+    """
+    if _has_started():
+        return
+    os.environ["JAX_PLATFORMS"] = "cpu"
+    if "jax" in sys.modules:
+        sys.modules["jax"].config.update("jax_platforms", "cpu")
+
+
+def _has_started() -> bool:
+    """Return whether JAX has started its backend."""
+    # Only this private module knows. It is not imported here, because JAX takes a second to load
+    # and most commands' help needs none of it.
+    bridge = sys.modules.get("jax._src.xla_bridge")
+    return bridge is not None and bridge.backends_are_initialized()
+
+
+def _stated() -> dict[str, str]:
+    """Flags in ``XLA_FLAGS``: the value of each by its name, "" for one without a value."""
     flags = os.environ.get("XLA_FLAGS", "").split()
-    names = {flag.split("=")[0] for flag in flags}
-    flags += [f"{name}={value}" for name, value in cpu_flags().items() if name not in names]
-    os.environ["XLA_FLAGS"] = " ".join(flags)
+    return {name: value for name, _, value in (flag.partition("=") for flag in flags)}
+
+
+def _joined(flags: dict[str, str]) -> str:
+    return " ".join(f"{name}={value}" if value else name for name, value in flags.items())

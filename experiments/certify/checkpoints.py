@@ -34,7 +34,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import itertools
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +42,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pandas as pd
-from jax.sharding import Mesh
 from jaxtyping import Bool, Float
 
 from experiments.certify.arrange import Level, arrange, check_rows
@@ -67,9 +66,12 @@ from experiments.engine.run import Executor, in_this_process, run_study
 from experiments.engine.study import Part
 from experiments.llm.text.encoding import Encoded
 from experiments.storage import checkpoint
+from experiments.storage.config import Devices
 from synth.config import DecoderConfig, Execution
 from synth.decoder import Parameters
 from theory.certificate import BOUND, Certificate, Ledger
+
+ONE_DEVICE = Devices()
 
 
 def certify_checkpoint(
@@ -80,7 +82,7 @@ def certify_checkpoint(
     *,
     rows_trained_on: Iterable[int],
     task: str = "problems",
-    mesh: Mesh | None = None,
+    devices: Devices = ONE_DEVICE,
     executor: Executor = in_this_process,
 ) -> pd.DataFrame:
     """Certify a checkpoint, or Gaussians around it, on problems that it was not trained on.
@@ -97,7 +99,7 @@ def certify_checkpoint(
       rows_trained_on: rows of the same problem set that the checkpoint was fine-tuned on, as the
         manifest of the fine-tuning lists them; empty if it was fine-tuned on none.
       task: name of the problem set.
-      mesh: devices to spread the checkpoint over, of one process.
+      devices: how many devices of one process to spread the checkpoint over.
       executor: runs the parts, see `run_study`.
 
     Returns:
@@ -121,7 +123,7 @@ def certify_checkpoint(
         num_fresh=config.num_fresh,
         seed=config.seed,
     )
-    certification = CheckpointCertification(path_or_id, levels, Path(out), config, task, mesh)
+    certification = CheckpointCertification(path_or_id, levels, Path(out), config, task, devices)
     return run_study(certification, executor=executor)["certificates"]
 
 
@@ -135,11 +137,12 @@ class CheckpointCertification(Certification):
         directory: Path,
         config: CheckpointConfig,
         task: str,
-        mesh: Mesh | None,
+        devices: Devices,
     ):
         """Plan the parts; the arguments are those of `certify_checkpoint`, problems arranged."""
         self.directory, self.config = directory, config
-        self._path_or_id, self._levels, self._task, self._mesh = path_or_id, levels, task, mesh
+        self._path_or_id, self._levels, self._task = path_or_id, levels, task
+        self._devices = devices
         self._cells = list(itertools.product(levels, config.data_sizes))
         self._place = {level: place for place, level in enumerate(levels)}
         self._points = [method for method in config.methods if method in CHECKPOINT_POINTS]
@@ -174,13 +177,21 @@ class CheckpointCertification(Certification):
             return self._certify_posterior(*self._trained[part.name])
         return self._certify_points(), []
 
+    def shared(self, parts: Sequence[Part]) -> Row:
+        """The folder of the checkpoint."""
+        return {"_folder": self._folder}
+
     # The checkpoint itself.
+
+    @functools.cached_property
+    def _folder(self) -> Path:
+        return checkpoint.folder(self._path_or_id)
 
     @functools.cached_property
     def _model(self) -> tuple[DecoderConfig, Parameters]:
         """The checkpoint, read at its first use."""
-        dtype = self.config.dtype
-        decoder, parameters = checkpoint.load(self._path_or_id, mesh=self._mesh, dtype=dtype)
+        dtype, mesh = self.config.dtype, self._devices.mesh()
+        decoder, parameters = checkpoint.load(self._folder, mesh=mesh, dtype=dtype)
         execution = Execution(dtype, remat=True)
         return dataclasses.replace(decoder, execution=execution), parameters
 

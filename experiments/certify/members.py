@@ -33,6 +33,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -228,7 +229,7 @@ class MemberCertification(Certification):
         *,
         task: Task | None = None,
     ):
-        """Plan the parts, and check that bases and members are there.
+        """Plan the parts, and check that members are there.
 
         Args:
           sweep_directory: directory of the sweep.
@@ -239,7 +240,7 @@ class MemberCertification(Certification):
           task: the object to use instead of ``settings.task``.
 
         Raises:
-          ResultsError: if a base or member is missing.
+          ResultsError: if a member is missing.
           ValueError: if nothing is left to certify.
         """
         self.directory, self._sweep_directory = sweep_directory / "certificates", sweep_directory
@@ -262,9 +263,6 @@ class MemberCertification(Certification):
         if not claims:
             raise ValueError(f"methods, cells and seeds leave nothing to certify: {config}")
         self.ledger = Ledger(config.delta, num_cells=claims)
-        bases = [self._base_path(base_seed) for base_seed in config.base_seeds]
-        if missing := [str(path) for path in bases if not path.exists()]:
-            raise ResultsError(f"{missing} do not exist; run the sweep first")
         members = {member for cells in self._groups.values() for member in cells.members}
         self._rows = MemberRows(self.sweep, table, members, delta=config.delta)
 
@@ -281,6 +279,21 @@ class MemberCertification(Certification):
             },
             "ledger": str(self.ledger),
         }
+
+    def stages(self) -> list[Sequence[Part]]:
+        """One stage, once the bases are there.
+
+        Raises:
+          ResultsError: if a base is missing.
+        """
+        bases = [self._base_path(base_seed) for base_seed in self.config.base_seeds]
+        if missing := [str(path) for path in bases if not path.exists()]:
+            raise ResultsError(f"{missing} do not exist; run the sweep first")
+        return super().stages()
+
+    def shared(self, parts: Sequence[Part]) -> Row:
+        """The bases."""
+        return {"_bases": self._bases}
 
     def table_path(self, table: str) -> Path:
         """Tables stand beside the sweep's own."""

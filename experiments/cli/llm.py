@@ -19,6 +19,7 @@ from experiments.cli.terminal import (
     print_rows,
 )
 from experiments.engine.progress import console
+from experiments.engine.workers import IN_THIS_PROCESS, Workers
 from experiments.llm.answering.config import SAMPLED, DecodingConfig
 from experiments.llm.difficulty.buckets import Cut, Measure
 from experiments.llm.problems.config import GraderConfig, Source
@@ -222,6 +223,7 @@ def certify_problems(
     max_length: int = 2048,
     config: Annotated[CheckpointConfig, tyro.conf.arg(name="")] = CERTIFICATES,
     devices: Annotated[Devices, tyro.conf.arg(name="")] = ONE_DEVICE,
+    workers: Annotated[Workers, tyro.conf.arg(name="")] = IN_THIS_PROCESS,
 ) -> None:
     """Certify a checkpoint, and posteriors over blocks of its weights, on problems it never saw.
 
@@ -238,6 +240,7 @@ def certify_problems(
       max_length: tokens of an example at most; longer ones are left out.
       config: what to certify.
       devices: how many devices share the work, and how it is split over them.
+      workers: where the parts are made.
     """
     from experiments import figures
     from experiments.certify.checkpoints import certify_checkpoint
@@ -249,15 +252,17 @@ def certify_problems(
     samples, rows_trained_on = unseen_samples(
         model, data, problems, trained_by=trained_by, max_length=max_length
     )
-    certificates = certify_checkpoint(
-        model,
-        samples,
-        out,
-        config,
-        rows_trained_on=rows_trained_on,
-        task=problems.name,
-        mesh=devices.mesh(),
-    )
+    with workers.start(out) as executor:
+        certificates = certify_checkpoint(
+            model,
+            samples,
+            out,
+            config,
+            rows_trained_on=rows_trained_on,
+            task=problems.name,
+            devices=devices,
+            executor=executor,
+        )
     print_frame(
         certificates.loc[:, ["difficulty", "data_size", "method", "risk_bound", "gibbs_risk"]]
     )
@@ -276,6 +281,7 @@ def scan_command(asked: Asked) -> Callable[..., None]:
         config: Annotated[
             ScanConfig, tyro.conf.arg(name=""), tyro.conf.AvoidSubcommands
         ] = asked.config,
+        workers: Annotated[Workers, tyro.conf.arg(name="")] = IN_THIS_PROCESS,
     ) -> None:
         """Run a scan over difficulty and data size, or carry on with an interrupted one.
 
@@ -284,6 +290,7 @@ def scan_command(asked: Asked) -> Callable[..., None]:
           preset: size of the scan; by default demo, or else the recipe's first.
           out: run directory; default runs/RECIPE-PRESET.
           config: fields to change.
+          workers: where the parts are made.
 
         Raises:
           ValueError: for the reasons of `run_scan`, or if loss, learning rate or seed is stated for
@@ -296,7 +303,9 @@ def scan_command(asked: Asked) -> Callable[..., None]:
             if (stated := getattr(config.training, name)) != getattr(asked.config.training, name):
                 raise ValueError(f"training.{name} is the member's: state {plural}; got {stated!r}")
         out = out or Path("runs") / f"{recipe}-{preset}"
-        print_headline(run_scan(config, out, recipe=recipe, preset=preset))
+        with workers.start(out) as executor:
+            table = run_scan(config, out, recipe=recipe, preset=preset, executor=executor)
+        print_headline(table)
         console.print(f"Table: {out / 'table.parquet'}")
 
     return scan

@@ -18,6 +18,7 @@ from experiments.cli.terminal import (
     print_rows,
 )
 from experiments.engine.progress import console
+from experiments.engine.workers import IN_THIS_PROCESS, Workers
 from experiments.llm.recipes import RECIPES as SCANS
 from experiments.recipes import RECIPES
 from experiments.sweep.grid import SweepConfig
@@ -63,6 +64,7 @@ def run_command(asked: Asked) -> Callable[..., None]:
         config: Annotated[
             SweepConfig, tyro.conf.arg(name=""), tyro.conf.AvoidSubcommands
         ] = asked.config,
+        workers: Annotated[Workers, tyro.conf.arg(name="")] = IN_THIS_PROCESS,
     ) -> None:
         """Run a recipe, or carry on with an interrupted run.
 
@@ -71,13 +73,16 @@ def run_command(asked: Asked) -> Callable[..., None]:
           preset: size of the run; by default demo, or else the recipe's first.
           out: run directory; default runs/RECIPE-PRESET.
           config: fields to change.
+          workers: where the parts are made.
         """
         from experiments.sweep.study import run_sweep
 
         asked.check(recipe)
         preset = "custom" if recipe == "custom" else preset
         out = out or Path("runs") / f"{recipe}-{preset}"
-        print_headline(run_sweep(config, out, recipe=recipe, preset=preset))
+        with workers.start(out) as executor:
+            table = run_sweep(config, out, recipe=recipe, preset=preset, executor=executor)
+        print_headline(table)
         console.print(f"Table: {out / 'table.parquet'}")
 
     return run
@@ -87,6 +92,7 @@ def certify_cells(
     results: Path,
     config: Annotated[MembersConfig, tyro.conf.arg(name="")] = DEFAULT_CERTIFICATES,
     task: str | None = None,
+    workers: Annotated[Workers, tyro.conf.arg(name="")] = IN_THIS_PROCESS,
 ) -> None:
     """Certify the cells of a finished sweep and write RESULTS/certificates.parquet.
 
@@ -95,10 +101,13 @@ def certify_cells(
       config: what to certify.
       task: the sweep's task, if it is your own (module:attribute): it is imported only if you name
         it here.
+      workers: where the parts are made.
     """
     from experiments.certify.members import certify
 
-    print_certificates(certify(results, config, task=task))
+    with workers.start(results) as executor:
+        certificates = certify(results, config, task=task, executor=executor)
+    print_certificates(certificates)
     console.print(f"Table: {results / 'certificates.parquet'}")
 
 

@@ -8,7 +8,8 @@ The steps are the same for every study:
    each file, and the tables are put together anew, so that figures can be drawn meanwhile;
 4. mark the end in the manifest.
 
-An `Executor` decides where a part runs: in this process by default.
+An `Executor` decides where a part runs: in this process by default, or by workers elsewhere (see
+`experiments.engine.workers`).
 """
 
 from __future__ import annotations
@@ -81,7 +82,7 @@ def run_study(
                 for part, output in executor(study, missing, display.started):
                     finished.keep(part, output)
                     study.kept(part)
-                    session.save(**study.session_fields())
+                    session.save(**(output.session or study.session_fields()))
                     display.finished(part)
         if finished.has_all():
             finished.write_tables()

@@ -32,6 +32,8 @@ class Part:
       tables: names of the tables that it adds rows to.
       files: paths of other files or folders that it leaves, relative to the directory.
       weight: its share of the progress bar, for example its number of members.
+      stays: made by the process that runs the study, even where other parts are made elsewhere: for
+        a part that reads or leaves files of the directory that no other process is told of.
     """
 
     name: str
@@ -39,6 +41,7 @@ class Part:
     tables: tuple[str, ...] = ()
     files: tuple[str, ...] = ()
     weight: int = 1
+    stays: bool = False
 
     @property
     def leaves_something(self) -> bool:
@@ -61,12 +64,15 @@ class Output:
       manifest: fields to set in the manifest.
       pins: fields of the manifest that must never change: another value in a later session is an
         error.
+      session: fields of this session's entry in the manifest, in place of those that the study
+        itself states; for parts that another process made.
     """
 
     tables: Mapping[str, pd.DataFrame] = field(default_factory=dict)
     files: Mapping[str, Callable[[Path], object]] = field(default_factory=dict)
     manifest: Mapping[str, Any] = field(default_factory=dict)
     pins: Mapping[str, Any] = field(default_factory=dict)
+    session: Mapping[str, Any] = field(default_factory=dict)
 
 
 def short_digest(record: Mapping[str, Any]) -> str:
@@ -89,12 +95,15 @@ class Study:
         they appear when all parts are finished.
       adopts: patterns of files at the top of a directory without a manifest that the study takes
         over, because earlier versions of it wrote no manifest.
+      is_away: true in a worker process that does not see the run's directory; `directory` is then
+        an empty one of the worker's own.
     """
 
     directory: Path
     unit: str = "parts"
     shows_progress: bool = True
     adopts: tuple[str, ...] = ()
+    is_away: bool = False
     _arguments: tuple[tuple[Any, ...], dict[str, Any]]
 
     def __new__(cls, *positional: Any, **named: Any) -> Self:
@@ -129,6 +138,22 @@ class Study:
     def make(self, part: Part) -> Output:
         """Make one part, reading nothing but the configuration and earlier parts' files."""
         raise NotImplementedError
+
+    def shared(self, parts: Sequence[Part]) -> Mapping[str, Any]:
+        """Values of attributes that `make` would otherwise read from files of earlier parts.
+
+        A worker on another machine does not see these files. The process that runs the study reads
+        them once for a stage, and each worker's study gets them as attributes.
+
+        Args:
+          parts: those that workers are about to make, of one stage.
+
+        Returns:
+          Arrays, tables and other values that can be pickled; a `Path` is a folder, in whose place
+          a worker that does not see it gets a copy.
+        """
+        del parts
+        return {}
 
     def has_file(self, path: str) -> bool:
         """Return whether a file or folder of a part is there, relative to the directory."""

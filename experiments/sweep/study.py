@@ -12,7 +12,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -133,6 +133,10 @@ class SweepStudy(Study):
             for path, write in self._kept(member, outcome).items()
         }
         return Output({"table": chunk_rows(sweep, chunk, outcomes)}, files)
+
+    def shared(self, parts: Sequence[Part]) -> dict[str, Any]:
+        """The bases, once they are trained."""
+        return {} if any(part.name == "pretrain" for part in parts) else {"bases": self.bases}
 
     def assembled(self, table: pd.DataFrame) -> pd.DataFrame:
         """Mark members whose learning rate is not the best of their cell, see `tune`."""

@@ -18,7 +18,7 @@ import contextlib
 import dataclasses
 import functools
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -111,6 +111,16 @@ class ScanStudy(Study):
                 return maker()
         return self._make_member(self._members[part.name])
 
+    def shared(self, parts: Sequence[Part]) -> Row:
+        """Problems, and once they are known levels and base: what members need."""
+        names = {part.name for part in parts}
+        if names & {"train the base"}:
+            return {"problems": self.problems, "_start": self._start}
+        if names & {"measures"}:
+            return {"problems": self.problems, "base": self.base}
+        read = {"problems": self.problems, "levels": self.levels}
+        return read if names & {"levels"} else {**read, "base": self.base}
+
     def kept(self, part: Part) -> None:
         """Remove the checkpoints of a member, and the folder around them once it is empty."""
         work = self.directory / "work"
@@ -124,14 +134,15 @@ class ScanStudy(Study):
         Levels are checked as early as they are known: before the base is trained, if no model has
         to be asked for them.
         """
-        base, problems = self.config.base, Part("problems", "checking the problems")
+        base = self.config.base
+        problems = Part("problems", "checking the problems", stays=True)
         training = Part("train the base", "The base", files=("base/model",), weight=0)
         measures = Part("measures", "measuring difficulty", files=(MEASURES_FILE,), weight=0)
         levels = Part("levels"), self._check_levels
         # Named as in recorded runs: the base's evaluation.
         evaluation = Part("base", "evaluating the base", TABLE, weight=0), self._evaluate_base
-        scratch = Part("scratch", "a new checkpoint", files=("scratch",), weight=0)
-        export = Part("export", "exporting problems")
+        scratch = Part("scratch", "a new checkpoint", files=("scratch",), weight=0, stays=True)
+        export = Part("export", "exporting problems", stays=True)
         return [
             *([(export, self._export)] if self.config.export else []),
             *([(scratch, self._make_scratch)] if base.scratch else []),
@@ -207,7 +218,7 @@ class ScanStudy(Study):
             return self.directory / "scratch"
         return checkpoint.folder(self.config.checkpoint)
 
-    @property
+    @functools.cached_property
     def base(self) -> Path:
         """The checkpoint that members start from, fine-tuned if the configuration says so."""
         has_training = self.config.base.training is not None
@@ -228,7 +239,9 @@ class ScanStudy(Study):
         training, encoded = self.config.base.training, self.problems.base
         assert training is not None  # otherwise there is no such part
         assert encoded is not None
-        named = self._start if self.config.base.scratch else self.config.checkpoint
+        # Its manifest names the checkpoint as the configuration does, where that can be read.
+        is_named = not (self.config.base.scratch or self.is_away)
+        named = self.config.checkpoint if is_named else self._start
         finetune(str(named), encoded, training, self.directory / "base", mesh=self.mesh)
         return Output()
 

@@ -23,8 +23,8 @@ from experiments.llm.problems.data import Problems
 from experiments.llm.text.encoding import Encoded, Report, encode
 from experiments.llm.text.tokenizer import load_tokenizer
 from experiments.storage import checkpoint
+from experiments.storage.config import Devices
 from experiments.storage.results import ResultsError
-from experiments.storage.sharding import make_mesh
 from synth.config import DecoderConfig, FinetuneConfig
 from synth.decoder import logits
 from synth.finetune import pretrain
@@ -390,8 +390,10 @@ def test_other_blocks_learn_the_end_marker_too(folder, samples, tmp_path):
 @pytest.mark.slow
 def test_bfloat16_weights_over_two_devices(folder, samples, tmp_path):
     config = dataclasses.replace(CONFIG, data_sizes=(256,), prior_scales=(0.5,), dtype="bfloat16")
-    mesh = make_mesh(fsdp=2)
-    table = certified(folder, samples, tmp_path / "out", config, rows_trained_on=(), mesh=mesh)
+    devices = Devices(fsdp=2)
+    table = certified(
+        folder, samples, tmp_path / "out", config, rows_trained_on=(), devices=devices
+    )
     assert (of(table, "checkpoint", KNOWN)["empirical_risk"] == 0).all()
     lora = of(table, "lora", FOREIGN).loc[256]
     assert lora["gibbs_risk"] < lora["risk_bound"] < 0.7
