@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import math
 import os
 import signal
@@ -66,7 +67,7 @@ def _start(address: str) -> Any:
     with warnings.catch_warnings():
         # JAX warns when a process is started after it: Ray's processes are new programs.
         warnings.simplefilter("ignore")
-        context = ray.init(address=address, logging_level="ERROR", log_to_driver=True, **own)
+        context = ray.init(address=address, logging_level=logging.ERROR, log_to_driver=True, **own)
     if handler is not None:
         signal.signal(signal.SIGTERM, handler)
     return context
