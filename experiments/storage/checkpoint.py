@@ -19,8 +19,9 @@ import shutil
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
@@ -47,6 +48,7 @@ from experiments.storage.tensors import (
     read_parameter,
     write_tensors,
 )
+from experiments.storage.untrusted import JSON_MEBIBYTES, check_file
 from synth.config import DecoderConfig
 from synth.decoder import Parameters
 
@@ -68,12 +70,23 @@ TOKENIZER_FILES = (
 PathLike = str | os.PathLike[str]
 
 
+def is_hub_id(path_or_id: PathLike) -> TypeGuard[str]:
+    """Return whether this may be OWNER/NAME on the Hugging Face hub.
+
+    With a folder OWNER here it is a path that is wrong, such as ``runs/demo``: the hub is not asked
+    for what was meant to be on this machine.
+    """
+    is_id = isinstance(path_or_id, str) and re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", path_or_id)
+    return bool(is_id) and not Path(path_or_id).parent.exists()
+
+
 def folder(path_or_id: PathLike) -> Path:
     """Local folder of a checkpoint: the path itself, or the copy of a hub repository.
 
     Args:
       path_or_id: a folder, or ``OWNER/NAME`` on the Hugging Face hub. The hub is asked only if
-        there is no such folder; with ``HF_HUB_OFFLINE=1`` only its local cache is searched.
+        there is neither such a folder nor a folder OWNER; with ``HF_HUB_OFFLINE=1`` only its local
+        cache is searched.
 
     Raises:
       FileNotFoundError: if it is neither, or the hub cannot be reached.
@@ -81,7 +94,7 @@ def folder(path_or_id: PathLike) -> Path:
     path = Path(path_or_id)
     if path.is_dir():
         return path
-    if not (isinstance(path_or_id, str) and re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", path_or_id)):
+    if not is_hub_id(path_or_id):
         raise FileNotFoundError(f"checkpoint must be a folder, got {str(path)!r}")
     try:
         from huggingface_hub import snapshot_download
@@ -115,9 +128,14 @@ def digest(path_or_id: PathLike) -> str:
 
     Args:
       path_or_id: see `folder`.
+
+    Raises:
+      FileNotFoundError, ValueError: if there is no ``config.json``, or it is too large.
     """
     place = folder(path_or_id)
-    paths = [place / CONFIG, *sorted(place.glob("*.safetensors"))]
+    paths = [place / CONFIG, *filter(Path.is_file, sorted(place.glob("*.safetensors")))]
+    if not paths[0].is_file():
+        raise FileNotFoundError(f"checkpoint {str(place)!r} has no {CONFIG}")
     return _digest(tuple((path, path.stat().st_mtime_ns, path.stat().st_size) for path in paths))
 
 
@@ -125,6 +143,7 @@ def digest(path_or_id: PathLike) -> str:
 def _digest(files: tuple[tuple[Path, int, int], ...]) -> str:
     """Hash files, each with its time and size, so that unchanged weights are hashed once."""
     (config, *_), *weights = files
+    check_file(config, most_mebibytes=JSON_MEBIBYTES)
     total = hashlib.sha256(config.read_bytes())
     for path, *_ in weights:
         with path.open("rb") as file:
@@ -162,8 +181,9 @@ def load(
     Raises:
       FileNotFoundError: if there is no such folder, or it lacks a file.
       ValueError: if the model type, rotary type, sliding window, or another switch is not
-        supported, if a config key is missing or unknown to the study, or if a tensor is missing,
-        unexpected or of the wrong shape or type.
+        supported, if a config key is missing or unknown to the study, if a tensor is missing,
+        unexpected or of the wrong shape or type, or holds a number that is not finite, or if the
+        model is larger than the memory.
     """
     place = folder(path_or_id)
     decoder = from_hugging_face(read_json(place, CONFIG))
@@ -177,6 +197,10 @@ def load(
             }
         except SafetensorError as error:
             raise ValueError(f"{TENSORS} in {str(place)!r} cannot be read ({error})") from error
+        except (MemoryError, jax.errors.JaxRuntimeError) as error:
+            raise ValueError(f"{str(place)!r} does not fit into memory ({error})") from error
+        except ValueError as error:
+            raise ValueError(f"checkpoint {str(place)!r}: {error}") from error
     return decoder, nested(leaves)
 
 
@@ -200,6 +224,7 @@ def save(
       decoder: shape and switches of the model; `execution` is not saved.
       parameters: its parameters, as `synth.decoder.initialise` lays them out.
       dtype: floating-point type to store; None keeps the parameters' own, which must be one.
+        float64, which parameters have under ``JAX_ENABLE_X64``, is stored as float32.
       like: a checkpoint folder whose tokenizer, generation settings and special tokens are copied.
       stop: token ids that end a text, in place of those that the generation settings state.
       add_files: writes further files into the folder, before it appears.
@@ -244,6 +269,8 @@ def save(
             add_files(partial)
         # Flush to the disk before the rename: a crash must not leave a named, empty file.
         for file in partial.iterdir():
+            # Some writers make files that only their owner may read.
+            file.chmod(0o644)
             with file.open("rb") as unsynced:
                 os.fsync(unsynced.fileno())
         # mkdtemp made a folder that only its owner may read.
@@ -268,7 +295,7 @@ def _stored_type(leaves: Mapping[str, Any], dtype: DTypeLike | None) -> np.dtype
     kind = jnp.dtype(next(iter(types)) if dtype is None else dtype)
     if not jnp.issubdtype(kind, jnp.floating):
         raise ValueError(f"dtype must be a floating-point type, got {kind}")
-    return kind
+    return jnp.dtype(jnp.float32) if kind == jnp.float64 else kind
 
 
 def _copy_tokenizer(source: Path, target: Path) -> None:

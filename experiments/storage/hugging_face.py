@@ -9,10 +9,12 @@ study has are stored under the key ``sweetspot``.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from experiments.storage.untrusted import read_json_file
 from synth.config import DecoderConfig, Llama3Rope
 
 CONFIG = "config.json"
@@ -35,6 +37,20 @@ FAMILIES = {
 }
 """Model types that are the decoder under some setting of its switches."""
 
+MOST = {
+    "num_hidden_layers": 10_000,
+    "num_attention_heads": 100_000,
+    "num_key_value_heads": 100_000,
+    "head_dim": 100_000,
+    "vocab_size": 10_000_000,
+    "hidden_size": 10_000_000,
+    "intermediate_size": 10_000_000,
+    "max_position_embeddings": 2**31 - 1,
+    "original_max_position_embeddings": 2**31 - 1,
+}
+"""The most that a whole number of ``config.json`` may be: far above any model, and below what makes
+shapes overflow or names fill the memory."""
+
 UNROLLED_LAYERS = 8
 """Most layers that are unrolled where a file does not say: faster, and still quick to compile."""
 
@@ -55,15 +71,12 @@ def read_json(folder: Path, name: str) -> dict[str, Any]:
 
     Raises:
       FileNotFoundError: if the folder has no such file.
-      ValueError: if it is no JSON, or no object.
+      ValueError: if it is no JSON, no object, or too large.
     """
     path = folder / name
     if not path.is_file():
         raise FileNotFoundError(f"checkpoint {str(folder)!r} has no {name}")
-    try:
-        contents = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{str(path)!r} is not JSON ({error})") from error
+    contents = read_json_file(path)
     if not isinstance(contents, dict):
         raise ValueError(f"{str(path)!r} must hold an object, got {type(contents).__name__}")
     return contents
@@ -150,32 +163,40 @@ def from_hugging_face(written: Mapping[str, Any]) -> DecoderConfig:
 
     Raises:
       ValueError: if the model type, rotary type, a sliding window or another switch is not
-        supported, or a key is missing or unknown to the study.
+        supported, or a key is missing, unknown to the study, or of the wrong type or size.
     """
     # Refuse architectures that no setting of our switches gives.
     family = written.get("model_type")
-    if family not in FAMILIES:
-        raise ValueError(f"model_type must be one of {sorted(FAMILIES)}, got {family!r}")
+    if not isinstance(family, str) or family not in FAMILIES:
+        raise ValueError(f"model_type must be one of {sorted(FAMILIES)}, got {_short(family)}")
     for switch in ("attention_bias", "mlp_bias"):
         if written.get(switch):
-            raise ValueError(f"{switch} is not supported, got {written[switch]!r}")
+            raise ValueError(f"{switch} is not supported, got {_short(written[switch])}")
     if written.get("hidden_act", "silu") != "silu":
-        raise ValueError(f"hidden_act must be 'silu', got {written['hidden_act']!r}")
+        raise ValueError(f"hidden_act must be 'silu', got {_short(written['hidden_act'])}")
     # Read the fields that both configurations have.
     if missing := [theirs for theirs in FIELDS.values() if written.get(theirs) is None]:
         raise ValueError(f"{CONFIG} must state {missing}")
+    for key in (*MOST, "rms_norm_eps"):
+        _check_number(written, key)
     shared = {ours: written[theirs] for ours, theirs in FIELDS.items()}
     _refuse_sliding_windows(written, shared["num_layers"])
     size = written.get("head_dim")
     if size is None and family == "qwen3":
         raise ValueError(f"{CONFIG} must state ['head_dim'] for model_type 'qwen3'")
     # Read the study's own settings, or choose those of a published checkpoint.
-    study = written.get("sweetspot") or {
+    study = _object(written, "sweetspot") or {
         "positions": "sequential",
         "unroll": shared["num_layers"] <= UNROLLED_LAYERS,
     }
     if unknown := sorted(set(study) - set(STUDY_FIELDS)):
         raise ValueError(f"'sweetspot' in {CONFIG} has unknown {unknown}, accepts {STUDY_FIELDS}")
+    if not isinstance(study.get("positions", ""), str) or not isinstance(
+        study.get("unroll", 0), int
+    ):
+        raise ValueError(f"positions must be text and unroll true or false, got {study}")
+    for key in ("position_start", "position_gap"):
+        _check_number(study, key, most=2**31 - 1)
     theta, scaling = _read_rope(written)
     return DecoderConfig(
         **shared,
@@ -190,31 +211,64 @@ def from_hugging_face(written: Mapping[str, Any]) -> DecoderConfig:
     )
 
 
+def _check_number(written: Mapping[str, Any], key: str, most: float = math.inf) -> None:
+    """Refuse a stated number that is of another type, not positive or too large.
+
+    Those of `MOST` are whole; the others are finite.
+    """
+    value, most = written.get(key), MOST.get(key, most)
+    kinds = int if math.isfinite(most) else (int, float)
+    is_number = isinstance(value, kinds) and not isinstance(value, bool)
+    if value is not None and not (is_number and 0 < value <= min(most, 1e30)):
+        accepted = f"a whole number from 1 to {most}" if kinds is int else "a positive number"
+        raise ValueError(f"{key} in {CONFIG} must be {accepted}, got {_short(value)}")
+
+
+def _object(written: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    """Stated object; empty if the key is missing or null."""
+    value = written.get(key) or {}
+    if not isinstance(value, Mapping):
+        raise ValueError(f"{key} in {CONFIG} must be an object, got {_short(value)}")
+    return value
+
+
+def _short(value: Any) -> str:
+    """Text of a value for an error, cut off where it is long."""
+    if isinstance(value, int) and abs(value) >= 10**40:
+        return "a number of more than 40 digits"
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
 def _refuse_sliding_windows(written: Mapping[str, Any], num_layers: int) -> None:
     """Refuse a sliding window that some layer uses; published files also state unused ones."""
     if kinds := written.get("layer_types"):
-        in_use = set(kinds) != {"full_attention"}
+        in_use = not isinstance(kinds, list) or any(kind != "full_attention" for kind in kinds)
     else:
         full = written.get("max_window_layers")
+        full = full if isinstance(full, int) else None
         in_use = bool(written.get("use_sliding_window")) and (full is None or full < num_layers)
     if in_use:
         raise ValueError(
             f"sliding windows are not supported, got "
-            f"use_sliding_window={written.get('use_sliding_window')!r} and "
-            f"layer_types={written.get('layer_types')!r}"
+            f"use_sliding_window={_short(written.get('use_sliding_window'))} and "
+            f"layer_types={_short(written.get('layer_types'))}"
         )
 
 
 def _read_rope(written: Mapping[str, Any]) -> tuple[float, Llama3Rope | None]:
     """Base of the rotary frequencies, and their rescaling."""
     # The new form nests all settings; the old one has rope_scaling, with the base beside it.
-    rope = written.get("rope_parameters") or written.get("rope_scaling") or {}
+    rope = _object(written, "rope_parameters") or _object(written, "rope_scaling")
     kind = rope.get("rope_type", rope.get("type", "default"))
-    if kind not in ("default", "llama3"):
-        raise ValueError(f"rope type must be 'default' or 'llama3', got {kind!r}")
+    if not isinstance(kind, str) or kind not in ("default", "llama3"):
+        raise ValueError(f"rope type must be 'default' or 'llama3', got {_short(kind)}")
     share = rope.get("partial_rotary_factor", written.get("partial_rotary_factor"))
     if share not in (None, 1.0):
-        raise ValueError(f"partial_rotary_factor must be 1, got {share!r}")
+        raise ValueError(f"partial_rotary_factor must be 1, got {_short(share)}")
+    _check_number(written, "rope_theta")
+    for key in ("rope_theta", *ROPE_FIELDS.values()):
+        _check_number(rope, key)
     stated = {
         float(place["rope_theta"])
         for place in (rope, written)

@@ -7,6 +7,8 @@ parameter is held twice; with a mesh, a process reads its own slices alone.
 from __future__ import annotations
 
 import contextlib
+import math
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -43,6 +45,9 @@ SHARD_BYTES = 5_000_000_000
 BLOCK_BYTES = 16_000_000
 """The most bytes of a tensor that are read at once."""
 
+MOST_SHARDS = 10_000
+"""The most files of tensors that are opened at once."""
+
 STORED_TYPES = {"F32": jnp.float32, "F16": jnp.float16, "BF16": jnp.bfloat16}
 
 Stored = Mapping[str, Any]
@@ -71,6 +76,11 @@ def open_tensors(path: Path, stack: contextlib.ExitStack) -> Stored:
     ):
         raise ValueError(f"{INDEX} in {str(path)!r} has no weight_map from tensors to files")
     shard_of = {name: shard for name, shard in shard_of.items() if not is_buffer(name)}
+    if not shard_of or len(set(shard_of.values())) > MOST_SHARDS:
+        raise ValueError(
+            f"{INDEX} in {str(path)!r} must name tensors in at most {MOST_SHARDS} files, "
+            f"got {len(shard_of)} in {len(set(shard_of.values()))}"
+        )
     files = {shard: _open_file(path, shard, stack) for shard in sorted(set(shard_of.values()))}
     names_in = {shard: set(file.keys()) for shard, file in files.items()}
     if lost := sorted(name for name, shard in shard_of.items() if name not in names_in[shard]):
@@ -95,17 +105,41 @@ def check_tensors(decoder: DecoderConfig, stored: Stored) -> None:
         is said to be tied differs from the embedding.
     """
     shapes = {name: tuple(tensor.get_shape()) for name, tensor in stored.items()}
+    # Compare the numbers first: names and shapes of a billion layers would fill the memory.
+    if decoder.num_layers > len(shapes):
+        raise ValueError(
+            f"{TENSORS} do not fit the config: {len(shapes)} tensors for "
+            f"{decoder.num_layers} layers"
+        )
+    _check_memory(decoder)
     # A file may repeat a tied head, which must then be the embedding.
     head, embedding = NAMES["head"], NAMES["embedding"]
-    if decoder.tied_head and head in shapes and shapes[head] == shapes.get(embedding):
+    expected = tensor_shapes(decoder)
+    if decoder.tied_head and shapes.get(head) == shapes.get(embedding) == expected[embedding]:
         pairs = zip(_blocks(stored[head]), _blocks(stored[embedding]), strict=True)
         if not all(np.array_equal(ours, theirs) for (_, ours), (_, theirs) in pairs):
             raise ValueError(f"{head} differs from {embedding}, but tie_word_embeddings is true")
         del shapes[head]
-    check_shapes(TENSORS, shapes, tensor_shapes(decoder))
+    check_shapes(TENSORS, shapes, expected)
     types = {name: stored[name].get_dtype() for name in shapes}
     if others := {name: kind for name, kind in types.items() if kind not in STORED_TYPES}:
         raise ValueError(f"tensors must have types among {sorted(STORED_TYPES)}, got {others}")
+
+
+def _check_memory(decoder: DecoderConfig) -> None:
+    """Refuse a model that is larger than the memory of this machine, whatever its type.
+
+    The devices of a mesh may hold parts of it; but the files of the model are on this machine, and
+    may be sparse, so that their size says little.
+    """
+    sizes = (math.prod(shape) for shape in parameter_shapes(decoder).values())
+    needed = 2 * sum(sizes)
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if jax.default_backend() == "cpu" and jax.process_count() == 1 and needed > memory:
+        raise ValueError(
+            f"the model of the config needs at least {needed / 2**30:,.0f} GiB, and this machine "
+            f"has {memory / 2**30:,.0f} GiB of memory"
+        )
 
 
 def common_type(tensors: Iterable[Any]) -> np.dtype:
@@ -120,8 +154,8 @@ def _blocks(
     """Read a slice of a stored tensor in blocks along its first axis, each with its place there."""
     rows, *rest = [*index, *[slice(None)] * (len(tensor.get_shape()) - len(index))]
     start, stop, _ = rows.indices(tensor.get_shape()[0])
-    row_bytes = 4 * int(np.prod(tensor.get_shape()[1:]))
-    step = max(1, BLOCK_BYTES // row_bytes)
+    row_bytes = 4 * math.prod(tensor.get_shape()[1:])
+    step = max(1, BLOCK_BYTES // max(1, row_bytes))
     for begin in range(start, stop, step):
         end = min(begin + step, stop)
         yield slice(begin - start, end - start), tensor[(slice(begin, end), *rest)]
@@ -138,8 +172,12 @@ def read_parameter(
       stored: tensors that `check_tensors` accepts.
       mesh: devices to spread it over; None for the default device.
       dtype: type in memory; None for the stored one.
+
+    Raises:
+      ValueError: if a number is not finite; it names the tensor.
     """
-    tensors = [stored[name] for name in tensor_names(path, decoder.num_layers)]
+    names = tensor_names(path, decoder.num_layers)
+    tensors = [stored[name] for name in names]
     shape = parameter_shapes(decoder)[path]
     kind = common_type(tensors) if dtype is None else dtype
 
@@ -148,13 +186,19 @@ def read_parameter(
         sizes = [len(range(*part.indices(size))) for part, size in zip(index, shape, strict=True)]
         leaf = np.empty(sizes, kind)
         if is_stacked(path):
-            sources, targets, inner = tensors[index[0]], leaf, index[1:]
+            layers, targets, inner = range(len(tensors))[index[0]], leaf, index[1:]
         else:
-            sources, targets, inner = tensors, [leaf], index
+            layers, targets, inner = range(1), [leaf], index
         # A transposed view of the target lets every block go where it belongs, without a copy.
-        for tensor, target in zip(sources, targets, strict=True):
+        for layer, target in zip(layers, targets, strict=True):
             target = target.T if is_transposed(path) else target
-            for rows, block in _blocks(tensor, inner[::-1] if is_transposed(path) else inner):
+            inner_stored = inner[::-1] if is_transposed(path) else inner
+            for rows, block in _blocks(tensors[layer], inner_stored):
+                if not _is_finite(block):
+                    raise ValueError(
+                        f"tensor {names[layer]!r} of the checkpoint holds numbers that are not "
+                        f"finite (NaN or infinite): its training diverged, or the file is broken"
+                    )
                 target[rows] = block
         return leaf
 
@@ -163,6 +207,14 @@ def read_parameter(
         return jax.device_put(read([slice(None)] * len(shape))).block_until_ready()
     sharding = parameter_sharding(path, shape, mesh)
     return jax.make_array_from_callback(shape, sharding, read, dtype=kind)
+
+
+def _is_finite(block: Float[np.ndarray, ...]) -> bool:
+    """Return whether all numbers are finite, from their exponents: NumPy is slow on bfloat16."""
+    if block.dtype != jnp.bfloat16:
+        return bool(np.isfinite(block).all())
+    exponents = np.ascontiguousarray(block).view(np.uint16) & 0x7F80
+    return not (exponents == 0x7F80).any()
 
 
 def write_tensors(

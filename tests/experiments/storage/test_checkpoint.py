@@ -224,7 +224,10 @@ def test_save_refuses_parameters_that_do_not_fit(tmp_path, saved):
         ({"vocab_size": None}, "config.json must state ['vocab_size']"),
         ({"model_type": "qwen3", "head_dim": None}, "must state ['head_dim']"),
         ({"sweetspot": {"positionz": 1}}, "'sweetspot' in config.json has unknown ['positionz']"),
-        ({"num_attention_heads": 0}, "num_heads must be at least 1, got 0"),
+        (
+            {"num_attention_heads": 0},
+            "num_attention_heads in config.json must be a whole number from 1",
+        ),
     ],
 )
 def test_load_refuses_configs_by_name(keys, message, rewrite):
