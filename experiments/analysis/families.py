@@ -87,6 +87,15 @@ def family_studies(table: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame, Stu
             yield title, rows, study
 
 
+def left_out(table: pd.DataFrame) -> list[str]:
+    """Name each family's cells without a finished member, as `optimum.left_out`."""
+    return [
+        f"{family}: {sentence}"
+        for family, rows in table.groupby("family", sort=False)
+        for sentence in optimum.left_out(rows)
+    ]
+
+
 def verdicts(table: pd.DataFrame, *, replicates: int = 2000, seed: int = 0) -> pd.DataFrame:
     """Say for each family whether its best difficulty moves to harder data (see `RULE`).
 

@@ -8,11 +8,15 @@ every cell and metric of a study, so comparisons stay paired. Intervals are 90% 
 intervals; from one base they do not contain the variation between bases, and from few bases they
 are on the narrow side.
 
+A cell in which every member diverged has no mean: it is NaN, and no optimum. `left_out` names these
+cells, and whatever shows the others shows that too.
+
 Axes of every array, in this order (`AXES`): difficulty, data size, base seed, seed.
 """
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass, fields
 
 import numpy as np
@@ -58,16 +62,42 @@ class Study:
 
 @dataclass(frozen=True)
 class Cube:
-    """One metric of one study: `values` [difficulty, data_size, base, seed], NaN where missing."""
+    """One metric of one study: `values` [difficulty, data_size, base, seed], NaN where missing.
+
+    Every level, data size and base of its axes has a finished member.
+    """
 
     values: np.ndarray
     difficulties: np.ndarray
     data_sizes: np.ndarray
+    base_seeds: np.ndarray
 
     @property
     def mean(self) -> np.ndarray:
-        """Mean over the members that there are: [difficulty, data_size]."""
-        return np.nanmean(self.values, axis=(2, 3))
+        """Mean over the members that there are: [difficulty, data_size], NaN where none is."""
+        finite = np.isfinite(self.values)
+        total = np.where(finite, self.values, 0.0).sum(axis=(2, 3))
+        return _ratio(total, finite.sum(axis=(2, 3)))
+
+    def only(
+        self,
+        *,
+        levels: np.ndarray | None = None,
+        sizes: np.ndarray | None = None,
+        bases: np.ndarray | None = None,
+    ) -> Cube:
+        """The same metric at some levels, data sizes and bases, each marked by True."""
+        marked = (
+            np.ones(length, bool) if marks is None else marks
+            for marks, length in zip((levels, sizes, bases), self.values.shape, strict=False)
+        )
+        level, size, base = (np.flatnonzero(marks) for marks in marked)
+        return Cube(
+            self.values[np.ix_(level, size, base)],
+            self.difficulties[level],
+            self.data_sizes[size],
+            self.base_seeds[base],
+        )
 
 
 @dataclass(frozen=True)
@@ -79,6 +109,8 @@ class Interval:
     high: float
 
     def __str__(self) -> str:
+        if np.isnan(self.mean):
+            return "–"
         return f"{self.mean:.3f} [{self.low:.3f}, {self.high:.3f}]"
 
 
@@ -89,13 +121,14 @@ class Shift:
     Attributes:
       smallest_size, largest_size: the two data sizes.
       best_at_smallest, best_at_largest: level of least mean test risk at each.
-      censored_at_smallest, censored_at_largest: "easiest" or "hardest" where it is the grid's edge.
+      censored_at_smallest, censored_at_largest: "easiest" or "hardest" where it is the grid's edge,
+        or no further level has a finished member there.
       probability_harder: share of replicates whose best level is strictly harder at the largest
         size; NaN with one member a cell, which tells nothing about the noise.
       probability_interior: share whose best level at the smallest size is not at the grid's edge.
       easier_rise, harder_rise: test risk of the easier and the harder neighbour minus that of the
-        best level, paired, at the smallest size; `None` where the grid has no such neighbour, or
-        there is one member a cell.
+        best level, paired, at the smallest size; `None` where the grid has no such neighbour that
+        did not diverge, or there is one member a cell.
       tied_size: the first of the two sizes at which all levels have the same risk, so that none is
         best; `None` if there is none.
     """
@@ -119,7 +152,35 @@ class Shift:
 
 
 def studies(table: pd.DataFrame) -> list[Study]:
-    """List a table's studies, "range" first; optional fields with one value in it stay `None`."""
+    """List the studies with a finished member, "range" first.
+
+    Optional fields with one value in the table stay `None`.
+    """
+    return [study for study in _all_studies(table) if _split_cells(table, study)[0]]
+
+
+def left_out(table: pd.DataFrame) -> list[str]:
+    """Name the cells without a finished member, which have no mean: a sentence for each study."""
+    sentences = []
+    for study in _all_studies(table):
+        finished, diverged = _split_cells(table, study)
+        cells = [f"d = {d} at n = {n}" for d, n in sorted(diverged)]
+        words = "; ".join(cells) if finished else "all cells"
+        if cells:
+            sentences.append(f"Left out, since every member diverged ({study.title}): {words}.")
+    return sentences
+
+
+def _split_cells(table: pd.DataFrame, study: Study) -> tuple[set, set]:
+    """Cells (difficulty, data size) with a member of status "ok", and those without."""
+    kinds = study_rows(table, study)[["difficulty", "data_size", "status"]].drop_duplicates()
+    cells = {(d, n) for d, n, _ in kinds.to_numpy()}
+    finished = {(d, n) for d, n, status in kinds.to_numpy() if status == "ok"}
+    return finished, cells - finished
+
+
+def _all_studies(table: pd.DataFrame) -> list[Study]:
+    """List the studies, those without a finished member included."""
     trained = table.loc[table["train_mixture"] != UNTRAINED]
     names = [field.name for field in fields(Study)]
     several = names[:1] + [name for name in names[1:] if trained[name].nunique() > 1]
@@ -139,7 +200,7 @@ def study_rows(table: pd.DataFrame, study: Study) -> pd.DataFrame:
         wanted = getattr(study, field.name)
         rows = rows if wanted is None else rows.loc[rows[field.name] == wanted]
     if rows.empty:
-        raise ValueError(f"study: no rows for {study}; the table holds {studies(table)}")
+        raise ValueError(f"study: no rows for {study}; the table holds {_all_studies(table)}")
     for field in fields(study) if study.train_mixture != UNTRAINED else ():
         if rows[field.name].nunique() > 1:
             values = sorted(rows[field.name].unique())
@@ -148,22 +209,27 @@ def study_rows(table: pd.DataFrame, study: Study) -> pd.DataFrame:
 
 
 def _arranged(rows: pd.DataFrame, axes: list, metric: str, test_slice: int | None) -> np.ndarray:
-    """Values of a metric by the values of `AXES` that `axes` lists, NaN where there is no member.
+    """Values of a metric by the values of `AXES` that `axes` lists, NaN where there is none.
 
     Raises:
-      ValueError: if a member occurs twice, or a cell has none.
+      ValueError: if a member occurs twice, a cell has no row, or no cell has a value.
     """
     in_slice = rows["slice"].isna() if test_slice is None else rows["slice"].eq(test_slice)
     in_slice = in_slice.fillna(False).astype(bool)
-    chosen = rows.loc[in_slice & (rows["metric"] == metric) & (rows["status"] == "ok")]
+    recorded = rows.loc[in_slice & (rows["metric"] == metric)]
+    chosen = recorded.loc[recorded["status"] == "ok"]
     where = f"metric {metric!r}" + ("" if test_slice is None else f", slice {test_slice}")
     if len(twice := chosen.loc[chosen.duplicated(AXES)]):
         raise ValueError(f"table: {where} has two values at {twice.iloc[0][AXES].to_dict()}")
+    # A cell whose members diverged has rows without values; one that was not run has none.
+    found = set(zip(recorded["difficulty"], recorded["data_size"], strict=True))
+    if absent := [cell for cell in itertools.product(axes[0], axes[1]) if cell not in found]:
+        cells = ", ".join(f"(difficulty {level}, data_size {size})" for level, size in absent)
+        raise ValueError(f"table: {where} has no member in {cells}")
     full = chosen.set_index(AXES)["value"].reindex(pd.MultiIndex.from_product(axes, names=AXES))
     values = full.to_numpy(dtype=float).reshape([len(axis) for axis in axes])
-    if len(empty := np.argwhere(~np.isfinite(values).any(axis=(2, 3)))):
-        cells = ", ".join(f"(difficulty {axes[0][i]}, data_size {axes[1][j]})" for i, j in empty)
-        raise ValueError(f"table: {where} has no member with status 'ok' in {cells}")
+    if not np.isfinite(values).any():
+        raise ValueError(f"table: {where} has no member with status 'ok'")
     return values
 
 
@@ -175,7 +241,9 @@ def cube(
     test_slice: int | None = None,
     minus_base: bool = False,
 ) -> Cube:
-    """Arrange a metric by difficulty, data size, base and seed.
+    """Arrange a metric by difficulty, data size, base and seed, of the members that finished.
+
+    A level or data size at which every member diverged is left out; a single such cell is NaN.
 
     Args:
       table: the tidy result table.
@@ -185,15 +253,16 @@ def cube(
       minus_base: subtract the base's value at the same base seed and seed.
 
     Raises:
-      ValueError: if a cell has no member with status "ok", or a member occurs twice.
+      ValueError: if no member has status "ok", a cell has no row, or a member occurs twice.
     """
     rows = study_rows(table, study)
-    axes = [np.unique(rows[name].to_numpy()) for name in AXES]
+    finished = rows.loc[rows["status"] == "ok"]
+    axes = [np.unique(finished[name].to_numpy()) for name in AXES]
     values = _arranged(rows, axes, metric, test_slice)
     if minus_base:
         base_rows = study_rows(table, study.untrained)
         values = values - _arranged(base_rows, [[0], [0], *axes[2:]], metric, test_slice)
-    return Cube(values, axes[0], axes[1])
+    return Cube(values, *axes[:3])
 
 
 def resample(metric: Cube, *, replicates: int = 2000, seed: int = 0) -> np.ndarray:
@@ -202,8 +271,11 @@ def resample(metric: Cube, *, replicates: int = 2000, seed: int = 0) -> np.ndarr
     A replicate draws bases with replacement; each time a base is drawn, it draws as many of its
     seeds, with replacement, as it has. The counts of a base with m seeds that was drawn k times are
     therefore one multinomial of k·m draws. Bases and seeds without data are never drawn. A
-    replicate is dropped if it leaves some cell without a member, as may happen in an unfinished
-    run, because its cells could not be compared.
+    replicate is dropped if it leaves a cell without a member that has some, because its cells
+    could not be compared.
+
+    Raises:
+      ValueError: if that drops every replicate.
     """
     generator = np.random.default_rng(seed)
     present = np.asarray(np.isfinite(metric.values).any(axis=(0, 1)))
@@ -213,8 +285,15 @@ def resample(metric: Cube, *, replicates: int = 2000, seed: int = 0) -> np.ndarr
     for times, base in zip(drawn.T, bases, strict=True):
         seeds = present[base].sum()
         counts[:, base] = generator.multinomial(times * seeds, present[base] / seeds)
-    members = np.einsum("rbs,dnbs->rdn", counts, np.isfinite(metric.values).astype(float))
-    return counts[(members > 0).all(axis=(1, 2))]
+    finite = np.isfinite(metric.values)
+    members = np.einsum("rbs,dnbs->rdn", counts, finite.astype(float))
+    kept = ((members > 0) | ~finite.any(axis=(2, 3))).all(axis=(1, 2))
+    if not kept.any():
+        raise ValueError(
+            "table: too few members finished to resample them: every draw leaves some cell without "
+            "a member"
+        )
+    return counts[kept]
 
 
 def replicate_means(metric: Cube, counts: np.ndarray) -> np.ndarray:
@@ -222,6 +301,11 @@ def replicate_means(metric: Cube, counts: np.ndarray) -> np.ndarray:
     finite = np.isfinite(metric.values)
     total = np.einsum("rbs,dnbs->rdn", counts, np.where(finite, metric.values, 0.0))
     number = np.einsum("rbs,dnbs->rdn", counts, finite.astype(float))
+    return _ratio(total, number)
+
+
+def _ratio(total: np.ndarray, number: np.ndarray) -> np.ndarray:
+    """Total over number, NaN where the number is 0."""
     return np.divide(total, number, out=np.full_like(total, np.nan), where=number > 0)
 
 
@@ -231,11 +315,13 @@ def mean_interval(
     """Mean and 90% interval by cell; `kind`: the arguments `test_slice`, `minus_base` of `cube`.
 
     Returns:
-      One row per cell: difficulty, data_size, mean, low, high, num_members, num_missing.
+      One row per cell: difficulty, data_size, mean, low, high, num_members, num_missing. The first
+      three numbers are NaN where every member diverged.
     """
     metrics = cube(table, study, metric, **kind)
     means = replicate_means(metrics, resample(metrics, replicates=replicates, seed=seed))
-    low, high = np.nanquantile(means, TAILS, axis=0)
+    # A cell is NaN in every replicate or in none.
+    low, high = np.quantile(means, TAILS, axis=0)
     finite = np.isfinite(metrics.values)
     num_members = finite.sum(axis=(2, 3))
     cells = pd.MultiIndex.from_product([metrics.difficulties, metrics.data_sizes], names=AXES[:2])
@@ -252,12 +338,19 @@ def _best(means: np.ndarray) -> np.ndarray:
 
 def _all_equal(means: np.ndarray) -> bool:
     """Return whether several levels have the same mean up to rounding: no level was learned."""
-    return len(means) > 1 and bool(np.ptp(means) < 1e-9)
+    finite = means[np.isfinite(means)]
+    return len(finite) > 1 and bool(np.ptp(finite) < 1e-9)
 
 
 def censored(position: int, levels: int) -> str:
     """Name of the edge of the grid at which a best level lies; empty inside the grid."""
     return "easiest" if position == 0 else "hardest" if position == levels - 1 else ""
+
+
+def _edge(position: int, means: np.ndarray) -> str:
+    """As `censored`, of the levels that have a mean."""
+    finite = np.flatnonzero(np.isfinite(means))
+    return censored(int(np.searchsorted(finite, position)), len(finite))
 
 
 def optimum(
@@ -266,10 +359,11 @@ def optimum(
     """Find the difficulty of least mean test risk at each data size.
 
     Returns:
-      One row per data_size: best_difficulty; low and high, the 5% and 95% percentiles of the
-      bootstrap's argmin (levels of the grid); censored, "easiest" or "hardest" where the best level
-      is the grid's edge, so that the optimum may lie beyond; tied, where all levels have the same
-      risk, so that none is best, and the easiest stands for all; and each name of AT_OPTIMUM there,
+      One row per data_size at which a member finished: best_difficulty; low and high, the 5% and
+      95% percentiles of the bootstrap's argmin (levels of the grid); censored, "easiest" or
+      "hardest" where the best level is the edge of the grid, or of the levels that did not diverge
+      there, so that the optimum may lie beyond; tied, where all levels have the same risk, so that
+      none is best, and the easiest stands for all; and each name of AT_OPTIMUM there,
       with name_low and name_high (on the data that chose the level, so slightly optimistic).
     """
     # The best level: of the means, and of each replicate.
@@ -280,7 +374,9 @@ def optimum(
     low, high = np.quantile(drawn, TAILS, axis=0, method="inverted_cdf")
     result = pd.DataFrame({"data_size": risk.data_sizes})
     result["best_difficulty"], result["low"], result["high"] = risk.difficulties[best], low, high
-    result["censored"] = [censored(position, len(risk.difficulties)) for position in best]
+    result["censored"] = [
+        _edge(position, means) for position, means in zip(best, risk.mean.T, strict=True)
+    ]
     result["tied"] = [_all_equal(means) for means in risk.mean.T]
     # Every metric at the best level of the means, over the same replicates.
     for name in AT_OPTIMUM:
@@ -295,16 +391,19 @@ def shift(table: pd.DataFrame, study: Study, *, replicates: int = 2000, seed: in
     """Compare the best difficulty at the smallest and the largest data size (see `Shift`)."""
     risk = cube(table, study, "test_risk")
     means = replicate_means(risk, resample(risk, replicates=replicates, seed=seed))
-    drawn, levels = _best(means), len(risk.difficulties)
+    drawn = _best(means)
     first, final = (int(position) for position in _best(risk.mean)[[0, -1]])
+    levels = np.flatnonzero(np.isfinite(risk.mean[:, 0]))
     # Resampling a single member repeats it: the replicates show no noise.
     is_one = int(np.isfinite(risk.values).any(axis=(0, 1)).sum()) == 1
     tied = [int(risk.data_sizes[at]) for at in (0, -1) if _all_equal(risk.mean[:, at])]
 
-    def rise(neighbour: int) -> Interval | None:
-        if is_one or not 0 <= neighbour < levels:
+    def rise(step: int) -> Interval | None:
+        place = int(np.searchsorted(levels, first)) + step
+        if is_one or not 0 <= place < len(levels):
             return None
-        low, high = np.nanquantile(means[:, neighbour, 0] - means[:, first, 0], TAILS)
+        neighbour = levels[place]
+        low, high = np.quantile(means[:, neighbour, 0] - means[:, first, 0], TAILS)
         difference = risk.mean[neighbour, 0] - risk.mean[first, 0]
         return Interval(float(difference), float(low), float(high))
 
@@ -313,13 +412,13 @@ def shift(table: pd.DataFrame, study: Study, *, replicates: int = 2000, seed: in
         largest_size=int(risk.data_sizes[-1]),
         best_at_smallest=int(risk.difficulties[first]),
         best_at_largest=int(risk.difficulties[final]),
-        censored_at_smallest=censored(first, levels),
-        censored_at_largest=censored(final, levels),
+        censored_at_smallest=_edge(first, risk.mean[:, 0]),
+        censored_at_largest=_edge(final, risk.mean[:, -1]),
         probability_harder=np.nan if is_one else float((drawn[:, -1] > drawn[:, 0]).mean()),
-        probability_interior=float(((drawn[:, 0] > 0) & (drawn[:, 0] < levels - 1)).mean()),
+        probability_interior=float(((drawn[:, 0] > levels[0]) & (drawn[:, 0] < levels[-1])).mean()),
         tied_size=tied[0] if tied else None,
-        easier_rise=rise(first - 1),
-        harder_rise=rise(first + 1),
+        easier_rise=rise(-1),
+        harder_rise=rise(1),
     )
 
 

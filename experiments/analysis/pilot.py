@@ -49,6 +49,45 @@ class StudyRisks:
     train_mixture: np.ndarray
     test_mixture: np.ndarray
 
+    @property
+    def cubes(self) -> tuple[Cube, ...]:
+        """Every metric, slices last."""
+        return (self.test_risk, self.train_risk, self.in_distribution_risk, *self.slice_risks)
+
+    def only(
+        self,
+        *,
+        levels: np.ndarray | None = None,
+        sizes: np.ndarray | None = None,
+        bases: np.ndarray | None = None,
+    ) -> StudyRisks:
+        """The same risks at some levels, data sizes and bases, each marked by True; None is all."""
+        test, train, fresh, *slices = (
+            each.only(levels=levels, sizes=sizes, bases=bases) for each in self.cubes
+        )
+        rows = slice(None) if levels is None else levels
+        return StudyRisks(
+            test, train, fresh, tuple(slices), self.train_mixture[rows], self.test_mixture
+        )
+
+    def up_to(self, largest: float) -> StudyRisks:
+        """The same risks without the data sizes above `largest`."""
+        return self.only(sizes=self.test_risk.data_sizes <= largest)
+
+    def complete(self) -> StudyRisks:
+        """The levels that have a finished member at every data size: a curve needs them all.
+
+        Raises:
+          ValueError: if there is none.
+        """
+        has_all = np.asarray(np.isfinite(self.test_risk.mean).all(axis=1))
+        if not has_all.any():
+            raise ValueError(
+                f"table: no difficulty of {self.test_risk.difficulties.tolist()} has a member with "
+                f"status 'ok' at every data size of {self.test_risk.data_sizes.tolist()}"
+            )
+        return self.only(levels=has_all)
+
     def pilot(self, average: Callable[[Cube], np.ndarray]) -> Pilot:
         """The pilot with members averaged by `average`: cube -> [..., difficulty, data_size]."""
         return Pilot(
@@ -99,8 +138,8 @@ def study_risks(table: pd.DataFrame, study: Study, mixtures: Mixtures) -> StudyR
 
     Raises:
       ValueError: if the table's slices are not the levels that `mixtures` tests, the study's
-        mixture is unknown or has a level that is not tested, or a cell has no member with status
-        "ok".
+        mixture is unknown or has a level that is not tested, a cell has no row, or no member has
+        status "ok".
     """
     # The slices must be the levels of the test.
     rows = study_rows(table, study)

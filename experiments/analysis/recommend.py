@@ -39,6 +39,7 @@ class Recommendation:
         that allows for few members (see `recommend`).
       choices: difficulty that each rule of `theory.predictor.RULES` chooses.
       doubts: why nothing should be concluded; empty if something can.
+      left_out: levels without a prediction, for every member diverged at one of `pilot_sizes`.
     """
 
     study: Study
@@ -53,6 +54,7 @@ class Recommendation:
     excess: dict[int, Interval]
     choices: dict[str, int]
     doubts: tuple[str, ...]
+    left_out: tuple[int, ...] = ()
 
     @property
     def abstains(self) -> bool:
@@ -62,15 +64,20 @@ class Recommendation:
     @property
     def verdict(self) -> str:
         """The answer in words."""
+        without = ""
+        if self.left_out:
+            levels = ", ".join(map(str, self.left_out))
+            without = f" Left out, since every member diverged at some n: d = {levels}."
         if self.abstains:
-            return f"No recommendation for n = {self.data_size}: {'; '.join(self.doubts)}."
+            doubts = "; ".join(self.doubts)
+            return f"No recommendation for n = {self.data_size}: {doubts}.{without}"
         beyond = {"easiest": "at most ", "hardest": "at least ", "": ""}[self.censored]
         answer = f"For n = {self.data_size} train on difficulty {beyond}{self.difficulty}"
         share = optimum.format_probability(self.share)
         answer += f" (90% interval {self.low} to {self.high}; share of replicates: {share})."
         if self.censored:
             answer += f" It is the {self.censored} level of the pilot, so the best may lie beyond."
-        return answer
+        return answer + without
 
 
 def recommend(
@@ -89,7 +96,8 @@ def recommend(
     percentile interval from a few members is too narrow to decide that: here it is Student's, with
     one degree of freedom less than there are members of a cell, and the bootstrap's standard error
     corrected for their number. Unless half of the others are clearly worse, both as measured at the
-    pilot's largest size and as predicted, there is no recommendation.
+    pilot's largest size and as predicted, there is no recommendation. A level of which every member
+    diverged at some fitted size has no curve, and is left out.
 
     Args:
       table: the tidy result table of the pilot.
@@ -101,10 +109,10 @@ def recommend(
 
     Raises:
       ValueError: if fewer than two data sizes are fitted, the budget lies below the largest of
-        them, or the table lacks a cell.
+        them, the table lacks a cell, or every level is left out.
     """
-    risks = study_risks(table, study, config)
-    sizes = risks.test_risk.data_sizes
+    measured = study_risks(table, study, config)
+    sizes = measured.test_risk.data_sizes
     largest = sizes[-1] if fitted_up_to is None else fitted_up_to
     if (fitted := sizes[sizes <= largest]).size < 2:
         raise ValueError(
@@ -117,9 +125,10 @@ def recommend(
             f"within the pilot read the measured optimum (sweetspot report)"
         )
     # The pilot of the means, and that of every replicate; both extrapolated to the budget.
+    risks = measured.up_to(largest).complete()
     counts = optimum.resample(risks.test_risk, replicates=replicates, seed=seed)
-    pilot = risks.pilot(lambda metric: metric.mean).up_to(largest)
-    drawn = risks.pilot(lambda metric: optimum.replicate_means(metric, counts)).up_to(largest)
+    pilot = risks.pilot(lambda metric: metric.mean)
+    drawn = risks.pilot(lambda metric: optimum.replicate_means(metric, counts))
     predicted, replicated = (RULES[PREDICTOR](each, data_size) for each in (pilot, drawn))
     # The best level, of the means and of the replicates.
     levels = pilot.difficulties
@@ -148,6 +157,7 @@ def recommend(
         excess=excess,
         choices={name: int(levels[choose(rule(pilot, data_size))]) for name, rule in RULES.items()},
         doubts=tuple(_doubts(seen, excess, num_members, data_size / fitted[-1])),
+        left_out=tuple(sorted({*measured.test_risk.difficulties.tolist()} - {*levels.tolist()})),
     )
 
 

@@ -9,6 +9,9 @@ never sees a held-out data size. The measured optimum there is the least of a fe
 biased low, and every regret high, by the same amount for all rules, so that differences between
 rules are unbiased. Pilot and held-out members of a base share test problems and nested training
 data, as they would in use; their common noise favours all rules that look at the pilot.
+
+A level of which every member diverged at a data size of a case is left out of the case, and so is a
+base that lacks one of the others.
 """
 
 from __future__ import annotations
@@ -26,7 +29,7 @@ from experiments.analysis import optimum
 from experiments.analysis.optimum import Cube, Study
 from experiments.analysis.pilot import StudyRisks, read_pilot, study_risks
 from experiments.analysis.recommend import recommend
-from experiments.storage.results import write_parquet
+from experiments.storage.results import read_table, write_parquet
 from experiments.sweep.grid import SweepConfig
 from theory.predictor import NAIVE, PREDICTOR, RULES, choose, rank_correlation, regret
 
@@ -59,18 +62,19 @@ def judge(runs: Runs) -> pd.DataFrame:
     """
     rows = []
     for run, study, risks in _studies(runs):
-        pilot = risks.pilot(_base_means)
-        bases = np.unique(optimum.study_rows(runs[run][0], study)["base_seed"])
-        truth, sizes = _base_means(risks.test_risk), risks.test_risk.data_sizes
-        for fitted, held_out in splits(sizes):
-            risk = truth[..., sizes == held_out][..., 0]
+        for fitted, held_out in splits(risks.test_risk.data_sizes):
+            case = _case(risks, fitted, held_out)
+            if case is None:
+                continue
+            pilot = case.up_to(fitted).pilot(_base_means)
+            risk = _base_means(case.test_risk)[..., -1]
             best = choose(risk)
             # Each rule picks a difficulty for every base, from the fitted sizes alone.
             for rule, score in RULES.items():
-                scores = score(pilot.up_to(fitted), held_out)
+                scores = score(pilot, held_out)
                 choice = choose(scores)
                 columns = {
-                    "base_seed": bases,
+                    "base_seed": case.test_risk.base_seeds,
                     "choice": pilot.difficulties[choice],
                     "best": pilot.difficulties[best],
                     "regret": regret(risk, choice),
@@ -88,8 +92,8 @@ def judge(runs: Runs) -> pd.DataFrame:
                 rows.append(pd.DataFrame(shared | columns))
     if not rows:
         raise ValueError(
-            f"runs: none has a data size {HELD_OUT} times its second smallest or more, "
-            f"got {list(runs)}"
+            f"runs: none has a data size {HELD_OUT} times its second smallest or more, finished in "
+            f"every cell of one base, got {list(runs)}"
         )
     # Runs from the same bases name them after the first of these runs.
     table = pd.concat(rows, ignore_index=True)
@@ -155,11 +159,32 @@ def write_regret(directories: Sequence[Path], out: Path) -> dict[str, pd.DataFra
     return tables
 
 
+def left_out(directories: Sequence[Path]) -> list[str]:
+    """Name each run's cells without a finished member, as `optimum.left_out`."""
+    return [
+        f"{Path(directory).resolve().name}: {sentence}"
+        for directory in directories
+        for sentence in optimum.left_out(read_table(Path(directory)))
+    ]
+
+
 def _studies(runs: Runs) -> Iterator[tuple[str, Study, StudyRisks]]:
     """Name of the run, study and measured risks, for every study of every run."""
     for run, (table, config) in runs.items():
         for study in optimum.studies(table):
             yield run, study, study_risks(table, study, config)
+
+
+def _case(risks: StudyRisks, fitted: int, held_out: int) -> StudyRisks | None:
+    """Risks at the fitted data sizes and, last, the held-out one, of levels and bases with all.
+
+    None if there is no such base.
+    """
+    sizes = risks.test_risk.data_sizes
+    case = risks.only(sizes=(sizes <= fitted) | (sizes == held_out)).complete()
+    finite = np.isfinite(case.test_risk.values).any(axis=3)
+    has_all = np.asarray(np.asarray(finite.all(axis=0)).all(axis=0))
+    return case.only(bases=has_all) if has_all.any() else None
 
 
 def _base_means(metric: Cube) -> np.ndarray:

@@ -16,6 +16,7 @@ from experiments.cli.terminal import (
     print_paths,
     print_recommendations,
     print_rows,
+    print_sentences,
 )
 from experiments.engine.progress import console
 from experiments.engine.workers import IN_THIS_PROCESS, Workers
@@ -172,11 +173,11 @@ def judge_rules(results: list[Path], out: Path = Path("runs/regret")) -> None:
       out: directory of the tables.
     """
     from experiments import figures
+    from experiments.analysis import regret
     from experiments.analysis.optimum import Interval
-    from experiments.analysis.regret import write_regret
     from experiments.analysis.regret_means import average_regret
 
-    tables = write_regret(results, out)
+    tables = regret.write_regret(results, out)
     print_rows(
         ("rule", "regret", "above the predictor", "rank corr."),
         (
@@ -189,6 +190,7 @@ def judge_rules(results: list[Path], out: Path = Path("runs/regret")) -> None:
             for row in average_regret(tables["regret"]).to_dict("records")
         ),
     )
+    print_sentences(regret.left_out(results))
     console.print("Means over all held-out cases with 90% intervals over bases.")
     print_paths(out / f"{name}.parquet" for name in tables)
     print_paths(figures.draw(tables, out / "figures"))
@@ -212,5 +214,6 @@ def compare_families(results: list[Path], out: Path = Path("runs/families")) -> 
     print_rows(numbers.columns, numbers.itertuples(index=False))
     for family, sentence in zip(verdicts["family"], verdicts["in words"], strict=True):
         print_named(family, sentence)
+    print_sentences(families.left_out(table))
     console.print(families.RULE)
     print_paths([out / "families.parquet", *figures.draw({"families": table}, out / "figures")])

@@ -91,6 +91,12 @@ def print_frame(frame: pd.DataFrame) -> None:
     )
 
 
+def print_sentences(sentences: Iterable[str]) -> None:
+    """Print sentences, each on a line."""
+    for sentence in sentences:
+        console.print(sentence)
+
+
 def print_paths(paths: Iterable[Path]) -> None:
     """Print files that were written, each on a line."""
     for path in paths:
@@ -114,6 +120,7 @@ def print_headline(table: pd.DataFrame) -> None:
             gaps = [f"{row[m]:.2f} [{row[f'{m}_low']:.2f}, {row[f'{m}_high']:.2f}]" for m in means]
             rows.append([row["data_size"], best, *gaps])
         print_rows(("n", "best d", "test risk", "generalization gap", "extrapolation gap"), rows)
+    print_sentences(optimum.left_out(table))
     console.print("Means with 90% bootstrap intervals; ≥ or ≤: at the edge of the grid.")
 
 
@@ -124,6 +131,7 @@ def print_recommendations(table: pd.DataFrame, mixtures: Mixtures, data_size: in
 
     for study in optimum.studies(table):
         _print_recommendation(recommend(table, study, mixtures, data_size))
+    print_sentences(optimum.left_out(table))
     console.print(
         "Predictions with 90% bootstrap intervals; no certificate, and none would certify "
         "which difficulty is best."

@@ -67,4 +67,5 @@ def plot(tables: Mapping[str, pd.DataFrame]) -> Figure:
         label = "best at the grid's\nedge (censored)"
         handles.append(style.key(label, markerfacecolor="white", **star))
     style.side_legend(figure, [*handles, style.band_key()], style.SIZE_LABEL)
+    style.note_left_out(figure, optimum.left_out(table))
     return figure

@@ -56,4 +56,5 @@ def plot(tables: Mapping[str, pd.DataFrame]) -> Figure:
     bars = style.band_key(f"bars, band:\n{style.BAND_LABEL}")
     handles = [*(lines[level] for level in sorted(lines, reverse=True)), base_line, bars]
     style.side_legend(figure, handles, "training difficulty d")
+    style.note_left_out(figure, optimum.left_out(table))
     return figure

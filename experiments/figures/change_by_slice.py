@@ -67,4 +67,5 @@ def plot(tables: Mapping[str, pd.DataFrame]) -> Figure:
     legend.append(style.key("base (no change)", color=style.INK, linewidth=1.0))
     legend.append(style.band_key(f"{style.BAND_LABEL}, paired"))
     style.side_legend(figure, legend, "training difficulty d")
+    style.note_left_out(figure, optimum.left_out(table))
     return figure

@@ -33,4 +33,5 @@ def plot(tables: Mapping[str, pd.DataFrame]) -> Figure:
     bar.set_ticks([0, 1], labels=["lowest in\nthe panel", "highest in\nthe panel"])
     bar.outline.set_visible(False)  # pyright: ignore[reportCallIssue]
     accuracy_map.legend(figure, columns=min(3, len(panels)))
+    style.note_left_out(figure, families.left_out(tables["families"]))
     return figure

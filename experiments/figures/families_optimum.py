@@ -28,4 +28,5 @@ def plot(tables: Mapping[str, pd.DataFrame]) -> Figure:
         optimum_over_size.draw_panel(axis, rows, study, title)
         axis.set_ylabel("best training difficulty d")
     optimum_over_size.legend(figure)
+    style.note_left_out(figure, families.left_out(tables["families"]))
     return figure

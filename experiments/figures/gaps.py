@@ -54,6 +54,7 @@ def plot(tables: Mapping[str, pd.DataFrame]) -> Figure:
         Patch(facecolor="white", edgecolor=style.INK, hatch="xxx", label="negative piece"),
     ]
     figure.legend(handles=handles, loc="outside lower center", ncols=3)
+    style.note_left_out(figure, optimum.left_out(table))
     return figure
 
 

@@ -54,12 +54,13 @@ def draw_panel(axis: Axes, table: pd.DataFrame, study: optimum.Study, scale: Nor
         x_edges, y_edges, accuracy, norm=scale, cmap="viridis", edgecolor="white", linewidth=0.5
     )
     for (row, column), value in np.ndenumerate(accuracy):
+        is_missing = bool(np.isnan(value))
         # The number stands in the lower right corner: the ridge runs through the centres.
-        is_light = scale(value) > 0.55
+        is_light = is_missing or scale(value) > 0.55
         axis.text(
             float(x_edges[column + 1] * (x_edges[column] / x_edges[column + 1]) ** 0.05),
             float(y_edges[row] + 0.2 * (y_edges[row + 1] - y_edges[row])),
-            f"{100 * value:.0f}",
+            "–" if is_missing else f"{100 * value:.0f}",
             ha="right",
             va="center",
             color="black" if is_light else "white",
@@ -88,7 +89,9 @@ def draw_panel(axis: Axes, table: pd.DataFrame, study: optimum.Study, scale: Nor
 def accuracy_scale(table: pd.DataFrame, studies: Sequence[optimum.Study]) -> Normalize:
     """A colour scale from the lowest to the highest mean test accuracy of the studies' cells."""
     accuracies = [1 - optimum.cube(table, study, "test_risk").mean for study in studies]
-    return Normalize(min(a.min() for a in accuracies), max(a.max() for a in accuracies))
+    return Normalize(
+        min(np.nanmin(each) for each in accuracies), max(np.nanmax(each) for each in accuracies)
+    )
 
 
 def legend(figure: Figure, *, columns: int) -> None:
@@ -107,8 +110,8 @@ def plot(tables: Mapping[str, pd.DataFrame]) -> Figure:
     """One heat map per study, all with one colour scale."""
     table = tables["table"]
     studies = optimum.studies(table)
-    scale = accuracy_scale(table, studies)
     figure, axes = style.panels([study.title for study in studies], width=4.4, height=3.9)
+    scale = accuracy_scale(table, studies)
     for axis, study in zip(axes[0], studies, strict=True):
         draw_panel(axis, table, study, scale)
     style.outer_labels(axes, style.SIZE_LABEL, style.DIFFICULTY_LABEL)
@@ -117,4 +120,5 @@ def plot(tables: Mapping[str, pd.DataFrame]) -> Figure:
     style.percent_axis(bar.ax)
     bar.outline.set_visible(False)  # pyright: ignore[reportCallIssue]
     legend(figure, columns=min(3, 1 + len(studies)))
+    style.note_left_out(figure, optimum.left_out(table))
     return figure

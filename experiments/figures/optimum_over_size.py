@@ -86,4 +86,5 @@ def plot(tables: Mapping[str, pd.DataFrame]) -> Figure:
         draw_panel(axis, table, study, study.title)
     style.outer_labels(axes, style.SIZE_LABEL, "best training difficulty d\n(operations)")
     legend(figure)
+    style.note_left_out(figure, optimum.left_out(table))
     return figure

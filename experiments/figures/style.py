@@ -109,7 +109,12 @@ def panels(
 
     Returns:
       The figure and its axes [row, column].
+
+    Raises:
+      ValueError: if there is no title.
     """
+    if not titles:
+        raise ValueError("table: no member has finished, so there is nothing to draw")
     # 2 inches for a legend at the right, whatever the number of panels.
     figure = Figure(figsize=(width * len(titles) + 2.0, height * rows + 0.4))
     axes = figure.subplots(rows, len(titles), sharex=True, sharey=True, squeeze=False)
@@ -192,6 +197,19 @@ def ledger_line(certificates: pd.DataFrame) -> str:
         f"δ = {ledger['delta']:g} = {ledger['num_cells']} claims × {each:.2g}; "
         f"trained posteriors split theirs over Monte Carlo and bound"
     )
+
+
+def note_left_out(figure: Figure, sentences: Sequence[str]) -> None:
+    """Name above all panels the cells that are not drawn, if there are any.
+
+    Args:
+      figure: the figure.
+      sentences: as `experiments.analysis.optimum.left_out` gives them.
+    """
+    width = int(13 * figure.get_figwidth())
+    if sentences:
+        lines = [textwrap.fill(sentence, width) for sentence in sentences]
+        figure.suptitle("\n".join(lines), fontsize=9)
 
 
 def ledger_title(figure: Figure, certificates: pd.DataFrame) -> None:

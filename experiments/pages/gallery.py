@@ -129,7 +129,7 @@ def write_gallery(
         recorded = [
             accuracies(run, options, table, name)
             for run, options, table in tables
-            if name in set(table["task"])
+            if optimum.studies(table.loc[table["task"] == name])
         ]
         shown = exhibit(name, task, recorded)
         module = type(task).__module__
@@ -214,7 +214,7 @@ def accuracies(run: str, options: str, table: pd.DataFrame, task: str) -> Record
     cells = []
     for study in optimum.studies(rows):
         risk = optimum.cube(rows, study, "test_risk")
-        level, size = np.unravel_index(np.argmin(risk.mean), risk.mean.shape)
+        level, size = np.unravel_index(np.nanargmin(risk.mean), risk.mean.shape)
         best = (int(risk.difficulties[level]), int(risk.data_sizes[size]))
         cells.append((float(risk.mean[level, size]), study, *best))
     _, study, difficulty, data_size = min(cells, key=lambda cell: cell[0])

@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from experiments import figures
@@ -112,7 +113,10 @@ def _sortable(frame: pd.DataFrame) -> dict[str, Any]:
     """A frame as header and rows of (text, sort key): intervals sort by their mean."""
 
     def cell(value: Any) -> tuple[str, Any]:
-        return str(value), value.mean if isinstance(value, optimum.Interval) else value
+        if not isinstance(value, optimum.Interval):
+            return str(value), value
+        # NaN would not be a number to the sorter.
+        return str(value), "" if np.isnan(value.mean) else value.mean
 
     header = [str(name).removeprefix("num_").replace("_", " ") for name in frame.columns]
     rows = [[cell(value) for value in row] for row in frame.itertuples(index=False)]
@@ -179,6 +183,7 @@ def write_report(
             "diverged": int((trained["status"] == "diverged").sum()),
             "test examples per slice": _slice_examples(table),
         },
+        left_out=optimum.left_out(table),
         headline=_sortable(optimum.headline(table)),
         cells=_sortable(cells(table)),
         certificates=_sortable(certificates(bounds)) if bounds is not None else None,

@@ -156,6 +156,19 @@ def world(
     return tidy(rows)
 
 
+def diverge(table: pd.DataFrame, *cells: tuple[int, int], **columns: Any) -> pd.DataFrame:
+    """The same table, with the members of some cells (difficulty, data size) diverged.
+
+    `columns` says which members: those that have these values in the named columns.
+    """
+    places = pd.MultiIndex.from_arrays([table["difficulty"], table["data_size"]])
+    lost = pd.Series(places.isin(list(cells)), index=table.index)
+    for name, value in columns.items():
+        lost &= table[name] == value
+    status, value = table["status"].mask(lost, "diverged"), table["value"].mask(lost)
+    return table.assign(status=status, value=value)
+
+
 def write_run(
     directory: Path,
     table: pd.DataFrame,
