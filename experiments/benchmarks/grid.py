@@ -44,7 +44,7 @@ from experiments.benchmarks.engines import (
     Plan,
 )
 from experiments.devices import num_cores
-from experiments.llm.training.cost import training_flops
+from experiments.engine.cost import training_flops
 from synth.decoder import initialise, num_parameters
 
 

@@ -49,13 +49,13 @@ import numpy as np
 import pandas as pd
 
 from experiments.benchmarks import Verdict, command, describe, main, page, spread
+from experiments.engine.cost import num_matrix_weights, peak_flops, training_flops
 from experiments.llm.answering.config import DecodingConfig
 from experiments.llm.answering.decoding import continuations
 from experiments.llm.answering.model import Model
 from experiments.llm.published import QWEN25_MATH_1_5B
 from experiments.llm.text.loader import Batch
 from experiments.llm.training.config import StepConfig
-from experiments.llm.training.cost import num_matrix_weights, peak_flops, training_flops
 from experiments.llm.training.step import make_step, place, start
 from experiments.storage import checkpoint
 from experiments.storage.sharding import make_mesh, parameter_shardings

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 
 from experiments.certify.config import DEFAULT_CERTIFICATES, MembersConfig
+from experiments.cli.plan import NO_PLAN, Planning
 from experiments.cli.presets import Asked, preset_of
 from experiments.cli.terminal import (
     print_headline,
@@ -66,6 +67,7 @@ def run_command(asked: Asked) -> Callable[..., None]:
             SweepConfig, tyro.conf.arg(name=""), tyro.conf.AvoidSubcommands
         ] = asked.config,
         workers: Annotated[Workers, tyro.conf.arg(name="")] = IN_THIS_PROCESS,
+        planning: Planning = NO_PLAN,
     ) -> None:
         """Run a recipe, or carry on with an interrupted run.
 
@@ -75,12 +77,16 @@ def run_command(asked: Asked) -> Callable[..., None]:
           out: run directory; default runs/RECIPE-PRESET.
           config: fields to change.
           workers: where the parts are made.
+          planning: print what it takes instead.
         """
-        from experiments.sweep.study import run_sweep
+        from experiments.sweep.study import SweepStudy, run_sweep
 
         asked.check(recipe)
         preset = "custom" if recipe == "custom" else preset
         out = out or Path("runs") / f"{recipe}-{preset}"
+        if planning.is_asked:
+            planning.show(SweepStudy(config, out, recipe=recipe, preset=preset))
+            return
         with workers.start(out) as executor:
             table = run_sweep(config, out, recipe=recipe, preset=preset, executor=executor)
         print_headline(table)

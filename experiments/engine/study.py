@@ -13,9 +13,12 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import pandas as pd
+
+if TYPE_CHECKING:
+    from experiments.engine.workload import Workload
 
 
 @dataclass(frozen=True)
@@ -166,6 +169,14 @@ class Study:
     def table_path(self, table: str) -> Path:
         """Path of a table that is put together from the parts."""
         return self.directory / f"{table}.parquet"
+
+    def workload(self) -> Workload:
+        """What the parts will cost, for a plan.
+
+        Raises:
+          ValueError: if the study cannot tell.
+        """
+        raise ValueError(f"plan must be of a study that tells its work, got {type(self).__name__}")
 
     def note(self, tables: Mapping[str, pd.DataFrame]) -> str:
         """Text below the progress bar, from the tables so far."""

@@ -87,22 +87,30 @@ class Sweep:
 
     def pretrain_bases(self, base_seeds: list[int]) -> list[Parameters]:
         """Train the bases with the given seeds, all at once, on `pretrain.mixture`."""
+        root = self.draws.key("bases")
+        keys = [jax.random.key_data(jax.random.fold_in(root, seed)) for seed in base_seeds]
+        base, shared = self.base_program(self.config.pretrain.steps)
+        trained = jax.jit(self.members.over(base))(self.members.stack(keys), *shared)
+        return self.members.unstack(trained, len(keys))
+
+    def base_program(self, steps: int) -> tuple[Callable[..., Parameters], tuple]:
+        """Return a function that trains one base, and arrays that all bases share.
+
+        The function takes the data of the base's key, and these arrays.
+        """
         pretraining = self.config.pretrain
         config = FinetuneConfig(
-            steps=pretraining.steps,
+            steps=steps,
             learning_rate=pretraining.learning_rate,
             optimiser=pretraining.optimiser,
         )
-        root = self.draws.key("bases")
-        keys = [jax.random.key_data(jax.random.fold_in(root, seed)) for seed in base_seeds]
         sample, shared = self._pretraining_draws()
 
         def base(key, *shared):
             key = jax.random.wrap_key_data(key)
             return pretrain(self.decoder, lambda key: sample(key, *shared), config, key)[0]
 
-        trained = jax.jit(self.members.over(base))(self.members.stack(keys), *shared)
-        return self.members.unstack(trained, len(keys))
+        return base, shared
 
     def _pretraining_draws(self) -> tuple[Callable[..., tuple], tuple]:
         """Return a function that draws one example, and arrays that all bases share.

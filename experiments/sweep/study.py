@@ -22,6 +22,7 @@ import pandas as pd
 
 from experiments.engine.run import Executor, in_this_process, run_study
 from experiments.engine.study import Output, Part, Study
+from experiments.engine.workload import Workload
 from experiments.storage import checkpoint
 from experiments.storage.results import write_atomically
 from experiments.sweep.grid import Member, SweepConfig
@@ -146,6 +147,12 @@ class SweepStudy(Study):
         """Numbers of traces and of groups that were traced: equal unless shapes vary in one."""
         traces = self.sweep.traces
         return {"traces": sum(traces.values()), "groups_traced": len(traces)}
+
+    def workload(self) -> Workload:
+        """Operations, tokens and bytes of bases and chunks, and how to time them."""
+        from experiments.sweep.workload import SweepWorkload
+
+        return SweepWorkload(self.sweep, self._chunks)
 
     def note(self, tables: Mapping[str, pd.DataFrame]) -> str:
         """One line per loss and mixture: the best difficulty for each data size so far."""

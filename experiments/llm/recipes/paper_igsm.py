@@ -80,7 +80,7 @@ def example_tokens(difficulty: int) -> float:
 
 def hours(config: ScanConfig) -> float:
     """Estimated hours of an H100."""
-    from experiments.llm.training.cost import answering_flops, device_hours, finetuning_flops
+    from experiments.engine.cost import answering_flops, device_hours, finetuning_flops
 
     decoder, export = QWEN25_MATH_1_5B, config.export
     assert export is not None

@@ -70,7 +70,7 @@ EXAMPLE_TOKENS = {1: 250, 2: 420, 3: 750}
 
 def hours(config: ScanConfig) -> float:
     """Estimated hours of an H100."""
-    from experiments.llm.training.cost import answering_flops, device_hours, finetuning_flops
+    from experiments.engine.cost import answering_flops, device_hours, finetuning_flops
 
     decoder = QWEN25_MATH_7B if config.devices.fsdp > 1 else QWEN25_MATH_1_5B
     training = answering = 0.0

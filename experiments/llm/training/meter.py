@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float
 
+from experiments.engine.cost import peak_flops, training_flops
 from experiments.engine.progress import progress_bar
 from experiments.errors import ExpectedError
 from experiments.llm.text.loader import Batch, Loader
-from experiments.llm.training.cost import peak_flops, training_flops
 from experiments.llm.training.distributed import is_first
 from experiments.llm.training.log import Log
 from experiments.llm.training.step import StepMetrics

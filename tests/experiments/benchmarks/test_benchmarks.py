@@ -17,7 +17,7 @@ import pytest
 from jax.extend.core import jaxprs_in_params
 
 from experiments.benchmarks import Verdict, bounds, engines, generation, grid, igsm, llm
-from experiments.llm.training.cost import training_flops
+from experiments.engine.cost import training_flops
 from experiments.storage.results import write_record
 from synth.config import DecoderConfig, FinetuneConfig, Optimiser
 from synth.decoder import initialise, num_parameters

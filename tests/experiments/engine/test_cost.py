@@ -9,8 +9,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from experiments.llm.training import lora
-from experiments.llm.training.cost import (
+from experiments.engine.cost import (
     PEAKS,
     decoding_flops,
     device_hours,
@@ -18,6 +17,7 @@ from experiments.llm.training.cost import (
     peak_flops,
     training_flops,
 )
+from experiments.llm.training import lora
 from synth.config import DecoderConfig, Lora
 from synth.decoder import initialise, logits
 

@@ -36,8 +36,49 @@ PEAKS = {
 
 The first of these names that is a part of JAX's name for a device gives its peak."""
 
+MEMORY = {
+    "H200 NVL": 141e9,
+    "H200": 141e9,
+    "H100 NVL": 94e9,
+    "H100 PCIe": 80e9,
+    "H100": 80e9,
+    "A100": 80e9,
+    "L40S": 48e9,
+    "L4": 24e9,
+    "TPU v6 lite": 32e9,
+    "TPU v5 lite": 16e9,
+    "TPU v5": 95e9,
+    "TPU v5p": 95e9,
+    "TPU v4": 32e9,
+}
+"""Bytes of memory of each device in `PEAKS`, from the same data sheets; A100: the larger model."""
+
 TRAINING_UTILISATION, DECODING_UTILISATION = 0.4, 0.05
-"""Shares of the peak that estimates assume; decoding is bound by memory bandwidth."""
+"""Shares of the peak that estimates assume; decoding is bound by memory bandwidth.
+
+Training: PaLM reports 46% and lists others from 21% to 33% (table 3). Decoding: an assumption.
+"""
+
+SIMULATOR_UTILISATION = 0.14
+"""Share of the peak that estimates assume for the simulator's float32 members: the 28% that its
+programs reach on CPU cores (see docs/performance.md), of half the peak in bfloat16, which is what
+tensor cores reach in TF32. Not measured on an accelerator."""
+
+
+def named_device(name: str) -> str:
+    """Return the name in `PEAKS` that is meant, such as H200 for ``h200``.
+
+    Raises:
+      ValueError: if there is none.
+    """
+
+    def plain(words: str) -> str:
+        return re.sub(r"[^a-z0-9]", "", words.lower())
+
+    for known in PEAKS:
+        if plain(known) == plain(name):
+            return known
+    raise ValueError(f"device must be one of {sorted(PEAKS)}, got {name!r}")
 
 
 def num_matrix_weights(decoder: DecoderConfig) -> int:
@@ -89,10 +130,8 @@ def device_hours(training: float, decoding: float, *, device: str) -> float:
     Raises:
       ValueError: if the device is not known.
     """
-    if device not in PEAKS:
-        raise ValueError(f"device must be one of {sorted(PEAKS)}, got {device!r}")
-    seconds = training / TRAINING_UTILISATION + decoding / DECODING_UTILISATION
-    return seconds / PEAKS[device] / 3600
+    peak = PEAKS[named_device(device)]
+    return (training / TRAINING_UTILISATION + decoding / DECODING_UTILISATION) / peak / 3600
 
 
 def finetuning_flops(
