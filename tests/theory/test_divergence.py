@@ -204,6 +204,10 @@ def test_edges_of_the_binary_kl(q, p, expected):
         (lambda: kl_inverse_first(2.0, 0.1), "r must lie in"),
         (lambda: binary_kl(0.1, 1.1), "p must lie in"),
         (lambda: binary_kl("a", 0.1), "q must be a number or numbers, got 'a'"),
+        (lambda: binary_kl(True, 0.1), "q must be a number or numbers, got True"),
+        (lambda: gaussian_kl(["1.0"], 0.0), "shift must be numbers, got"),
+        (lambda: gaussian_kl(0.0, np.ma.masked_array([0.0], [True])), "got a masked array"),
+        (lambda: xi(2**62 + 1), "num_examples must be at most"),
         (lambda: xi(0), "num_examples must be at least 1, got 0"),
         (lambda: xi(10.0), "num_examples must be an integer or integers, got 10.0"),
         (lambda: total_variation([0.5, 0.6], [0.5, 0.5]), r"p must sum to 1 over the levels"),
@@ -311,6 +315,37 @@ def test_slopes_of_the_inverses(name, known, c):
     np.testing.assert_allclose(computed, expected, rtol=1e-9)
     np.testing.assert_allclose(computed, differences(inverse, known, c), rtol=1e-4)
     np.testing.assert_allclose(slopes(inverse, known, c, np.float32), expected, rtol=1e-3)
+
+
+def exact_slopes(name: str, known: float, c: float) -> list[float]:
+    """Derivatives of an inverse by both arguments, from its root to 50 digits."""
+    x, exact = mpmath.mpf(known), INVERSES[name][1]
+    sign = -1 if name == "lower" else 1
+    low, high = mpmath.mpf(0), x if name == "lower" else 1 - x
+    for _ in range(170):
+        middle = (low + high) / 2
+        low, high = (middle, high) if exact(x, x + sign * middle) < c else (low, middle)
+    p = x + sign * high
+    log_odds = mpmath.log(p / x) - mpmath.log((1 - p) / (1 - x))
+    if name == "first":
+        return [float((p - x) / (x * (1 - x)) / log_odds), float(1 / log_odds)]
+    by_c = p * (1 - p) / (p - x)
+    return [float(log_odds * by_c), float(by_c)]
+
+
+@pytest.mark.parametrize("name", INVERSES)
+@pytest.mark.parametrize("known", [1e-6, 0.02, 0.3, 0.5, 0.9, 0.999])
+def test_slopes_keep_their_digits_at_small_nats(name, known):
+    """Where the root is a few floats from the known argument, their difference has no digits."""
+    inverse = INVERSES[name][0]
+    for c in known * (1 - known) * 10.0 ** np.arange(-26, 0, dtype=np.float64):
+        for dtype, tolerance in ((np.float32, 2e-3), (np.float64, 1e-8)):
+            x, nats = float(dtype(known)), float(dtype(c))
+            expected = exact_slopes(name, x, nats)
+            # A float32 next to 0.999 is 5e-5 of its distance from 1.
+            own = tolerance * max(1, 0.03 / (1 - known)) if dtype is np.float32 else tolerance
+            found = slopes(inverse, x, nats, dtype)
+            np.testing.assert_allclose(found, expected, rtol=own, atol=1e-30)
 
 
 def test_slopes_of_the_binary_kl():
@@ -460,3 +495,10 @@ def test_xi_is_the_same_summed_in_blocks():
     assert xi(2**22 - 1) < xi(2**22 + 1) < xi(2**22 + 3)
     assert xi(10**6) == pytest.approx(math.sqrt(math.pi * 10**6 / 2) + 2 / 3, rel=1e-7)
     assert divergence.XI_MARGIN < 1e-11
+
+
+def test_xi_is_not_summed_for_more_examples_than_there_is_time_for():
+    largest = divergence.LARGEST_SUM
+    assert xi(largest + 1) == pytest.approx(2 * math.sqrt(largest + 1), rel=1e-11)
+    assert xi(2**62) == pytest.approx(2.0**32, rel=1e-11)
+    assert xi(2**62) > 2.0**32

@@ -7,8 +7,11 @@ broadcast; the result is NumPy float64, rounded up, and at most 1. With probabil
 1 - delta over the sample it is no less than the risk. To choose the smallest of several bounds
 after seeing them, split delta over them.
 
-Bounds run on the host, and cannot be traced. Build a training objective from `theory.kl_inverse`,
-which can.
+**Tracing.** Every bound but `clopper_pearson` may be called under ``jit``, ``vmap`` and ``grad``.
+It then works in the dtype of the traced arguments, and is rounded up in it. Traced values cannot be
+refused: those out of range give NaN. `num_examples` has to be concrete where the theorem's constant
+is summed on the host (`pac_bayes_kl`, `sample_compression`). A certificate is made from concrete
+numbers.
 """
 
 from __future__ import annotations

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int
 from numpy.typing import ArrayLike
 
-from theory.bounds.arguments import check_arguments, rounded_up
-from theory.divergence import check_range
+from theory.bounds.arguments import check_arguments, expm1, known_range, log, rounded_up
+from theory.divergence import check_range, is_traced, same_kind
 
 GRID = tuple(2.0**power for power in range(-7, 5))
 """From 1/128 to 16: within a factor of sqrt(2) of the best constant for n up to about 10^6."""
@@ -55,8 +56,15 @@ def catoni(
       0.1690
     """
     risk, kl, n, delta = check_arguments(empirical_risk, kl, num_examples, delta)
-    c = check_range("c", c, 0, np.inf, ends=False)
-    return rounded_up(np.expm1(-c * risk - (kl - np.log(delta)) / n) / np.expm1(-c))
+    return _bound(risk, kl, n, delta, known_range("c", c, 0, np.inf, ends=False))
+
+
+def _bound(risk: Any, kl: Any, n: Any, delta: Any, c: Any) -> Any:
+    """The bound for arguments that have been checked, but for a traced c."""
+    if is_traced(risk, c):
+        risk, kl, n, delta, c = same_kind(risk, kl, n, delta, c)
+        c = jnp.where(c > 0, c, jnp.nan)
+    return rounded_up(expm1(-c * risk - (kl - log(delta)) / n) / expm1(-c))
 
 
 def catoni_grid(
@@ -97,9 +105,6 @@ def catoni_grid(
     constants = check_range("grid", list(grid), 0, np.inf, ends=False)
     if constants.ndim != 1 or not constants.size:
         raise ValueError(f"grid must be a sequence of positive numbers, got {grid!r}")
-    risk, kl, n, delta = (
-        argument[..., np.newaxis]
-        for argument in check_arguments(empirical_risk, kl, num_examples, delta)
-    )
-    delta = delta / constants.size
-    return catoni(risk, kl, num_examples=n, delta=delta, c=constants).min(axis=-1)
+    arguments = check_arguments(empirical_risk, kl, num_examples, delta)
+    risk, kl, n, whole = (argument[..., np.newaxis] for argument in arguments)
+    return _bound(risk, kl, n, whole / constants.size, constants).min(axis=-1)

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 from jaxtyping import Float, Int
 from numpy.typing import ArrayLike
 
-from theory.bounds.arguments import check_arguments, check_fixed
+from theory.bounds.arguments import check_arguments, check_fixed, log
 from theory.divergence import kl_inverse
 
 
@@ -49,6 +48,6 @@ def chernoff(
       >>> print(f"{chernoff(0.1, num_examples=1000, delta=0.05):.4f}")
       0.1248
     """
-    risk, kl, n, delta = check_arguments(empirical_risk, kl, num_examples, delta)
     check_fixed(kl)
-    return kl_inverse(risk, (kl - np.log(delta)) / n)
+    risk, kl, n, delta = check_arguments(empirical_risk, kl, num_examples, delta)
+    return kl_inverse(risk, (kl - log(delta)) / n)

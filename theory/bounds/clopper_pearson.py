@@ -7,9 +7,35 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 from numpy.typing import ArrayLike
+from scipy.optimize import brentq
 from scipy.special import betainccinv
+from scipy.stats import binom
 
-from theory.bounds.arguments import check_arguments, check_fixed
+from theory.bounds.arguments import check_arguments, check_concrete, check_fixed
+from theory.divergence import kl_inverse
+
+SMALLEST_DELTA = 1e-200
+"""Below it SciPy's inverse of the incomplete beta function loses digits, at 1e-300 all of them."""
+
+
+def _by_root(errors: float, n: float, delta: float) -> float:
+    """Solve P(at most so many errors) = delta for the risk, in logarithms; `errors` is below n."""
+    # The Chernoff bound is not below the root. Where it is 1, the root is too, but for rounding.
+    lowest, highest = errors / n, float(kl_inverse(errors / n, -np.log(delta) / n))
+    if highest == 1:
+        return 1.0
+    # Each term of the tail is the one above it times a ratio that is below 1.
+    ratios = np.arange(errors, 0, -1) / (n - np.arange(errors, 0, -1) + 1)
+
+    def excess(risk: float) -> float:
+        terms = np.cumprod(ratios * (1 - risk) / risk)
+        return binom.logpmf(errors, n, risk) + np.log1p(terms.sum()) - np.log(delta)
+
+    if excess(highest) >= 0:
+        return highest
+    start = lowest + 1e-3 * (highest - lowest)
+    root: Any = brentq(excess, start, highest, xtol=1e-300, rtol=np.float64(1e-14))
+    return root
 
 
 def clopper_pearson(
@@ -49,8 +75,14 @@ def clopper_pearson(
       >>> print(f"{clopper_pearson(0.1, num_examples=1000, delta=0.05):.4f}")
       0.1170
     """
-    risk, kl, n, delta = check_arguments(empirical_risk, kl, num_examples, delta)
+    for name, values in (
+        ("empirical_risk", empirical_risk),
+        ("num_examples", num_examples),
+        ("delta", delta),
+    ):
+        check_concrete(name, values, "the bound is solved on the host (chernoff can be traced)")
     check_fixed(kl)
+    risk, _, n, delta = check_arguments(empirical_risk, kl, num_examples, delta)
     errors = np.rint(n * risk)
     whole = np.abs(n * risk - errors) <= 1e-6
     if not whole.all():
@@ -60,7 +92,10 @@ def clopper_pearson(
         )
     errors, n, delta = np.broadcast_arrays(errors, n, delta)
     with_all = errors == n
-    bound = betainccinv(errors + 1, np.where(with_all, 1, n - errors), delta)
+    bound = np.array(betainccinv(errors + 1, np.where(with_all, 1, n - errors), delta))
+    for index in np.argwhere((delta < SMALLEST_DELTA) & ~with_all):
+        place = tuple(index)
+        bound[place] = _by_root(*(float(each[place]) for each in (errors, n, delta)))
     # The error of `betainccinv`, measured against mpmath up to n = 10^7, is below a tenth of this.
     margin = 1e-12 + 4 * n * np.finfo(np.float64).eps
     return np.minimum(np.where(with_all, 1.0, bound * (1 + margin)), 1.0)[()]

@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 from numpy.typing import ArrayLike
 from scipy.special import gammaln
 
-from theory.bounds.arguments import check_arguments
+from theory.bounds.arguments import check_arguments, check_concrete, like, log
 from theory.divergence import check_count, kl_inverse
 
 
@@ -56,9 +56,9 @@ def sample_compression(
     Args:
       empirical_risk: L, the loss on the examples outside the subset, in [0, 1].
       kl: K, ln(1/P(message)) in nats for a message that helps to rebuild the hypothesis; else 0.
-      num_examples: n, the size of the sample, with the subset.
+      num_examples: n, the size of the sample, with the subset; may not be traced.
       delta: probability with which the bound may fail, in (0, 1).
-      subset_size: k, from 0 to n - 1.
+      subset_size: k, from 0 to n - 1; may not be traced.
 
     Returns:
       The bound, rounded up; at most 1.
@@ -79,12 +79,16 @@ def sample_compression(
       >>> print(f"{sample_compression(0.1, 0.0, num_examples=1000, delta=0.05, subset_size=2):.4f}")
       0.1764
     """
+    for name, count in (("num_examples", num_examples), ("subset_size", subset_size)):
+        check_concrete(name, count, "the number of subsets is computed on the host")
     risk, kl, n, delta = check_arguments(empirical_risk, kl, num_examples, delta)
+    size = check_count("num_examples", num_examples, 1)
     k = check_count("subset_size", subset_size, 0)
-    rest = n - k
+    rest = size - k
     if np.any(rest < 1):
         raise ValueError(f"subset_size must be less than num_examples, got {subset_size}")
-    subsets = gammaln(n + 1) - gammaln(k + 1) - gammaln(rest + 1)
+    all_orders = gammaln(size + 1)
+    subsets = all_orders - gammaln(k + 1) - gammaln(rest + 1)
     # Round up, by more than the digits that the differences lose.
-    subsets = subsets + 8 * np.finfo(np.float64).eps * gammaln(n + 1)
-    return kl_inverse(risk, (kl + subsets + np.log(n) - np.log(delta)) / rest)
+    subsets = like(risk, subsets + 8 * np.finfo(np.float64).eps * all_orders)
+    return kl_inverse(risk, (kl + subsets + log(n) - log(delta)) / like(risk, rest))

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 from jaxtyping import Float, Int
 from numpy.typing import ArrayLike
 
-from theory.bounds.arguments import check_arguments
+from theory.bounds.arguments import check_arguments, log
 from theory.divergence import kl_inverse
 
 
@@ -48,4 +47,4 @@ def langford_seeger(
       0.1702
     """
     risk, kl, n, delta = check_arguments(empirical_risk, kl, num_examples, delta, fewest=2)
-    return kl_inverse(risk, (kl + np.log(n) - np.log(delta)) / (n - 1))
+    return kl_inverse(risk, (kl + log(n) - log(delta)) / (n - 1))

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 from jaxtyping import Float, Int
 from numpy.typing import ArrayLike
 
-from theory.bounds.arguments import check_arguments, rounded_up
+from theory.bounds.arguments import check_arguments, log, rounded_up, sqrt
 
 
 def mcallester(
@@ -47,4 +46,4 @@ def mcallester(
       0.2047
     """
     risk, kl, n, delta = check_arguments(empirical_risk, kl, num_examples, delta)
-    return rounded_up(risk + np.sqrt((kl - np.log(delta) + np.log(n) + 2) / (2 * n - 1)))
+    return rounded_up(risk + sqrt((kl - log(delta) + log(n) + 2) / (2 * n - 1)))

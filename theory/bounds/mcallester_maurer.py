@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 from jaxtyping import Float, Int
 from numpy.typing import ArrayLike
 
-from theory.bounds.arguments import check_arguments, rounded_up
+from theory.bounds.arguments import check_arguments, log, rounded_up, sqrt
 
 
 def mcallester_maurer(
@@ -48,5 +47,5 @@ def mcallester_maurer(
       0.1926
     """
     risk, kl, n, delta = check_arguments(empirical_risk, kl, num_examples, delta)
-    budget = kl + np.log(2 * np.sqrt(n)) - np.log(delta)
-    return rounded_up(risk + np.sqrt(budget / (2 * n)))
+    budget = kl + log(2 * sqrt(n)) - log(delta)
+    return rounded_up(risk + sqrt(budget / (2 * n)))

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 from jaxtyping import Float, Int
 from numpy.typing import ArrayLike
 
-from theory.bounds.arguments import check_arguments
+from theory.bounds.arguments import check_arguments, log
 from theory.divergence import kl_inverse
 
 
@@ -51,4 +50,4 @@ def occam(
       0.1552
     """
     risk, kl, n, delta = check_arguments(empirical_risk, kl, num_examples, delta)
-    return kl_inverse(risk, (kl - np.log(delta)) / n)
+    return kl_inverse(risk, (kl - log(delta)) / n)

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 from jaxtyping import Float, Int
 from numpy.typing import ArrayLike
 
-from theory.bounds.arguments import check_arguments
+from theory.bounds.arguments import check_arguments, check_concrete, like, log
 from theory.divergence import kl_inverse, log_xi
 
 
@@ -33,7 +32,7 @@ def pac_bayes_kl(
     Args:
       empirical_risk: L, the posterior-average loss on the sample, in [0, 1].
       kl: K, KL(posterior ‖ prior), in nats.
-      num_examples: n, the size of the sample.
+      num_examples: n, the size of the sample; may not be traced.
       delta: probability with which the bound may fail, in (0, 1).
 
     Returns:
@@ -55,5 +54,7 @@ def pac_bayes_kl(
       >>> print(f"{pac_bayes_kl(0.1, 10.0, num_examples=1000, delta=0.05):.4f}")
       0.1635
     """
+    check_concrete("num_examples", num_examples, "the constant is summed for it on the host")
     risk, kl, n, delta = check_arguments(empirical_risk, kl, num_examples, delta)
-    return kl_inverse(risk, (kl + log_xi(n) - np.log(delta)) / n)
+    constant = like(risk, log_xi(num_examples))
+    return kl_inverse(risk, (kl + constant - log(delta)) / n)

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 from jaxtyping import Float, Int
 from numpy.typing import ArrayLike
 
-from theory.bounds.arguments import check_arguments, rounded_up
+from theory.bounds.arguments import check_arguments, log, rounded_up, sqrt
 
 
 def quadratic(
@@ -50,5 +49,5 @@ def quadratic(
       0.1782
     """
     risk, kl, n, delta = check_arguments(empirical_risk, kl, num_examples, delta)
-    half_rate = (kl + np.log(2 * np.sqrt(n)) - np.log(delta)) / (2 * n)
-    return rounded_up((np.sqrt(risk + half_rate) + np.sqrt(half_rate)) ** 2)
+    half_rate = (kl + log(2 * sqrt(n)) - log(delta)) / (2 * n)
+    return rounded_up((sqrt(risk + half_rate) + sqrt(half_rate)) ** 2)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
+import jax.numpy as jnp
 from jaxtyping import Float, Int
 from numpy.typing import ArrayLike
 
-from theory.bounds.arguments import check_arguments, rounded_up
-from theory.divergence import check_range
+from theory.bounds.arguments import check_arguments, known_range, log, rounded_up, sqrt
+from theory.divergence import is_traced, same_kind
 
 
 def thiemann(
@@ -53,8 +53,13 @@ def thiemann(
       0.1782
     """
     risk, kl, n, delta = check_arguments(empirical_risk, kl, num_examples, delta)
-    budget = kl + np.log(2 * np.sqrt(n)) - np.log(delta)
-    if trade_off is None:
-        trade_off = 2 / (np.sqrt(2 * n * risk / budget + 1) + 1)
-    trade_off = check_range("trade_off", trade_off, 0, 2, ends=False)
-    return rounded_up((risk + budget / (n * trade_off)) / (1 - trade_off / 2))
+    budget = kl + log(2 * sqrt(n)) - log(delta)
+    chosen: Any = (
+        2 / (sqrt(2 * n * risk / budget + 1) + 1)
+        if trade_off is None
+        else known_range("trade_off", trade_off, 0, 2, ends=False)
+    )
+    if is_traced(risk, chosen):
+        risk, budget, n, chosen = same_kind(risk, budget, n, chosen)
+        chosen = jnp.where((chosen > 0) & (chosen < 2), chosen, jnp.nan)
+    return rounded_up((risk + budget / (n * chosen)) / (1 - chosen / 2))
