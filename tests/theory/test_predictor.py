@@ -88,6 +88,20 @@ def test_at_the_pilots_own_largest_size_two_sizes_are_reproduced(name):
     np.testing.assert_allclose(RULES[name](pilot, 64), pilot.test_risk[:, -1], atol=1e-9)
 
 
+def test_the_prior_weighs_as_much_as_two_sizes_between_which_the_gap_changes_by_a_quarter():
+    """As its docstring says: then the share of the decrease is halfway between mass and slope."""
+    gaps = np.array([0.35, 0.10])
+    train = np.zeros((1, 2))
+    slices = np.stack([np.array([[0.5, 0.5]]), np.array([[0.5, 0.5]])], axis=-1)
+    mixture = np.array([[1.0, 0.0]])
+    pilot = Pilot(
+        np.array([1]), np.array([16, 64]), train, gaps[None], slices, mixture, np.array([0.5, 0.5])
+    )
+    # The test risk does not move at all, and half of the test is at the training level.
+    fallen = pilot.test_risk[0, -1] - RULES[PREDICTOR](pilot, 10**9)[0]
+    assert fallen / gaps[-1] == pytest.approx(0.25, rel=0.06)
+
+
 def inside(risk: float) -> float:
     return MARGIN + (1 - 2 * MARGIN) * risk
 
