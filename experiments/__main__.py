@@ -1,6 +1,10 @@
-"""Entry point of the command ``sweetspot``: sets XLA's flags before anything can start JAX."""
+"""Entry point of the command ``sweetspot``: signals and XLA's flags come before all imports."""
 
-from experiments.devices import configure_host_devices
+from experiments.interrupts import catch_signals
+
+catch_signals()
+
+from experiments.devices import configure_host_devices  # noqa: E402
 
 configure_host_devices()
 

@@ -18,7 +18,7 @@ PLOTTING = {"matplotlib", "seaborn", "plotly", "altair", "bokeh", "PIL"}
 ACCELERATED = {"jax", "jaxlib", "flax", "optax", "orbax"}
 
 FLOORS: tuple[tuple[str, ...], ...] = (
-    ("devices", "distribution", "errors"),
+    ("devices", "distribution", "errors", "interrupts"),
     ("storage",),
     ("engine",),
     ("igsm", "sweep", "llm.published"),

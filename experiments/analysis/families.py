@@ -20,6 +20,7 @@ from experiments.storage.results import (
     ResultsError,
     read_finished,
     read_table,
+    stated,
     write_json,
     write_parquet,
 )
@@ -71,10 +72,10 @@ def _read(directory: Path) -> tuple[str, pd.DataFrame, dict[str, Any]]:
     """Name, table and manifest of one family's run."""
     manifest = read_finished(directory)
     is_preset = manifest.get("recipe") == "families"
-    name = manifest["preset"] if is_preset else directory.resolve().name
+    name = stated(manifest, directory, "preset") if is_preset else directory.resolve().name
     table = read_table(directory)
     table.insert(0, "family", name)
-    table["base_hardest"] = manifest["config"]["pretrain"]["hardest"]
+    table["base_hardest"] = stated(manifest, directory, "config", "pretrain", "hardest")
     return name, table, manifest
 
 

@@ -12,7 +12,7 @@ import pandas as pd
 
 from experiments.analysis.optimum import Cube, Study, cube, study_rows
 from experiments.llm.difficulty.selection import Levels
-from experiments.storage.results import ResultsError, read_finished, read_table
+from experiments.storage.results import ResultsError, read_finished, read_table, stated
 from experiments.sweep.grid import SweepConfig, sweep_config
 from synth.task import Mixture
 from theory.predictor import Pilot
@@ -113,7 +113,7 @@ def read_pilot(directory: Path) -> tuple[pd.DataFrame, SweepConfig]:
         raise ResultsError(
             f"{directory} is a scan of a real checkpoint: see sweetspot llm recommend"
         )
-    return read_table(directory), sweep_config(manifest["config"])
+    return read_table(directory), sweep_config(stated(manifest, directory, "config"))
 
 
 def read_scan(directory: Path) -> tuple[pd.DataFrame, Levels]:

@@ -29,7 +29,8 @@ from experiments.analysis import optimum
 from experiments.analysis.optimum import Cube, Study
 from experiments.analysis.pilot import StudyRisks, read_pilot, study_risks
 from experiments.analysis.recommend import recommend
-from experiments.storage.results import read_table, write_parquet
+from experiments.storage.results import read_table
+from experiments.storage.writing import write_parquet
 from experiments.sweep.grid import SweepConfig
 from theory.predictor import NAIVE, PREDICTOR, RULES, choose, rank_correlation, regret
 

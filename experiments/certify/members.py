@@ -57,7 +57,13 @@ from experiments.certify.study import POINTS, POSTERIORS, Certification
 from experiments.engine.run import Executor, in_this_process, run_study
 from experiments.engine.study import Part
 from experiments.storage import checkpoint
-from experiments.storage.results import ResultsError, read_manifest, read_table
+from experiments.storage.results import (
+    ResultsError,
+    check_unchanged,
+    read_manifest,
+    read_table,
+    stated,
+)
 from experiments.sweep.grid import Member, SweepConfig, sweep_config
 from experiments.sweep.plan import group
 from experiments.sweep.programs import Sweep
@@ -98,11 +104,13 @@ def certify(
     """
     directory = Path(directory)
     manifest, table = read_manifest(directory), read_table(directory)
-    settings = sweep_config(manifest["config"])
+    settings = sweep_config(stated(manifest, directory, "config"))
     if not isinstance(task, Task):
         _check_task(directory, settings.task, task)
         task = None
-    identity = {name: manifest[name] for name in ("recipe", "preset", "config")}
+    identity = {name: stated(manifest, directory, name) for name in ("recipe", "preset", "config")}
+    for base_seed in config.base_seeds:
+        check_unchanged(directory, f"bases/base-{base_seed}")
     certification = MemberCertification(
         directory, config.fitted(settings), settings, table, identity, task=task
     )

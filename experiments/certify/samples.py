@@ -13,7 +13,7 @@ from experiments.llm.problems.config import Source
 from experiments.llm.problems.data import Problems
 from experiments.llm.text.encoding import Encoded
 from experiments.llm.text.examples import encode_for
-from experiments.storage.results import read_manifest
+from experiments.storage.results import read_manifest, stated
 
 
 def unseen_samples(
@@ -61,7 +61,7 @@ def _rows_trained_on(run: Path, source: Source, *, is_named: bool) -> list[int] 
         return None
     manifest = read_manifest(run)
     if manifest.get("source") == json.loads(json.dumps(dataclasses.asdict(source))):
-        return manifest["rows"]
+        return stated(manifest, run, "rows")
     if not is_named:
         return None
     raise ValueError(

@@ -6,16 +6,17 @@ alone. The function imports the rest when it runs, so that ``--help`` need not w
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
 from collections.abc import Callable, Sequence
 
-from rich.text import Text
+from rich.console import Console
 from tyro.extras import SubcommandApp
 
 from experiments.cli import llm, pages, studies, tasks
 from experiments.cli.presets import asked_for
 from experiments.cli.terminal import replace_what_cannot_be_printed
-from experiments.engine.progress import console
 from experiments.errors import ExpectedError
 from experiments.llm.recipes import RECIPES as SCANS
 from experiments.llm.scan.grid import ScanConfig
@@ -80,14 +81,23 @@ def _group(**commands: Callable[..., object]) -> SubcommandApp:
 
 
 def main() -> None:
-    """Run the command ``sweetspot``."""
+    """Run the command ``sweetspot``: errors that explain themselves end with exit code 2."""
     arguments = sys.argv[1:]
     replace_what_cannot_be_printed()
     try:
         command_tree(arguments).cli(prog="sweetspot", args=arguments)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # The reader of a pipe, such as `head`, has enough.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(128 + signal.SIGPIPE)
     except EXPECTED as error:
-        console.print(Text.assemble(("error:", "bold red"), f" {error}"))
+        errors = Console(stderr=True, markup=False, emoji=False, highlight=False, soft_wrap=True)
+        errors.print("error:", style="bold red", end=" ")
+        errors.print(_one_line(error))
         sys.exit(2)
-    except KeyboardInterrupt:
-        console.print("Interrupted. A command with a run directory carries on when it is repeated.")
-        sys.exit(130)
+
+
+def _one_line(error: BaseException) -> str:
+    """The text of an error without line breaks."""
+    return " ".join(str(error).split()) or type(error).__name__

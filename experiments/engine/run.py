@@ -68,7 +68,9 @@ def run_study(
     # Before the directory is made: some studies read their data for this.
     stages = [list(stage) for stage in study.stages()]
     with open_run(study.directory, study.identity, adopts=study.adopts) as run:
-        finished = FinishedParts(study, run, [part for stage in stages for part in stage])
+        finished = FinishedParts(study, run, stages)
+        for notice in (*run.notices, *finished.notices):
+            on.print(notice, style="yellow", markup=False, highlight=False)
         if finished.is_complete():
             on.print(f"{run.directory} is complete: nothing left to run.", markup=False)
             return finished.read_tables()
@@ -85,6 +87,6 @@ def run_study(
                     session.save(**(output.session or study.session_fields()))
                     display.finished(part)
         if finished.has_all():
-            finished.write_tables()
-            run.update_manifest(status="complete", **study.record)
+            tables = {"tables": finished.write_tables()} if finished.tables else {}
+            run.update_manifest(status="complete", **tables, **study.record)
         return finished.tables

@@ -162,6 +162,10 @@ class Study:
         """Return whether a file or folder of a part is there, relative to the directory."""
         return (self.directory / path).exists()
 
+    def is_whole(self, part: Part, rows: Mapping[str, pd.DataFrame]) -> bool:
+        """Return whether rows that were read from disk are all those of a part."""
+        return all(len(rows[table]) > 0 for table in part.tables[:1])
+
     def assembled(self, table: pd.DataFrame) -> pd.DataFrame:
         """Complete the first table, given its finished rows in the order of the plan."""
         return table

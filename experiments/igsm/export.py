@@ -45,7 +45,8 @@ from experiments.igsm.files import (
     training_fingerprints,
     write_rows,
 )
-from experiments.storage.results import ResultsError, read_manifest, write_atomically
+from experiments.storage.results import ResultsError, read_manifest
+from experiments.storage.writing import write_atomically
 from synth.tasks import igsm
 from synth.tasks.igsm.problems import DEGENERATE
 

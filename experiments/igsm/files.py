@@ -13,7 +13,8 @@ import pyarrow as pa
 from pyarrow import parquet
 
 from experiments.igsm.config import SYSTEM_PROMPT, Format, ProblemFile
-from experiments.storage.results import ResultsError, write_atomically
+from experiments.storage.results import ResultsError
+from experiments.storage.writing import write_atomically
 from synth.tasks import igsm
 
 Row = dict[str, Any]

@@ -7,7 +7,7 @@ from typing import Any
 
 import jinja2
 
-from experiments.storage.results import write_atomically
+from experiments.storage.writing import write_atomically
 
 
 def write_page(path: Path, template: str, **content: Any) -> Path:

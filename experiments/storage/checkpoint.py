@@ -16,7 +16,6 @@ import hashlib
 import os
 import re
 import shutil
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeGuard
@@ -49,6 +48,7 @@ from experiments.storage.tensors import (
     write_tensors,
 )
 from experiments.storage.untrusted import JSON_MEBIBYTES, check_file
+from experiments.storage.writing import write_folder_atomically
 from synth.config import DecoderConfig
 from synth.decoder import Parameters
 
@@ -235,6 +235,7 @@ def save(
       FileNotFoundError: if `like` is no checkpoint.
       ValueError: if no Hugging Face family has these switches, if there are adapters, or if the
         parameters do not fit `decoder`, or have several types where `dtype` is not given.
+      OSError: if the disk is full.
     """
     path = Path(path)
     # Refuse what cannot be stored before anything is written.
@@ -253,12 +254,8 @@ def save(
         written |= {
             key: theirs[key] for key in written if key.endswith("_token_id") and key in theirs
         }
-    if path.exists():
-        raise FileExistsError(f"path must be a new folder, but {str(path)!r} exists")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # Write into a hidden folder on the same file system, so that the rename at the end is atomic.
-    partial = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
-    try:
+
+    def write(partial: Path) -> None:
         write_tensors(partial, decoder, leaves, kind, shard_bytes)
         write_json(partial / CONFIG, written)
         if like is not None:
@@ -267,24 +264,8 @@ def save(
             _state_stop(partial, stop)
         if add_files is not None:
             add_files(partial)
-        # Flush to the disk before the rename: a crash must not leave a named, empty file.
-        for file in partial.iterdir():
-            # Some writers make files that only their owner may read.
-            file.chmod(0o644)
-            with file.open("rb") as unsynced:
-                os.fsync(unsynced.fileno())
-        # mkdtemp made a folder that only its owner may read.
-        partial.chmod(0o755)
-        try:
-            partial.rename(path)
-        except OSError as error:
-            if not path.exists():
-                raise
-            raise FileExistsError(
-                f"path must be a new folder, but {str(path)!r} appeared meanwhile"
-            ) from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+
+    write_folder_atomically(path, write)
 
 
 def _stored_type(leaves: Mapping[str, Any], dtype: DTypeLike | None) -> np.dtype:

@@ -8,7 +8,9 @@ A run is a directory::
 
 Some studies have other tables (a certification has certificates.parquet), or further files, which
 their modules list. A kill or a full disk loses at most the parts under way: a file is there whole
-or not at all.
+or not at all. The manifest holds a fingerprint of every file, so that a run notices when one has
+changed since; `experiments.engine.finished` says what happens then. A hidden copy of the manifest
+takes its place if it is lost or cannot be read.
 """
 
 from __future__ import annotations
@@ -17,18 +19,19 @@ import contextlib
 import fcntl
 import json
 import os
-import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import stat
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import pyarrow as pa
 
 from experiments.errors import ExpectedError
+from experiments.storage.integrity import fingerprint
 from experiments.storage.migration import upgrade
+from experiments.storage.writing import remove_partial, write_json, write_parquet
 
 COLUMNS = {
     "task": "str",
@@ -62,32 +65,13 @@ UNTRAINED = {
 """Columns of an untouched base's rows."""
 
 
+MANIFEST = "manifest.json"
+COPY = ".manifest.json"
+"""Hidden copy of the manifest, written before it."""
+
+
 class ResultsError(ExpectedError):
     """A run directory that cannot be used as asked."""
-
-
-def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
-    """Write a file beside `path` and rename it into place; on failure leave nothing behind."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    os.close(handle)
-    try:
-        write(Path(name))
-        os.chmod(name, 0o644)
-        os.replace(name, path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
-
-
-def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Write JSON that people read, as `write_atomically`."""
-    write_atomically(path, lambda p: p.write_text(json.dumps(content, indent=1) + "\n"))
-
-
-def write_parquet(path: Path, table: pd.DataFrame) -> None:
-    """Write a table without its index, as `write_atomically`."""
-    write_atomically(path, lambda temporary: table.to_parquet(temporary, index=False))
 
 
 def write_record(
@@ -113,48 +97,93 @@ def tidy(rows: list[dict[str, Any]]) -> pd.DataFrame:
 
 
 def read_parquet(path: Path) -> pd.DataFrame:
-    """Read a table.
+    """Read a table, and compare each page with its checksum where the file has them.
 
     Raises:
-      ResultsError: if the file is missing or is no Parquet file.
+      ResultsError: if the file is missing or is no Parquet file, or a checksum differs.
     """
     try:
-        return pd.read_parquet(path)
+        return pd.read_parquet(path, page_checksum_verification=True)
     except FileNotFoundError:
         raise ResultsError(f"{path} does not exist; has the run finished a chunk?") from None
-    except (pa.ArrowInvalid, OSError) as error:
+    # Damaged bytes reach pyarrow and pandas at every depth, as errors of many kinds.
+    except Exception as error:
         raise ResultsError(
-            f"{path} is not a readable Parquet file ({error}); "
-            f"delete it and run the same command again to make it anew"
+            f"{path} is not a readable Parquet file ({_first_line(error)}); "
+            f"run the same command again to make it anew"
         ) from error
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0]
 
 
 def read_table(directory: Path) -> pd.DataFrame:
     """The result table of a run, checked for its columns.
 
     Raises:
-      ResultsError: if the table is missing, corrupt or lacks a column.
+      ResultsError: if the table is missing, damaged or lacks a column.
     """
-    table = read_parquet(directory / "table.parquet")
-    if missing := sorted(set(COLUMNS) - set(table.columns)):
-        raise ResultsError(f"{directory / 'table.parquet'} lacks the columns {missing}")
-    return table
+    return read_tables(directory, "table")["table"]
 
 
-def read_tables(directory: Path) -> dict[str, pd.DataFrame]:
-    """Every table at the top of a directory of results, by name.
+def read_tables(directory: Path, *names: str) -> dict[str, pd.DataFrame]:
+    """Tables at the top of a directory of results, by name; by default every one.
 
     Raises:
-      ResultsError: if there is none, or the result table lacks a column.
+      ResultsError: if there is none, one is damaged, or the result table lacks a column.
     """
-    tables = {path.stem: read_parquet(path) for path in sorted(directory.glob("*.parquet"))}
-    # Without any table this raises the error that explains it.
-    if "table" in tables or not tables:
-        tables["table"] = read_table(directory)
+    paths = {path.stem: path for path in sorted(directory.glob("*.parquet"))}
+    chosen = names or tuple(paths) or ("table",)
+    tables = {}
+    for name in chosen:
+        path = directory / f"{name}.parquet"
+        check_table(directory, path)
+        tables[name] = read_parquet(path)
+    if "table" in tables and (missing := sorted(set(COLUMNS) - set(tables["table"].columns))):
+        raise ResultsError(f"{directory / 'table.parquet'} lacks the columns {missing}")
     return tables
 
 
-def read_manifest(directory: Path, name: str = "manifest.json") -> dict[str, Any]:
+def check_table(directory: Path, path: Path) -> None:
+    """Refuse a table of a finished run that has changed since the run wrote it.
+
+    Raises:
+      ResultsError: if it has.
+    """
+    if not (directory / MANIFEST).exists() or not path.exists():
+        return
+    manifest = read_manifest(directory)
+    known = manifest.get("tables")
+    stated = known.get(path.stem) if isinstance(known, dict) else None
+    # While a run goes on, its tables are newer than their fingerprints.
+    if manifest.get("status") == "complete" and stated not in (None, fingerprint(path)):
+        raise ResultsError(
+            f"{path} has changed since the run wrote it; run the same command again to make it anew"
+        )
+
+
+def check_unchanged(directory: Path, path: str) -> None:
+    """Refuse a file or folder of a run, such as a base, that has changed since the run wrote it.
+
+    Args:
+      directory: of the run.
+      path: relative to it; what is not there, or has no fingerprint, is not refused.
+
+    Raises:
+      ResultsError: if it has changed.
+    """
+    parts = read_manifest(directory).get("fingerprints")
+    for files in parts.values() if isinstance(parts, dict) else ():
+        stated = files.get(path) if isinstance(files, dict) else None
+        if stated and (directory / path).exists() and fingerprint(directory / path) != stated:
+            raise ResultsError(
+                f"{directory / path} has changed since the run wrote it; "
+                f"run the same command again to make it anew"
+            )
+
+
+def read_manifest(directory: Path, name: str = MANIFEST) -> dict[str, Any]:
     """The manifest of a run, in the form of today (see `experiments.storage.migration`).
 
     Raises:
@@ -165,11 +194,15 @@ def read_manifest(directory: Path, name: str = "manifest.json") -> dict[str, Any
         manifest = json.loads(path.read_text())
     except FileNotFoundError:
         raise ResultsError(f"{directory} is not a run: it has no {name}") from None
-    except json.JSONDecodeError as error:
-        raise ResultsError(f"{path} is not valid JSON ({error})") from error
+    # Damaged bytes may not be text, and brackets may be nested too deeply.
+    except (ValueError, RecursionError) as error:
+        raise ResultsError(f"{path} is not valid JSON ({_first_line(error)})") from error
     if not isinstance(manifest, dict):
-        raise ResultsError(f"{path} must hold a JSON object")
-    return upgrade(manifest)
+        raise ResultsError(f"{path} must hold a JSON object, got {type(manifest).__name__}")
+    try:
+        return upgrade(manifest)
+    except (LookupError, TypeError, AttributeError) as error:
+        raise ResultsError(f"{path} is not the manifest of a run ({error!r})") from error
 
 
 def read_finished(directory: Path) -> dict[str, Any]:
@@ -186,11 +219,34 @@ def read_finished(directory: Path) -> dict[str, Any]:
     return manifest
 
 
+def stated(manifest: Mapping[str, Any], directory: Path, *names: str) -> Any:
+    """A value of a run's manifest, below names of objects.
+
+    Raises:
+      ResultsError: if it is not there.
+    """
+    value: Any = manifest
+    for name in names:
+        if not isinstance(value, dict) or name not in value:
+            raise ResultsError(
+                f"{directory / MANIFEST} is not the manifest of such a run: it states no "
+                f"{'.'.join(names)}"
+            )
+        value = value[name]
+    return value
+
+
 @dataclass(frozen=True)
 class Run:
-    """A run directory that this process has locked, new or resumed."""
+    """A run directory that this process has locked, new or resumed.
+
+    Attributes:
+      directory: of the run.
+      notices: sentences about what had to be mended when it was opened.
+    """
 
     directory: Path
+    notices: Sequence[str] = ()
 
     @property
     def manifest(self) -> dict[str, Any]:
@@ -198,7 +254,7 @@ class Run:
 
     def update_manifest(self, **fields: Any) -> None:
         """Replace top-level fields of the manifest."""
-        write_json(self.directory / "manifest.json", self.manifest | fields)
+        _write_manifest(self.directory, self.manifest | fields)
 
     def pin(self, name: str, value: Any) -> None:
         """Write a field of the manifest that must not change any more.
@@ -244,28 +300,21 @@ def open_run(
     if directory.exists() and not directory.is_dir():
         raise ResultsError(f"out must be a directory, {directory} is a file")
     entries = {path.name for path in directory.iterdir()} if directory.exists() else set()
-    # Hidden files are the lock, and files that a kill left half written.
+    # Hidden files are the lock, the manifest's copy, and files that a kill left half written.
     visible = {name for name in entries if not name.startswith(".")}
     foreign = {name for name in visible if not any(fnmatch(name, each) for each in adopts)}
-    if foreign and "manifest.json" not in visible:
+    if foreign and not entries & {MANIFEST, COPY}:
         raise ResultsError(
-            f"{directory} is not empty and is not a run (it has no manifest.json); "
+            f"{directory} is not empty and is not a run (it has no {MANIFEST}); "
             f"choose another directory"
         )
     directory.mkdir(parents=True, exist_ok=True)
+    notices: list[str] = []
     # Take the lock, then compare with the manifest that is there or write a new one.
-    with open(directory / ".lock", "w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ResultsError(f"{directory} is in use by another process") from None
-        if "manifest.json" in entries:
-            stored = read_manifest(directory)
-            differing = [
-                path
-                for name, value in identity.items()
-                for path in _differences(stored.get(name), value, name)
-            ]
+    with _locked(directory):
+        remove_partial(directory)
+        if entries & {MANIFEST, COPY}:
+            differing = _open_manifest(directory, identity, notices)
             if differing:
                 raise ResultsError(
                     f"{directory} holds another run; it differs in "
@@ -273,8 +322,83 @@ def open_run(
                     + ". Choose another directory, or repeat the command of that run."
                 )
         else:
-            write_json(directory / "manifest.json", {**identity, "status": "running"})
-        yield Run(directory)
+            _write_manifest(directory, {**identity, "status": "running"})
+        yield Run(directory, notices)
+
+
+@contextlib.contextmanager
+def _locked(directory: Path) -> Iterator[None]:
+    """Lock a directory for this process.
+
+    Raises:
+      ResultsError: if another process has locked it, or ``.lock`` is no file.
+    """
+    path = directory / ".lock"
+    # Neither a link, which may lead anywhere, nor a pipe, which would wait for a reader.
+    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    try:
+        handle = os.open(path, flags, 0o644)
+    except OSError as error:
+        if path.is_symlink():
+            raise ResultsError(f"{path} must be a file, it is a link") from error
+        raise
+    try:
+        if not stat.S_ISREG(os.fstat(handle).st_mode):
+            raise ResultsError(f"{path} must be a file, it is something else")
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ResultsError(f"{directory} is in use by another process") from None
+        yield
+    finally:
+        os.close(handle)
+
+
+def _write_manifest(directory: Path, content: Mapping[str, Any]) -> None:
+    """Write the manifest and its copy; the copy first, so that it is never older."""
+    write_json(directory / COPY, content)
+    write_json(directory / MANIFEST, content)
+
+
+def _open_manifest(directory: Path, identity: Mapping[str, Any], notices: list[str]) -> list[str]:
+    """Differences between a run's identity and that in its manifest, or in the manifest's copy.
+
+    If the copy is of this run and the manifest is not, the copy takes its place; `notices` says so.
+
+    Raises:
+      ResultsError: if neither can be read.
+    """
+
+    def differing(name: str) -> list[str]:
+        stored = read_manifest(directory, name)
+        return [
+            path
+            for field, value in identity.items()
+            for path in _differences(stored.get(field), value, field)
+        ]
+
+    try:
+        found = differing(MANIFEST)
+        if not found:
+            return []
+        reason = f"differs in {found[0]}"
+    except ResultsError as error:
+        found, reason = None, str(error)
+        if not (directory / COPY).exists():
+            raise
+    try:
+        of_copy = differing(COPY)
+    except ResultsError:
+        if found is None:
+            raise
+        return found
+    if of_copy:
+        return of_copy if found is None else found
+    write_json(directory / MANIFEST, read_manifest(directory, COPY))
+    notices.append(
+        f"{directory / MANIFEST} is not as it was written ({reason}): restored from its copy."
+    )
+    return []
 
 
 def _differences(stored: Any, asked: Any, path: str) -> list[str]:

@@ -232,6 +232,9 @@ def write_tensors(
       leaves: its parameters by path.
       kind: floating-point type to store.
       shard_bytes: the most bytes of tensors in a file; a larger tensor gets a file of its own.
+
+    Raises:
+      OSError: if the disk is full, or the folder cannot be written.
     """
     sizes = {
         name: int(np.prod(shape)) * kind.itemsize for name, shape in tensor_shapes(decoder).items()
@@ -242,7 +245,11 @@ def write_tensors(
     # Tensors come in the order of `sizes`: each file takes the next few.
     tensors = _tensors(decoder, leaves, kind)
     for file, names in zip(files, shards, strict=True):
-        save_file({name: next(tensors) for name in names}, path / file, {"format": "pt"})
+        contents = {name: next(tensors) for name in names}
+        try:
+            save_file(contents, path / file, {"format": "pt"})
+        except SafetensorError as error:
+            raise OSError(f"{path.parent} cannot take the weights: {error}") from error
     if len(shards) > 1:
         shard_of = {name: file for file, names in zip(files, shards, strict=True) for name in names}
         total = {"total_size": sum(sizes.values())}

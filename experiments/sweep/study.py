@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -24,7 +25,7 @@ from experiments.engine.run import Executor, in_this_process, run_study
 from experiments.engine.study import Output, Part, Study
 from experiments.engine.workload import Workload
 from experiments.storage import checkpoint
-from experiments.storage.results import write_atomically
+from experiments.storage.writing import write_atomically
 from experiments.sweep.grid import Member, SweepConfig
 from experiments.sweep.plan import Chunk, plan
 from experiments.sweep.programs import Outcome, Sweep
@@ -35,6 +36,16 @@ from synth.decoder import Parameters
 from synth.task import Task
 
 TABLE = ("table",)
+MEMBER_COLUMNS = [
+    "base_seed",
+    "seed",
+    "train_mixture",
+    "difficulty",
+    "data_size",
+    "loss",
+    "learning_rate",
+]
+"""Columns of the table that hold the fields of a `Member`, in their order."""
 
 
 def run_sweep(
@@ -138,6 +149,16 @@ class SweepStudy(Study):
     def shared(self, parts: Sequence[Part]) -> dict[str, Any]:
         """The bases, once they are trained."""
         return {} if any(part.name == "pretrain" for part in parts) else {"bases": self.bases}
+
+    def is_whole(self, part: Part, rows: Mapping[str, pd.DataFrame]) -> bool:
+        """Return whether the rows are of the members of a chunk, or of all bases."""
+        config, table = self.sweep.config, rows["table"]
+        if part.name == "bases":
+            expected = set(itertools.product(range(config.base_seeds), range(config.seeds)))
+            return set(zip(table["base_seed"], table["seed"], strict=True)) == expected
+        columns = [table[name] for name in MEMBER_COLUMNS]
+        members = self._chunks[part.name].members
+        return set(zip(*columns, strict=True)) == {dataclasses.astuple(each) for each in members}
 
     def assembled(self, table: pd.DataFrame) -> pd.DataFrame:
         """Mark members whose learning rate is not the best of their cell, see `tune`."""

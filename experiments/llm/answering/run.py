@@ -28,7 +28,7 @@ from experiments.llm.problems.config import GraderConfig, Source
 from experiments.llm.problems.data import Problems, read_source
 from experiments.storage import checkpoint
 from experiments.storage.config import Devices
-from experiments.storage.results import write_json
+from experiments.storage.writing import write_json
 from synth.config import Dtype
 
 

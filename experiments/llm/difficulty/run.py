@@ -32,7 +32,7 @@ from experiments.llm.difficulty.measures import OF_MODEL, measure
 from experiments.llm.problems.data import Problems, write_problems
 from experiments.llm.text.tokenizer import load_tokenizer
 from experiments.storage import checkpoint
-from experiments.storage.results import write_parquet
+from experiments.storage.writing import write_parquet
 
 
 @dataclass(frozen=True)

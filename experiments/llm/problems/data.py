@@ -25,7 +25,7 @@ from experiments.llm.problems.answers import LETTERS
 from experiments.llm.problems.config import DEFAULT_COLUMNS, Columns, Source
 from experiments.llm.problems.sources import load_rows
 from experiments.storage.checkpoint import PathLike
-from experiments.storage.results import write_atomically
+from experiments.storage.writing import write_atomically
 
 T = TypeVar("T")
 

@@ -18,7 +18,7 @@ import contextlib
 import dataclasses
 import functools
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -45,7 +45,8 @@ from experiments.llm.training.meter import DivergedError
 from experiments.llm.training.scratch import new_checkpoint
 from experiments.llm.training.train import TrainedModel, load_base, make_loader, train
 from experiments.storage import checkpoint
-from experiments.storage.results import UNTRAINED, tidy, write_parquet
+from experiments.storage.results import UNTRAINED, tidy
+from experiments.storage.writing import write_parquet
 
 TABLE = ("table",)
 
@@ -120,6 +121,18 @@ class ScanStudy(Study):
             return {"problems": self.problems, "base": self.base}
         read = {"problems": self.problems, "levels": self.levels}
         return read if names & {"levels"} else {**read, "base": self.base}
+
+    def is_whole(self, part: Part, rows: Mapping[str, pd.DataFrame]) -> bool:
+        """Return whether the rows are of the member, or of the base for every seed."""
+        table, member = rows["table"], self._members.get(part.name)
+        if member is None:
+            return set(table["seed"]) == set(range(self.config.seeds))
+        columns = ("train_mixture", "difficulty", "data_size", "loss", "learning_rate", "seed")
+        names = ("selection", *columns[1:])
+        return len(table) > 0 and all(
+            (table[column] == getattr(member, name)).all()
+            for column, name in zip(columns, names, strict=True)
+        )
 
     def kept(self, part: Part) -> None:
         """Remove the checkpoints of a member, and the folder around them once it is empty."""

@@ -19,7 +19,7 @@ from experiments.llm.text.encoding import Encoded, encode_within
 from experiments.llm.text.loader import nested
 from experiments.llm.text.tokenizer import load_tokenizer
 from experiments.storage import checkpoint
-from experiments.storage.results import write_json
+from experiments.storage.writing import write_json
 
 
 def encode_for(

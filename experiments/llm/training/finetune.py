@@ -120,7 +120,7 @@ def finetune(
         def complete() -> bool:
             for session in sessions:
                 session.save()
-            if runs[0].manifest["status"] != "complete":
+            if runs[0].manifest.get("status") != "complete":
                 runs[0].update_manifest(status="complete")
             shutil.rmtree(out / "checkpoints", ignore_errors=True)
             stack.close()

@@ -17,7 +17,7 @@ from experiments.llm.text.loader import Batch, Loader
 from experiments.llm.training.distributed import is_first
 from experiments.llm.training.log import Log
 from experiments.llm.training.step import StepMetrics
-from experiments.storage.results import write_atomically
+from experiments.storage.writing import write_atomically
 from synth.config import DecoderConfig
 
 

@@ -461,8 +461,8 @@ def test_an_interrupted_call_carries_on_to_the_same_tables(copied, certified, ta
             certify(copied, CONFIG)
     # The interrupted session is on record, and nothing else has changed.
     interrupted = files(copied)
-    name = "certificates/manifest.json"
-    assert interrupted.pop(name) > left.pop(name)
+    for name in ("certificates/manifest.json", "certificates/.manifest.json"):
+        assert interrupted.pop(name) > left.pop(name)
     assert interrupted == left
 
     found = certify(copied, CONFIG)
@@ -599,7 +599,17 @@ def test_missing_bases_members_and_runs_are_named(finished_run, tmp_path, no_wor
     table.assign(status=table["status"].mask(is_lost, "diverged")).to_parquet(
         directory / "table.parquet"
     )
+    with pytest.raises(ResultsError, match=r"table\.parquet has changed since the run wrote it"):
+        certify(directory, CONFIG)
+    # Without fingerprints, as in a run of an earlier version.
+    manifest = read_manifest(directory)
+    del manifest["tables"]
+    (directory / "manifest.json").write_text(json.dumps(manifest))
     with pytest.raises(ResultsError, match=r"no finished member with \{'base_seed': 0, 'seed': 1"):
+        certify(directory, CONFIG)
+    weights = directory / "bases" / "base-0" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-4] + bytes(4))
+    with pytest.raises(ResultsError, match=r"bases/base-0 has changed since the run wrote it"):
         certify(directory, CONFIG)
     with pytest.raises(ResultsError, match="is not a run"):
         certify(tmp_path / "nowhere", CONFIG)

@@ -21,8 +21,9 @@ from rich.console import Console
 
 from experiments.engine.run import run_study
 from experiments.engine.study import Output, Part, Study
-from experiments.storage import results
-from experiments.storage.results import ResultsError, read_manifest, write_atomically
+from experiments.storage import writing
+from experiments.storage.results import ResultsError, read_manifest
+from experiments.storage.writing import write_atomically
 
 TABLES = ("numbers", "digits")
 
@@ -90,7 +91,7 @@ def files(directory: Path) -> dict[str, int]:
     return {
         str(path.relative_to(directory)): path.stat().st_mtime_ns
         for path in directory.rglob("*")
-        if path.is_file() and path.name != ".lock"
+        if path.is_file() and not path.name.startswith(".")
     }
 
 
@@ -171,16 +172,15 @@ def test_only_what_is_lost_is_made_again(finished, console, lost, made):
     assert read_manifest(finished)["status"] == "complete"
 
 
-def test_a_complete_study_needs_no_more_files_of_its_parts(finished, console):
-    """As bases that were deleted to save space: they are not trained again."""
+def test_a_file_that_was_deleted_is_made_again_alone(finished, console):
+    """As a base of a complete run: its members stay as they are."""
+    before = files(finished)
     (finished / "seeds" / "all.txt").unlink()
     study = Squares(finished)
     run_study(study, on=console)
-    assert study.made == []
-    # Until it is complete, they are needed.
-    (finished / "parts" / "n1.parquet").unlink()
-    run_study(study, on=console)
-    assert study.made == ["seeds", "check", "n1"]
+    assert study.made == ["seeds", "check"]
+    parts = [name for name in before if name.startswith("parts")]
+    assert {name: files(finished)[name] for name in parts} == {name: before[name] for name in parts}
 
 
 @pytest.mark.parametrize("lost", ["parts/n3.parquet", "manifest.json"])
@@ -188,7 +188,7 @@ def test_a_disk_that_is_full_in_the_middle_of_a_part_loses_nothing(
     tmp_path, console, monkeypatch, lost
 ):
     """Fields of the manifest as well: a part whose rows are there is not made again."""
-    whole, is_full = results.write_atomically, True
+    whole, is_full = writing.write_atomically, True
 
     def write(path: Path, writer: Callable[[Path], object]) -> None:
         begun = (tmp_path / "run" / "manifest.json").exists()
@@ -203,7 +203,7 @@ def test_a_disk_that_is_full_in_the_middle_of_a_part_loses_nothing(
             return dataclasses.replace(output, manifest=told)
 
     study = Told(tmp_path / "run")
-    monkeypatch.setattr(results, "write_atomically", write)
+    monkeypatch.setattr(writing, "write_atomically", write)
     with pytest.raises(OSError, match="No space left"):
         run_study(study, on=console)
     is_full = False
@@ -262,10 +262,154 @@ def test_recorded_tables_without_parts_are_complete(finished, console):
     assert study.made == []
 
 
-def test_a_part_that_cannot_be_read_is_named(finished, console):
-    (finished / "parts" / "n1.parquet").write_bytes(b"PAR1 and then")
-    with pytest.raises(ResultsError, match=r"n1.parquet is not a readable Parquet file"):
+def test_results_alone_are_checked_before_they_are_taken_for_complete(finished, console):
+    shutil.rmtree(finished / "parts")
+    flip(finished / "numbers.parquet", 40)
+    study = Squares(finished)
+    assert run_study(study, on=console)["numbers"]["square"].tolist() == [9, 1, 4]
+    assert study.made == ["check", "n3", "n1", "n2"]
+
+
+# Damage.
+
+
+def flip(path: Path, place: int) -> None:
+    """Change one bit of a file."""
+    content = bytearray(path.read_bytes())
+    content[place % len(content)] ^= 1 << (place % 8)
+    path.write_bytes(content)
+
+
+def contents(directory: Path) -> dict[str, bytes]:
+    """All files but the manifest, which tells times, and what was moved aside."""
+    return {
+        str(path.relative_to(directory)): path.read_bytes()
+        for path in directory.rglob("*")
+        if path.is_file() and "damaged" not in path.parts and "manifest" not in path.name
+    }
+
+
+DAMAGE: dict[str, Callable[[Path], object]] = {
+    "emptied": lambda path: path.write_bytes(b""),
+    "cut off": lambda path: path.write_bytes(path.read_bytes()[: path.stat().st_size // 2]),
+    "deleted": lambda path: path.unlink(),
+    **{f"bit {place}": partial(flip, place=place) for place in (0, 9, 133, 1000, 4001, 7777)},
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+@pytest.mark.parametrize(
+    "name", ["parts/n1.parquet", "parts/n1_digits.parquet", "seeds/all.txt", "numbers.parquet"]
+)
+@pytest.mark.parametrize("is_finished", [True, False])
+def test_a_damaged_file_is_noticed_and_made_anew(tmp_path, console, name, damage, is_finished):
+    """Bit for bit what it was, whether the run is finished or not."""
+    run_study(Squares(tmp_path / "whole"), on=console)
+    run_study(Squares(tmp_path / "run"), max_parts=None if is_finished else 2, on=console)
+    DAMAGE[damage](tmp_path / "run" / name)
+    run_study(Squares(tmp_path / "run"), on=console)
+    assert contents(tmp_path / "run") == contents(tmp_path / "whole")
+    has_damaged = name != "numbers.parquet" and damage != "deleted"
+    assert (tmp_path / "run" / "damaged" / name).exists() == has_damaged
+    assert ("is damaged (it has changed since" in console.export_text()) == has_damaged
+
+
+def test_rows_that_belong_to_another_part_are_noticed(finished, console):
+    shutil.copy(finished / "parts" / "n3.parquet", finished / "parts" / "n1.parquet")
+    assert run_study(Squares(finished), on=console)["numbers"]["square"].tolist() == [9, 1, 4]
+
+
+def test_files_without_fingerprints_get_them(finished, console):
+    """A run of an earlier version, or a kill between a file and the manifest."""
+    manifest = read_manifest(finished)
+    expected = manifest.pop("fingerprints")
+    del manifest["tables"]
+    (finished / "manifest.json").write_text(json.dumps(manifest | {"status": "running"}))
+    study = Squares(finished)
+    run_study(study, on=console)
+    assert study.made == ["check"]
+    flip(finished / "parts" / "n1.parquet", 100)
+    study = Squares(finished)
+    run_study(study, on=console)
+    assert study.made == ["check", "n1"]
+    assert read_manifest(finished)["fingerprints"] == expected
+
+
+@pytest.mark.parametrize("rows", [0, 1])
+def test_rows_of_an_earlier_version_are_compared_with_the_plan(finished, console, rows):
+    """Without a fingerprint an emptied table is still no finished part."""
+    manifest = read_manifest(finished)
+    del manifest["fingerprints"]
+    (finished / "manifest.json").write_text(json.dumps(manifest))
+    table = pd.DataFrame({"number": [1], "square": [1]}).iloc[:rows]
+    table.to_parquet(finished / "parts" / "n1.parquet", index=False)
+    study = Squares(finished)
+    assert run_study(study, on=console)["numbers"]["square"].tolist() == [9, 1, 4]
+    assert ("n1" in study.made) == (rows == 0)
+
+
+def test_a_file_that_others_were_made_from_must_come_out_the_same(finished, console, monkeypatch):
+    """As bases that another device would train to other weights."""
+    (finished / "seeds" / "all.txt").unlink()
+    study = Squares(finished)
+    make = study.make
+
+    def other(part: Part) -> Output:
+        if part.name == "seeds":
+            return Output(files={"seeds/all.txt": partial(write_text, "4 5 6")})
+        return make(part)
+
+    monkeypatch.setattr(study, "make", other)
+    before = contents(finished)
+    with pytest.raises(
+        ResultsError, match=r"all\.txt was lost, and is not the same when it is made"
+    ):
+        run_study(study, on=console)
+    assert {name: contents(finished)[name] for name in before} == before
+    # What it was, restored by hand, is accepted again.
+    (finished / "seeds" / "all.txt").write_text("1 2 3")
+    run_study(Squares(finished), on=console)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda path: path.unlink(),
+        lambda path: path.write_text('{"kind": "squ'),
+        lambda path: path.write_bytes(b"\xff\xfe\x00"),
+        lambda path: path.write_text("[" * 100_000),
+        lambda path: path.write_text(path.read_text().replace("squares", "squaret")),
+        lambda path: path.write_text(json.dumps(json.loads(path.read_text()) | {"numbers": [3]})),
+    ],
+)
+def test_a_damaged_manifest_is_restored_from_its_copy(finished, console, damage):
+    before = contents(finished)
+    damage(finished / "manifest.json")
+    study = Squares(finished)
+    run_study(study, on=console)
+    assert study.made == []
+    assert contents(finished) == before
+    assert read_manifest(finished)["kind"] == "squares"
+    assert "manifest.json is not as it was written" in console.export_text()
+
+
+def test_a_manifest_that_is_wrong_about_its_parts_costs_only_work(finished, console):
+    before = contents(finished)
+    manifest = read_manifest(finished)
+    for fingerprints in ({"n1": {"parts/n1.parquet": "0"}}, {"n1": 3}, [], "none"):
+        wrong = json.dumps(manifest | {"fingerprints": fingerprints, "tables": {"numbers": ""}})
+        (finished / "manifest.json").write_text(wrong)
         run_study(Squares(finished), on=console)
+        assert contents(finished) == before
+
+
+def test_what_a_kill_left_half_written_is_removed(finished, console):
+    (finished / "parts" / ".n7.parquet.abc.partial").write_text("half")
+    (finished / "seeds" / ".base.abc.partial").mkdir()
+    (finished / "seeds" / ".base.abc.partial" / "weights").write_text("half")
+    (finished / ".notes").write_text("of the user")
+    run_study(Squares(finished), on=console)
+    assert {path.name for path in finished.rglob(".*")} == {".lock", ".manifest.json", ".notes"}
 
 
 @dataclass

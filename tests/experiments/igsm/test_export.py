@@ -299,13 +299,16 @@ def test_directories_that_are_refused(exported, tmp_path):
         export_igsm(SMALL, tmp_path / "notes.txt")
 
 
-def test_a_file_that_was_damaged_is_named(tmp_path):
+def test_a_file_that_was_damaged_is_drawn_anew(tmp_path):
     out = tmp_path / "data"
     config = dataclasses.replace(SMALL, test_difficulties=(2,))
     export_igsm(config, out)
-    (out / "train" / "op03.jsonl").write_text("{half")
-    with pytest.raises(ResultsError, match=r"op03.jsonl cannot be read .* delete it"):
+    path = out / "train" / "op03.jsonl"
+    whole = path.read_bytes()
+    for damaged in (b"{half", whole.replace(b"1", b"2", 1)):
+        path.write_bytes(damaged)
         export_igsm(config, out)
+        assert path.read_bytes() == whole
 
 
 @pytest.mark.parametrize(

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import re
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
+from experiments.storage.integrity import fingerprint
 from experiments.storage.results import (
     COLUMNS,
     ResultsError,
@@ -20,9 +23,8 @@ from experiments.storage.results import (
     read_table,
     read_tables,
     tidy,
-    write_atomically,
-    write_parquet,
 )
+from experiments.storage.writing import write_atomically, write_parquet
 
 ROW = {
     "task": "chain",
@@ -138,7 +140,7 @@ def test_a_table_that_cannot_be_read(tmp_path):
         read_table(tmp_path)
     (tmp_path / "table.parquet").write_bytes(b"PAR1 broken")
     with pytest.raises(
-        ResultsError, match=r"table.parquet is not a readable Parquet file .*delete it and run the"
+        ResultsError, match=r"table.parquet is not a readable Parquet file .*run the same"
     ):
         read_table(tmp_path)
     write_parquet(tmp_path / "table.parquet", tidy([ROW]).drop(columns=["slice", "value"]))
@@ -270,3 +272,58 @@ def test_a_directory_in_use_is_refused_until_it_is_left(tmp_path):
         raise KeyError
     with open_run(tmp_path, IDENTITY) as run:
         assert run.directory == tmp_path
+
+
+def test_a_lock_that_is_no_file_is_refused(tmp_path):
+    """Opening a link would empty its target; opening a pipe would wait for ever."""
+    target = tmp_path / "thesis.tex"
+    target.write_text("ten years of work")
+    (tmp_path / "link").mkdir()
+    (tmp_path / "link" / ".lock").symlink_to(target)
+    with (
+        pytest.raises(ResultsError, match=r"\.lock must be a file, it is a link"),
+        open_run(tmp_path / "link", IDENTITY),
+    ):
+        pass
+    assert target.read_text() == "ten years of work"
+    (tmp_path / "pipe").mkdir()
+    os.mkfifo(tmp_path / "pipe" / ".lock")
+    with (
+        pytest.raises(ResultsError, match=r"\.lock must be a file, it is something else"),
+        open_run(tmp_path / "pipe", IDENTITY),
+    ):
+        pass
+
+
+def test_a_table_that_changed_after_the_end_of_its_run_is_refused(tmp_path):
+    """Single bits change numbers in silence; until the end the table is newer than what is told."""
+    path = tmp_path / "table.parquet"
+    with open_run(tmp_path, IDENTITY) as run:
+        write_parquet(path, tidy([ROW]))
+        run.update_manifest(tables={"table": fingerprint(path)})
+        write_parquet(path, tidy([ROW | {"value": 0.5}]))
+        assert read_table(tmp_path)["value"].tolist() == [0.5]
+        run.update_manifest(status="complete")
+    with pytest.raises(ResultsError, match=r"table\.parquet has changed since the run wrote it"):
+        read_table(tmp_path)
+    with pytest.raises(ResultsError, match=r"table\.parquet has changed since the run wrote it"):
+        read_tables(tmp_path)
+    write_parquet(path, tidy([ROW]))
+    assert read_table(tmp_path)["value"].tolist() == [0.25]
+
+
+def test_pages_of_a_table_have_checksums(tmp_path):
+    path = tmp_path / "table.parquet"
+    write_parquet(path, pd.DataFrame({"value": np.arange(1000.0)}))
+    whole = path.read_bytes()
+    number, silent = 0, []
+    for place in range(4, len(whole) // 2, 37):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 16]) + whole[place + 1 :])
+        number += 1
+        try:
+            if not read_parquet(path)["value"].equals(pd.Series(np.arange(1000.0))):
+                silent.append(place)
+        except ResultsError:
+            pass
+    assert number > 50
+    assert silent == []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import errno
 import importlib.metadata
+import json
 import os
 import pickle
 import re
@@ -24,7 +25,7 @@ import pytest
 from experiments import distribution
 from experiments.engine.session import PACKAGES
 from experiments.storage import checkpoint
-from experiments.storage.results import ResultsError, Run, read_manifest, read_table
+from experiments.storage.results import ResultsError, read_manifest, read_table
 from experiments.sweep.programs import Sweep
 from experiments.sweep.study import SweepStudy, run_sweep
 from synth.gaps import correct_examples
@@ -93,8 +94,7 @@ def test_files_of_a_run(finished_run):
     chunks = [chunk["name"] for chunk in read_manifest(finished_run)["chunks"]]
     checkpoints = ["bases/base-0", *(f"members/{name}" for name in names)]
     assert set(files(finished_run)) == {
-        "manifest.json",
-        "table.parquet",
+        *("manifest.json", ".manifest.json", "table.parquet"),
         *(f"parts/{name}.parquet" for name in ["bases", *chunks]),
         *(f"predictions/{name}.npz" for name in names),
         *(f"{path}/{file}" for path in checkpoints for file in os.listdir(finished_run / path)),
@@ -209,15 +209,38 @@ def test_an_interrupted_run_resumes_to_the_same_table(tmp_path, finished_run, mo
     assert files(directory)[name] == before[name]
 
 
-def test_a_corrupt_part_stops_the_run_until_it_is_deleted(copied_run, finished_run):
-    name = read_manifest(copied_run)["chunks"][-1]["name"]
-    part = Run(copied_run).part_path(name)
-    part.write_bytes(part.read_bytes()[:100])
-    with pytest.raises(ResultsError, match=f"{name}.parquet is not a readable Parquet file"):
-        run_tiny(copied_run)
-    part.unlink()
+def damage(path: Path) -> None:
+    """Change one bit in the middle of a file."""
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 4
+    path.write_bytes(content)
+
+
+def test_whatever_is_damaged_is_made_anew_as_it_was(copied_run, finished_run):
+    """A part, the weights of a base and of a member, predictions, and the table."""
+    name, member = read_manifest(copied_run)["chunks"][-1]["name"], TINY.members[0].name
+    damaged = (
+        *(f"parts/{name}.parquet", "bases/base-0/model.safetensors", "table.parquet"),
+        *(f"members/{member}/config.json", f"predictions/{member}.npz"),
+    )
+    for path in damaged:
+        damage(copied_run / path)
+    run_tiny(copied_run)
+    for path in files(finished_run):
+        if "manifest" not in path:
+            assert (copied_run / path).read_bytes() == (finished_run / path).read_bytes(), path
+
+
+def test_rows_of_other_members_are_no_finished_chunk(copied_run, finished_run):
+    """Without fingerprints, as in a run of an earlier version."""
+    manifest = read_manifest(copied_run)
+    first, second = (f"parts/{chunk['name']}.parquet" for chunk in manifest["chunks"][:2])
+    del manifest["fingerprints"], manifest["tables"]
+    (copied_run / "manifest.json").write_text(json.dumps(manifest))
+    (copied_run / second).write_bytes((copied_run / first).read_bytes())
     found = run_tiny(copied_run)
     pd.testing.assert_frame_equal(found, read_table(finished_run), check_exact=True)
+    assert (copied_run / "damaged" / second).exists()
 
 
 def test_another_master_seed_gives_another_table(tmp_path, finished_run):

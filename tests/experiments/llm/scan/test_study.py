@@ -361,7 +361,7 @@ def test_what_each_member_has_of_its_own_is_no_flag(
     monkeypatch.setattr(sys, "argv", ["sweetspot", *arguments])
     with pytest.raises(SystemExit):
         main()
-    assert message in " ".join(capsys.readouterr().out.split())
+    assert message in " ".join(capsys.readouterr().err.split())
     assert not out.exists()
 
 
