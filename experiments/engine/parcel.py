@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import UInt8
 
-from experiments.storage.results import write_atomically
+from experiments.storage.writing import write_atomically
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from experiments.analysis.pilot import read_pilot, read_scan, study_risks
 from experiments.analysis.recommend import recommend
 from experiments.cli import llm
 from experiments.cli.main import main
+from experiments.engine.run import in_this_process
 from experiments.llm.answering.config import DecodingConfig
 from experiments.llm.problems.config import Columns, GraderConfig, Source
 from experiments.llm.scan import levels as scan_levels
@@ -222,6 +223,7 @@ def test_a_scan_of_ones_own_data_by_command(config, tmp_path, monkeypatch):
     words = [word for name, value in flags.items() for word in (f"--{name}", value)]
     monkeypatch.setattr(sys, "argv", ["sweetspot", "llm", "scan", "custom", *words])
     main()
+    assert asked.pop("executor") is in_this_process
     assert asked == {
         "out": tmp_path / "run",
         "recipe": "custom",
