@@ -2,30 +2,100 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection
+from numbers import Integral, Real
 from typing import Any
 
+LARGEST = 2**31 - 1
+"""The largest whole number that is accepted: indices and counts are held in 32 bits."""
 
-def check_least(config: Any, least: float, *names: str) -> None:
-    """Refuse fields below `least`.
+LARGEST_SEED = 2**32 - 1
+"""The largest seed: JAX makes its keys from 32 bits, and would take a larger one modulo 2³²."""
+
+
+def check_least(config: Any, least: int, *names: str, most: int = LARGEST) -> None:
+    """Refuse fields that are not whole numbers from `least` to `most`.
 
     Raises:
       ValueError: names the first such field and its value.
     """
     for name in names:
-        if getattr(config, name) < least:
-            raise ValueError(f"{name} must be at least {least}, got {getattr(config, name)}")
+        check_whole(name, getattr(config, name), least, most)
+
+
+def check_whole(name: str, value: Any, least: int, most: int = LARGEST) -> None:
+    """Refuse a value that is not a whole number from `least` to `most`.
+
+    Raises:
+      ValueError: names the value.
+    """
+    if not _is_whole(value):
+        raise ValueError(f"{name} must be a whole number, got {value!r}")
+    if value < least:
+        raise ValueError(f"{name} must be at least {least}, got {_shortened(value)}")
+    if value > most:
+        raise ValueError(f"{name} must be at most {most}, got {_shortened(value)}")
+
+
+def check_seed(config: Any, *names: str) -> None:
+    """Refuse seeds that are not whole numbers of 32 bits, which JAX could not tell apart.
+
+    Raises:
+      ValueError: names the first such field and its value.
+    """
+    check_least(config, 0, *names, most=LARGEST_SEED)
 
 
 def check_positive(config: Any, *names: str) -> None:
-    """Refuse fields that are not above 0, NaN included.
+    """Refuse fields that are not finite and above 0.
 
     Raises:
       ValueError: names the first such field and its value.
     """
     for name in names:
-        if not getattr(config, name) > 0:
-            raise ValueError(f"{name} must be positive, got {getattr(config, name)}")
+        value = getattr(config, name)
+        if _is_real(value) and not value > 0:
+            raise ValueError(f"{name} must be positive, got {_shortened(value)}")
+        check_number(name, value)
+
+
+def check_not_negative(config: Any, *names: str) -> None:
+    """Refuse fields that are not finite, or below 0.
+
+    Raises:
+      ValueError: names the first such field and its value.
+    """
+    for name in names:
+        check_number(name, getattr(config, name))
+        if getattr(config, name) < 0:
+            raise ValueError(f"{name} must be at least 0, got {getattr(config, name)}")
+
+
+def check_number(name: str, value: Any) -> None:
+    """Refuse a value that is no finite number.
+
+    Raises:
+      ValueError: names the value.
+    """
+    try:
+        is_finite = _is_real(value) and math.isfinite(float(value))
+    except OverflowError:  # a whole number beyond all floats
+        is_finite = False
+    if not is_finite:
+        raise ValueError(f"{name} must be a finite number, got {_shortened(value)}")
+
+
+def check_rates(name: str, values: Collection[Any]) -> None:
+    """Refuse learning rates that are none, or not all finite and positive.
+
+    Raises:
+      ValueError: names field and values.
+    """
+    for value in values:
+        check_number(name, value)
+    if not values or min(values) <= 0:
+        raise ValueError(f"{name} must be positive, got {values}")
 
 
 def check_choice(config: Any, name: str, accepted: Collection[Any]) -> None:
@@ -50,14 +120,32 @@ def check_some(config: Any, name: str, accepted: Collection[Any]) -> None:
 
 
 def check_increasing(config: Any, *names: str) -> None:
-    """Refuse fields that are not distinct integers of at least 1 in increasing order, or empty.
+    """Refuse fields that are empty, or not whole numbers of at least 1 that increase.
 
     Raises:
       ValueError: names the first such field and its value.
     """
     for name in names:
         values = getattr(config, name)
+        for value in values:
+            check_whole(name, value, -LARGEST)
         if not values or min(values) < 1 or list(values) != sorted(set(values)):
             raise ValueError(
                 f"{name} must be distinct integers of at least 1, increasing; got {values}"
             )
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, Integral) and not isinstance(value, bool)
+
+
+def _is_real(value: Any) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool)
+
+
+def _shortened(value: Any) -> str:
+    """A value as it stands, or in powers of ten where it has very many digits."""
+    if not _is_whole(value) or abs(value) < 10**30:
+        return repr(value)
+    # Not through a float, nor a string: both have limits.
+    return f"about {'-' * (value < 0)}10^{int(int(abs(value)).bit_length() * math.log10(2))}"

@@ -5,7 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from synth.arguments import check_choice, check_least
+from synth.arguments import (
+    check_choice,
+    check_least,
+    check_not_negative,
+    check_number,
+    check_positive,
+)
 
 if TYPE_CHECKING:
     import jax.numpy as jnp
@@ -40,6 +46,8 @@ class Llama3Rope:
     original_max_positions: int
 
     def __post_init__(self) -> None:
+        check_positive(self, "factor", "low_frequency_factor", "high_frequency_factor")
+        check_least(self, 1, "original_max_positions")
         if self.factor < 1 or self.original_max_positions < 1:
             raise ValueError(
                 f"factor and original_max_positions must be at least 1, "
@@ -73,10 +81,8 @@ class Lora:
     kernels: tuple[Kernel, ...] = get_args(Kernel)
 
     def __post_init__(self) -> None:
-        if self.rank < 1 or self.alpha <= 0:
-            raise ValueError(
-                f"rank must be at least 1 and alpha positive, got {self.rank} and {self.alpha}"
-            )
+        check_least(self, 1, "rank")
+        check_positive(self, "alpha")
         if not self.kernels or set(self.kernels) - set(get_args(Kernel)):
             raise ValueError(f"kernels must be some of {get_args(Kernel)}, got {self.kernels}")
 
@@ -166,6 +172,10 @@ class DecoderConfig:
         sizes = ("vocab_size", "hidden_size", "intermediate_size", "num_layers", "num_heads")
         check_least(self, 1, *sizes, "num_kv_heads")
         check_least(self, 1, "max_positions", "position_start", "position_gap")
+        if self.head_dim is not None:
+            check_least(self, 1, "head_dim")
+        check_positive(self, "rope_theta")
+        check_not_negative(self, "rms_norm_eps")
         if self.num_heads % self.num_kv_heads:
             raise ValueError(
                 f"num_heads must be a multiple of num_kv_heads, "
@@ -231,6 +241,8 @@ class Optimiser:
     def __post_init__(self) -> None:
         check_least(self, 1, "batch_size")
         check_choice(self, "schedule", get_args(Schedule))
+        for name in ("warmup", "weight_decay", "b2", "clip"):
+            check_number(name, getattr(self, name))
         if not 0 <= self.warmup < 1:
             raise ValueError(f"warmup must lie in [0, 1), got {self.warmup}")
         if self.weight_decay < 0 or self.clip <= 0 or not 0 < self.b2 < 1:
@@ -265,6 +277,7 @@ class FinetuneConfig:
 
     def __post_init__(self) -> None:
         check_least(self, 1, "steps")
-        if isinstance(self.learning_rate, float) and not self.learning_rate > 0:
-            raise ValueError(f"learning_rate must be positive, got {self.learning_rate}")
+        # A traced rate has no value yet.
+        if isinstance(self.learning_rate, (int, float)):
+            check_positive(self, "learning_rate")
         check_choice(self, "loss", get_args(Loss))

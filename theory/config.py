@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
+from numbers import Integral
+from typing import Any
+
+LARGEST = 2**31 - 1
+"""The largest whole number that is accepted: counts are held in 32 bits."""
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, Integral) and abs(int(value)) <= LARGEST
 
 
 @dataclass(frozen=True)
@@ -37,6 +47,11 @@ class PosteriorConfig:
     free: float = 0.5
 
     def __post_init__(self) -> None:
+        for name in ("steps", "batch_size", "draws"):
+            if not _is_count(value := getattr(self, name)):
+                raise ValueError(
+                    f"{name} must be a whole number of at most {LARGEST}, got {value!r}"
+                )
         if self.steps < 1 or self.batch_size < 1:
             raise ValueError(
                 f"steps and batch_size must be at least 1, got {self.steps} and {self.batch_size}"
@@ -44,7 +59,7 @@ class PosteriorConfig:
         if self.draws < 1 or self.batch_size % self.draws:
             raise ValueError(f"draws must divide batch_size = {self.batch_size}, got {self.draws}")
         for name in ("learning_rate", "scale_learning_rate", "first_temperature", "temperature"):
-            if not getattr(self, name) > 0:
+            if not 0 < getattr(self, name) <= sys.float_info.max:
                 raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
         for name in ("warmup", "free"):
             if not 0 <= getattr(self, name) < 1:

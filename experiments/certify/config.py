@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, get_args
 
 from experiments.sweep.grid import MixtureKind, SweepConfig
-from synth.arguments import check_least, check_some
+from synth.arguments import check_least, check_number, check_seed, check_some, check_whole
 from synth.config import Dtype, Execution, Kernel, Lora
 from theory.config import PosteriorConfig
 
@@ -33,6 +33,10 @@ BLOCK_SETTINGS = {
     "subspace": BlockSettings(0.1, PosteriorConfig(draws=4, learning_rate=1.0)),
     "full": BlockSettings(0.005, PosteriorConfig(draws=2, learning_rate=1.0)),
 }
+
+
+MOST_CANDIDATES, MOST_DRAWS = 10_000, 10**8
+"""Fine-tunings of a cell and Monte Carlo draws that may be asked for: far more than help."""
 
 
 def _check_delta(delta: float) -> None:
@@ -72,8 +76,11 @@ class MembersConfig:
     def __post_init__(self) -> None:
         check_some(self, "methods", (*POINT_METHODS, *BLOCK_SETTINGS))
         _check_delta(self.delta)
-        check_least(self, 2, "num_candidates")
-        check_least(self, 1, "num_draws")
+        check_least(self, 2, "num_candidates", most=MOST_CANDIDATES)
+        check_least(self, 1, "num_draws", most=MOST_DRAWS)
+        for name in ("difficulties", "data_sizes", "trained_difficulties", "base_seeds", "seeds"):
+            for value in getattr(self, name) or ():
+                check_whole(name, value, 0)
 
     def fitted(self, sweep: SweepConfig) -> MembersConfig:
         """With defaults filled in from a sweep.
@@ -197,17 +204,20 @@ class CheckpointConfig:
                 raise ValueError(f"{name} must be distinct, at least one, got {values}")
         check_some(self, "methods", tuple(CHECKPOINT_POINTS) + CHECKPOINT_BLOCKS)
         _check_delta(self.delta)
-        if min(self.data_sizes) < 1:
-            raise ValueError(f"data_sizes must be at least 1, got {self.data_sizes}")
+        for value in self.data_sizes:
+            check_whole("data_sizes", value, 1)
+        for value in self.prior_scales:
+            check_number("prior_scales", value)
         if not min(self.prior_scales) > 0:
             raise ValueError(f"prior_scales must be positive, got {self.prior_scales}")
         check_least(self, 1, "subspace_size", "num_fresh", "chunk_tokens", "draws_at_once")
+        check_least(self, 1, "num_draws", most=MOST_DRAWS)
         if self.num_draws < max(self.data_sizes):
             raise ValueError(
                 f"num_draws must be at least the largest data size, so that every problem is "
                 f"drawn; got {self.num_draws}"
             )
-        check_least(self, 0, "seed")
+        check_seed(self, "seed")
         # Their constructors refuse a value that is out of range.
         Execution(self.dtype)
         Lora(self.rank, alpha=self.rank, kernels=self.kernels)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from synth.arguments import check_choice, check_increasing, check_least
+from synth.arguments import check_choice, check_increasing, check_seed, check_whole
 from synth.tasks.igsm.problems import PRESETS
 
 Format = Literal["jsonl", "parquet"]
@@ -23,9 +23,11 @@ def _sizes(name: str, sizes: int | tuple[int, ...], levels: tuple[int, ...]) -> 
     Raises:
       ValueError: if there are neither one nor as many as levels, or one is below 1.
     """
-    given = (sizes,) if isinstance(sizes, int) else sizes
-    if min(given, default=0) < 1:
+    given = sizes if isinstance(sizes, tuple) else (sizes,)
+    if not given:
         raise ValueError(f"{name} must be at least 1, got {sizes}")
+    for size in given:
+        check_whole(name, size, 1)
     if len(given) not in (1, len(levels)):
         raise ValueError(
             f"{name} must be one number, or one for each of the difficulties {levels}; got {sizes}"
@@ -59,7 +61,7 @@ class ExportConfig:
 
     Attributes:
       preset: settings of the generator, a name in `synth.tasks.igsm.PRESETS`.
-      seed: the only source of randomness, at least 0.
+      seed: the only source of randomness, from 0 to 2³² − 1.
       split: how test differs from training. ``keys``: independent draws, as in the paper (the
         manifest counts the problems that occur in both); ``deduplicated``: such problems are
         dropped from the test and redrawn; ``template``: no template occurs in both, too coarse
@@ -93,7 +95,7 @@ class ExportConfig:
         check_choice(self, "preset", tuple(PRESETS))
         check_choice(self, "split", get_args(Split))
         check_choice(self, "format", get_args(Format))
-        check_least(self, 0, "seed")
+        check_seed(self, "seed")
         check_increasing(self, "difficulties", "test_difficulties")
         if self.base_difficulties:
             check_increasing(self, "base_difficulties")

@@ -30,6 +30,7 @@ from scipy import stats
 
 from experiments.storage import provenance
 from experiments.storage.results import write_record
+from synth.arguments import check_least, check_seed
 from synth.tasks.igsm.problems import problems
 
 ROOT = Path(__file__).parents[2]
@@ -310,8 +311,8 @@ class FidelityConfig:
     record: bool = False
 
     def __post_init__(self) -> None:
-        if self.problems_per_op < 2:
-            raise ValueError(f"problems_per_op must be at least 2, got {self.problems_per_op}")
+        check_least(self, 2, "problems_per_op")
+        check_seed(self, "seed")
 
 
 def run(config: FidelityConfig, directory: Path = RESULTS) -> pd.DataFrame:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from synth.arguments import check_least
+
 if TYPE_CHECKING:
     from jax.sharding import Mesh
 
@@ -27,10 +29,7 @@ class Devices:
     tp: int = 1
 
     def __post_init__(self) -> None:
-        if min(self.data, self.fsdp, self.tp) < 1:
-            raise ValueError(
-                f"data, fsdp and tp must be at least 1, got {self.data}, {self.fsdp}, {self.tp}"
-            )
+        check_least(self, 1, "data", "fsdp", "tp")
 
     def mesh(self) -> Mesh | None:
         """The mesh; None for one device, which may be one of several."""

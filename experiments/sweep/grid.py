@@ -11,7 +11,16 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 import tyro
 
 from experiments.storage.records import from_record
-from synth.arguments import check_choice, check_increasing, check_least, check_positive, check_some
+from synth.arguments import (
+    check_choice,
+    check_increasing,
+    check_least,
+    check_number,
+    check_positive,
+    check_rates,
+    check_seed,
+    check_some,
+)
 from synth.config import DecoderConfig, Loss, Optimiser
 
 if TYPE_CHECKING:
@@ -24,6 +33,9 @@ MemberMapping = Literal["auto", "map", "vmap"]
 
 PRETRAINING, FINETUNING = Optimiser(batch_size=64, weight_decay=0.01), Optimiser()
 """Defaults of a sweep's two trainings."""
+
+MOST_MEMBERS, MOST_LEVELS = 1_000_000, 10_000
+"""Members and test slices that a sweep may have: far more than any run, and few enough to list."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +68,9 @@ class PretrainConfig:
       max_risk: a base that errs more often than this on its own levels, all weighing equally,
         stops the sweep.
       text_examples: draws that bases of a text task are trained on, in place of fresh ones.
+
+    Raises:
+      ValueError: if a field is out of range.
     """
 
     hardest: int = 4
@@ -64,6 +79,13 @@ class PretrainConfig:
     optimiser: Annotated[Optimiser, tyro.conf.arg(name="")] = PRETRAINING
     max_risk: float = 0.5
     text_examples: int = 40_000
+
+    def __post_init__(self) -> None:
+        check_least(self, 1, "hardest", "steps", "text_examples")
+        check_positive(self, "learning_rate")
+        check_number("max_risk", self.max_risk)
+        if not 0 <= self.max_risk <= 1:
+            raise ValueError(f"max_risk must lie in [0, 1], got {self.max_risk}")
 
     @property
     def mixture(self) -> Mixture:
@@ -96,7 +118,7 @@ class SweepConfig:
       optimiser: batches, schedule and AdamW of the fine-tuning.
       base_seeds: number of bases, each from its own initialisation and data.
       seeds: members for each cell and base; each draws its own data.
-      master_seed: the only source of randomness of the whole sweep.
+      master_seed: the only source of randomness of the whole sweep, from 0 to 2³² − 1.
       test_hardest: test slices are the levels 1 .. test_hardest; at least 1.5 times the hardest
         training level, so that training on every test level cannot win by construction.
       test_examples: fresh test draws for each slice, base seed and seed.
@@ -140,6 +162,8 @@ class SweepConfig:
 
     def __post_init__(self) -> None:
         # Check each field, then test levels against the others.
+        if not isinstance(self.task, str):
+            raise ValueError(f"task must be a name, got {self.task!r}")
         check_some(self, "mixtures", get_args(MixtureKind))
         check_some(self, "losses", get_args(Loss))
         check_choice(self, "data_unit", get_args(DataUnit))
@@ -148,16 +172,22 @@ class SweepConfig:
         check_increasing(self, "difficulties", "data_sizes")
         check_least(self, 1, "base_seeds", "seeds", "chunk_members")
         check_least(self, 1, "test_examples", "risk_examples", "validation_examples")
-        if not self.learning_rates or not all(rate > 0 for rate in self.learning_rates):
-            raise ValueError(f"learning_rates must be positive, got {self.learning_rates}")
+        check_seed(self, "master_seed")
+        check_least(self, 1, "test_hardest", most=MOST_LEVELS)
+        check_rates("learning_rates", self.learning_rates)
         for name in ("mixtures", "losses", "learning_rates"):
             if len(set(getattr(self, name))) < len(getattr(self, name)):
                 raise ValueError(f"{name} must be distinct, got {getattr(self, name)}")
         check_positive(self, "compute")
         check_least(self, 0, "window_width")
+        if self.num_members > MOST_MEMBERS:
+            raise ValueError(
+                f"base_seeds, seeds and the grid make {self.num_members:.3g} members, "
+                f"must be at most {MOST_MEMBERS}"
+            )
         if self.test_hardest < 1.5 * max(self.difficulties):
             raise ValueError(
-                f"test_hardest must be at least 1.5 times the hardest difficulty "
+                f"test_hardest must be at least 1.5 times the hardest of difficulties, "
                 f"{max(self.difficulties)}, got {self.test_hardest}"
             )
         if not 1 <= self.pretrain.hardest <= self.test_hardest:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from synth.arguments import check_least
+from synth.arguments import check_least, check_not_negative, check_seed
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,8 @@ class DecodingConfig:
 
     def __post_init__(self) -> None:
         check_least(self, 1, "max_new_tokens", "samples", "batch_size", "prompt_multiple")
-        check_least(self, 0, "temperature", "seed")
+        check_not_negative(self, "temperature")
+        check_seed(self, "seed")
         if self.samples > 1 and self.temperature == 0:
             raise ValueError(
                 f"samples must be 1 at temperature 0, where all are equal; got {self.samples}"

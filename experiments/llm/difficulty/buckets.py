@@ -201,6 +201,12 @@ WINDOW_SEED = 0
 """Seed of the order of problems with equal values, for all data sets and measures."""
 
 
+def check_share(name: str, share: float) -> None:
+    """Raise ValueError unless a share lies in [0, 1)."""
+    if not 0 <= share < 1:
+        raise ValueError(f"{name} must be a share in [0, 1), got {share}")
+
+
 def window(
     measure: Measure, values: Any, *, drop_easiest: float = 0.0, drop_hardest: float = 0.0
 ) -> Bool[np.ndarray, " problems"]:
@@ -221,8 +227,7 @@ def window(
     """
     hardness = _hardness(measure, values)
     for name, share in (("drop_easiest", drop_easiest), ("drop_hardest", drop_hardest)):
-        if not 0 <= share < 1:
-            raise ValueError(f"{name} must be a share in [0, 1), got {share}")
+        check_share(name, share)
     first = round(drop_easiest * len(hardness))
     last = len(hardness) - round(drop_hardest * len(hardness))
     if first >= last:
@@ -252,6 +257,16 @@ class Cut:
     edges: tuple[float, ...] = ()
     drop_easiest: float = 0.0
     drop_hardest: float = 0.0
+
+    def __post_init__(self) -> None:
+        # Here, so that figures, which read measures, load nothing of the simulator.
+        from synth.arguments import check_number, check_whole
+
+        check_whole("number of buckets", self.number, 2)
+        for edge in self.edges:
+            check_number("edges", edge)
+        for name in ("drop_easiest", "drop_hardest"):
+            check_share(name, getattr(self, name))
 
     def apply(self, values: Any) -> tuple[Bool[np.ndarray, " problems"], Buckets | None]:
         """Return whether each problem remains, and the buckets of those that do; None for ``op``.

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from experiments.igsm.config import SYSTEM_PROMPT
-from synth.arguments import check_positive
+from synth.arguments import check_least, check_positive
 from synth.tasks.igsm.verify import Mode
 
 Grader = Literal["boxed", "math-verify", "gsm8k", "igsm", "multiple-choice"]
@@ -81,8 +81,8 @@ class GraderConfig:
     def __post_init__(self) -> None:
         if self.name not in get_args(Grader):
             raise ValueError(f"grader must be one of {get_args(Grader)}, got {self.name!r}")
-        if self.modulus is not None and self.modulus < 2:
-            raise ValueError(f"modulus must be at least 2, got {self.modulus}")
         check_positive(self, "timeout")
-        if self.processes is not None and self.processes < 1:
-            raise ValueError(f"processes must be at least 1, got {self.processes}")
+        if self.modulus is not None:
+            check_least(self, 2, "modulus")
+        if self.processes is not None:
+            check_least(self, 1, "processes")

@@ -15,7 +15,15 @@ from experiments.llm.problems.config import GraderConfig, Source
 from experiments.llm.training.config import ScratchConfig, TrainingConfig
 from experiments.storage.config import Devices
 from experiments.sweep.grid import DataUnit
-from synth.arguments import check_choice, check_increasing, check_least
+from synth.arguments import (
+    check_choice,
+    check_increasing,
+    check_least,
+    check_not_negative,
+    check_number,
+    check_rates,
+    check_whole,
+)
 from synth.config import Loss
 
 NO_DATA = Source("")
@@ -61,6 +69,9 @@ class BaseConfig:
     def __post_init__(self) -> None:
         if self.scratch is not None and self.training is None:
             raise ValueError("training of the base must be given with scratch, got None")
+        check_number("least_accuracy", self.least_accuracy)
+        for level in self.levels:
+            check_whole("levels", level, 0)
         if not 0 <= self.least_accuracy <= 1:
             raise ValueError(f"least_accuracy must lie in [0, 1], got {self.least_accuracy}")
         if self.least_accuracy and not self.levels:
@@ -136,7 +147,10 @@ class ScanConfig:
             if not values or set(values) - set(get_args(kind)) or len(set(values)) < len(values):
                 raise ValueError(f"{name} must be distinct, some of {get_args(kind)}, got {values}")
         check_increasing(self, "difficulties", "data_sizes")
-        if len(self.learning_rates) != len(self.losses) or not min(self.learning_rates) > 0:
+        check_rates("learning_rates", self.learning_rates)
+        for edge in self.edges:
+            check_number("edges", edge)
+        if len(self.learning_rates) != len(self.losses):
             raise ValueError(
                 f"learning_rates must be positive, one for each of {self.losses}, "
                 f"got {self.learning_rates}"
@@ -144,7 +158,13 @@ class ScanConfig:
         check_least(self, 2, "buckets", "max_length")
         check_least(self, 1, "seeds", "risk_examples")
         check_least(self, 0, "test_examples")
-        _ = self.sampled  # Its constructor refuses samples and temperatures out of range.
+        check_least(self, 1, "pass_rate_samples")
+        check_not_negative(self, "pass_rate_temperature")
+        if self.pass_rate_samples > 1 and not self.pass_rate_temperature:
+            raise ValueError(
+                f"pass_rate_samples must be 1 at pass_rate_temperature 0, where all are equal; "
+                f"got {self.pass_rate_samples}"
+            )
         check_choice(self, "measure", list(MEASURES))
         check_choice(self, "data_unit", get_args(DataUnit))
         number = len(self.edges) + 1 if self.edges else self.buckets

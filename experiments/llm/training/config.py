@@ -9,7 +9,7 @@ import tyro
 
 from experiments.llm.text.config import Pieces
 from experiments.sweep.grid import ComputeUnit
-from synth.arguments import check_choice, check_least, check_positive
+from synth.arguments import check_choice, check_least, check_positive, check_seed
 from synth.config import (
     Attention,
     DecoderConfig,
@@ -38,12 +38,18 @@ class StepConfig:
         learning rates are given to each step.
       packed: whether a row may hold several examples.
       chunk_tokens: tokens of a row whose logits are held at once.
+
+    Raises:
+      ValueError: if `chunk_tokens` is out of range.
     """
 
     loss: Loss = "sft"
     optimiser: Optimiser = PAPER_OPTIMISER
     packed: bool = False
     chunk_tokens: int = 512
+
+    def __post_init__(self) -> None:
+        check_least(self, 1, "chunk_tokens")
 
 
 @dataclass(frozen=True)
@@ -91,15 +97,12 @@ class TrainingConfig:
         # The simulator's configuration checks loss and learning rate, and `Execution` its fields.
         FinetuneConfig(1, self.learning_rate, self.loss)
         Execution(self.dtype, self.remat, self.attention)
-        if self.lora_rank < 0 or not self.lora_alpha > 0:
-            raise ValueError(
-                f"lora_rank must be at least 0 and lora_alpha positive, got {self.lora_rank} and "
-                f"{self.lora_alpha}"
-            )
-        check_positive(self, "compute")
+        check_least(self, 0, "lora_rank")
+        check_positive(self, "lora_alpha", "compute")
         check_choice(self, "compute_unit", get_args(ComputeUnit))
         check_least(self, 1, "accumulation", "chunk_tokens")
         check_least(self, 0, "checkpoint_every")
+        check_seed(self, "seed")
         if self.attention == "cudnn" and self.dtype == "float32":
             raise ValueError("attention 'cudnn' needs dtype 'bfloat16', got 'float32'")
 
@@ -126,7 +129,7 @@ class ScratchConfig:
       seed: of the weights.
 
     Raises:
-      ValueError: if the decoder's positions are not sequential.
+      ValueError: if a field is out of range, or the decoder's positions are not sequential.
     """
 
     vocab_size: int
@@ -135,6 +138,8 @@ class ScratchConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        check_least(self, 1, "vocab_size")
+        check_seed(self, "seed")
         if self.decoder.positions != "sequential":
             raise ValueError(
                 f"positions of the decoder must be 'sequential', as those of every published "
@@ -163,8 +168,7 @@ class Processes:
     def __post_init__(self) -> None:
         if self.num_processes is None or self.num_processes == 1:
             return
-        if self.num_processes < 1:
-            raise ValueError(f"num_processes must be at least 1, got {self.num_processes}")
+        check_least(self, 1, "num_processes")
         if self.coordinator is None or ":" not in self.coordinator:
             raise ValueError(f"coordinator must be host:port, got {self.coordinator!r}")
         if self.process_id is None or not 0 <= self.process_id < self.num_processes:

@@ -92,7 +92,7 @@ def bases(finished_run):
         ({"learning_rates": (1e-3, 0.0)}, "learning_rates must be positive, got (0.001, 0.0)"),
         ({"compute": 0.0}, "compute must be positive, got 0.0"),
         ({"window_width": -1}, "window_width must be at least 0, got -1"),
-        ({"test_hardest": 2}, "at least 1.5 times the hardest difficulty 2, got 2"),
+        ({"test_hardest": 2}, "at least 1.5 times the hardest of difficulties, 2, got 2"),
         (
             {"pretrain": PretrainConfig(hardest=5)},
             "pretrain.hardest must be between 1 and test_hardest = 4, got 5",
