@@ -7,6 +7,7 @@ import gzip
 import json
 import re
 import string
+import time
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -596,3 +597,48 @@ def test_texts_that_no_generator_wrote_end_soon():
         "Define L0's C7 as a; so a = 1.",
     )
     assert verdict.reason in (Reason.INCONSISTENT, Reason.UNDEFINED, Reason.DEPENDENCIES)
+
+
+def _namesakes(owners: int) -> str:
+    """A problem in which one name stands for two items, with many owners of either."""
+    lines = [f"The number of each A{i}'s X equals {i % 9}." for i in range(owners)]
+    lines += [f"The number of each T's A{i} equals 2." for i in range(owners)]
+    lines += ["The number of each T's X equals 1.", "The number of each X's A0 equals 1."]
+    lines += ["The number of each Q's Q equals each T's C."]
+    return " ".join([*lines, "How many Q does Q have?"])
+
+
+CHAIN = "The number of each A's B equals {}. How many B does A have?"
+HOSTILE = {
+    "namesakes": (_namesakes(40), "Define x; so x = 3."),
+    "possessives": (CHAIN.format("4"), "Define " + "A's " * 20_000 + "."),
+    "defines": (CHAIN.format("4"), ("Define " + "A's " * 1_200 + ". ") * 10),
+    "names": (CHAIN.format("each " + "A's " * 1_200 + "B"), "Define x; so x = 3."),
+    "questions": ("How many A" + " does each B" * 450 + " ha?", "Define x; so x = 3."),
+    "statements": ("The number of each A's B" + " equals 3" * 10_000, "Define x; so x = 3."),
+    "lists": (
+        CHAIN.format(f"the sum of {', '.join(['A and B'] * 50)} and A's B") * 100,
+        "Define x; so x = 3.",
+    ),
+    "numbers": (
+        "The number of each A's B equals the sum of "
+        + ", ".join(f"each A's C{i}" for i in range(7))
+        + " and each A's C7. "
+        + " ".join(f"The number of each A's C{i} equals 1." for i in range(8))
+        + " How many B does A have?",
+        " ".join(f"Define {chr(97 + i)}; so {chr(97 + i)} = 1." for i in range(8))
+        + " Define x; "
+        + "; ".join(f"y{i} = 1 + 1 + 1 = 3" for i in range(200))
+        + "; so x = 1 + 1 + 1 + 1 = 8.",
+    ),
+    "products": (CHAIN.format("4"), "A's B = " + " * ".join(["7"] * 1_200) + " = 4."),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+@pytest.mark.parametrize("mode", ["strict", "compatible"])
+def test_hostile_texts_are_judged_in_bounded_time(name, mode):
+    began = time.monotonic()
+    verdict = verify(*HOSTILE[name], mode=mode)
+    assert time.monotonic() - began < 5
+    assert not verdict.ok

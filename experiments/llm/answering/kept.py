@@ -25,6 +25,7 @@ import numpy as np
 from jaxtyping import Int
 
 from experiments.storage.results import ResultsError
+from experiments.storage.untrusted import parse_json
 
 KEPT_FILES = "decoded-*.jsonl"
 """Pattern of the files of a directory."""
@@ -41,6 +42,21 @@ class Continuation:
 
     tokens: Int[np.ndarray, " tokens"]
     truncated: bool
+
+
+def _read_line(line: bytes) -> tuple[str, Continuation]:
+    """Identity and continuation of a line.
+
+    Raises:
+      ValueError: if it is none.
+    """
+    row = parse_json(line, "line")
+    if not isinstance(row, list) or [type(cell) for cell in row] != [str, list, bool]:
+        raise ValueError("line must hold an identity, a list of tokens, and true or false")
+    identity, tokens, is_truncated = row
+    if not all(type(token) is int and 0 <= token < 2**31 for token in tokens):
+        raise ValueError("tokens must be whole numbers from 0 to 2^31 - 1")
+    return identity, Continuation(np.array(tokens, np.int32), is_truncated)
 
 
 class Kept:
@@ -78,8 +94,7 @@ class Kept:
         good = len(header) if lines[:1] == [header] else 0
         for line in lines[1:] if good else []:
             try:
-                identity, tokens, is_truncated = json.loads(line)
-                continuation = Continuation(np.array(tokens, np.int32), bool(is_truncated))
+                identity, continuation = _read_line(line)
             except ValueError:
                 # A kill or a full disk cut the line off: it is decoded again, like all after it.
                 break

@@ -36,6 +36,11 @@ _MOST_MEANINGS = 10_000
 _MOST_OWNERS = 8
 """Most owners of an item that are tried as owners of its lower namesake, at once."""
 
+_MOST_EDGES = 300_000
+"""Most edges that are followed in the search for namesakes; a text that needs more is refused."""
+_MOST_FORMULAS = 300_000
+"""Most formulas in all meanings of a text together; one with more is refused."""
+
 
 class InconsistentError(ValueError):
     """No structure of layers fits what the problem states."""
@@ -196,11 +201,14 @@ def worlds(
         owner, item = cuts[name]
         children[owner] = (*children.get(owner, ()), item)
     # All assignments of layers to items and categories, circular ones left out.
-    possible = [
-        World(problem, children, depth, layer)
-        for depth, deepest in _layerings(children)
-        for depth, layer in _meanings([cuts[name] for name in derived], depth, deepest, categories)
-    ]
+    possible = []
+    for depth, deepest in _layerings(children):
+        meanings = _meanings([cuts[name] for name in derived], depth, deepest, categories)
+        possible += [World(problem, children, depth, layer) for depth, layer in meanings]
+        if len(possible) > _MOST_MEANINGS:
+            raise InconsistentError(f"too many ways to give {derived[:3]} and others a layer")
+    if len(possible) * (len(problem.statements) + len(derived)) > _MOST_FORMULAS:
+        raise InconsistentError(f"too many ways to give {derived[:3]} and others a layer")
     if len(possible) > 1:
         possible = [world for world in possible if _computable(world, derived)]
     if not possible:
@@ -251,10 +259,14 @@ def _layerings(children: Mapping[str, tuple[str, ...]]) -> list[tuple[dict[str, 
     # One name stands for two items: try each name, and each set of owners of the lower one. These
     # owners must lie in one layer, and the lower item below the upper one.
     layerings = []
+    num_edges, followed = sum(map(len, children.values())), 0
     for name in children:
         owners = [owner for owner, items in children.items() if name in items]
         for size in range(1, min(len(owners), _MOST_OWNERS) + 1):
             for lower in itertools.combinations(owners, size):
+                followed += num_edges
+                if followed > _MOST_EDGES or len(layerings) > _MOST_MEANINGS:
+                    raise InconsistentError("too many items may be two of one name")
                 depth = _depths(children, frozenset((owner, name) for owner in lower))
                 if depth is not None:
                     layers = {depth[owner] + 1 for owner in lower}

@@ -30,6 +30,13 @@ OF = "'s "
 _MOST_SEPARATORS = 100
 """Separators in one list of parameters; a sentence with more, if ambiguous, is unreadable."""
 
+_MOST_CHARACTERS = 50_000
+"""Characters of a text; a longer one is unreadable. Problems have some thousand."""
+_MOST_IN_SENTENCE = 5_000
+"""Characters of a sentence; a longer one is unreadable."""
+_MOST_POSSESSIVES = 12
+"""Most "'s" in one name, of which each might divide it; a name with more is unreadable."""
+
 _WORDS = re.compile(r"The number of |How many | equals ")
 _STATEMENT = re.compile(r"The number of (?:each )?(.+?) equals (.+)\.")
 _QUESTION = re.compile(r"How many (.+) does (?:each )?(.+) have\?")
@@ -168,7 +175,7 @@ def read_problem(text: str) -> ProblemText:
         question.
     """
     # Recognise the sentences of the problem; the first and the last one delimit it.
-    sentences = _sentences(text, r"(?<=[.?]) ")
+    sentences = _sentences(text, r"(?<=[.?]) ", "problem")
     matches = [_match_sentence(sentence) for sentence in sentences]
     read = [index for index, match in enumerate(matches) if match]
     # Collect the right side of each statement, and the question.
@@ -194,6 +201,9 @@ def read_problem(text: str) -> ProblemText:
             raw[first] = (second, index)
     if question is None:
         raise UnreadableError("the problem asks no question", "problem")
+    for name in (*raw, OF.join(question)):
+        if name.count(OF) > _MOST_POSSESSIVES:
+            raise UnreadableError(f"a name has more than {_MOST_POSSESSIVES} owners", "problem")
     # Take the right sides apart, now that all names are known: they tell how to cut a list.
     statements = {
         name: _read_statement(name, expression, raw, sentences[index], index)
@@ -208,7 +218,7 @@ def read_solution(text: str) -> SolutionText:
     Raises:
       UnreadableError: if a sentence is outside the grammar, or nothing is defined.
     """
-    sentences = _sentences(text, r"(?<=\.) ")
+    sentences = _sentences(text, r"(?<=\.) ", "solution")
     answer = closing = None
     if sentences and (match := _CLOSING.fullmatch(sentences[-1].removesuffix("."))):
         answer, closing = int(match[match.lastindex or 0]), sentences.pop()
@@ -225,15 +235,25 @@ def is_number(text: str) -> bool:
     return text.isdecimal() and text.isascii() and len(text) < 10
 
 
-def _sentences(text: str, boundary: str) -> list[str]:
+def _sentences(text: str, boundary: str, place: Place) -> list[str]:
+    """Sentences of a text; refuses what no problem or solution is as long as."""
+    if len(text) > _MOST_CHARACTERS:
+        raise UnreadableError(f"more than {_MOST_CHARACTERS} characters", place)
     text = " ".join(text.split())
-    return re.split(boundary, text) if text else []
+    sentences = re.split(boundary, text) if text else []
+    for index, sentence in enumerate(sentences):
+        if len(sentence) > _MOST_IN_SENTENCE:
+            message = f"more than {_MOST_IN_SENTENCE} characters"
+            raise UnreadableError(message, place, sentence[:100], index)
+    return sentences
 
 
 def _match_sentence(sentence: str) -> re.Match[str] | None:
     """Match a statement or a question, which an introduction such as "Problem: " may precede."""
-    for pattern, start in ((_STATEMENT, "The number of "), (_QUESTION, "How many ")):
-        position = sentence.find(start)
+    forms = ((_STATEMENT, "The number of ", "."), (_QUESTION, "How many ", " have?"))
+    for pattern, start, end in forms:
+        # Without its end a pattern would fail only after a try for each of its middles.
+        position = sentence.find(start) if sentence.endswith(end) else -1
         if position >= 0 and (match := pattern.fullmatch(sentence, position)):
             return match
     return None
@@ -253,7 +273,7 @@ def _read_statement(
     term = _TERM.fullmatch(expression)
     assert term, "the pattern takes any text but the empty one"
     operands = _read_operands(term[2], stated, term[1])
-    if operands is None:
+    if operands is None or any(each.count(OF) > _MOST_POSSESSIVES for each in operands):
         raise UnreadableError("cannot be read", "problem", sentence, index)
     return Statement(name, sign, constant, term[1] == "difference", operands, sentence, index)
 
@@ -308,7 +328,8 @@ def _read_definition(sentence: str, index: int) -> Definition:
     """Read one sentence of a solution: its head (see the module), then its steps."""
     head, *clauses = sentence.removesuffix(".").split("; ")
     name = symbol = None
-    if match := _DEFINE.fullmatch(head):
+    # Without this end the pattern would fail only after a try for each possessive.
+    if (head[-5:-1] == " as " or len(head) == 8) and (match := _DEFINE.fullmatch(head)):
         name, symbol = match[1], match[2] or match[3]
     elif " = " in head:
         # No head: the name is the target of the last step.

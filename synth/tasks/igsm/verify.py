@@ -63,6 +63,9 @@ _PRIME = 2**61 - 1
 _TRIALS = 2000
 """Most comparisons of nameless definitions with parameters in a solution, and most meanings of one
 chain of numbers; a solution that needs more is `Reason.UNVERIFIABLE`."""
+_MOST_WORK = 1_000_000
+"""Most operations of one verification, about a second's; a solution that needs more is
+`Reason.UNVERIFIABLE`. Our own solutions need some hundred, without names some ten thousand."""
 _MOST_TERMS = 8
 """Most terms of an expression whose intermediate values are looked for among its parts."""
 
@@ -171,8 +174,12 @@ def verify(
     except InconsistentError as error:
         return Verdict(False, Reason.INCONSISTENT, None, "problem", None, str(error))
     failures = []
+    work = _Work()
     for world in possible:
-        failure = _Judge(world, claimed, mode, modulus).failure()
+        try:
+            failure = _Judge(world, claimed, mode, modulus, work).failure()
+        except _ExhaustedError as error:
+            return Verdict(False, Reason.UNVERIFIABLE, detail=str(error))
         if failure is None:
             return Verdict(True, Reason.RIGHT)
         failures.append(failure)
@@ -192,6 +199,22 @@ class _MistakeError(Exception):
     def __init__(self, reason: Reason, detail: str) -> None:
         super().__init__(detail)
         self.reason = reason
+
+
+class _ExhaustedError(Exception):
+    """Raised where a verification has taken more than `_MOST_WORK`."""
+
+
+@dataclass
+class _Work:
+    """Operations that a verification has taken in all worlds."""
+
+    done: int = 0
+
+    def add(self, number: int) -> None:
+        self.done += number
+        if self.done > _MOST_WORK:
+            raise _ExhaustedError(f"more than {_MOST_WORK} operations")
 
 
 class _Meaning(NamedTuple):
@@ -236,11 +259,14 @@ class _Judge:
         assignment of names succeeds.
     """
 
-    def __init__(self, world: World, solution: SolutionText, mode: Mode, modulus: int) -> None:
+    def __init__(
+        self, world: World, solution: SolutionText, mode: Mode, modulus: int, work: _Work
+    ) -> None:
         self.world = world
         self.solution = solution
         self.is_strict = mode == "strict"
         self.modulus = modulus
+        self.work = work
         self.bits: dict[str, int] = {}
         self.trials = 0
         self.dead_ends: set[tuple[int, frozenset[str]]] = set()
@@ -279,6 +305,7 @@ class _Judge:
         definitions = self.solution.definitions
         for index in range(start, len(definitions)):
             definition = definitions[index]
+            self.work.add(1 + len(scope.meanings) // 8)
             try:
                 meaning = self._read_steps(definition, scope)
                 if definition.name is not None:
@@ -314,6 +341,7 @@ class _Judge:
             if name in scope.values:
                 continue
             self.trials += 1
+            self.work.add(4 + len(scope.meanings) // 8)
             if self.trials > _TRIALS:
                 detail = f"more than {_TRIALS} ways to give the symbols their parameters"
                 return _failure(definition, _MistakeError(Reason.UNVERIFIABLE, detail))
@@ -353,11 +381,13 @@ class _Judge:
 
     def _read_step(self, step: Step, scope: _Scope) -> _Meaning:
         """Check references, numbers and arithmetic of one step; return its meaning."""
+        self.work.add(1)
         if step.result >= self.modulus:
             raise _MistakeError(Reason.UNREDUCED, f"{step.result} is not below {self.modulus}")
         expression = step.symbolic or step.numeric
         if expression is None:
             return _Meaning(step.result, step.result, 0)
+        self.work.add(len(expression.operands))
         operands = [self._look_up(operand, scope) for operand in expression.operands]
         value = _combine([each.value for each in operands], expression.signs)
         self._compare(value, step.result)
@@ -426,7 +456,7 @@ class _Judge:
         if missing:
             raise _MistakeError(Reason.UNDEFINED, f"{missing} are not defined yet")
         if self.is_strict:
-            _explain(formula, definition, scope.values, self.modulus)
+            _explain(formula, definition, scope.values, self.modulus, self.work)
 
     def _define(self, name: str, definition: Definition, meaning: _Meaning, scope: _Scope) -> None:
         """Enter a parameter into the scope: from here on its name and symbol stand for itself."""
@@ -472,7 +502,7 @@ def _combine(operands: list[int], signs: tuple[str, ...]) -> int:
 
 
 def _explain(
-    formula: Formula, definition: Definition, values: Mapping[str, int], modulus: int
+    formula: Formula, definition: Definition, values: Mapping[str, int], modulus: int, work: _Work
 ) -> None:
     """Check a definition that has only numbers.
 
@@ -485,6 +515,7 @@ def _explain(
       definition: the sentence.
       values: of the parameters defined, by name.
       modulus: of all arithmetic.
+      work: counts the operations.
 
     Raises:
       _MistakeError: if it is not right.
@@ -501,28 +532,35 @@ def _explain(
         add(values[name], _point(name))
     # An intermediate result adds readings: the parts of the expression that have its value.
     *intermediates, last = definition.steps
+    if intermediates:
+        work.add(8 * 2 ** min(len(formula.terms), _MOST_TERMS))
     parts = _parts(formula, values, modulus) if intermediates else {}
     for step in intermediates:
+        work.add(1 + len(parts))
         fingerprints = [each for each, value in parts.items() if value == step.result]
         if not fingerprints:
             raise _MistakeError(Reason.VALUE, f"no part of the expression is {step.result}")
         if step.numeric:
-            possible = _fingerprints(step.numeric, readings)
+            possible = _fingerprints(step.numeric, readings, work)
             fingerprints = [each for each in fingerprints if each in possible]
         for fingerprint in fingerprints:
             add(step.result, fingerprint)
     # The last step must be the whole expression.
     if last.numeric:
-        if formula.evaluate(_point, _PRIME) not in _fingerprints(last.numeric, readings):
+        if formula.evaluate(_point, _PRIME) not in _fingerprints(last.numeric, readings, work):
             raise _MistakeError(Reason.EXPRESSION, "the numbers are not in the stated expression")
     elif last.result != (right := formula.evaluate(values.__getitem__, modulus)):
         raise _MistakeError(Reason.VALUE, f"{last.result} is given, {right} right")
 
 
-def _fingerprints(expression: Expression, readings: Mapping[int, set[int]]) -> set[int]:
+def _fingerprints(
+    expression: Expression, readings: Mapping[int, set[int]], work: _Work
+) -> set[int]:
     """Fingerprints of an expression of numbers, under all readings of the numbers."""
     choices = [readings.get(int(operand), set()) for operand in expression.operands]
-    if math.prod(len(each) for each in choices) > _TRIALS:
+    number = math.prod(len(each) for each in choices)
+    work.add(len(choices) * min(number, _TRIALS))
+    if number > _TRIALS:
         raise _MistakeError(Reason.UNVERIFIABLE, f"more than {_TRIALS} readings of the numbers")
     return {_combine(list(each), expression.signs) % _PRIME for each in itertools.product(*choices)}
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 
+import numpy as np
 import pytest
 
 from experiments.llm.answering.config import DecodingConfig
 from experiments.llm.answering.decoding import continuations
-from experiments.llm.answering.kept import Kept
+from experiments.llm.answering.kept import Continuation, Kept
 from experiments.llm.answering.model import Model
 from experiments.storage.results import ResultsError
 
@@ -103,3 +104,30 @@ def test_what_cannot_be_read_is_decoded_again(place, model, tmp_path):
 def test_two_processes_do_not_share_a_file(tmp_path):
     with Kept(tmp_path, ABOUT), pytest.raises(ResultsError, match="in use by another process"):
         Kept(tmp_path, ABOUT)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "5",
+        "null",
+        '["a", 5, false]',
+        '[["a"], [1], false]',
+        '["a", [1.5], false]',
+        '["a", [[1]], false]',
+        '["a", [99999999999], false]',
+        '["a", [1], 7]',
+        '["a", "12", false]',
+        "[" * 100_000,
+        "1" * 10_000,
+    ],
+)
+def test_a_line_of_another_form_ends_what_is_read(line, tmp_path):
+    with Kept(tmp_path, ABOUT) as kept:
+        kept.add([("first", Continuation(np.array([1, 2], np.int32), False))])
+        path = kept.path
+    with path.open("a") as file:
+        file.write(line + "\n")
+    with Kept(tmp_path, ABOUT) as kept:
+        assert kept.num_found == 1
+    assert len(path.read_text().splitlines()) == 2
