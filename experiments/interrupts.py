@@ -16,6 +16,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -64,6 +65,23 @@ def when_interrupted(close: Callable[[], object]) -> Callable[[], None]:
     """
     _closers.append(close)
     return lambda: _closers.remove(close)
+
+
+def live_with_parent() -> None:
+    """Called once in a worker process: leave Ctrl-C to the parent, and end when the parent is gone.
+
+    Ctrl-C reaches all processes of a terminal, but only the parent acts on it. A parent that is
+    killed cannot end its workers.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_outlive, args=(os.getppid(),), daemon=True).start()
+
+
+def _outlive(parent: int) -> None:
+    """Body of a thread: end this process once it has another parent."""
+    while os.getppid() == parent:
+        time.sleep(1.0)
+    os._exit(1)
 
 
 def _do_nothing(number: int, frame: object) -> None:

@@ -21,7 +21,6 @@ import contextlib
 import dataclasses
 import functools
 import multiprocessing
-import signal
 import warnings
 from collections.abc import Iterator, Set
 from concurrent.futures import Executor, ProcessPoolExecutor
@@ -45,6 +44,7 @@ from experiments.igsm.files import (
     training_fingerprints,
     write_rows,
 )
+from experiments.interrupts import live_with_parent
 from experiments.storage.results import ResultsError, read_manifest
 from experiments.storage.writing import write_atomically
 from synth.tasks import igsm
@@ -243,13 +243,8 @@ def _workers(processes: int) -> Iterator[Executor | None]:
         return
     # Not forked: JAX has threads in this process.
     context = multiprocessing.get_context("spawn")
-    workers = ProcessPoolExecutor(processes, mp_context=context, initializer=_leave_interrupts)
+    workers = ProcessPoolExecutor(processes, mp_context=context, initializer=live_with_parent)
     try:
         yield workers
     finally:
         workers.shutdown(cancel_futures=True)
-
-
-def _leave_interrupts() -> None:
-    """Ignore Ctrl-C in a worker: the process that started it shuts it down."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)

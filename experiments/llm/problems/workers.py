@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import multiprocessing
-import signal
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from multiprocessing.connection import Connection, wait
 from typing import Any, Literal
 
 from experiments.devices import num_cores
+from experiments.interrupts import live_with_parent
 
 START_SECONDS = 300.0
 """Seconds in which a new process must be ready for its first item."""
@@ -141,8 +141,7 @@ def _serve(
     prepare: Callable[[], None] | None,
 ) -> None:
     """Body of a worker process: report that it is ready, then answer until it is ended."""
-    # Ctrl-C reaches all processes of a terminal: only the parent acts on it, and ends this one.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    live_with_parent()
     if prepare is not None:
         prepare()
     connection.send(None)

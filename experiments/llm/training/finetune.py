@@ -34,6 +34,7 @@ from typing import Any
 import numpy as np
 from jax.sharding import Mesh
 
+from experiments.engine.progress import console
 from experiments.engine.session import Session
 from experiments.llm.text.encoding import Encoded, check_examples
 from experiments.llm.text.tokenizer import load_tokenizer, stop_tokens
@@ -41,8 +42,10 @@ from experiments.llm.training import lora
 from experiments.llm.training.config import TrainingConfig
 from experiments.llm.training.distributed import first_decides, gathered
 from experiments.llm.training.log import Tracker, open_log
+from experiments.llm.training.saved import FINGERPRINTS
 from experiments.llm.training.train import TrainedModel, load_base, make_loader, train
 from experiments.storage import checkpoint
+from experiments.storage.integrity import fingerprint, set_aside
 from experiments.storage.results import Run, open_run
 
 
@@ -104,6 +107,8 @@ def finetune(
         def is_trained() -> bool:
             nonlocal log
             runs.append(stack.enter_context(open_run(out, identity)))
+            for notice in (*runs[0].notices, *_without_damage(runs[0], model)):
+                console.print(notice, style="yellow")
             if not model.exists():
                 sessions.append(Session(runs[0]))
                 log = open_log(tracker, out, identity | _tracker_id(runs[0]))
@@ -121,8 +126,9 @@ def finetune(
             for session in sessions:
                 session.save()
             if runs[0].manifest.get("status") != "complete":
-                runs[0].update_manifest(status="complete")
+                runs[0].update_manifest(status="complete", model=fingerprint(model))
             shutil.rmtree(out / "checkpoints", ignore_errors=True)
+            (out / FINGERPRINTS).unlink(missing_ok=True)
             stack.close()
             return True
 
@@ -159,6 +165,15 @@ def save_trained(trained: TrainedModel, path: Path, *, like: Path) -> None:
         return True
 
     first_decides(save)
+
+
+def _without_damage(run: Run, model: Path) -> list[str]:
+    """Move a trained checkpoint that has changed out of the way; return sentences about it."""
+    if not model.exists() or run.manifest.get("model") in (None, fingerprint(model)):
+        return []
+    target = set_aside(model, run.directory)
+    run.update_manifest(status="running", model=None)
+    return [f"{model} is damaged (it has changed since it was written): moved to {target}."]
 
 
 def _tracker_id(run: Run) -> dict[str, str]:

@@ -12,7 +12,6 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
-import orbax.checkpoint as ocp
 from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float
 
@@ -22,7 +21,8 @@ from experiments.llm.training import lora
 from experiments.llm.training.config import TrainingConfig
 from experiments.llm.training.log import Log
 from experiments.llm.training.meter import DivergedError, Meter
-from experiments.llm.training.step import State, make_step, place, start
+from experiments.llm.training.saved import SavedStates
+from experiments.llm.training.step import make_step, place, start
 from experiments.storage import checkpoint
 from experiments.storage.sharding import row_split
 from synth.config import DecoderConfig, Execution
@@ -140,20 +140,20 @@ def train(
     num_devices = 1 if mesh is None else mesh.devices.size
     frozen, state = start(decoder, parameters, config.step, mesh=mesh)
     with (
-        _Checkpoints(directory, config.checkpoint_every, loader.steps) as checkpoints,
+        SavedStates(directory, config.checkpoint_every, loader.steps) as saved,
         contextlib.closing(Meter(decoder, loader, rates, directory, log, num_devices)) as meter,
     ):
         # Resume from the last checkpoint, if there is one.
-        begin, state = checkpoints.latest(state)
+        begin, state = saved.latest(state)
         meter.begin(begin)
         for number, batch in zip(range(begin, loader.steps), loader.iterate(begin), strict=True):
             rate = jnp.float32(rates[number])
             state, metrics = step(frozen, state, place(batch, mesh), rate)
             meter.add(number, batch, metrics)
-            if checkpoints.is_due(number + 1):
+            if saved.is_due(number + 1):
                 # Log first, so that the log is never behind the checkpoint.
                 meter.flush()
-                checkpoints.save(number + 1, state)
+                saved.save(number + 1, state)
         meter.flush()
     # The last loss was computed before the last update, which may itself have diverged.
     if not _all_finite(state.trained):
@@ -166,46 +166,3 @@ def train(
 def _all_finite(parameters: Parameters) -> Bool[Array, ""]:
     leaves = jax.tree.leaves(parameters)
     return functools.reduce(jnp.logical_and, (jnp.isfinite(leaf).all() for leaf in leaves))
-
-
-class _Checkpoints:
-    """Saved states, by the number of steps done; none are saved without a directory."""
-
-    def __init__(self, directory: Path | None, every: int, steps: int):
-        self._every, self._steps, self._manager = every, steps, None
-        if directory is not None and every:
-            options = ocp.CheckpointManagerOptions(
-                max_to_keep=1,
-                cleanup_tmp_directories=True,
-                # On a CPU the next step would overwrite the donated arrays while they are saved.
-                enable_async_checkpointing=False,
-            )
-            self._manager = ocp.CheckpointManager(
-                (directory / "checkpoints").absolute(), options=options
-            )
-
-    def __enter__(self) -> _Checkpoints:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._manager is not None:
-            self._manager.close()
-
-    def latest(self, state: State) -> tuple[int, State]:
-        """Number of steps done and the state after them; 0 and `state` if none was saved."""
-        if self._manager is None or (step := self._manager.latest_step()) is None:
-            return 0, state
-        like = jax.tree.map(ocp.utils.to_shape_dtype_struct, vars(state))
-        restored = self._manager.restore(step, args=ocp.args.StandardRestore(like))
-        return step, State(**restored)
-
-    def is_due(self, steps_done: int) -> bool:
-        """Return whether to save the state after this number of steps; the last one always is."""
-        if self._manager is None:
-            return False
-        return steps_done % self._every == 0 or steps_done == self._steps
-
-    def save(self, steps_done: int, state: State) -> None:
-        """Save a state in place of the one before."""
-        if self._manager is not None:
-            self._manager.save(steps_done, args=ocp.args.StandardSave(vars(state)))

@@ -27,7 +27,7 @@ from experiments.llm.training.lora import split
 from experiments.llm.training.meter import DivergedError
 from experiments.llm.training.train import count_steps, load_base, make_loader, train
 from experiments.storage import checkpoint, tensors
-from experiments.storage.results import ResultsError
+from experiments.storage.results import ResultsError, read_manifest
 from tests.experiments.llm.rows import write_sums
 
 TINY = TrainingConfig(
@@ -127,6 +127,45 @@ def test_a_resumed_run_knows_all_its_losses(out, tiny_folder, encoded, tmp_path)
     for _ in range(2):
         assert again().losses.tolist() == expected
         assert [line["loss"] for line in lines(tmp_path / "run")] == expected
+
+
+def flip(path: Path) -> None:
+    """Change one bit in the middle of a file."""
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("damaged", ["state", "log.jsonl"])
+def test_a_damaged_state_is_not_carried_on_with(
+    out, tiny_folder, encoded, tmp_path, capsys, damaged
+):
+    """Of the state's files the largest is changed: its numbers would be read without an error."""
+
+    def again(log=None):
+        loader = make_loader(encoded, TINY)
+        return train(
+            *load_base(tiny_folder, TINY), loader, TINY, directory=tmp_path / "run", log=log
+        )
+
+    with pytest.raises(KeyboardInterrupt):
+        again(Interruption(4))
+    state = [path for path in (tmp_path / "run" / "checkpoints").rglob("*") if path.is_file()]
+    largest = max(state, key=lambda path: path.stat().st_size)
+    flip(largest if damaged == "state" else tmp_path / "run" / "log.jsonl")
+    assert again().losses.tolist() == [line["loss"] for line in lines(out)]
+    assert "training begins anew" in " ".join(capsys.readouterr().out.split())
+    assert (tmp_path / "run" / "damaged" / "checkpoints").is_dir()
+
+
+def test_a_damaged_model_is_trained_anew(out, tiny_folder, encoded, tmp_path, capsys):
+    shutil.copytree(out, tmp_path / "run")
+    expected = (out / "model" / "model.safetensors").read_bytes()
+    flip(tmp_path / "run" / "model" / "model.safetensors")
+    finetune(tiny_folder, encoded, TINY, tmp_path / "run")
+    assert (tmp_path / "run" / "model" / "model.safetensors").read_bytes() == expected
+    assert "model is damaged" in " ".join(capsys.readouterr().out.split())
+    assert read_manifest(tmp_path / "run")["status"] == "complete"
 
 
 def test_a_resumed_run_keeps_its_name_for_a_tracker(tiny_folder, encoded, tmp_path, monkeypatch):
