@@ -1,11 +1,11 @@
 """A file of continuations, written line by line as they end: an interrupted run loses none.
 
 The first line states the model and the settings of its decoding. Every other line has the identity
-of a continuation (see `experiments.llm.answering.decoding.identities`), its tokens, and whether it
-was cut off::
+of a continuation (see `experiments.llm.answering.decoding.identities`), its tokens, whether it was
+cut off, and a checksum of these three::
 
     {"checkpoint": "6f…", "temperature": 0.0, …}
-    ["00c1…", [17, 5, 9], false]
+    ["00c1…", [17, 5, 9], false, 2405101263]
 
 Later runs with the same model and settings read the continuations from there, for example to
 resume, to grade again or to ask more problems. Other models and settings have files of their own.
@@ -13,10 +13,12 @@ resume, to grade again or to ask more problems. Other models and settings have f
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+import zlib
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -44,6 +46,11 @@ class Continuation:
     truncated: bool
 
 
+def _checksum(row: Sequence[Any]) -> int:
+    """CRC-32 of an identity, its tokens, and whether they were cut off."""
+    return zlib.crc32(json.dumps(list(row)).encode())
+
+
 def _read_line(line: bytes) -> tuple[str, Continuation]:
     """Identity and continuation of a line.
 
@@ -51,9 +58,13 @@ def _read_line(line: bytes) -> tuple[str, Continuation]:
       ValueError: if it is none.
     """
     row = parse_json(line, "line")
-    if not isinstance(row, list) or [type(cell) for cell in row] != [str, list, bool]:
-        raise ValueError("line must hold an identity, a list of tokens, and true or false")
-    identity, tokens, is_truncated = row
+    kinds = [type(cell) for cell in row] if isinstance(row, list) else []
+    # Earlier versions wrote no checksum.
+    if kinds not in ([str, list, bool], [str, list, bool, int]):
+        raise ValueError("line must hold an identity, tokens, true or false, and a checksum")
+    identity, tokens, is_truncated = row[:3]
+    if row[3:] and row[3] != _checksum(row[:3]):
+        raise ValueError("the checksum of line is not that of what it holds")
     if not all(type(token) is int and 0 <= token < 2**31 for token in tokens):
         raise ValueError("tokens must be whole numbers from 0 to 2^31 - 1")
     return identity, Continuation(np.array(tokens, np.int32), is_truncated)
@@ -87,22 +98,19 @@ class Kept:
         except BlockingIOError:
             self._file.close()
             raise ResultsError(f"{self.path} is in use by another process") from None
-        # Read complete lines, up to the first that is broken.
+        # Read the lines that are whole. What is in others is decoded again.
         self._continuations: dict[str, Continuation] = {}
         self._file.seek(0)
         lines = self._file.read().splitlines(keepends=True)
         good = len(header) if lines[:1] == [header] else 0
         for line in lines[1:] if good else []:
-            try:
-                identity, continuation = _read_line(line)
-            except ValueError:
-                # A kill or a full disk cut the line off: it is decoded again, like all after it.
-                break
             if not line.endswith(b"\n"):
                 break
-            self._continuations[identity] = continuation
             good += len(line)
-        # Cut off the rest; new lines are added after the good ones.
+            with contextlib.suppress(ValueError):
+                identity, continuation = _read_line(line)
+                self._continuations[identity] = continuation
+        # Cut off a line that a kill or a full disk broke off; new lines are added after the others.
         self._file.truncate(good)
         if not good:
             self._write(header)
@@ -129,6 +137,6 @@ class Kept:
           OSError: if they cannot be written; those before them are safe.
         """
         new = list(new)
-        rows = ((identity, one.tokens.tolist(), one.truncated) for identity, one in new)
-        self._write("".join(json.dumps(row) + "\n" for row in rows).encode())
+        rows = ([identity, one.tokens.tolist(), one.truncated] for identity, one in new)
+        self._write("".join(json.dumps([*row, _checksum(row)]) + "\n" for row in rows).encode())
         self._continuations |= new

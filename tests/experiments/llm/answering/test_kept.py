@@ -122,7 +122,7 @@ def test_two_processes_do_not_share_a_file(tmp_path):
         "1" * 10_000,
     ],
 )
-def test_a_line_of_another_form_ends_what_is_read(line, tmp_path):
+def test_a_line_of_another_form_is_passed_over(line, tmp_path):
     with Kept(tmp_path, ABOUT) as kept:
         kept.add([("first", Continuation(np.array([1, 2], np.int32), False))])
         path = kept.path
@@ -130,4 +130,31 @@ def test_a_line_of_another_form_ends_what_is_read(line, tmp_path):
         file.write(line + "\n")
     with Kept(tmp_path, ABOUT) as kept:
         assert kept.num_found == 1
-    assert len(path.read_text().splitlines()) == 2
+        kept.add([("last", Continuation(np.array([3], np.int32), True))])
+    with Kept(tmp_path, ABOUT) as kept:
+        assert kept.num_found == 2
+
+
+def test_no_changed_bit_changes_an_answer(tmp_path):
+    """Each answer is found as it was, or is decoded again."""
+    answers = {
+        name: Continuation(np.array(tokens, np.int32), name == "b")
+        for name, tokens in (("a", [1, 2]), ("b", []), ("c", [30, 41, 52]))
+    }
+    with Kept(tmp_path, ABOUT) as kept:
+        kept.add(answers.items())
+        path = kept.path
+    whole, found = path.read_bytes(), 0
+    start = whole.index(b"\n") + 1
+    for bit in range(8 * start, 8 * len(whole)):
+        content = bytearray(whole)
+        content[bit // 8] ^= 1 << (bit % 8)
+        path.write_bytes(content)
+        with Kept(tmp_path, ABOUT) as kept:
+            for name, answer in answers.items():
+                if (one := kept.get(name)) is not None:
+                    found += 1
+                    assert one.tokens.tolist() == answer.tokens.tolist()
+                    assert one.truncated == answer.truncated
+    # All but those of the changed line, or of the two around a changed line's end.
+    assert found > 8 * (len(whole) - start)
