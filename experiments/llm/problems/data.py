@@ -23,7 +23,7 @@ from pyarrow import parquet
 
 from experiments.llm.problems.answers import LETTERS
 from experiments.llm.problems.config import DEFAULT_COLUMNS, Columns, Source
-from experiments.llm.problems.sources import load_rows
+from experiments.llm.problems.sources import Rows, load_rows
 from experiments.storage.checkpoint import PathLike
 from experiments.storage.writing import write_atomically
 
@@ -119,7 +119,9 @@ def read(
         has no problem or an empty solution, or if a cell does not hold what its column should (rows
         are counted from 0).
     """
-    rows = load_rows(source, split=split, configuration=configuration)
+    named = (getattr(columns, part) for part in USUAL)
+    wanted = {name for name in (*named, *sum(USUAL.values(), ())) if name is not None}
+    rows = load_rows(source, split=split, configuration=configuration, wanted=wanted)
     name = ":".join(part for part in (str(source), configuration, split) if part)
     try:
         return _problems(rows, columns, name)
@@ -155,7 +157,7 @@ class _Field:
         return values
 
 
-def _problems(rows: Any, columns: Columns, name: str) -> Problems:
+def _problems(rows: Rows, columns: Columns, name: str) -> Problems:
     """Turn rows of a data set into problems."""
     # Read prompts, solutions and answers, from chats or from columns of their own.
     fields = _fields(rows, columns)
@@ -180,7 +182,7 @@ def _problems(rows: Any, columns: Columns, name: str) -> Problems:
     return Problems(prompts, solutions, answers, levels or [None] * len(rows), name)
 
 
-def _fields(rows: Any, columns: Columns) -> dict[str, _Field]:
+def _fields(rows: Rows, columns: Columns) -> dict[str, _Field]:
     """Columns of a data set, by the names of fields in `USUAL`."""
     is_pair = columns.problem is not None or columns.solution is not None
     fields: dict[str, _Field] = {}
@@ -188,7 +190,7 @@ def _fields(rows: Any, columns: Columns) -> dict[str, _Field]:
         if is_pair and part == "messages":
             continue
         if (column := _find(rows.column_names, part, getattr(columns, part))) is not None:
-            fields[part] = _Field(column, rows[column][:])
+            fields[part] = _Field(column, rows[column])
     return fields
 
 
@@ -262,7 +264,7 @@ def _turns(chat: Any) -> tuple[list[Message], list[str]]:
         raise ValueError(f"must be a list of turns with a role, got {type(chat).__name__}")
     turns: list[Message] = [{part: turn.get(part) for part in ("role", "content")} for turn in chat]
     if others := [turn["content"] for turn in turns if not isinstance(turn["content"], str)]:
-        raise ValueError(f"contents of messages must be text, got {others[0]!r}")
+        raise ValueError(f"contents of messages must be text, got {others[0]!r:.100}")
     return turns, [turn["role"] for turn in turns]
 
 
@@ -333,10 +335,12 @@ def _letter(answer: Any, choices: Sequence[tuple[str, str]]) -> str:
 def _level(cell: Any) -> int | None:
     """Stated difficulty, a number or digits; None if it is missing."""
     value = _scalar(cell)
-    if isinstance(value, str) and value.strip().isdecimal():
-        return int(value)
+    if isinstance(value, str) and value.strip().isdecimal() and len(value) < 100:
+        value = int(value)
+    if isinstance(value, int) and abs(value) >= 2**31:
+        raise ValueError(f"levels must be below 2^31, got {value}")
     if not isinstance(value, int | None):
-        raise ValueError(f"levels are whole numbers, got {value!r}")
+        raise ValueError(f"levels are whole numbers, got {value!r:.100}")
     return value
 
 

@@ -1,21 +1,30 @@
 """Rows of a data set in a file, several files, a folder or a hub repository, read by `datasets`.
 
-Local data leave nothing behind: the files that `datasets` caches of them are deleted at once.
+Local data are read in a process of their own with limits to its memory and time, because hostile
+files end the process that reads them: JSON nested so deep that the stack overflows, or a small
+Parquet file that unpacks to a hundred gigabytes. They leave nothing behind: the files that
+`datasets` caches of them are deleted at once.
 """
 
 from __future__ import annotations
 
 import contextlib
 import glob
+import importlib.util
 import json
-import re
+import os
+import pickle
+import resource
+import signal
+import subprocess
+import sys
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from experiments.distribution import install_hint
-from experiments.storage.checkpoint import PathLike
+from experiments.storage.untrusted import MEBI, check_file
 
 if TYPE_CHECKING:
     from datasets import Dataset, DatasetDict, Features
@@ -23,35 +32,78 @@ if TYPE_CHECKING:
 FORMATS = {".jsonl": "json", ".json": "json", ".parquet": "parquet"}
 """Reader of `datasets` for each ending of a file."""
 
+PathLike = str | os.PathLike[str]
+
+BASE_MEBIBYTES, MEBIBYTES_EACH = 1024, 30
+"""Memory that a reader may take: so much, and so many times the size of the files on the disk."""
+
+BASE_SECONDS, MEBIBYTES_A_SECOND = 6, 1
+"""Time of a processor that a reader may take: so much, and a second for so many mebibytes."""
+
+WAITING = 10
+"""How many times longer than that a reader may take by the clock, on a slow disk or a busy machine;
+at least a minute."""
+
+MOST_FILES = 100_000
+"""The most files of a folder."""
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows of a data set in memory.
+
+    Attributes:
+      column_names: all columns of the data set.
+      columns: cells of those that were asked for.
+      number: of rows.
+    """
+
+    column_names: list[str]
+    columns: Mapping[str, list[Any]]
+    number: int
+
+    def __len__(self) -> int:
+        return self.number
+
+    def __getitem__(self, name: str) -> list[Any]:
+        return self.columns[name]
+
 
 def load_rows(
-    source: PathLike, *, split: str | None = None, configuration: str | None = None
-) -> Dataset:
-    """Load all rows of a data set, into memory or mapped into it.
+    source: PathLike,
+    *,
+    split: str | None = None,
+    configuration: str | None = None,
+    wanted: Collection[str] | None = None,
+) -> Rows:
+    """Load all rows of a data set.
 
     Args:
       source: a file with an ending in `FORMATS`; a pattern of such files, such as ``train/*.jsonl``
         (read in the order of their names); a folder that `datasets.load_dataset` accepts, with or
-        without a dataset card; or ``OWNER/NAME`` on the Hugging Face hub.
+        without a dataset card; or ``OWNER/NAME`` on the Hugging Face hub, if there is no folder
+        OWNER here.
       split: its name, as `datasets` writes it (``train``, ``train[:1000]``); None if there is only
         one.
       configuration: its name, in a folder or repository with several.
+      wanted: columns to load, where they exist; None for all.
 
     Raises:
       FileNotFoundError: if there is no such source, or the hub does not give it.
       ImportError: if `datasets` is not installed.
-      ValueError: if it cannot be read (a broken line of JSON is named by its number), if split or
-        configuration must be named, or if there are no rows.
+      ValueError: if it cannot be read (a broken line of JSON is named by its number), if it needs
+        more memory or time than its size explains, if split or configuration must be named, or if
+        there are no rows.
     """
-    try:
-        import datasets
-    except ImportError as error:
-        raise ImportError(f"data sets need: {install_hint('llm')}") from error
+    if importlib.util.find_spec("datasets") is None:
+        raise ImportError("data sets need: pip install 'sweetspot[llm]'")
+    if not str(source).strip():
+        raise ValueError(f"source must name a data set, got {str(source)!r}")
     # Choose the arguments of load_dataset: for a folder, for files, or for the hub.
     path = Path(source)
-    is_local = True
     if path.is_dir():
         asked: dict[str, Any] = {"path": str(path.absolute()), "name": configuration}
+        size = _checked_size(_files_in(path))
     elif files := _files(str(source)):
         if configuration is not None:
             raise ValueError(
@@ -59,19 +111,38 @@ def load_rows(
                 f"files {str(source)!r}"
             )
         asked = {"path": _format(files), "data_files": [str(file.absolute()) for file in files]}
-    elif isinstance(source, str) and re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", source):
-        asked, is_local = {"path": source, "name": configuration}, False
+        size = _checked_size(files)
+    elif is_hub_id(source):
+        return read_rows({"path": source, "name": configuration}, str(source), split, wanted, False)
     else:
         raise FileNotFoundError(
             f"source must be a file, a pattern of files, a folder or OWNER/NAME on the Hugging "
             f"Face hub, got {str(source)!r}"
         )
-    # Load the rows: local ones into memory, by way of a cache that is then deleted.
-    with contextlib.ExitStack() as stack:
-        if is_local:
-            stack.enter_context(_quiet(datasets))
-            cache = stack.enter_context(tempfile.TemporaryDirectory())
-            asked |= {"cache_dir": cache, "keep_in_memory": True}
+    return _read_apart(asked, str(source), split, wanted, size)
+
+
+def read_rows(
+    asked: Mapping[str, Any],
+    source: str,
+    split: str | None,
+    wanted: Collection[str] | None,
+    is_local: bool,
+) -> Rows:
+    """Read rows in this process.
+
+    Args:
+      asked: arguments of `datasets.load_dataset`; with ``cache_dir`` for local data.
+      source: what the user named, for errors.
+      split, wanted: see `load_rows`.
+      is_local: whether nothing is downloaded.
+
+    Raises:
+      FileNotFoundError, ValueError: see `load_rows`.
+    """
+    import datasets
+
+    with _quiet(datasets) if is_local else contextlib.nullcontext():
         try:
             rows = datasets.load_dataset(**asked, split=split)
             if (features := _without_dates(rows)) is not None:
@@ -82,11 +153,135 @@ def load_rows(
     # Without a named split there must be only one.
     if isinstance(rows, datasets.DatasetDict):
         if len(rows) > 1:
-            raise ValueError(f"split of {str(source)!r} must be one of {sorted(rows)}, got None")
+            raise ValueError(f"split of {source!r} must be one of {sorted(rows)}, got None")
         (rows,) = rows.values()
     if not len(rows):
-        raise ValueError(f"{str(source)!r} holds no rows")
-    return rows
+        raise ValueError(f"{source!r} holds no rows")
+    chosen = [name for name in rows.column_names if wanted is None or name in wanted]
+    return Rows(list(rows.column_names), {name: rows[name][:] for name in chosen}, len(rows))
+
+
+def _read_apart(
+    asked: Mapping[str, Any],
+    source: str,
+    split: str | None,
+    wanted: Collection[str] | None,
+    size: float,
+) -> Rows:
+    """`read_rows` of local data in a process with limits, see the module.
+
+    Args:
+      size: of the files, in mebibytes.
+    """
+    seconds = BASE_SECONDS + size / MEBIBYTES_A_SECOND
+    memory = BASE_MEBIBYTES + MEBIBYTES_EACH * size
+    with tempfile.TemporaryDirectory() as folder:
+        cache = {"cache_dir": str(Path(folder) / "cache"), "keep_in_memory": True}
+        request = {
+            "arguments": [{**asked, **cache}, source, split, wanted and sorted(wanted), True],
+            "seconds": seconds,
+            "mebibytes": memory,
+            "answer": str(Path(folder) / "answer"),
+        }
+        start = (
+            f"import sys; sys.path[:] = {sys.path!r}; "
+            f"from experiments.llm.problems import sources; sources.serve()"
+        )
+        # No network for local data, whatever a dataset card names.
+        offline = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
+        try:
+            ended = subprocess.run(
+                [sys.executable, "-c", start],
+                input=json.dumps(request).encode(),
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                env={**os.environ, **offline, "ARROW_DEFAULT_MEMORY_POOL": "system"},
+                timeout=max(60, WAITING * seconds),
+                check=False,
+            ).returncode
+        except subprocess.TimeoutExpired:
+            ended = -signal.SIGXCPU
+        if ended == 0:
+            # The file was written by the process above, in a folder of our own.
+            answer = pickle.loads((Path(folder) / "answer").read_bytes())
+            if isinstance(answer, Rows):
+                return answer
+            kind, message = answer
+            raise {"FileNotFoundError": FileNotFoundError}.get(kind, ValueError)(message)
+    raise ValueError(_reason_of_end(source, ended, seconds, memory))
+
+
+def _reason_of_end(source: str, ended: int, seconds: float, memory: float) -> str:
+    """Explain why a reader was ended, in one line."""
+    path = Path(source)
+    files = _files_in(path) if path.is_dir() else _files(source)
+    for file in files:
+        if file.stat().st_size <= 64 * MEBI and (fault := _broken_line(file)):
+            return fault
+    if -ended in (signal.SIGXCPU, signal.SIGKILL):
+        reason = f"it took more than {seconds:,.0f} s of a processor"
+    else:
+        reason = f"its reader ended with code {ended}: it is broken, or needs more than "
+        reason += f"{memory:,.0f} MiB of memory"
+    return f"{source!r} cannot be read as a data set ({reason})"
+
+
+def serve() -> None:
+    """Body of the process that reads local data: request on standard input, answer in a file."""
+    request = json.load(sys.stdin)
+    import datasets  # noqa: F401 (loaded before the limits count)
+
+    used = sum(resource.getrusage(resource.RUSAGE_SELF)[:2])
+    seconds, memory = int(used + request["seconds"]) + 1, int(request["mebibytes"] * MEBI)
+    resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds + 2))
+    for limit in (resource.RLIMIT_DATA, resource.RLIMIT_FSIZE):
+        resource.setrlimit(limit, (memory, memory))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    try:
+        answer: Rows | tuple[str, str] = read_rows(*request["arguments"])
+        written = pickle.dumps(answer)
+    except (MemoryError, RecursionError):
+        source = request["arguments"][1]
+        message = f"{source!r} cannot be read as a data set (it needs more than "
+        message += f"{request['mebibytes']:,.0f} MiB of memory, or is nested too deeply)"
+        written = pickle.dumps(("ValueError", message))
+    except Exception as error:
+        message = " ".join(str(error).split())
+        kind = type(error).__name__
+        written = pickle.dumps((kind, message if len(message) < 1000 else message[:997] + "..."))
+    Path(request["answer"]).write_bytes(written)
+    # Without the exit handlers of libraries, which may hang in what is left of memory.
+    os._exit(0)
+
+
+def is_hub_id(source: PathLike) -> bool:
+    """See `experiments.storage.checkpoint.is_hub_id`; imported late, as that module has JAX."""
+    from experiments.storage import checkpoint
+
+    return checkpoint.is_hub_id(source)
+
+
+def _files_in(folder: Path) -> list[Path]:
+    """Everything in a folder but folders, hidden ones left out."""
+    found = []
+    for place, folders, names in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        found += [Path(place) / name for name in sorted(names) if not name.startswith(".")]
+        if len(found) > MOST_FILES:
+            raise ValueError(f"{str(folder)!r} must hold at most {MOST_FILES:,} files")
+    return found
+
+
+def _checked_size(files: Iterable[Path]) -> float:
+    """Size of files in mebibytes; refuses pipes, devices, and more than the memory holds."""
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / MEBI
+    total = 0.0
+    for file in files:
+        check_file(file, most_mebibytes=int(memory))
+        total += file.stat().st_size / MEBI
+    if total > memory:
+        raise ValueError(f"files must fit into the memory, {memory:,.0f} MiB, got {total:,.0f} MiB")
+    return total
 
 
 def _without_dates(rows: Dataset | DatasetDict) -> Features | None:
@@ -152,7 +347,8 @@ def _explained(source: PathLike, error: Exception, is_local: bool) -> Exception:
             f"({type(error).__name__}: {error})"
         )
     reason = error.__cause__ or error
-    return ValueError(f"{str(source)!r} cannot be read as a data set ({reason})")
+    text = " ".join(str(reason).split()) or type(reason).__name__
+    return ValueError(f"{str(source)!r} cannot be read as a data set ({text[:500]})")
 
 
 def _broken_line(path: Path) -> str | None:
@@ -165,6 +361,8 @@ def _broken_line(path: Path) -> str | None:
             # The whole file may be one document, such as an array of rows.
             json.loads(contents)
             return None
+        except RecursionError:
+            return f"{str(path)!r} is nested too deeply to be read"
         except ValueError as error:
             if contents.lstrip()[:1] == b"[":
                 return f"line {getattr(error, 'lineno', 1)} of {str(path)!r} is {_fault(error)}"
@@ -174,6 +372,8 @@ def _broken_line(path: Path) -> str | None:
             continue
         try:
             row = json.loads(line.decode("utf-8"))
+        except RecursionError:
+            return f"line {number} of {str(path)!r} is nested too deeply to be read"
         except ValueError as error:
             return f"line {number} of {str(path)!r} is {_fault(error)}"
         if not isinstance(row, dict):
