@@ -71,6 +71,11 @@ def write_families(directories: Sequence[Path], out: Path) -> pd.DataFrame:
 def _read(directory: Path) -> tuple[str, pd.DataFrame, dict[str, Any]]:
     """Name, table and manifest of one family's run."""
     manifest = read_finished(directory)
+    if manifest.get("kind") == "llm":
+        raise ResultsError(
+            f"{directory} is a scan of a real checkpoint, whose base was pre-trained on no levels: "
+            f"compare is for runs of task families"
+        )
     is_preset = manifest.get("recipe") == "families"
     name = stated(manifest, directory, "preset") if is_preset else directory.resolve().name
     table = read_table(directory)

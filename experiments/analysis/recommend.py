@@ -16,10 +16,15 @@ import pandas as pd
 from experiments.analysis import optimum
 from experiments.analysis.optimum import Interval, Study
 from experiments.analysis.pilot import Mixtures, study_risks
+from synth.arguments import check_whole
 from theory.predictor import PREDICTOR, RULES, choose
 
 VALIDATED_FACTOR = 16
 """Budget over the pilot's largest data size up to which recorded runs have judged the predictor."""
+
+
+MOST_DATA = 10**15
+"""The largest budget: more tokens than there is text, and still an exact number in a float."""
 
 
 @dataclass(frozen=True)
@@ -109,7 +114,7 @@ def recommend(
 
     Raises:
       ValueError: if fewer than two data sizes are fitted, the budget lies below the largest of
-        them, the table lacks a cell, or every level is left out.
+        them or above `MOST_DATA`, the table lacks a cell, or every level is left out.
     """
     measured = study_risks(table, study, config)
     sizes = measured.test_risk.data_sizes
@@ -119,6 +124,7 @@ def recommend(
             f"a prediction needs a pilot of at least two data sizes, got {fitted.tolist()} "
             f"of {sizes.tolist()}"
         )
+    check_whole("data_size", data_size, 1, MOST_DATA)
     if data_size < fitted[-1]:
         raise ValueError(
             f"data_size must be at least the pilot's largest, {fitted[-1]}, got {data_size}; "

@@ -11,9 +11,12 @@ from rich.text import Text
 from experiments.cli.terminal import print_named
 from experiments.engine.progress import console
 from experiments.igsm.config import DEFAULT_EXPORT, ExportConfig
+from synth.arguments import check_whole
 from synth.tasks import TASKS, make_task
 
 Positional = tyro.conf.Positional
+MOST_EXAMPLES = 1000
+"""Examples of a task that are printed, at most."""
 
 
 def export_task(
@@ -104,6 +107,8 @@ def tasks(
 
     from synth.task import Mixture, pool
 
+    check_whole("difficulty", difficulty, 1)
+    check_whole("examples", examples, 1, MOST_EXAMPLES)
     for each in [name] if name else list(TASKS):
         task = make_task(each)
         drawn = pool(task, jax.random.key(0), Mixture.exact(difficulty), examples)

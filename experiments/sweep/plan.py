@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from experiments.sweep.draws import Draws
 from experiments.sweep.grid import Member
+from synth.arguments import LARGEST
 from synth.config import Loss
 
 
@@ -45,10 +46,26 @@ def group(draws: Draws, member: Member) -> Group:
 
 
 def _steps(draws: Draws, member: Member) -> int:
-    """Optimiser steps that the compute of a cell buys, at least 1."""
+    """Optimiser steps that the compute of a cell buys, at least 1.
+
+    Raises:
+      ValueError: if they are more than 32 bits hold.
+    """
+    config = draws.config
+    steps = _bought(draws, member)
+    if steps > LARGEST:
+        raise ValueError(
+            f"compute must buy at most {LARGEST} optimiser steps, got {config.compute_name}, which "
+            f"buys {steps:.3g} at data_size {member.data_size}"
+        )
+    return max(1, math.ceil(steps))
+
+
+def _bought(draws: Draws, member: Member) -> float:
+    """Optimiser steps that the compute of a cell buys, as a number that need not be whole."""
     config = draws.config
     if config.compute_unit == "steps":
-        return math.ceil(config.compute)
+        return config.compute
     mean_tokens = draws.mean_tokens(draws.mixture(member))
     if config.compute_unit == "tokens":
         examples = config.compute / mean_tokens
@@ -56,7 +73,7 @@ def _steps(draws: Draws, member: Member) -> int:
         examples = config.compute * member.data_size / mean_tokens
     else:
         examples = config.compute * member.data_size
-    return max(1, math.ceil(examples / config.optimiser.batch_size))
+    return examples / config.optimiser.batch_size
 
 
 def plan(draws: Draws) -> list[Chunk]:

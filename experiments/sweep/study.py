@@ -30,6 +30,7 @@ from experiments.sweep.grid import Member, SweepConfig
 from experiments.sweep.plan import Chunk, plan
 from experiments.sweep.programs import Outcome, Sweep
 from experiments.sweep.rows import base_rows, chunk_rows
+from experiments.sweep.size import check_size
 from experiments.sweep.tune import tune
 from synth.config import DecoderConfig
 from synth.decoder import Parameters
@@ -73,10 +74,13 @@ def run_sweep(
 
     Raises:
       ResultsError: if the directory cannot be used (see `experiments.storage.results.open_run`).
+      OutOfMemoryError: if this process makes the parts, and needs more memory than there is.
       ValueError: if the configuration does not fit the task, or a base errs on more than
         `pretrain.max_risk` of its own levels' examples.
     """
     study = SweepStudy(config, Path(out), recipe=recipe, preset=preset, task=task)
+    if executor is in_this_process:
+        study.check_size()
     return run_study(study, executor=executor, max_parts=max_chunks)["table"]
 
 
@@ -98,6 +102,10 @@ class SweepStudy(Study):
         self.sweep, self.directory = Sweep(config, task=task), directory
         self._names = {"recipe": recipe, "preset": preset}
         self._chunks = {chunk.name: chunk for chunk in plan(self.sweep.draws)}
+
+    def check_size(self) -> None:
+        """Raise OutOfMemoryError if the sweep needs more memory than this machine has."""
+        check_size(self.sweep, self._chunks.values())
 
     @property
     def identity(self) -> dict[str, Any]:

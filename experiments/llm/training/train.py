@@ -24,6 +24,7 @@ from experiments.llm.training.meter import DivergedError, Meter
 from experiments.llm.training.saved import SavedStates
 from experiments.llm.training.step import make_step, place, start
 from experiments.storage import checkpoint
+from experiments.storage.memory import OutOfMemoryError, available_memory
 from experiments.storage.sharding import row_split
 from synth.config import DecoderConfig, Execution
 from synth.decoder import Parameters
@@ -65,14 +66,50 @@ def load_base(
     return lora.attach(decoder, parameters, config.lora, jax.random.key(config.seed), mesh=mesh)
 
 
+MOST_STEPS = 10**8
+"""Optimiser steps of a fine-tuning at most: the learning rate of each is held."""
+
+
 def count_steps(config: TrainingConfig, encoded: Encoded) -> int:
-    """Number of optimiser steps that the configured compute allows, at least 1."""
+    """Number of optimiser steps that the configured compute allows, at least 1.
+
+    Raises:
+      ValueError: if they are more than `MOST_STEPS`.
+    """
     batch_size = config.optimiser.batch_size
-    if config.compute_unit == "steps":
-        return math.ceil(config.compute)
+    tokens = float(np.mean(encoded.lengths)) * batch_size
+    prices = {"steps": 1.0, "epochs": batch_size / len(encoded), "tokens": tokens}
+    bought = config.compute / prices[config.compute_unit]
+    if bought > MOST_STEPS:
+        raise ValueError(
+            f"compute must buy at most {MOST_STEPS} optimiser steps, got {config.compute:g} "
+            f"{config.compute_unit}, which buys {bought:.3g}"
+        )
     if config.compute_unit == "epochs":
         return num_steps(len(encoded), config.compute, batch_size)
-    return max(1, math.ceil(config.compute / (float(np.mean(encoded.lengths)) * batch_size)))
+    return max(1, math.ceil(bought))
+
+
+BATCH_BYTES = 13
+"""Bytes of a token in a batch, with its position, its segment and its place in the loss mask."""
+
+
+def _check_batch(encoded: Encoded, config: TrainingConfig, limit: int | None) -> None:
+    """Refuse batches that do not fit into memory as they are read, whatever else does.
+
+    Raises:
+      OutOfMemoryError: if one takes more bytes than `limit`; None for no limit.
+    """
+    batch_size = num_rows = config.optimiser.batch_size
+    if config.packed and config.compute_unit == "epochs":
+        # Packed rows hold no padding in place of examples that there are not.
+        num_rows = min(batch_size, num_shown(len(encoded), config.compute))
+    needed = num_rows * float(np.mean(encoded.lengths)) * BATCH_BYTES
+    if limit is not None and needed > limit:
+        raise OutOfMemoryError(
+            f"batch_size = {batch_size} needs at least {needed / 2**30:,.1f} GiB of memory for a "
+            f"batch, and there are {limit / 2**30:,.1f} GiB"
+        )
 
 
 def learning_rates(config: TrainingConfig, steps: int) -> Float[np.ndarray, " steps"]:
@@ -94,13 +131,18 @@ def make_loader(encoded: Encoded, config: TrainingConfig, *, mesh: Mesh | None =
     """Loader of a fine-tuning's batches.
 
     Raises:
-      ValueError: if there are no examples.
+      ValueError: if there are no examples, or compute buys too many steps.
+      OutOfMemoryError: if a batch does not fit into memory.
     """
+    if not len(encoded):
+        raise ValueError("encoded must hold examples, got none")
+    steps = count_steps(config, encoded)
+    _check_batch(encoded, config, available_memory())
     is_by_epochs = config.compute_unit == "epochs"
     return Loader(
         encoded,
         batch_size=config.optimiser.batch_size,
-        steps=count_steps(config, encoded),
+        steps=steps,
         seed=config.seed,
         accumulation=config.accumulation,
         packed=config.packed,

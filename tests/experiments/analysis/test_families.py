@@ -178,3 +178,10 @@ def test_runs_that_cannot_be_compared(worlds, tmp_path):
     with pytest.raises(ResultsError, match="is one of the runs"):
         families.write_families([run], run)
     assert not out.exists()
+
+
+def test_scans_of_real_checkpoints_are_no_families(worlds, tmp_path):
+    scan = write_family(tmp_path / "scan", worlds["moving"], kind="llm")
+    with pytest.raises(ResultsError, match="scan is a scan of a real checkpoint"):
+        families.write_families([scan], tmp_path / "out")
+    assert not (tmp_path / "out").exists()

@@ -133,6 +133,13 @@ def test_errors_name_what_is_accepted(options, message):
         ask(TABLE, 256, **options)
 
 
+def test_budgets_that_are_no_amount_of_data_are_refused():
+    with pytest.raises(ValueError, match="data_size must be at most 1000000000000000, got about"):
+        ask(TABLE, 10**30)
+    with pytest.raises(ValueError, match="data_size must be at least 1, got 0"):
+        ask(TABLE, 0)
+
+
 def test_missing_cells_are_named():
     table = TABLE
     is_gone = (table["difficulty"] == 6) & (table["data_size"] == 64)

@@ -46,6 +46,23 @@ def test_tasks_shows_all(sweetspot):
     assert "chain-running: difficulty" in text
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--examples", str(10**30)), "examples must be at most 1000, got about 10"),
+        (("--examples", "0"), "examples must be at least 1, got 0"),
+        (("--difficulty", str(10**30)), "difficulty"),
+        (("--difficulty", "-1"), "difficulty"),
+    ],
+)
+def test_numbers_that_cannot_be_shown_are_refused_in_one_line(sweetspot, arguments, message):
+    code, text = sweetspot("tasks", "chain", *arguments)
+    assert code == 2
+    (line,) = text.splitlines()
+    assert line.startswith("error: ")
+    assert message in line
+
+
 def test_a_task_of_ones_own(sweetspot, own_module):
     code, text = sweetspot("tasks", f"{own_module}:Twice", "--difficulty", "2", "--examples", "1")
     assert code == 0

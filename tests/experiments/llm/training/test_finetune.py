@@ -20,6 +20,7 @@ from experiments.llm.problems.data import read
 from experiments.llm.text.encoding import check_examples, encode
 from experiments.llm.text.loader import Loader
 from experiments.llm.text.tokenizer import load_tokenizer
+from experiments.llm.training import train as train_module
 from experiments.llm.training.config import PAPER_OPTIMISER, TrainingConfig
 from experiments.llm.training.finetune import finetune
 from experiments.llm.training.log import TRACKERS
@@ -27,6 +28,7 @@ from experiments.llm.training.lora import split
 from experiments.llm.training.meter import DivergedError
 from experiments.llm.training.train import count_steps, load_base, make_loader, train
 from experiments.storage import checkpoint, tensors
+from experiments.storage.memory import OutOfMemoryError
 from experiments.storage.results import ResultsError, read_manifest
 from tests.experiments.llm.rows import write_sums
 
@@ -277,6 +279,24 @@ def test_compute_is_counted_in_epochs_steps_or_tokens(encoded):
     total = int(encoded.lengths.sum())
     assert steps(total, "tokens") == 3
     assert steps(total / 3 + 1, "tokens") == 2
+
+
+@pytest.mark.parametrize("unit", ["epochs", "steps", "tokens"])
+def test_more_steps_than_can_be_held_are_refused(encoded, unit):
+    config = dataclasses.replace(TINY, compute=1e300, compute_unit=unit)
+    with pytest.raises(ValueError, match="compute must buy at most 100000000 optimiser steps, got"):
+        make_loader(encoded, config)
+
+
+def test_batches_that_cannot_be_held_are_refused(encoded, monkeypatch):
+    monkeypatch.setattr(train_module, "available_memory", lambda: 2**34)
+    optimiser = dataclasses.replace(TINY.optimiser, batch_size=10**9)
+    config = dataclasses.replace(TINY, optimiser=optimiser, packed=False)
+    with pytest.raises(OutOfMemoryError, match=r"batch_size = 1000000000 needs at least .* GiB"):
+        make_loader(encoded, config)
+    # Packed, a batch holds no more than the examples that there are.
+    packed = dataclasses.replace(config, packed=True, compute=1.0, compute_unit="epochs")
+    assert make_loader(encoded, packed).steps == 1
 
 
 @pytest.mark.parametrize(
