@@ -10,6 +10,7 @@ from typing import Annotated
 import tyro
 
 from experiments.certify.config import CheckpointConfig
+from experiments.cli.plan import NO_PLAN, Planning
 from experiments.cli.presets import Asked
 from experiments.cli.terminal import (
     print_frame,
@@ -282,6 +283,7 @@ def scan_command(asked: Asked) -> Callable[..., None]:
             ScanConfig, tyro.conf.arg(name=""), tyro.conf.AvoidSubcommands
         ] = asked.config,
         workers: Annotated[Workers, tyro.conf.arg(name="")] = IN_THIS_PROCESS,
+        planning: Planning = NO_PLAN,
     ) -> None:
         """Run a scan over difficulty and data size, or carry on with an interrupted one.
 
@@ -291,18 +293,23 @@ def scan_command(asked: Asked) -> Callable[..., None]:
           out: run directory; default runs/RECIPE-PRESET.
           config: fields to change.
           workers: where the parts are made.
+          planning: print what it takes instead.
 
         Raises:
           ValueError: for the reasons of `run_scan`, or if loss, learning rate or seed is stated for
             the training: these vary between members.
         """
-        from experiments.llm.scan.study import run_scan
+        from experiments.llm.scan.study import ScanStudy, run_scan
 
         asked.check(recipe)
         for name, plural in OF_MEMBERS.items():
             if (stated := getattr(config.training, name)) != getattr(asked.config.training, name):
                 raise ValueError(f"training.{name} is the member's: state {plural}; got {stated!r}")
         out = out or Path("runs") / f"{recipe}-{preset}"
+        if planning.is_asked:
+            config.check_sources()
+            planning.show(ScanStudy(config, out, recipe=recipe, preset=preset))
+            return
         with workers.start(out) as executor:
             table = run_scan(config, out, recipe=recipe, preset=preset, executor=executor)
         print_headline(table)

@@ -30,6 +30,7 @@ from experiments.devices import num_cores
 from experiments.engine.progress import console
 from experiments.engine.run import Executor, in_this_process, run_study
 from experiments.engine.study import Output, Part, Study
+from experiments.engine.workload import Workload
 from experiments.igsm.export import export_igsm
 from experiments.llm.answering.model import Model
 from experiments.llm.difficulty.measures import OF_MODEL
@@ -116,7 +117,7 @@ class ScanStudy(Study):
         """Problems, and once they are known levels and base: what members need."""
         names = {part.name for part in parts}
         if names & {"train the base"}:
-            return {"problems": self.problems, "_start": self._start}
+            return {"problems": self.problems, "start": self.start}
         if names & {"measures"}:
             return {"problems": self.problems, "base": self.base}
         read = {"problems": self.problems, "levels": self.levels}
@@ -140,6 +141,12 @@ class ScanStudy(Study):
         shutil.rmtree(work / part.name, ignore_errors=True)
         with contextlib.suppress(OSError):
             work.rmdir()
+
+    def workload(self) -> Workload:
+        """Work of problems, base and members, and how to time it."""
+        from experiments.llm.scan.workload import ScanWorkload
+
+        return ScanWorkload(self)
 
     def _before_members(self) -> list[tuple[Part, Callable[[], Output]]]:
         """Parts that this scan has before its members, in order, each with its maker.
@@ -176,7 +183,7 @@ class ScanStudy(Study):
     @functools.cached_property
     def problems(self) -> ScanProblems:
         """Problems, encoded and checked."""
-        return ScanProblems.read(self.config, self.directory, self._start)
+        return ScanProblems.read(self.config, self.directory, self.start)
 
     @functools.cached_property
     def levels(self) -> Levels:
@@ -207,7 +214,7 @@ class ScanStudy(Study):
 
     def _check_problems(self) -> Output:
         """Read, encode and check all problems before anything is trained."""
-        pins = {"data": self.problems.digests, "start": checkpoint.digest(self._start)}
+        pins = {"data": self.problems.digests, "start": checkpoint.digest(self.start)}
         return Output(pins=pins)
 
     def _measure(self) -> Output:
@@ -225,7 +232,7 @@ class ScanStudy(Study):
     # The base.
 
     @functools.cached_property
-    def _start(self) -> Path:
+    def start(self) -> Path:
         """Folder of the checkpoint that is named, or of the new one; a hub is asked once."""
         if self.config.base.scratch is not None:
             return self.directory / "scratch"
@@ -235,7 +242,7 @@ class ScanStudy(Study):
     def base(self) -> Path:
         """The checkpoint that members start from, fine-tuned if the configuration says so."""
         has_training = self.config.base.training is not None
-        return self.directory / "base" / "model" if has_training else self._start
+        return self.directory / "base" / "model" if has_training else self.start
 
     def _load_base(self) -> Model:
         return Model.load(self.base, mesh=self.mesh, dtype=self.config.training.dtype)
@@ -254,7 +261,7 @@ class ScanStudy(Study):
         assert encoded is not None
         # Its manifest names the checkpoint as the configuration does, where that can be read.
         is_named = not (self.config.base.scratch or self.is_away)
-        named = self.config.checkpoint if is_named else self._start
+        named = self.config.checkpoint if is_named else self.start
         finetune(str(named), encoded, training, self.directory / "base", mesh=self.mesh)
         return Output()
 
