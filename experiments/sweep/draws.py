@@ -20,6 +20,9 @@ from experiments.sweep.grid import Member, MixtureKind, SweepConfig
 from synth.task import Mixture, Pool, Task, pool, prompt_keys
 
 STREAMS = ("train", "in_distribution", "test", "validation", "optimise", "certify")
+POOLS = 64
+"""Pools of each kind that are kept for members to come."""
+
 BUCKET = 6
 """Test slices evaluated together, so that easy ones are not padded to the hardest one's length."""
 
@@ -42,10 +45,11 @@ class Draws:
         self.task = task
         levels = list(config.test_levels)
         self.buckets = [levels[i : i + BUCKET] for i in range(0, len(levels), BUCKET)]
-        self._slices: dict[tuple[str, int, int], list[Pool]] = {}
         self._means: dict[Mixture, float] = {}
-        # All data sizes of a cell share one pool, and they run close together.
-        self._pool = functools.lru_cache(maxsize=64)(self._draw_pool)
+        # All data sizes of a cell share one pool, all cells of a seed its test draws, and they run
+        # close together. Older ones are dropped, so that memory does not grow with the grid.
+        self._pool = functools.lru_cache(maxsize=POOLS)(self._draw_pool)
+        self._slices = functools.lru_cache(maxsize=POOLS)(self._draw_slices)
 
     def key(self, purpose: str) -> PRNGKeyArray:
         """Key of one purpose of the whole sweep: ``bases``, ``members`` or ``lengths``."""
@@ -97,10 +101,10 @@ class Draws:
 
     def slice_pools(self, stream: str, base_seed: int, seed: int) -> list[Pool]:
         """Test or validation draws: for each bucket, its slices one after the other."""
-        key = (stream, base_seed, seed)
-        if key not in self._slices:
-            self._slices[key] = [self._bucket(bucket, *key) for bucket in self.buckets]
-        return self._slices[key]
+        return self._slices(stream, base_seed, seed)
+
+    def _draw_slices(self, stream: str, base_seed: int, seed: int) -> list[Pool]:
+        return [self._bucket(bucket, stream, base_seed, seed) for bucket in self.buckets]
 
     def _bucket(self, levels: list[int], stream: str, base_seed: int, seed: int) -> Pool:
         config, root = self.config, self.stream(stream, base_seed, seed)

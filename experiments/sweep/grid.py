@@ -126,7 +126,8 @@ class SweepConfig:
         in-distribution risk.
       validation_examples: draws for each slice when learning rates are tuned.
       mapping: how members run inside a device; ``auto`` is ``map`` on CPUs and ``vmap`` elsewhere.
-      chunk_members: members that run together; bounds the memory, and the loss by a kill.
+      chunk_members: members of a part, which bounds the loss by a kill. They run together, or fewer
+        at once where memory does not hold them.
       save_members: keep the parameters of every member.
       save_predictions: keep which examples every member got right.
 

@@ -4,7 +4,8 @@ On a CPU `jax.lax.map` runs the members of a device one after the other, so that
 depend on the number of devices. Elsewhere `jax.vmap` runs them together.
 
 All chunks of a group have one shape, so that they share a compiled program. The places that a
-smaller chunk leaves empty hold copies of its first member. `jax.lax.map` skips them.
+smaller chunk leaves empty hold copies of its first member. `jax.lax.map` skips them; `jax.vmap`
+computes them for nothing, so that a group has no more places there than its largest chunk needs.
 """
 
 from __future__ import annotations
@@ -20,8 +21,14 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from jaxtyping import Array, Bool, Int
 
 from experiments.sweep.grid import MemberMapping
+from experiments.sweep.together import Together
 
 MEMBERS = PartitionSpec("members")
+
+
+def equal_parts(count: int, most: int) -> int:
+    """Size of the fewest equal parts of at most `most` that hold `count` members."""
+    return math.ceil(count / math.ceil(count / most))
 
 
 class Stacked(NamedTuple):
@@ -37,7 +44,13 @@ class Stacked(NamedTuple):
 
 
 class MemberMap:
-    """Stacks members over the devices, maps functions over them, and takes results apart again."""
+    """Stacks members over the devices, maps functions over them, and takes results apart again.
+
+    Attributes:
+      mesh: the devices.
+      mapping: ``map`` or ``vmap``.
+      together: how many members run at once.
+    """
 
     def __init__(self, mapping: MemberMapping, *, devices: Sequence[Any] | None = None):
         """Make the mesh.
@@ -53,6 +66,7 @@ class MemberMap:
         if mapping == "auto":
             mapping = "map" if devices[0].platform == "cpu" else "vmap"
         self.mapping = mapping
+        self.together = Together(devices)
 
     def _places(self, count: int, places: int) -> Int[np.ndarray, " members"]:
         """Place of each member: devices take turns, so that all have equally much to do."""
@@ -76,6 +90,20 @@ class MemberMap:
         is_used = np.isin(np.arange(places), own)
         return jax.device_put(Stacked(stacked, is_used), NamedSharding(self.mesh, MEMBERS))
 
+    def shapes(self, tree: Any, *, places: int) -> Stacked:
+        """Shapes of so many trees like this one when they are stacked.
+
+        Args:
+          tree: of one member.
+          places: a multiple of the devices.
+        """
+        sharding = NamedSharding(self.mesh, MEMBERS)
+
+        def shape(leaf: Any) -> jax.ShapeDtypeStruct:
+            return jax.ShapeDtypeStruct((places, *leaf.shape), leaf.dtype, sharding=sharding)
+
+        return Stacked(jax.tree.map(shape, tree), shape(np.bool_(True)))  # type: ignore[arg-type]
+
     def unstack(self, stacked: Any, count: int) -> list[Any]:
         """Take the trees of the first `count` members apart, on the host."""
         host = jax.device_get(stacked)
@@ -86,15 +114,18 @@ class MemberMap:
         ]
 
     def map(self, function: Callable[..., Any], trees: list[Any], *, at_once: int) -> list[Any]:
-        """Map a function over the trees of members, in equal chunks of at most `at_once`."""
-        chunks = math.ceil(len(trees) / at_once)
-        size = math.ceil(len(trees) / chunks)
+        """Map a function over the trees of members, in equal parts of at most `at_once`.
+
+        Raises:
+          OutOfMemoryError: see `Together.run`.
+        """
         program = jax.jit(self.over(function))
-        results = []
-        for start in range(0, len(trees), size):
-            chunk = trees[start : start + size]
-            results += self.unstack(program(self.stack(chunk, places=size)), len(chunk))
-        return results
+
+        def run(part: Sequence[Any], places: int) -> list[Any]:
+            return self.unstack(program(self.stack([*part], places=places)), len(part))
+
+        most = equal_parts(len(trees), at_once)
+        return self.together.run("map", trees, run, most=most)
 
     def over(self, function: Callable[..., Any]) -> Callable[..., Any]:
         """Map a function of one member's tree, and of arguments that members share.

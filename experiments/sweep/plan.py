@@ -28,11 +28,19 @@ class Group:
 
 @dataclass(frozen=True)
 class Chunk:
-    """Members that run together; `name` is the name of their part."""
+    """The members of one part.
+
+    Attributes:
+      name: of the part.
+      group: the program that they run in.
+      members: at most `SweepConfig.chunk_members`.
+      largest: members of the largest chunk of the group.
+    """
 
     name: str
     group: Group
     members: tuple[Member, ...]
+    largest: int
 
 
 def group(draws: Draws, member: Member) -> Group:
@@ -84,7 +92,12 @@ def plan(draws: Draws) -> list[Chunk]:
     size = draws.config.chunk_members
     queues = [
         [
-            Chunk(f"group{number:02d}-{start // size:03d}", each, tuple(members[start:][:size]))
+            Chunk(
+                f"group{number:02d}-{start // size:03d}",
+                each,
+                tuple(members[start:][:size]),
+                largest=min(size, len(members)),
+            )
             for start in range(0, len(members), size)
         ]
         for number, (each, members) in enumerate(by_group.items())

@@ -10,7 +10,7 @@ import dataclasses
 import functools
 import itertools
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,9 +19,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
+from experiments.storage.memory import program_memory
 from experiments.sweep.draws import Draws
-from experiments.sweep.grid import SweepConfig
-from experiments.sweep.mapping import MemberMap, Stacked
+from experiments.sweep.grid import Member, SweepConfig
+from experiments.sweep.mapping import MemberMap, Stacked, equal_parts
 from experiments.sweep.plan import Chunk, Group
 from synth.config import FinetuneConfig
 from synth.decoder import Parameters
@@ -66,7 +67,8 @@ class Sweep:
       draws: the data.
       decoder: shape of the model.
       members: maps a function of one member over many.
-      traces: how often the fine-tuning of each group was traced; once, unless shapes differ.
+      traces: how often the fine-tuning of each group was traced; once, unless shapes differ or
+        memory made another number of members at once necessary.
     """
 
     def __init__(self, config: SweepConfig, *, task: Task | None = None):
@@ -143,22 +145,50 @@ class Sweep:
         """Evaluate the untouched bases on the test draws of every base seed and seed."""
         config = self.config
         pairs = list(itertools.product(range(config.base_seeds), range(config.seeds)))
-        size, correct = config.chunk_members, []
-        for start in range(0, len(pairs), size):
-            part = pairs[start : start + size]
+
+        def run(part: Sequence[tuple[int, int]], places: int) -> list[Correct]:
             own = [bases[base_seed] for base_seed, _ in part]
-            parameters = self.members.stack(own, places=size).tree
-            correct += self._evaluate(parameters, "test", part)
+            parameters = self.members.stack(own, places=places).tree
+            return self._evaluate(parameters, "test", part, places)
+
+        most = self._most_places(equal_parts(len(pairs), config.chunk_members))
+        correct = self.members.together.run("bases", pairs, run, most=most)
         return dict(zip(pairs, correct, strict=True))
 
     # Members.
 
     def finetune_chunk(self, chunk: Chunk, bases: list[Parameters]) -> list[Outcome]:
-        """Fine-tune and measure the members of a chunk, in its order."""
-        config, count = self.config, len(chunk.members)
-        # Stack each member's base, data, fresh draws, learning rate and key.
+        """Fine-tune and measure the members of a chunk, in its order.
+
+        They run in as few parts as the memory holds.
+
+        Raises:
+          OutOfMemoryError: see `experiments.sweep.together.Together.run`.
+        """
+
+        def run(members: Sequence[Member], places: int) -> list[Outcome]:
+            return self._finetune(chunk.group, members, bases, places)
+
+        def memory(places: int) -> int | None:
+            (first,) = self._arguments(chunk.members[:1], bases)
+            return self._memory(chunk.group, first, places)
+
+        most = self._most_places(chunk.largest)
+        return self.members.together.run(chunk.group, chunk.members, run, most=most, memory=memory)
+
+    def _most_places(self, largest: int) -> int:
+        """Places to stack members in, where a group has chunks of at most `largest`.
+
+        `jax.lax.map` skips empty places, so that all groups share one evaluation.
+        """
+        return self.config.chunk_members if self.members.mapping == "map" else largest
+
+    def _arguments(
+        self, members: Sequence[Member], bases: list[Parameters]
+    ) -> list[dict[str, Any]]:
+        """Each member's base, data, fresh draws, learning rate and key."""
         arguments = []
-        for member in chunk.members:
+        for member in members:
             drawn = self.draws.training_pool(member)
             key = jax.random.fold_in(self.draws.cell_key("optimise", member), member.data_size)
             num_examples = jnp.int32(self.draws.num_examples(member, drawn))
@@ -171,16 +201,36 @@ class Sweep:
                     "key": jax.random.key_data(key),
                 }
             )
+        return arguments
+
+    def _memory(self, group: Group, first: dict[str, Any], places: int) -> int | None:
+        """Bytes on each device of a group's program of so many places; the program is compiled.
+
+        Args:
+          group: its shapes.
+          first: arguments of one member.
+          places: members, in a multiple of the devices.
+        """
+        shapes = self.members.shapes(first, places=places)
+        return program_memory(self._program(group).lower(shapes).compile())
+
+    def _finetune(
+        self, group: Group, members: Sequence[Member], bases: list[Parameters], places: int
+    ) -> list[Outcome]:
+        """Fine-tune and measure members that are stacked in so many places."""
+        config, count = self.config, len(members)
         # Fine-tune, then evaluate while the parameters are still on the devices. The stacked
         # arguments have no name, so that their memory is free by then.
-        parameters, *measured = self._program(chunk.group)(
-            self.members.stack(arguments, places=config.chunk_members)
+        parameters, *measured = self._program(group)(
+            self.members.stack(self._arguments(members, bases), places=places)
         )
-        seeds = [(member.base_seed, member.seed) for member in chunk.members]
-        test = self._evaluate(parameters, "test", seeds)
+        seeds = [(member.base_seed, member.seed) for member in members]
+        test = self._evaluate(parameters, "test", seeds, places)
         nothing = [None] * count
         is_tuned = len(config.learning_rates) > 1
-        validation = self._evaluate(parameters, "validation", seeds) if is_tuned else nothing
+        validation = (
+            self._evaluate(parameters, "validation", seeds, places) if is_tuned else nothing
+        )
         kept = self.members.unstack(parameters, count) if config.save_members else nothing
         # One outcome for each member.
         results = zip(self.members.unstack(measured, count), test, validation, kept, strict=True)
@@ -229,7 +279,7 @@ class Sweep:
         return parameters, *train, correct[rows:], final_loss, diverged
 
     def _evaluate(
-        self, parameters: Parameters, stream: str, seeds: list[tuple[int, int]]
+        self, parameters: Parameters, stream: str, seeds: Sequence[tuple[int, int]], places: int
     ) -> list[Correct]:
         """Evaluate members on test or validation draws.
 
@@ -237,6 +287,7 @@ class Sweep:
           parameters: of the members, on the devices.
           stream: ``test`` or ``validation``.
           seeds: base seed and seed of each member.
+          places: that the parameters are stacked in.
         """
         if self._evaluation is None:
 
@@ -250,7 +301,7 @@ class Sweep:
             self._evaluation = jax.jit(self.members.over(evaluate))
         drawn = self.members.stack(
             [self.draws.slice_pools(stream, *pair) for pair in seeds],
-            places=self.config.chunk_members,
+            places=places,
         )
         both = Stacked((parameters, drawn.tree), drawn.is_used)
         return self.members.unstack(self._evaluation(both), len(seeds))

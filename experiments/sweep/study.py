@@ -173,9 +173,13 @@ class SweepStudy(Study):
         return tune(table)
 
     def session_fields(self) -> dict[str, int]:
-        """Numbers of traces and of groups that were traced: equal unless shapes vary in one."""
-        traces = self.sweep.traces
-        return {"traces": sum(traces.values()), "groups_traced": len(traces)}
+        """Numbers of traces and of groups that were traced: equal unless shapes vary in one.
+
+        Where memory did not hold all members of a chunk at once, also how many it held.
+        """
+        traces, fewest = self.sweep.traces, self.sweep.members.together.fewest
+        counted = {"traces": sum(traces.values()), "groups_traced": len(traces)}
+        return counted if fewest is None else counted | {"members_at_once": fewest}
 
     def workload(self) -> Workload:
         """Operations, tokens and bytes of bases and chunks, and how to time them."""
