@@ -1,6 +1,7 @@
 """A copy of a run directory at a URL, kept up to date as parts are finished.
 
-Files are copied in the order in which they were written, and the manifest last. A part counts as
+Files are copied in the order in which they were written, and the manifest last (a new mirror begins
+with it). A part counts as
 finished by the file that was written last of it, so that a copy that was cut off can be carried on
 with like a run that was. Each file is copied under another name and then moved.
 """
@@ -104,7 +105,9 @@ class Mirror:
             for name, path in self._visible().items()
             if (state := _state(path)) != self._copied.get(name)
         ]
-        changed.sort(key=lambda entry: (entry[1] == MANIFEST, entry[0][1]))
+        # Without a manifest the copy would not be a run.
+        is_new = not ({MANIFEST} & (self._sizes.keys() | self._copied.keys()))
+        changed.sort(key=lambda entry: ((entry[1] == MANIFEST) != is_new, entry[0][1]))
         for state, name in changed:
             # An earlier session copied it. What is written anew is copied at any size.
             was_copied = not self._copied.get(name) and self._sizes.get(name) == state[0]
