@@ -369,7 +369,7 @@ def naps_of(naps: Naps) -> Naps:
 def test_resources_that_no_node_has_are_refused(nodes, tmp_path):
     workers = Workers("ray", nodes.address, num_gpus_per_task=4, patience=15.0)
     with (
-        pytest.raises(ExpectedError, match="no node .* has 1 CPUs and 4 GPUs for a worker"),
+        pytest.raises(ExpectedError, match=r"no node .* has 1 CPUs and 4 GPUs for a worker"),
         workers.start(tmp_path / "run"),
     ):
         raise AssertionError("it was started")
