@@ -40,7 +40,6 @@ class Workers:
 
     Raises:
       ValueError: if a field is out of range, or has no effect because it needs the executor ray.
-      ImportError: if Ray or fsspec is needed and missing.
     """
 
     executor: Literal["local", "ray"] = "local"
@@ -82,9 +81,6 @@ class Workers:
                     raise ValueError(
                         f"{field.name} = {getattr(self, field.name)!r} needs executor = ray"
                     )
-        for package, is_needed in (("ray", self.executor == "ray"), ("fsspec", bool(self.mirror))):
-            if is_needed and importlib.util.find_spec(package) is None:
-                raise ImportError(f"{package} is missing: pip install 'sweetspot[ray]'")
 
     @contextlib.contextmanager
     def start(self, directory: Path) -> Iterator[Executor]:
@@ -94,8 +90,12 @@ class Workers:
           directory: of the run: what is copied to the mirror, or from there if it is empty.
 
         Raises:
+          ImportError: if Ray or fsspec is needed and missing.
           ExpectedError: if cluster or mirror cannot be used, or no node has what a worker needs.
         """
+        for package, is_needed in (("ray", self.executor == "ray"), ("fsspec", bool(self.mirror))):
+            if is_needed and importlib.util.find_spec(package) is None:
+                raise ImportError(f"{package} is missing: pip install 'sweetspot-sft[ray]'")
         with contextlib.ExitStack() as stack:
             mirror = None
             if self.mirror is not None:

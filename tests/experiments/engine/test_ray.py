@@ -21,7 +21,6 @@ import pytest
 from experiments.certify.checkpoints import certify_checkpoint
 from experiments.certify.config import CheckpointConfig, MembersConfig
 from experiments.certify.members import certify
-from experiments.engine import cluster as clusters
 from experiments.engine.parcel import Folder
 from experiments.engine.run import run_study
 from experiments.engine.workers import Workers
@@ -40,6 +39,9 @@ from tests.experiments.engine.naps import Naps
 from tests.experiments.llm.rows import write_sums
 from tests.experiments.tiny import TINY
 
+pytest.importorskip("ray", reason="the executor ray needs Ray")
+from experiments.engine import cluster as clusters
+
 ROOT = Path(__file__).parents[3]
 # Starting a cluster takes ten seconds, and its workers import and compile everything anew. Sockets
 # and processes of Ray's are closed when it likes.
@@ -55,7 +57,6 @@ pytestmark = [
 @pytest.fixture(scope="module")
 def nodes() -> Iterator[Any]:
     """A cluster of two nodes with one core each. Workers share the tests' cache of programs."""
-    pytest.importorskip("ray", reason="the executor ray needs Ray")
     from ray.cluster_utils import Cluster
 
     patch = pytest.MonkeyPatch()

@@ -68,13 +68,16 @@ def test_addresses_that_are_accepted(address):
 @pytest.mark.parametrize(
     ("changes", "package"), [({"executor": "ray"}, "ray"), ({"mirror": "file:///x"}, "fsspec")]
 )
-def test_a_missing_package_says_how_to_install_it(changes, package, monkeypatch):
+def test_a_missing_package_says_how_to_install_it(changes, package, monkeypatch, tmp_path):
     find = importlib.util.find_spec
     monkeypatch.setattr(
         importlib.util, "find_spec", lambda name: None if name == package else find(name)
     )
-    with pytest.raises(ImportError, match=rf"{package} is missing: pip install 'sweetspot"):
-        Workers(**changes)
+    with (
+        pytest.raises(ImportError, match=rf"{package} is missing: pip install 'sweetspot"),
+        Workers(**changes).start(tmp_path),
+    ):
+        raise AssertionError("it was started")
 
 
 def test_the_configuration_and_help_load_neither_ray_nor_jax():
@@ -90,6 +93,7 @@ assert not loaded, loaded
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
 def test_a_cluster_that_nobody_serves_is_refused_with_one_line(tmp_path, sweetspot):
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
