@@ -13,7 +13,7 @@ from typing import Any
 import pandas as pd
 
 from experiments.engine.study import Output, Part, Study
-from experiments.storage.results import write_atomically
+from experiments.storage.writing import write_atomically
 
 
 def write_text(text: str, path: Path) -> None:

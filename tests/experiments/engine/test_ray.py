@@ -93,8 +93,8 @@ def assert_equal(first: Path, second: Path, patterns: tuple[str, ...]) -> None:
     assert names
     for name in names:
         if name.suffix == ".parquet":
-            tables = [pd.read_parquet(folder / name) for folder in (first, second)]
-            pd.testing.assert_frame_equal(*tables, check_exact=True)
+            expected, found = (pd.read_parquet(folder / name) for folder in (first, second))
+            pd.testing.assert_frame_equal(found, expected, check_exact=True)
         else:
             assert (first / name).read_bytes() == (second / name).read_bytes(), name
 
