@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from numbers import Integral, Real
 from typing import Any
 
@@ -12,6 +13,17 @@ LARGEST = 2**31 - 1
 
 LARGEST_SEED = 2**32 - 1
 """The largest seed: JAX makes its keys from 32 bits, and would take a larger one modulo 2³²."""
+
+
+def closest(word: str, known: Iterable[str]) -> str:
+    """Return the end of an error message: ``; did you mean 'chain'?``, or nothing.
+
+    Args:
+      word: what was given.
+      known: what is accepted.
+    """
+    found = difflib.get_close_matches(word, list(known), n=1)
+    return f"; did you mean {found[0]!r}?" if found else ""
 
 
 def check_least(config: Any, least: int, *names: str, most: int = LARGEST) -> None:
@@ -105,7 +117,8 @@ def check_choice(config: Any, name: str, accepted: Collection[Any]) -> None:
       ValueError: names field, values and what was given.
     """
     if (value := getattr(config, name)) not in accepted:
-        raise ValueError(f"{name} must be one of {accepted}, got {value!r}")
+        hint = closest(str(value), map(str, accepted))
+        raise ValueError(f"{name} must be one of {accepted}, got {value!r}{hint}")
 
 
 def check_some(config: Any, name: str, accepted: Collection[Any]) -> None:

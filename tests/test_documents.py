@@ -197,10 +197,14 @@ def called(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
         return note
 
-    group = cli._group
-    monkeypatch.setattr(
-        cli, "_group", lambda **commands: group(**{name: idle(commands[name]) for name in commands})
-    )
+    def all_idle(tree: Any) -> Any:
+        return {
+            name: all_idle(each) if isinstance(each, dict) else idle(each)
+            for name, each in tree.items()
+        }
+
+    commands = cli.commands
+    monkeypatch.setattr(cli, "commands", lambda arguments: all_idle(commands(arguments)))
     # tyro calls these two for their value while it parses.
     monkeypatch.setattr("experiments.igsm.export.export_igsm", lambda *_, **__: {"files": {}})
     monkeypatch.setattr("experiments.pages.gallery.write_gallery", lambda *_, **__: "gallery.html")
@@ -210,14 +214,14 @@ def called(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 @pytest.mark.parametrize("line", sweetspot_commands())
 def test_a_command_of_the_documents_is_accepted(line: str, called: list[str]) -> None:
     arguments = shlex.split(line)
-    cli.command_tree(arguments).cli(prog="sweetspot", args=arguments)
+    cli.run(arguments)
     assert len(called) == 1
 
 
 def test_a_wrong_flag_would_be_found(called: list[str]) -> None:
     arguments = ["report", "--result", "runs/x"]
     with pytest.raises(SystemExit):
-        cli.command_tree(arguments).cli(prog="sweetspot", args=arguments)
+        cli.run(arguments)
     assert called == []
 
 

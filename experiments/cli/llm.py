@@ -10,6 +10,16 @@ from typing import Annotated
 import tyro
 
 from experiments.certify.config import CheckpointConfig
+from experiments.cli.arguments import (
+    Directory,
+    Model,
+    NewDirectory,
+    Preset,
+    Recipe,
+    ResultsFlag,
+    RunDirectory,
+    one_directory,
+)
 from experiments.cli.plan import NO_PLAN, Planning
 from experiments.cli.presets import Asked
 from experiments.cli.terminal import (
@@ -31,7 +41,6 @@ from experiments.llm.training.log import Tracker
 from experiments.storage.config import Devices
 from synth.config import Dtype
 
-Positional = tyro.conf.Positional
 GRADER, DECODING, TRAINING = GraderConfig(), DecodingConfig(), TrainingConfig()
 ONE_DEVICE, ONE_PROCESS, CERTIFICATES = Devices(), Processes(), CheckpointConfig()
 OF_MEMBERS = {"loss": "losses", "learning_rate": "learning_rates", "seed": "seeds"}
@@ -39,9 +48,9 @@ OF_MEMBERS = {"loss": "losses", "learning_rate": "learning_rates", "seed": "seed
 
 
 def prepare(
-    model: str,
+    model: Model,
     data: Annotated[Source, tyro.conf.arg(name="")],
-    out: Path,
+    out: Directory,
     max_length: int = 2048,
     on_long: OnLong = "error",
 ) -> None:
@@ -73,9 +82,9 @@ def prepare(
 
 
 def measure_difficulty(
-    model: str,
+    model: Model,
     data: Annotated[Source, tyro.conf.arg(name="")],
-    out: Path,
+    out: Directory,
     measures: tuple[Measure, ...] = ("cot_tokens", "pass_rate", "perplexity"),
     bucket_by: Measure | None = None,
     number: int = 3,
@@ -128,9 +137,9 @@ def measure_difficulty(
 
 
 def finetune_checkpoint(
-    model: str,
+    model: Model,
     data: Annotated[Source, tyro.conf.arg(name="")],
-    out: Path,
+    out: Directory,
     difficulty: int | None = None,
     data_size: int | None = None,
     max_length: int = 2048,
@@ -185,9 +194,9 @@ def finetune_checkpoint(
 
 
 def evaluate_checkpoint(
-    model: str,
+    model: Model,
     data: Annotated[Source, tyro.conf.arg(name="")],
-    out: Path,
+    out: Directory,
     grader: GraderConfig = GRADER,
     decoding: DecodingConfig = DECODING,
     devices: Annotated[Devices, tyro.conf.arg(name="")] = ONE_DEVICE,
@@ -217,10 +226,10 @@ def evaluate_checkpoint(
 
 
 def certify_problems(
-    model: str,
+    model: Model,
     data: Annotated[Source, tyro.conf.arg(name="")],
-    out: Path,
-    trained_by: Path | None = None,
+    out: Directory,
+    trained_by: NewDirectory = None,
     max_length: int = 2048,
     config: Annotated[CheckpointConfig, tyro.conf.arg(name="")] = CERTIFICATES,
     devices: Annotated[Devices, tyro.conf.arg(name="")] = ONE_DEVICE,
@@ -275,9 +284,10 @@ def scan_command(asked: Asked) -> Callable[..., None]:
     """The command ``scan``, whose flags change the preset that was asked for."""
 
     def scan(
-        recipe: Positional[str],
-        preset: str = asked.preset,
-        out: Path | None = None,
+        recipe: Recipe,
+        size: Preset = None,
+        preset: Annotated[str, tyro.conf.arg(metavar="PRESET")] = asked.preset,
+        out: NewDirectory = None,
         # tyro would make subcommands of the configuration's optional parts.
         config: Annotated[
             ScanConfig, tyro.conf.arg(name=""), tyro.conf.AvoidSubcommands
@@ -289,7 +299,8 @@ def scan_command(asked: Asked) -> Callable[..., None]:
 
         Args:
           recipe: a name that `sweetspot list` shows, or "custom" with the fields given as flags.
-          preset: size of the scan; by default demo, or else the recipe's first.
+          size: preset, which is the size of the scan; by default demo, or else the recipe's first.
+          preset: the same, as a flag.
           out: run directory; default runs/RECIPE-PRESET.
           config: fields to change.
           workers: where the parts are made.
@@ -301,7 +312,8 @@ def scan_command(asked: Asked) -> Callable[..., None]:
         """
         from experiments.llm.scan.study import ScanStudy, run_scan
 
-        asked.check(recipe)
+        asked.check(recipe, size)
+        preset = asked.preset
         for name, plural in OF_MEMBERS.items():
             if (stated := getattr(config.training, name)) != getattr(asked.config.training, name):
                 raise ValueError(f"training.{name} is the member's: state {plural}; got {stated!r}")
@@ -318,13 +330,17 @@ def scan_command(asked: Asked) -> Callable[..., None]:
     return scan
 
 
-def recommend_for_checkpoint(results: Path, data_size: int) -> None:
+def recommend_for_checkpoint(
+    data_size: int, directory: RunDirectory = None, results: ResultsFlag = None
+) -> None:
     """Predict the best training difficulty for a data budget from a scan of a checkpoint.
 
     Args:
-      results: directory of a finished scan.
       data_size: the budget, at least the largest data size of the scan and in its unit.
+      directory: a finished scan.
+      results: the same, as a flag.
     """
     from experiments.analysis.pilot import read_scan
 
+    results = one_directory(directory, results)
     print_recommendations(*read_scan(results), data_size)

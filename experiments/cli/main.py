@@ -9,26 +9,47 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Literal, TypeAlias
 
+import tyro
 from rich.console import Console
 from tyro.extras import SubcommandApp
 
+from experiments import distribution
 from experiments.cli import llm, pages, studies, tasks
+from experiments.cli.arguments import REGISTRY, Positional, check_given_once
+from experiments.cli.help import (
+    HELP,
+    HELP_ALL,
+    MAIN_FLAGS,
+    broken_between_words,
+    shortened,
+)
 from experiments.cli.presets import asked_for
 from experiments.cli.terminal import replace_what_cannot_be_printed
+from experiments.engine.progress import console
 from experiments.errors import ExpectedError
 from experiments.llm.recipes import RECIPES as SCANS
 from experiments.llm.scan.grid import ScanConfig
 from experiments.recipes import RECIPES
 from experiments.sweep.grid import SweepConfig
+from synth.arguments import closest
 
 EXPECTED = (ValueError, OSError, ImportError, ExpectedError)
 """Errors that say what is wrong: one line, and no traceback."""
 
+PROGRAM = "sweetspot"
+COMPLETION = ("--tyro-print-completion", "--tyro-write-completion")
+"""tyro's own flags, which only the whole tree understands."""
 
-def command_tree(arguments: Sequence[str]) -> SubcommandApp:
-    """Return the tree of all commands.
+Shell = Literal["bash", "zsh", "fish", "tcsh"]
+Command: TypeAlias = Callable[..., object]
+Commands: TypeAlias = Mapping[str, "Command | Mapping[str, Command]"]
+
+
+def commands(arguments: Sequence[str]) -> Commands:
+    """Return all commands by name; the value of a group is its commands by name.
 
     Args:
       arguments: the command line. It decides which recipe's preset gives flags their defaults.
@@ -42,50 +63,127 @@ def command_tree(arguments: Sequence[str]) -> SubcommandApp:
             run_words = words
         case ["llm", "scan", *words]:
             scan_words = words
-    on_checkpoints = _group(
-        prepare=llm.prepare,
-        difficulty=llm.measure_difficulty,
-        finetune=llm.finetune_checkpoint,
-        evaluate=llm.evaluate_checkpoint,
-        scan=llm.scan_command(asked_for(scan_words, SCANS, custom=ScanConfig())),
-        recommend=llm.recommend_for_checkpoint,
-        bound=llm.certify_problems,
-    )
-    app = _group(
-        list=studies.list_recipes,
-        run=studies.run_command(asked_for(run_words, RECIPES, custom=SweepConfig())),
-        bound=studies.certify_cells,
-        recommend=studies.recommend_difficulty,
-        regret=studies.judge_rules,
-        compare=studies.compare_families,
-        figures=pages.draw_figures,
-        report=pages.write_report,
-        tasks=tasks.tasks,
-    )
-    app.command(on_checkpoints, name="llm", help="Commands of the study on a real checkpoint.")
-
-    @on_checkpoints.command(name="help", is_default=True)
-    def show_help() -> None:
-        """Show this help."""
-        app.cli(prog="sweetspot", args=["llm", "--help"])
-
-    return app
+    return {
+        "list": studies.list_recipes,
+        "run": studies.run_command(asked_for(run_words, RECIPES, custom=SweepConfig())),
+        "bound": studies.certify_cells,
+        "recommend": studies.recommend_difficulty,
+        "regret": studies.judge_rules,
+        "compare": studies.compare_families,
+        "figures": pages.draw_figures,
+        "report": pages.write_report,
+        "tasks": tasks.tasks,
+        "llm": {
+            "prepare": llm.prepare,
+            "difficulty": llm.measure_difficulty,
+            "finetune": llm.finetune_checkpoint,
+            "evaluate": llm.evaluate_checkpoint,
+            "scan": llm.scan_command(asked_for(scan_words, SCANS, custom=ScanConfig())),
+            "recommend": llm.recommend_for_checkpoint,
+            "bound": llm.certify_problems,
+        },
+        "completion": print_completion,
+    }
 
 
-def _group(**commands: Callable[..., object]) -> SubcommandApp:
-    """Return commands, each a function, under their names."""
-    group = SubcommandApp()
-    for name, command in commands.items():
-        group.command(name=name)(command)
-    return group
+def print_completion(shell: Positional[Shell]) -> None:
+    """Print a script that completes commands and flags: eval "$(sweetspot completion bash)".
+
+    Args:
+      shell: the shell that reads it.
+    """
+    _run_tree(commands([]), [COMPLETION[0], shell])
+
+
+def run(arguments: Sequence[str]) -> None:
+    """Run a command line.
+
+    Args:
+      arguments: its words, without the program's name.
+
+    Raises:
+      ValueError: if a command, recipe or preset is unknown, or a flag is given twice; and whatever
+        the command raises.
+      SystemExit: after help, and where tyro cannot read the arguments.
+    """
+    if list(arguments) == ["--version"]:
+        console.print(f"{PROGRAM} {distribution.version()}")
+        return
+    if arguments and arguments[0] in COMPLETION:
+        _run_tree(commands([]), arguments)
+        return
+    check_given_once(arguments)
+    shows_all = HELP_ALL in arguments
+    words = ["--help" if word == HELP_ALL else word for word in arguments]
+    tree = commands(words)
+    name, command = _command(tree, words)
+    if command is None:
+        _run_tree(tree, [*name.split(), "--help"])
+    else:
+        _run_one(command, name, words[len(name.split()) :], shows_all=shows_all)
+
+
+def _command(tree: Commands, words: Sequence[str]) -> tuple[str, Command | None]:
+    """Return the name of the command and itself; None if help of the program or a group is asked.
+
+    Raises:
+      ValueError: if there is no such command.
+    """
+    if not words or words[0] in HELP:
+        return "", None
+    _check_command("command", words[0], tree)
+    command = tree[words[0]]
+    if not isinstance(command, Mapping):
+        return words[0], command
+    if len(words) == 1 or words[1] in HELP:
+        return words[0], None
+    _check_command(f"command of {words[0]}", words[1], command)
+    return f"{words[0]} {words[1]}", command[words[1]]
+
+
+def _check_command(what: str, word: str, known: Mapping[str, object]) -> None:
+    if word not in known:
+        raise ValueError(f"{what} must be one of {[*known]}, got {word!r}{closest(word, known)}")
+
+
+def _run_tree(tree: Commands, words: Sequence[str]) -> None:
+    """Run the whole tree by tyro: for help of the program or a group, and for completion."""
+    app = SubcommandApp()
+    for name, command in tree.items():
+        if not isinstance(command, Mapping):
+            app.command(name=name)(command)
+            continue
+        group = SubcommandApp()
+        for inner, function in command.items():
+            group.command(name=inner)(function)
+        app.command(group, name=name, help="Commands of the study on a real checkpoint.")
+    app.cli(prog=PROGRAM, args=words, registry=REGISTRY)
+
+
+def _run_one(command: Command, name: str, words: Sequence[str], *, shows_all: bool) -> None:
+    """Run one command; the flags that an error suggests are its own."""
+    main = MAIN_FLAGS.get(name)
+    if not HELP & {*words}:
+        tyro.cli(command, prog=f"{PROGRAM} {name}", args=words, registry=REGISTRY)
+        return
+    is_short = main is not None and not shows_all
+    if main is not None:
+        # Words that stand for an argument would take it out of the help.
+        words = ["--help"]
+    shown = shortened(command, main) if is_short and main else command
+    try:
+        with broken_between_words():
+            tyro.cli(shown, prog=f"{PROGRAM} {name}", args=words, registry=REGISTRY)
+    finally:
+        if is_short:
+            console.print(f"These are the main flags: {PROGRAM} {name} {HELP_ALL} shows all.")
 
 
 def main() -> None:
     """Run the command ``sweetspot``: errors that explain themselves end with exit code 2."""
-    arguments = sys.argv[1:]
     replace_what_cannot_be_printed()
     try:
-        command_tree(arguments).cli(prog="sweetspot", args=arguments)
+        run(sys.argv[1:])
         sys.stdout.flush()
     except BrokenPipeError:
         # The reader of a pipe, such as `head`, has enough.

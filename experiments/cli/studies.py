@@ -9,6 +9,18 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 
 from experiments.certify.config import DEFAULT_CERTIFICATES, MembersConfig
+from experiments.cli.arguments import (
+    Directory,
+    NewDirectory,
+    Preset,
+    Recipe,
+    ResultsFlag,
+    ResultsFlags,
+    RunDirectories,
+    RunDirectory,
+    one_directory,
+    several_directories,
+)
 from experiments.cli.plan import NO_PLAN, Planning
 from experiments.cli.presets import Asked, preset_of
 from experiments.cli.terminal import (
@@ -27,8 +39,6 @@ from experiments.sweep.grid import SweepConfig
 
 if TYPE_CHECKING:
     import pandas as pd
-
-Positional = tyro.conf.Positional
 
 
 def list_recipes() -> None:
@@ -59,9 +69,10 @@ def run_command(asked: Asked) -> Callable[..., None]:
     """The command ``run``, whose flags change the preset that was asked for."""
 
     def run(
-        recipe: Positional[str],
-        preset: str = asked.preset,
-        out: Path | None = None,
+        recipe: Recipe,
+        size: Preset = None,
+        preset: Annotated[str, tyro.conf.arg(metavar="PRESET")] = asked.preset,
+        out: NewDirectory = None,
         # tyro would make subcommands of the decoder's optional parts.
         config: Annotated[
             SweepConfig, tyro.conf.arg(name=""), tyro.conf.AvoidSubcommands
@@ -73,7 +84,8 @@ def run_command(asked: Asked) -> Callable[..., None]:
 
         Args:
           recipe: a name that `sweetspot list` shows, or "custom" with the fields given as flags.
-          preset: size of the run; by default demo, or else the recipe's first.
+          size: preset, which is the size of the run; by default demo, or else the recipe's first.
+          preset: the same, as a flag.
           out: run directory; default runs/RECIPE-PRESET.
           config: fields to change.
           workers: where the parts are made.
@@ -81,8 +93,8 @@ def run_command(asked: Asked) -> Callable[..., None]:
         """
         from experiments.sweep.study import SweepStudy, run_sweep
 
-        asked.check(recipe)
-        preset = "custom" if recipe == "custom" else preset
+        asked.check(recipe, size)
+        preset = asked.preset
         out = out or Path("runs") / f"{recipe}-{preset}"
         if planning.is_asked:
             planning.show(SweepStudy(config, out, recipe=recipe, preset=preset))
@@ -96,7 +108,8 @@ def run_command(asked: Asked) -> Callable[..., None]:
 
 
 def certify_cells(
-    results: Path,
+    directory: RunDirectory = None,
+    results: ResultsFlag = None,
     config: Annotated[MembersConfig, tyro.conf.arg(name="")] = DEFAULT_CERTIFICATES,
     task: str | None = None,
     workers: Annotated[Workers, tyro.conf.arg(name="")] = IN_THIS_PROCESS,
@@ -104,7 +117,8 @@ def certify_cells(
     """Certify the cells of a finished sweep and write RESULTS/certificates.parquet.
 
     Args:
-      results: a run directory.
+      directory: a run directory.
+      results: the same, as a flag.
       config: what to certify.
       task: the sweep's task, if it is your own (module:attribute): it is imported only if you name
         it here.
@@ -112,6 +126,7 @@ def certify_cells(
     """
     from experiments.certify.members import certify
 
+    results = one_directory(directory, results)
     with workers.start(results) as executor:
         certificates = certify(results, config, task=task, executor=executor)
     print_certificates(certificates)
@@ -140,16 +155,18 @@ def print_certificates(certificates: pd.DataFrame) -> None:
 
 def recommend_difficulty(
     data_size: int,
-    results: Path | None = None,
-    pilot: str | None = None,
-    recipe: str = "tradeoff",
-    out: Path | None = None,
+    directory: RunDirectory = None,
+    results: ResultsFlag = None,
+    pilot: Annotated[str | None, tyro.conf.arg(metavar="PRESET")] = None,
+    recipe: Annotated[str, tyro.conf.arg(metavar="RECIPE")] = "tradeoff",
+    out: NewDirectory = None,
 ) -> None:
     """Predict the best training difficulty for a data budget, or say that the pilot cannot tell.
 
     Args:
       data_size: the budget, at least the largest data size of the pilot and in its unit.
-      results: a finished run to predict from; or
+      directory: a finished run to predict from; or
+      results: the same, as a flag; or
       pilot: a preset of `recipe` to run first (or carry on with) and predict from.
       recipe: a name that `sweetspot list` shows.
       out: directory of that run; default runs/RECIPE-PILOT.
@@ -157,6 +174,9 @@ def recommend_difficulty(
     from experiments.analysis.pilot import read_pilot
     from experiments.sweep.study import run_sweep
 
+    if directory is not None and results is not None:
+        raise ValueError(f"results must be one directory, got {directory} and {results}")
+    results = results or directory
     if (results is None) == (pilot is None):
         raise ValueError(
             f"either results (a run directory) or pilot (a preset) must be given, "
@@ -169,13 +189,18 @@ def recommend_difficulty(
     print_recommendations(*read_pilot(results), data_size)
 
 
-def judge_rules(results: list[Path], out: Path = Path("runs/regret")) -> None:
+def judge_rules(
+    directories: RunDirectories = (),
+    results: ResultsFlags = (),
+    out: Directory = Path("runs/regret"),
+) -> None:
     """Judge every rule that picks a difficulty by its regret on held-out data sizes.
 
     Writes OUT/regret.parquet and OUT/prediction.parquet, and draws their figures.
 
     Args:
-      results: finished runs to average over.
+      directories: finished runs to average over.
+      results: the same, as a flag.
       out: directory of the tables.
     """
     from experiments import figures
@@ -183,7 +208,7 @@ def judge_rules(results: list[Path], out: Path = Path("runs/regret")) -> None:
     from experiments.analysis.optimum import Interval
     from experiments.analysis.regret_means import average_regret
 
-    tables = regret.write_regret(results, out)
+    tables = regret.write_regret(several_directories(directories, results), out)
     print_rows(
         ("rule", "regret", "above the predictor", "rank corr."),
         (
@@ -202,19 +227,24 @@ def judge_rules(results: list[Path], out: Path = Path("runs/regret")) -> None:
     print_paths(figures.draw(tables, out / "figures"))
 
 
-def compare_families(results: list[Path], out: Path = Path("runs/families")) -> None:
+def compare_families(
+    directories: RunDirectories = (),
+    results: ResultsFlags = (),
+    out: Directory = Path("runs/families"),
+) -> None:
     """Compare task families: does the best difficulty move to harder data in each?
 
     Writes OUT/families.parquet and OUT/manifest.json, and draws their figures.
 
     Args:
-      results: a finished run of each family.
+      directories: a finished run of each family.
+      results: the same, as a flag.
       out: directory of the table.
     """
     from experiments import figures
     from experiments.analysis import families
 
-    table = families.write_families(results, out)
+    table = families.write_families(several_directories(directories, results), out)
     verdicts = families.shown(families.verdicts(table))
     numbers = verdicts.drop(columns="in words")
     print_rows(numbers.columns, numbers.itertuples(index=False))

@@ -8,20 +8,26 @@ from typing import Annotated, Any, Literal
 import tyro
 from rich.text import Text
 
+from experiments.cli.arguments import (
+    Directory,
+    Positional,
+    ResultsFlags,
+    RunDirectories,
+    several_directories,
+)
 from experiments.cli.terminal import print_named
 from experiments.engine.progress import console
 from experiments.igsm.config import DEFAULT_EXPORT, ExportConfig
 from synth.arguments import check_whole
 from synth.tasks import TASKS, make_task
 
-Positional = tyro.conf.Positional
 MOST_EXAMPLES = 1000
 """Examples of a task that are printed, at most."""
 
 
 def export_task(
     family: Positional[Literal["igsm"]],
-    out: Path,
+    out: Directory,
     processes: int = 1,
     config: Annotated[ExportConfig, tyro.conf.arg(name="")] = DEFAULT_EXPORT,
 ) -> Path:
@@ -50,15 +56,17 @@ def export_task(
 
 
 def show_gallery(
+    directories: RunDirectories = (),
     out: Path = Path("gallery.html"),
-    results: tuple[Path, ...] = (),
+    results: ResultsFlags = (),
     names: tuple[str, ...] = tuple(TASKS),
 ) -> Path:
     """Write one self-contained HTML page that shows every task, with examples and accuracies.
 
     Args:
+      directories: recorded runs, or tables of `sweetspot compare`, to take accuracies from.
       out: the page.
-      results: recorded runs, or tables of `sweetspot compare`, to take accuracies from.
+      results: the same directories, as a flag.
       names: tasks to show; default all.
 
     Returns:
@@ -66,6 +74,7 @@ def show_gallery(
     """
     from experiments.pages.gallery import write_gallery
 
+    results = tuple(several_directories(directories, results, least=0))
     with console.status("Drawing examples …") as status:
         path = write_gallery(
             out, names, results, report=lambda name: status.update(Text(f"Drawing {name} …"))
@@ -86,7 +95,7 @@ Command = Annotated[
 
 
 def tasks(
-    name: Positional[str | None] = None,
+    name: Annotated[Positional[str | None], tyro.conf.arg(metavar="[TASK]")] = None,
     difficulty: int = 3,
     examples: int = 2,
     command: Command = None,

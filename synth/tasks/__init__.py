@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, get_type_hints
 
+from synth.arguments import closest
+
 if TYPE_CHECKING:
     from synth.task import Task
 
@@ -54,6 +56,7 @@ def make_task(
     if name not in TASKS and ":" not in name:
         raise ValueError(
             f"task must be one of {sorted(TASKS)} or a 'module:attribute', got {name!r}"
+            f"{closest(name, TASKS)}"
         )
     place, fields = TASKS.get(name, (name, {}))
     found = _imported(name, place)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Annotated, Literal, get_args
+
+import tyro
 
 from experiments.igsm.config import SYSTEM_PROMPT
-from synth.arguments import check_least, check_positive
+from synth.arguments import check_least, check_positive, closest
 from synth.tasks.igsm.verify import Mode
 
 Grader = Literal["boxed", "math-verify", "gsm8k", "igsm", "multiple-choice"]
@@ -44,14 +46,16 @@ DEFAULT_COLUMNS = Columns()
 
 @dataclass(frozen=True)
 class Source:
-    """Place of a data set, as one argument; `experiments.llm.problems.data.read_source` reads it.
+    """Place of a data set, as one argument.
 
     Attributes:
-      source, split, configuration: see `experiments.llm.problems.sources.load_rows`.
+      source: a file of rows, a folder, or a data set's id on the hub.
+      split: part of it, where it has several.
+      configuration: of a data set on the hub, where it has several.
       columns: names of the columns, where they are not the usual ones.
     """
 
-    source: str
+    source: Annotated[str, tyro.conf.arg(metavar="DATA")]
     split: str | None = None
     configuration: str | None = None
     columns: Columns = DEFAULT_COLUMNS
@@ -72,15 +76,16 @@ class GraderConfig:
       ValueError: if a field is out of range.
     """
 
-    name: Grader = "boxed"
+    name: Annotated[Grader, tyro.conf.arg(aliases=("--grader",))] = "boxed"
     modulus: int | None = None
     mode: Mode = "strict"
     timeout: float = 10.0
     processes: int | None = None
 
     def __post_init__(self) -> None:
-        if self.name not in get_args(Grader):
-            raise ValueError(f"grader must be one of {get_args(Grader)}, got {self.name!r}")
+        if self.name not in (known := get_args(Grader)):
+            hint = closest(self.name, known)
+            raise ValueError(f"grader must be one of {known}, got {self.name!r}{hint}")
         check_positive(self, "timeout")
         if self.modulus is not None:
             check_least(self, 2, "modulus")

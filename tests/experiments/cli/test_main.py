@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from experiments import distribution
 from experiments.cli import llm
 from experiments.llm.recipes import RECIPES as SCANS
 from experiments.llm.training.distributed import FirstProcessError
@@ -161,3 +162,97 @@ def test_the_program_itself():
     assert done.returncode == 2
     assert "error: recipe must be one of" in done.stdout + done.stderr
     assert "Traceback" not in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("rum", "got 'rum'; did you mean 'run'?"),
+        ("llm scna", "command of llm must be one of ['prepare', "),
+        ("llm scna", "got 'scna'; did you mean 'scan'?"),
+        ("run tradeof", "did you mean 'tradeoff'?"),
+        ("run tradeoff smoek", "got 'smoek'; did you mean 'smoke'?"),
+        ("llm scan tiny-igm", "did you mean 'tiny-igsm'?"),
+        ("recommend --data-size 9 --pilot dmo", "did you mean 'demo'?"),
+        ("tasks chian", "did you mean 'chain'?"),
+        ("run tradeoff smoke --task chain-runing", "did you mean 'chain-running'?"),
+        ("report --resutls x", "--results DIRECTORY"),
+        ("run tradeoff smoke --sed 3", "--seeds INTEGER"),
+        ("run custom smoke", "recipe 'custom' has no presets, got 'smoke'"),
+        ("run tradeoff smoke --preset demo", "preset must be one, got 'smoke' and --preset demo"),
+        ("run tradeoff --seeds 1 smoke", "preset must stand right after the recipe, got 'smoke'"),
+    ],
+)
+def test_a_word_that_is_mistyped_is_suggested(sweetspot, tmp_path, monkeypatch, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    code, text = sweetspot(*arguments.split())
+    assert code == 2
+    assert message in text
+    assert "Traceback" not in text
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_mistyped_flag_is_looked_for_in_its_own_command(sweetspot):
+    """`llm bound` and `llm finetune` have a --seed, which is no help for `run`."""
+    code, text = sweetspot("run", "tradeoff", "smoke", "--sed", "3")
+    assert code == 2
+    assert "--seeds" in text
+    assert "llm" not in text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "flag"),
+    [
+        ("regret --results a --results b", "--results"),
+        ("run tradeoff --data-sizes 8 --data_sizes=16", "--data-sizes"),
+        ("llm evaluate --grader boxed --grader.name igsm", "--grader.name"),
+        ("compare --out x --out y a b", "--out"),
+    ],
+)
+def test_a_flag_that_is_given_twice_is_refused(sweetspot, tmp_path, monkeypatch, arguments, flag):
+    monkeypatch.chdir(tmp_path)
+    code, text = sweetspot(*arguments.split())
+    assert code == 2
+    assert text == (
+        f"error: {flag} must be given once, with all its values (such as {flag} A B), "
+        "got it twice\n"
+    )
+
+
+def test_version(sweetspot):
+    code, text = sweetspot("--version")
+    assert (code, text) == (0, f"sweetspot {distribution.version()}\n")
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_is_a_command(sweetspot, shell):
+    code, text = sweetspot("completion", shell)
+    assert code == 0
+    for name in ("completion", "gallery", "learning-rates", "help"):
+        assert name in text
+    code, text = sweetspot("completion", "tsch")
+    assert code == 2
+    assert "tcsh" in text
+
+
+def test_no_command_shows_the_help(sweetspot):
+    assert sweetspot() == sweetspot("--help")
+
+
+def test_plain_and_nested_grader_are_one_flag(sweetspot, monkeypatch):
+    asked = []
+    monkeypatch.setattr(
+        "experiments.llm.answering.run.run_evaluation", lambda study: asked.append(study) or 1 / 0
+    )
+    for flag in ("--grader", "--grader.name"):
+        with pytest.raises(ZeroDivisionError):
+            sweetspot(
+                *("llm", "evaluate", "--model", "x", "--source", "y", "--out", "z"),
+                *(flag, "math-verify", "--grader.timeout", "3"),
+            )
+    assert [(study.grader.name, study.grader.timeout) for study in asked] == [
+        ("math-verify", 3.0)
+    ] * 2
+    code, text = sweetspot("llm", "evaluate", "--grader", "mathverify")
+    assert code == 2
+    assert "math-verify" in text

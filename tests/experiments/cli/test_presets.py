@@ -15,6 +15,9 @@ PAPER = RECIPES["paper-igsm"].PRESETS
         ("paper-igsm", PAPER["paper"]),
         ("paper-igsm --preset=500 --seeds 3", PAPER["500"]),
         ("--seeds 3 paper-igsm --preset 10k", PAPER["10k"]),
+        ("paper-igsm 500 --seeds 3", PAPER["500"]),
+        ("--seeds 3 paper-igsm 10k", PAPER["10k"]),
+        ("paper-igsm 500 --preset 500", PAPER["500"]),
         ("custom --checkpoint x", "custom"),
         ("--help", "custom"),
         ("", "custom"),
@@ -50,6 +53,7 @@ def test_a_flags_value_is_not_taken_for_the_recipe():
     [
         ("nothing", r"recipe must be one of \['custom', 'paper-igsm', .*got 'nothing'"),
         ("--seeds 2", r"recipe must be one of .*got '--seeds 2'"),
+        ("paper-igsm 50", r"preset of paper-igsm must be one of .* got '50'; did you mean '500'\?"),
         ("paper-igsm --preset huge", r"preset of paper-igsm must be one of .* got 'huge'"),
     ],
 )

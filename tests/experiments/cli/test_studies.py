@@ -191,6 +191,40 @@ def test_report_draws_the_figures_and_writes_the_page(sweetspot, finished_run, t
     assert page.count("<img") == len(FIGURES)
 
 
+def test_a_directory_may_be_the_first_word(sweetspot, finished_run, tmp_path):
+    directory = Path(shutil.copytree(finished_run, tmp_path / "run"))
+    flag = sweetspot("recommend", "--results", directory, "--data-size", "48")
+    assert flag[0] == 0
+    assert sweetspot("recommend", directory, "--data-size", "48") == flag
+    for words in (("figures", directory, "--names", "map"), ("figures", "--results", directory)):
+        code, text = sweetspot(*words, "--out", tmp_path / words[-1])
+        assert code == 0, text
+    other = Path(shutil.copytree(finished_run, tmp_path / "other"))
+    code, text = sweetspot("compare", directory, other, "--out", tmp_path / "out")
+    assert code == 0, text
+    code, text = sweetspot("regret", directory, other, "--out", tmp_path / "regret")
+    assert "none has a data size 4 times its second smallest" in text
+
+
+@pytest.mark.parametrize(
+    "command", ["figures", "report", "bound", "llm recommend --data-size 9", "regret", "compare"]
+)
+def test_a_directory_is_given_once(sweetspot, tmp_path, monkeypatch, command):
+    monkeypatch.chdir(tmp_path)
+    for words in ([], ["a", "--results", "b"]):
+        code, text = sweetspot(*command.split(), *words)
+        assert code == 2
+        (line,) = text.splitlines()
+        assert line.startswith("error: results must be ")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_mistyped_figure_is_suggested(sweetspot, finished_run):
+    code, text = sweetspot("figures", finished_run, "--names", "mpa")
+    assert code == 2
+    assert text.endswith("got 'mpa'; did you mean 'map'?\n")
+
+
 def test_names_are_not_markup(sweetspot, finished_run, tmp_path):
     """A path with brackets: a traceback after the work, were it read as markup."""
     directory = Path(shutil.copytree(finished_run, tmp_path / "[/b] [red] :smile:"))
