@@ -22,7 +22,7 @@ from experiments.llm.answering.pass_rates import summarise
 from experiments.llm.problems.config import GraderConfig
 from experiments.llm.problems.data import Message
 from experiments.llm.problems.grade import grade, references
-from experiments.llm.text.tokenizer import prompt_tokens
+from experiments.llm.text.tokenizer import decode_tokens, prompt_tokens
 
 if TYPE_CHECKING:
     from experiments.llm.problems.data import Problems
@@ -78,12 +78,7 @@ def decode(
 
 def text_of(model: Model, continuation: Continuation) -> str:
     """Text of a continuation, without special tokens."""
-    return model.tokenizer.decode(
-        continuation.tokens.tolist(),
-        skip_special_tokens=True,
-        # Llama's tokenizers ask for a clean-up, which removes the space in "2 ." and "do n't".
-        clean_up_tokenization_spaces=False,
-    )
+    return decode_tokens(model.tokenizer, continuation.tokens.tolist())
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ Qwen2.5 end chats with ``<|im_end|>``, but texts with ``<|endoftext|>``.
 from __future__ import annotations
 
 import os
+import weakref
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,7 @@ from jaxtyping import Int
 from experiments.distribution import install_hint
 from experiments.llm.problems.data import Message
 from experiments.llm.text.config import Pieces
+from experiments.llm.text.guard import Guard, TemplateRefusalError
 from experiments.storage import checkpoint
 from experiments.storage.checkpoint import GENERATION_CONFIG
 from experiments.storage.hugging_face import read_json, write_json
@@ -69,6 +71,10 @@ PROBE: list[Message] = [
 """Chat that is rendered to see what a template writes after a solution."""
 
 
+_GUARDS: weakref.WeakKeyDictionary[Any, Guard] = weakref.WeakKeyDictionary()
+"""Process of each tokenizer that was read from a checkpoint; one that was made here has none."""
+
+
 def _tokenizer_class() -> type[PreTrainedTokenizerFast]:
     # Without torch, which nothing here needs, transformers prints a warning when it is imported.
     os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
@@ -97,14 +103,19 @@ def load_tokenizer(path_or_id: checkpoint.PathLike) -> PreTrainedTokenizerFast:
         raise FileNotFoundError(
             f"checkpoint {str(path)!r} has no tokenizer.json (only fast tokenizers are read)"
         )
+    # Read it apart first: what cannot be read within limits is not read here.
+    guard = Guard(path)
     try:
         # The general class takes tokenizer.json as it is; classes of model families rebuild it.
         tokenizer = backend.from_pretrained(path, local_files_only=True, trust_remote_code=False)
     # The tokenizers library raises bare exceptions.
     except Exception as error:
+        guard.close()
         raise ValueError(
             f"the tokenizer of {str(path)!r} cannot be read ({type(error).__name__}: {error})"
         ) from error
+    _GUARDS[tokenizer] = guard
+    weakref.finalize(tokenizer, guard.close)
     if not tokenizer.chat_template:
         raise ValueError(
             f"the tokenizer of {str(path)!r} has no chat template; add chat_template.jinja to the "
@@ -205,19 +216,24 @@ def render(
       thinking: tell the template to leave room for thoughts.
 
     Raises:
-      ValueError: if the template refuses these messages.
+      ValueError: if the template refuses these messages, or exceeds a limit (see
+        `experiments.llm.text.guard`).
     """
     from jinja2 import TemplateError
 
     settings: dict[str, Any] = {**TEMPLATE_SETTINGS, "enable_thinking": thinking}
+    chat = [dict(message) for message in messages]
+    guard = _GUARDS.get(tokenizer)
     try:
-        text = tokenizer.apply_chat_template(
-            [dict(message) for message in messages],
-            add_generation_prompt=generation,
-            tokenize=False,
-            **settings,
-        )
-    except TemplateError as error:
+        if guard is not None:
+            settings = {**tokenizer.special_tokens_map, **settings}
+            settings["add_generation_prompt"] = generation
+            text = guard.render(tokenizer.get_chat_template(), chat, settings)
+        else:
+            text = tokenizer.apply_chat_template(
+                chat, add_generation_prompt=generation, tokenize=False, **settings
+            )
+    except (TemplateError, TemplateRefusalError) as error:
         roles = [message.get("role") for message in messages]
         raise ValueError(f"the chat template refuses a chat of {roles}: {error}") from error
     return str(text)
@@ -264,8 +280,23 @@ def encode_texts(
     tokenizer: PreTrainedTokenizerFast, texts: Sequence[str]
 ) -> list[Int[np.ndarray, " tokens"]]:
     """Token ids of each text; special tokens in it are recognised, and none are added."""
+    if (guard := _GUARDS.get(tokenizer)) is not None:
+        return guard.encode(texts)
     encodings = tokenizer.backend_tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
     return [np.array(encoding.ids, np.int32) for encoding in encodings]
+
+
+def decode_tokens(tokenizer: PreTrainedTokenizerFast, tokens: Sequence[int]) -> str:
+    """Text of token ids, without special tokens."""
+    if (guard := _GUARDS.get(tokenizer)) is not None:
+        return guard.decode(tokens)
+    text = tokenizer.decode(
+        list(tokens),
+        skip_special_tokens=True,
+        # Llama's tokenizers ask for a clean-up, which removes the space in "2 ." and "do n't".
+        clean_up_tokenization_spaces=False,
+    )
+    return str(text)
 
 
 def prompt_tokens(
@@ -300,5 +331,10 @@ def stop_tokens(tokenizer: PreTrainedTokenizerFast, folder: checkpoint.PathLike)
     if (Path(folder) / GENERATION_CONFIG).is_file():
         stated = read_json(Path(folder), GENERATION_CONFIG).get("eos_token_id")
         # The file states one id, a list of them, or null.
-        token_ids.update(stated if isinstance(stated, list) else [] if stated is None else [stated])
+        stated = stated if isinstance(stated, list) else [] if stated is None else [stated]
+        if not all(type(token) is int and 0 <= token < 2**31 for token in stated):
+            raise ValueError(
+                f"eos_token_id in {GENERATION_CONFIG} must hold token ids, got {str(stated)[:100]}"
+            )
+        token_ids.update(stated)
     return tuple(sorted(token_ids))
