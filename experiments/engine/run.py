@@ -22,7 +22,7 @@ from rich.console import Console
 from experiments.engine.display import Display
 from experiments.engine.finished import FinishedParts, Tables
 from experiments.engine.progress import console
-from experiments.engine.session import Session
+from experiments.engine.session import Session, check_precision
 from experiments.engine.study import Output, Part, Study
 from experiments.storage.results import open_run
 
@@ -63,8 +63,9 @@ def run_study(
     Raises:
       ResultsError: if the directory cannot be used (see `experiments.storage.results.open_run`), or
         a finished part cannot be read.
-      ValueError: see the study's `make`.
+      ValueError: if JAX computes in double precision; and see the study's `make`.
     """
+    check_precision()
     # Before the directory is made: some studies read their data for this.
     stages = [list(stage) for stage in study.stages()]
     with open_run(study.directory, study.identity, adopts=study.adopts) as run:

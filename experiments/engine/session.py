@@ -1,7 +1,8 @@
-"""One entry of the manifest for each session: versions, commit, device and time."""
+"""One entry of the manifest for each session: versions, commit, device, settings and time."""
 
 from __future__ import annotations
 
+import os
 import platform
 import time
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import jax
 from rich.console import Console
 
+from experiments.devices import DEVICE_COUNT
 from experiments.engine.progress import console
 from experiments.storage import provenance
 from experiments.storage.results import Run
@@ -20,11 +22,51 @@ PACKAGES = (
 """Packages whose versions are recorded, if they are installed."""
 
 
+SETTINGS = (
+    *("jax_default_prng_impl", "jax_threefry_partitionable", "jax_enable_x64"),
+    *("jax_default_matmul_precision", "jax_numpy_dtype_promotion"),
+)
+"""Settings of JAX that change its random numbers, or how it rounds."""
+
+COMPARED = ("commit", "platform", "device", "num_devices", "python", "xla_flags")
+"""Fields of a session's entry that are compared with those of the last session."""
+
+KEPT_VALUE = 60
+"""Characters of a value that a message shows."""
+
+
+def settings() -> dict[str, Any]:
+    """The values of `SETTINGS` that this version of JAX has."""
+    return {name: getattr(jax.config, name) for name in SETTINGS if hasattr(jax.config, name)}
+
+
+def xla_flags() -> list[str]:
+    """Flags in ``XLA_FLAGS`` in order, but for the number of devices and those that write files."""
+    flags = os.environ.get("XLA_FLAGS", "").split()
+    return sorted(flag for flag in flags if not flag.startswith((DEVICE_COUNT, "--xla_dump")))
+
+
+def check_precision() -> None:
+    """Refuse JAX's double precision for a whole process.
+
+    All results are in float32. Under x64 some arrays would not be, and bases and tables of two
+    sessions of a run would not fit together. Bounds ask for double precision where they need it.
+
+    Raises:
+      ValueError: if it is on.
+    """
+    if jax.config.jax_enable_x64:  # pyright: ignore[reportAttributeAccessIssue]
+        raise ValueError(
+            "jax_enable_x64 must be off (JAX_ENABLE_X64=0), got on: studies compute in float32, "
+            "and bounds take double precision by themselves"
+        )
+
+
 class Session:
     """The entry of this process in the manifest's list of sessions."""
 
     def __init__(self, run: Run, on: Console = console):
-        """Begin a session; warn if the last one had another commit, device or version."""
+        """Begin a session; say in what its surroundings differ from those of the last one."""
         self._run, self._start = run, time.monotonic()
         self._earlier: list[dict[str, Any]] = run.manifest.get("sessions", [])
         self.entry: dict[str, Any] = {
@@ -35,25 +77,41 @@ class Session:
             "platform": jax.default_backend(),
             "device": provenance.device_name(),
             "num_devices": jax.device_count(),
+            "settings": settings(),
+            "xla_flags": xla_flags(),
         }
         # Its time is not known yet: a session that is killed before it keeps a part states none.
         self._run.update_manifest(sessions=[*self._earlier, self.entry])
-        if self._earlier and self._differs(self._earlier[-1]):
+        if differing := _differing(self._earlier[-1], self.entry) if self._earlier else []:
             on.print(
-                "This run was begun with another commit, device or other versions; "
-                "the manifest lists each session.",
+                f"The last session of this run had other surroundings, so that results may differ: "
+                f"{'; '.join(differing)}. The manifest lists each session.",
                 style="yellow",
             )
-
-    def _differs(self, earlier: dict[str, Any]) -> bool:
-        """Return whether an earlier session states another commit, device or version."""
-        versions = earlier.get("versions", {})
-        shared = versions.keys() & self.entry["versions"].keys()
-        return any(versions[name] != self.entry["versions"][name] for name in shared) or any(
-            earlier.get(name, self.entry[name]) != self.entry[name] for name in ("commit", "device")
-        )
 
     def save(self, **fields: Any) -> None:
         """Write the entry as it is now; called after each part, so that a kill loses little."""
         self.entry |= {"wall_time_seconds": round(time.monotonic() - self._start, 1), **fields}
         self._run.update_manifest(sessions=[*self._earlier, self.entry])
+
+
+def _differing(earlier: dict[str, Any], entry: dict[str, Any]) -> list[str]:
+    """Name what differs between two sessions, as ``name (then …, now …)``.
+
+    What the earlier one does not state is no difference.
+    """
+    pairs = [(name, earlier.get(name), entry.get(name)) for name in COMPARED]
+    for group in ("settings", "versions"):
+        before, now = earlier.get(group), entry[group]
+        if isinstance(before, dict):
+            pairs += [(name, before.get(name), now.get(name)) for name in sorted(before)]
+    return [
+        f"{name.removeprefix('jax_')} (then {_shown(before)}, now {_shown(now)})"
+        for name, before, now in pairs
+        if before is not None and now is not None and before != now
+    ]
+
+
+def _shown(value: Any) -> str:
+    text = " ".join(value) or "none" if isinstance(value, list) else str(value)
+    return text if len(text) <= KEPT_VALUE else f"{text[:KEPT_VALUE]}…"

@@ -35,7 +35,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from experiments.engine.progress import console
-from experiments.engine.session import Session
+from experiments.engine.session import Session, check_precision
 from experiments.llm.text.encoding import Encoded, check_examples
 from experiments.llm.text.tokenizer import load_tokenizer, stop_tokens
 from experiments.llm.training import lora
@@ -85,10 +85,12 @@ def finetune(
       Folder of the fine-tuned checkpoint.
 
     Raises:
-      FileNotFoundError, ValueError: before any training, if the base or an example cannot be used.
+      FileNotFoundError, ValueError: before any training, if the base or an example cannot be used,
+        or JAX computes in double precision.
       ResultsError: if `out` holds another run, or something else.
       DivergedError: see `train`.
     """
+    check_precision()
     folder = checkpoint.folder(base)
     check_examples(encoded, checkpoint.read_config(folder))
     identity = {

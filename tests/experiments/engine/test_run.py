@@ -15,10 +15,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import jax
 import pandas as pd
 import pytest
 from rich.console import Console
 
+from experiments.devices import DEVICE_COUNT
+from experiments.engine import session
 from experiments.engine.run import run_study
 from experiments.engine.study import Output, Part, Study
 from experiments.storage import writing
@@ -507,15 +510,59 @@ def test_studies_and_outputs_travel_to_another_process(tmp_path, console):
         pd.testing.assert_frame_equal(tables[name], table)
 
 
-@pytest.mark.parametrize(("commit", "is_told"), [("another", True), (None, False)])
-def test_a_session_with_another_commit_is_told(finished, console, commit, is_told):
-    manifest = json.loads((finished / "manifest.json").read_text())
-    if commit:
-        manifest["sessions"][0]["commit"] = commit
-    # A package that was not recorded then is no difference.
-    del manifest["sessions"][0]["versions"]["jax"]
-    (finished / "manifest.json").write_text(json.dumps(manifest))
-    (finished / "numbers.parquet").unlink()
-    run_study(Squares(finished), on=console)
-    text = " ".join(console.export_text().split())
-    assert ("begun with another commit, device or other versions" in text) == is_told
+def resumed(directory: Path, console: Console, **changes: Any) -> str:
+    """What is printed where the last session's entry had other fields; an ellipsis removes one."""
+    manifest = json.loads((directory / "manifest.json").read_text())
+    entry = manifest["sessions"][-1]
+    for name, value in changes.items():
+        if value is ...:
+            del entry[name]
+        else:
+            entry[name] = entry[name] | value if isinstance(value, dict) else value
+    (directory / "manifest.json").write_text(json.dumps(manifest))
+    (directory / "numbers.parquet").unlink()
+    run_study(Squares(directory), on=console)
+    return " ".join(console.export_text().split())
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"commit": "another"}, "commit (then another, now "),
+        ({"device": "an abacus"}, "device (then an abacus, now "),
+        ({"platform": "gpu"}, "platform (then gpu, now cpu)"),
+        ({"num_devices": 64}, "num_devices (then 64, now "),
+        ({"python": "3.1"}, "python (then 3.1, now "),
+        ({"versions": {"jax": "0.0.1"}}, "jax (then 0.0.1, now "),
+        ({"settings": {"jax_default_prng_impl": "rbg"}}, "default_prng_impl (then rbg, now thr"),
+        ({"settings": {"jax_threefry_partitionable": "x"}}, "threefry_partitionable (then x, now "),
+        ({"settings": {"jax_enable_x64": True}}, "enable_x64 (then True, now False)"),
+        ({"xla_flags": ["--xla_gpu_x=1"]}, "xla_flags (then --xla_gpu_x=1, now "),
+        ({"xla_flags": ["--x" * 99]}, "--x--x…, now "),
+    ],
+)
+def test_a_session_with_other_surroundings_is_told_what_differs(finished, console, changes, told):
+    text = resumed(finished, console, **changes)
+    assert "The last session of this run had other surroundings" in text
+    assert told in text
+    assert text.count("(then ") == 1
+
+
+def test_what_the_last_session_did_not_state_is_no_difference(finished, console):
+    text = resumed(finished, console, settings=..., xla_flags=..., num_devices=..., versions=...)
+    assert "surroundings" not in text
+
+
+def test_a_session_states_what_it_ran_with(finished, monkeypatch):
+    monkeypatch.setenv("XLA_FLAGS", "--xla_b=2 --xla_dump_to=/x --xla_a=1 " + f"{DEVICE_COUNT}=7")
+    assert session.xla_flags() == ["--xla_a=1", "--xla_b=2"]
+    (entry,) = read_manifest(finished)["sessions"]
+    assert entry["settings"]["jax_enable_x64"] is False
+    assert entry["settings"]["jax_default_prng_impl"] == "threefry2x32"
+    assert entry["num_devices"] == jax.device_count()
+
+
+def test_double_precision_is_refused_before_the_directory_is_made(tmp_path, console):
+    with jax.enable_x64(True), pytest.raises(ValueError, match="jax_enable_x64 must be off"):
+        run_study(Squares(tmp_path / "run"), on=console)
+    assert not (tmp_path / "run").exists()

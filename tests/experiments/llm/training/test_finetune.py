@@ -270,6 +270,12 @@ def test_packing_changes_nothing_but_the_rows(out, tiny_folder, encoded):
     np.testing.assert_allclose(packed.losses, [line["loss"] for line in lines(out)], rtol=1e-5)
 
 
+def test_double_precision_is_refused(tiny_folder, encoded, tmp_path):
+    with jax.enable_x64(True), pytest.raises(ValueError, match="jax_enable_x64 must be off"):
+        finetune(tiny_folder, encoded, TINY, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 def test_compute_is_counted_in_epochs_steps_or_tokens(encoded):
     def steps(compute, unit):
         return count_steps(dataclasses.replace(TINY, compute=compute, compute_unit=unit), encoded)
