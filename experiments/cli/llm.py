@@ -95,6 +95,7 @@ def measure_difficulty(
     decoding: DecodingConfig = SAMPLED,
     devices: Annotated[Devices, tyro.conf.arg(name="")] = ONE_DEVICE,
     dtype: Dtype = "bfloat16",
+    planning: Planning = NO_PLAN,
 ) -> None:
     """Measure how difficult problems are for a checkpoint, and cut them into buckets.
 
@@ -115,6 +116,7 @@ def measure_difficulty(
       decoding: how the responses are made.
       devices: how many devices share the work, and how it is split over them.
       dtype: type of the parameters in memory.
+      planning: print what it takes instead.
     """
     from experiments import figures
     from experiments.llm.difficulty.run import DifficultyStudy, run_measures
@@ -125,6 +127,9 @@ def measure_difficulty(
         raise ValueError("bucket_by must be given with edges, drop_easiest or drop_hardest")
     cut = bucket_by and Cut(bucket_by, number, edges, drop_easiest, drop_hardest)
     study = DifficultyStudy(model, data, out, grader, decoding, devices, dtype, measures)
+    if planning.is_asked:
+        planning.show(study)
+        return
     difficulty = run_measures(study, cut)
     if difficulty.buckets is not None:
         print_frame(difficulty.buckets)
@@ -150,6 +155,7 @@ def finetune_checkpoint(
     devices: Annotated[Devices, tyro.conf.arg(name="")] = ONE_DEVICE,
     processes: Annotated[Processes, tyro.conf.arg(name="")] = ONE_PROCESS,
     tracker: Tracker = "none",
+    planning: Planning = NO_PLAN,
 ) -> None:
     """Fine-tune a checkpoint, or carry on with an interrupted fine-tuning.
 
@@ -167,11 +173,13 @@ def finetune_checkpoint(
       devices: how many devices share the work, and how it is split over them.
       processes: how several processes train together.
       tracker: where the numbers go beside OUT/log.jsonl.
+      planning: print what it takes instead.
     """
     from experiments.llm.problems.data import read_source
     from experiments.llm.text.examples import training_examples
     from experiments.llm.training.distributed import is_first
     from experiments.llm.training.finetune import finetune
+    from experiments.llm.training.workload import Finetuning
 
     processes.join()
     encoded = training_examples(
@@ -183,6 +191,9 @@ def finetune_checkpoint(
         max_length=max_length,
         on_long=on_long,
     )
+    if planning.is_asked:
+        planning.show(Finetuning(model, encoded, config, out, devices.mesh()))
+        return
     about = {
         "source": dataclasses.asdict(data),
         "difficulty": difficulty,
@@ -201,6 +212,7 @@ def evaluate_checkpoint(
     decoding: DecodingConfig = DECODING,
     devices: Annotated[Devices, tyro.conf.arg(name="")] = ONE_DEVICE,
     dtype: Dtype = "bfloat16",
+    planning: Planning = NO_PLAN,
 ) -> None:
     """Ask a checkpoint problems, and say how often it is right, by stated difficulty.
 
@@ -216,10 +228,14 @@ def evaluate_checkpoint(
       decoding: how the responses are made.
       devices: how many devices share the work, and how it is split over them.
       dtype: type of the parameters in memory.
+      planning: print what it takes instead.
     """
     from experiments.llm.answering.run import EvaluationStudy, run_evaluation
 
     study = EvaluationStudy(model, data, out, grader, decoding, devices, dtype)
+    if planning.is_asked:
+        planning.show(study)
+        return
     print_frame(run_evaluation(study).table)
     console.print("pass_at_1 with 90% intervals of its value on the problems' distribution.")
     console.print(f"Tables: {out / 'slices.parquet'}, {out / 'responses.parquet'}")

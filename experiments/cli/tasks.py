@@ -15,6 +15,7 @@ from experiments.cli.arguments import (
     RunDirectories,
     several_directories,
 )
+from experiments.cli.plan import NO_PLAN, Planning
 from experiments.cli.terminal import print_named
 from experiments.engine.progress import console
 from experiments.igsm.config import DEFAULT_EXPORT, ExportConfig
@@ -30,6 +31,7 @@ def export_task(
     out: Directory,
     processes: int = 1,
     config: Annotated[ExportConfig, tyro.conf.arg(name="")] = DEFAULT_EXPORT,
+    planning: Planning = NO_PLAN,
 ) -> Path:
     """Export a task as chats that `datasets.load_dataset` reads, or carry on with an export.
 
@@ -38,13 +40,17 @@ def export_task(
       out: directory of the data set; new, empty, or holding the same export.
       processes: how many draw and verify; the rows do not depend on it.
       config: what is exported.
+      planning: print what it takes instead.
 
     Returns:
       The directory.
     """
-    from experiments.igsm.export import export_igsm
+    from experiments.igsm.export import Export, export_igsm
 
     del family
+    if planning.is_asked:
+        planning.show(Export(config, out, processes=processes))
+        return out
     files = export_igsm(config, out, processes=processes)["files"].values()
     rows = sum(file["rows"] for file in files)
     repeated = sum(file.get("in_training", 0) for file in files)

@@ -34,6 +34,7 @@ from rich.console import Console
 from experiments.engine.progress import console as default_console
 from experiments.engine.run import run_study
 from experiments.engine.study import Output, Part, Study
+from experiments.engine.workload import Workload
 from experiments.igsm.card import card, count_rows
 from experiments.igsm.config import ExportConfig, ProblemFile, Stream
 from experiments.igsm.files import (
@@ -44,6 +45,7 @@ from experiments.igsm.files import (
     training_fingerprints,
     write_rows,
 )
+from experiments.igsm.workload import ExportWorkload
 from experiments.interrupts import live_with_parent
 from experiments.storage.results import ResultsError, read_manifest
 from experiments.storage.writing import write_atomically
@@ -99,7 +101,16 @@ class Export(Study):
 
     unit = "problems"
 
-    def __init__(self, config: ExportConfig, directory: Path, workers: Executor | None):
+    def __init__(
+        self,
+        config: ExportConfig,
+        directory: Path,
+        workers: Executor | None = None,
+        *,
+        processes: int = 1,
+    ):
+        """Name the files; a plan wants to know how many `processes` the workers are."""
+        self._processes = processes
         self.config, self.directory, self._workers = config, directory, workers
         self._files = {file.path: file for file in config.files}
         self._readable: set[str] = set()
@@ -121,6 +132,14 @@ class Export(Study):
             for is_test in (False, True)
         )
         return [base_and_training, test, [Part("card", files=(CARD,), weight=0)]]
+
+    def workload(self) -> Workload:
+        """Problems to draw and verify, and bytes of the files."""
+        return ExportWorkload(
+            self._files,
+            lambda file, number: _block(self.config, file, range(number)),
+            self._processes,
+        )
 
     def make(self, part: Part) -> Output:
         """Draw the rows of a file, or count the rows of all files for the card."""

@@ -19,11 +19,13 @@ from typing import Any, ClassVar
 from experiments.engine.progress import console, counting
 from experiments.engine.run import run_study
 from experiments.engine.study import Output, Part, Study, short_digest
+from experiments.engine.workload import Workload
 from experiments.llm.answering.config import DecodingConfig
 from experiments.llm.answering.decoding import kept_of
 from experiments.llm.answering.evaluate import Evaluation, evaluate
 from experiments.llm.answering.kept import KEPT_FILES, Kept
 from experiments.llm.answering.model import Model
+from experiments.llm.answering.workload import AnswersWorkload
 from experiments.llm.problems.config import GraderConfig, Source
 from experiments.llm.problems.data import Problems, read_source
 from experiments.storage import checkpoint
@@ -88,6 +90,10 @@ class AskingStudy(Study):
         """The account of the tables, with digests of weights and problems."""
         problems = self.problems.digest()
         return {self.kind: {**self.about, "checkpoint": self.fingerprint(), "problems": problems}}
+
+    def workload(self) -> Workload:
+        """Answers to all problems, and how to time them."""
+        return AnswersWorkload(self, asks=True, reads=False)
 
     def fingerprint(self) -> str:
         """Digest of the model's files that the rows depend on."""

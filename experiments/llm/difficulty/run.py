@@ -24,8 +24,10 @@ import pandas as pd
 from experiments.engine.progress import console
 from experiments.engine.run import run_study
 from experiments.engine.study import Output, Part
+from experiments.engine.workload import Workload
 from experiments.llm.answering.model import Model
 from experiments.llm.answering.run import AskingStudy
+from experiments.llm.answering.workload import AnswersWorkload
 from experiments.llm.difficulty.agreement import present, rank_correlations
 from experiments.llm.difficulty.buckets import Cut, Measure, levels
 from experiments.llm.difficulty.measures import OF_MODEL, measure
@@ -72,6 +74,11 @@ class DifficultyStudy(AskingStudy):
     @property
     def _needs_weights(self) -> bool:
         return bool(set(self.measures) & set(OF_MODEL))
+
+    def workload(self) -> Workload:
+        """Answers and solutions, as far as the measures need them."""
+        asks, reads = "pass_rate" in self.measures, "perplexity" in self.measures
+        return AnswersWorkload(self, asks=asks, reads=reads)
 
     def fingerprint(self) -> str:
         """Digest of the model's weights, or of its tokenizer if the measures need no more."""
