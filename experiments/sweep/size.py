@@ -64,6 +64,7 @@ def _size(number: int) -> str:
 def needs(sweep: Sweep, chunks: Iterable[Chunk]) -> Iterator[Need]:
     """What each field asks for, at least."""
     config, task = sweep.config, sweep.task
+    chunks = list(chunks)
     groups = {chunk.group for chunk in chunks}
     longest = max(group.length for group in groups)
 
@@ -92,10 +93,13 @@ def needs(sweep: Sweep, chunks: Iterable[Chunk]) -> Iterator[Need]:
         text = drawn * own * EXAMPLE_BYTES
         yield Need("pretrain.text_examples", pretraining.text_examples, text)
 
-    # Models: one in training, with its gradient and two moments; a chunk; and all bases.
+    # Models: one in training, with its gradient and two moments; all bases; and, if they are kept,
+    # those of a chunk (which run in smaller parts where memory asks for it).
     model = FLOAT_BYTES * num_parameters(sweep.decoder)
     yield Need("decoder", sweep.decoder, 4 * model)
-    yield Need("chunk_members", config.chunk_members, config.chunk_members * model)
+    if config.save_members:
+        largest = max(len(chunk.members) for chunk in chunks)
+        yield Need("chunk_members", config.chunk_members, largest * model)
     yield Need("base_seeds", config.base_seeds, config.base_seeds * model)
 
 

@@ -43,7 +43,6 @@ def needed(config) -> dict[str, int]:
             {"validation_examples": 10**9, "learning_rates": (0.1, 0.2)},
             "validation_examples = 1000000000 needs at least",
         ),
-        ({"chunk_members": 2**31 - 1}, "chunk_members = 2147483647 needs at least"),
         (
             {"decoder": dataclasses.replace(TINY.decoder, hidden_size=2**20)},
             "decoder = .*hidden_size=1048576.* needs at least .* GiB of memory at once",
@@ -68,6 +67,7 @@ def test_what_cannot_fit_is_refused_before_any_work(changes, message, tmp_path, 
         ({"compute": 1e308, "compute_unit": "epochs"}, "which buys inf at data_size 3"),
         ({"compute": 1e30, "compute_unit": "tokens"}, "got 1e\\+30 tokens, which buys"),
         ({"test_hardest": 2**31}, "test_hardest must be at most 10000, got 2147483648"),
+        ({"chunk_members": 2**31 - 1}, "chunk_members must be at most 1000000, got 2147483647"),
         ({"base_seeds": 2**31}, "base_seeds must be at most 2147483647, got 2147483648"),
         ({"base_seeds": 2**31 - 1}, "make 1.72e\\+10 members, must be at most 1000000"),
         ({"compute": float("inf")}, "compute must be a finite number, got inf"),
@@ -105,6 +105,8 @@ def test_numbers_are_lower_bounds_of_what_is_held():
     shapes = jax.eval_shape(lambda: initialise(sweep.decoder, jax.random.key(0)))
     parameters = sum(leaf.size for leaf in jax.tree.leaves(shapes))
     assert 0.8 * parameters < size.num_parameters(sweep.decoder) <= parameters
+    assert TINY.save_members
+    assert "chunk_members" not in needed(tiny(save_members=False))
     assert found["chunk_members"] == 2 * 4 * size.num_parameters(sweep.decoder)
     assert found["base_seeds"] == 4 * size.num_parameters(sweep.decoder)
 
