@@ -15,10 +15,10 @@ demo: $(VENV)/.base  ## run the main recipe at demo size, certify it, draw its f
 	$(SWEETSPOT) report --results runs/demo
 
 test: $(VENV)/.dev  ## the default tests
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"
+	$(BIN)/python -m pytest --refuse-skips -n 2 --dist loadfile -m "not slow"
 
 test-slow: $(VENV)/.all  ## the slow tests: parity with transformers and torch, a real browser
-	$(BIN)/python -m pytest -n 2 -m slow
+	$(BIN)/python -m pytest --refuse-skips -n 2 -m slow
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

@@ -3,6 +3,8 @@
 import os
 from pathlib import Path
 
+from tests import skips
+from tests.skips import pytest_addoption  # noqa: F401
 from tests.xla_flags import XLA_FLAGS
 
 # Flags of the user come last, and so take precedence.
@@ -26,4 +28,5 @@ hypothesis.settings.load_profile("sweetspot")
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    skips.pytest_configure(config)
     config.addinivalue_line("markers", "slow: needs more than the default install, or minutes")

@@ -24,6 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from experiments.distribution import install_hint
 from experiments.storage.untrusted import MEBI, check_file
 
 if TYPE_CHECKING:
@@ -96,7 +97,7 @@ def load_rows(
         there are no rows.
     """
     if importlib.util.find_spec("datasets") is None:
-        raise ImportError("data sets need: pip install 'sweetspot[llm]'")
+        raise ImportError(f"data sets need: {install_hint('llm')}")
     if not str(source).strip():
         raise ValueError(f"source must name a data set, got {str(source)!r}")
     # Choose the arguments of load_dataset: for a folder, for files, or for the hub.

@@ -13,7 +13,7 @@ from pyarrow import parquet
 
 from experiments.llm.problems.data import read
 
-pytest.importorskip("datasets", reason="pip install 'sweetspot[llm]'")
+pytest.importorskip("datasets", reason="pip install 'sweetspot-sft[llm]'")
 
 
 class _Command:
