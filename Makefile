@@ -5,8 +5,9 @@ BIN := $(VENV)/bin
 SWEETSPOT := $(BIN)/sweetspot
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 RESULTS := experiments/results
+SAMPLE ?= 100
 
-.PHONY: demo test test-slow lint types bench figures clean
+.PHONY: demo test test-slow mutants lint types bench figures clean
 
 demo: $(VENV)/.base  ## run the main recipe at demo size, certify it, draw its figures, write its report
 	$(SWEETSPOT) run tradeoff --preset demo --out runs/demo
@@ -23,6 +24,9 @@ test-slow: $(VENV)/.all  ## the slow tests: parity with transformers and torch, 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+mutants: $(VENV)/.dev  ## put small faults into the code, one at a time, and see that tests notice
+	$(BIN)/python -m tests.mutants --sample $(SAMPLE)
 
 types: $(VENV)/.all
 	$(BIN)/pyright

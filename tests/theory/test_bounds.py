@@ -290,7 +290,7 @@ def test_arguments_of_single_bounds_may_be_traced():
 
 
 def test_numbers_of_examples_may_be_traced_where_nothing_is_summed():
-    sizes = np.array([0, 100])
+    sizes = np.array([0, 100, 1])
     for name in ("mcallester", "quadratic", "catoni", "occam", "chernoff"):
         bound = BOUNDS[name]
         kl = ordinary_kl(name)
@@ -298,6 +298,7 @@ def test_numbers_of_examples_may_be_traced_where_nothing_is_summed():
         expected = bound(0.25, kl, num_examples=100, delta=0.05)
         assert np.isnan(mapped[0])
         assert mapped[1] == pytest.approx(expected, rel=1e-4)
+        assert expected < mapped[2] <= 1
 
 
 @pytest.mark.parametrize(
@@ -452,6 +453,11 @@ def test_clopper_pearson_is_exact_and_below_chernoff():
     interval = scipy.stats.binomtest(7, 100).proportion_ci(0.9, method="exact")
     assert clopper_pearson(0.07, num_examples=100, delta=0.05) == pytest.approx(interval.high)
     assert clopper_pearson(1.0, num_examples=100, delta=0.05) == 1
+    # Without errors the Chernoff bound, from which the root is searched below 1e-200, is the root.
+    sizes, few = np.meshgrid(np.arange(600, 2000, 37), [1e-201, 1e-250, 3e-280])
+    np.testing.assert_allclose(
+        clopper_pearson(0.0, num_examples=sizes, delta=few), 1 - few ** (1 / sizes), rtol=3e-12
+    )
     both = clopper_pearson([0.1, 1.0], num_examples=10, delta=[[1e-300], [0.05]])
     np.testing.assert_allclose(
         both, [[1, 1], [clopper_pearson(0.1, num_examples=10, delta=0.05), 1]]
@@ -472,6 +478,7 @@ def test_clopper_pearson_is_exact_and_below_chernoff():
         (lambda: catoni_grid(0.1, 0.0, **ORDINARY, grid=[1.0, -1.0]), "grid must lie in"),
         (lambda: thiemann(0.1, 0.0, **ORDINARY, trade_off=2.0), r"trade_off must lie in \(0, 2\)"),
         (lambda: sample_compression(0.1, 0.0, **ORDINARY, subset_size=100), "less than"),
+        (lambda: sample_compression(0.1, 0.0, **ORDINARY, subset_size=[2, 100]), "less than"),
         (lambda: sample_compression(0.1, 0.0, **ORDINARY, subset_size=-1), "at least 0"),
         (lambda: description_length_kl(1), "bits must be at least 2, got 1"),
         (lambda: finite_grid_kl(0), "num_scales must be at least 1"),

@@ -1,0 +1,11 @@
+"""Mutants that no test can notice, because the result is the same; each with the reason."""
+
+from __future__ import annotations
+
+EQUIVALENT: dict[tuple[str, str], str] = {
+    (
+        "theory/bounds/clopper_pearson.py",
+        "_by_root: 1e-3 → 0.01",
+    ): "the search may start anywhere below the root, which is within percents of its other end",
+}
+"""By module and `Mutant.mutation`."""
