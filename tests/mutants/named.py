@@ -12,6 +12,18 @@ GOLDEN, BOUNDS = "tests/theory/test_golden.py", "tests/theory/test_bounds.py"
 DIVERGENCE = "tests/theory/test_divergence.py"
 POSTERIORS = "tests/experiments/certify/test_posteriors.py"
 
+RESULTS = "tests/experiments/storage/test_results.py"
+ENGINE = "tests/experiments/engine/test_run.py"
+
+FILES = """        for path, write in output.files.items():
+            write(self._run.directory / path)
+"""
+ROWS = """        for table in reversed(part.tables):
+            self._run.write_part(part.file_name(table), output.tables[table])
+            path = self._run.directory / self._row_path(part, table)
+            self._rows[part.name, table] = read_parquet(path)
+"""
+
 FAULTS: dict[str, tuple[str, str, str, tuple[str, ...]]] = {
     "the Monte Carlo estimate does not split delta over its grid": (
         "theory/certificate.py",
@@ -111,6 +123,30 @@ FAULTS: dict[str, tuple[str, str, str, tuple[str, ...]]] = {
         "errors(posterior, sample, key_errors, num_examples",
         "errors(posterior, sample, key_fit, num_examples",
         (POSTERIORS,),
+    ),
+    "hidden files make a directory foreign": (
+        "experiments/storage/results.py",
+        "foreign = {name for name in visible if",
+        "foreign = {name for name in entries if",
+        (f"{RESULTS}::test_hidden_files_of_others_are_no_obstacle",),
+    ),
+    "the rows of a part are written before its files": (
+        "experiments/engine/finished.py",
+        FILES + ROWS,
+        ROWS + FILES,
+        (f"{ENGINE}::test_a_part_whose_file_cannot_be_written_is_not_finished",),
+    ),
+    "the tables are written once more when nothing is left": (
+        "experiments/engine/finished.py",
+        "if part.tables and self._study.shows_progress and not self.has_all():",
+        "if part.tables and self._study.shows_progress:",
+        (f"{ENGINE}::test_each_part_writes_the_tables_once",),
+    ),
+    "all bases are trained again when one is lost": (
+        "experiments/sweep/study.py",
+        "for path, seed in self._bases.items() if not self.has_file(path)}",
+        "for path, seed in self._bases.items()}",
+        ("tests/experiments/sweep/test_study.py::test_only_a_lost_base_is_trained_again",),
     ),
     "the figure of certified gaps draws the looser bound": (
         "experiments/figures/certified_gaps.py",

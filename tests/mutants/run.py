@@ -73,8 +73,8 @@ def pass_in(folder: Path, tests: Sequence[str], limit: float | None = None) -> b
         )
     except subprocess.TimeoutExpired:
         return None
-    # 1: a test failed; 2: a module could not even be imported. Others are faults of the run itself.
-    if ended.returncode not in (0, 1, 2):
+    # 1: a test failed; 2, 4: a module could not even be imported. Others are faults of the run.
+    if ended.returncode not in (0, 1, 2, 4):
         raise RuntimeError(f"pytest ended with {ended.returncode}: {ended.stdout[-2000:]}")
     return ended.returncode == 0
 

@@ -458,6 +458,9 @@ def test_clopper_pearson_is_exact_and_below_chernoff():
     np.testing.assert_allclose(
         clopper_pearson(0.0, num_examples=sizes, delta=few), 1 - few ** (1 / sizes), rtol=3e-12
     )
+    for errors, n in ((3, 2**40), (2**21, 2**23)):
+        large = {"num_examples": n, "delta": 1e-250}
+        assert clopper_pearson(errors / n, **large) == pytest.approx(chernoff(errors / n, **large))
     both = clopper_pearson([0.1, 1.0], num_examples=10, delta=[[1e-300], [0.05]])
     np.testing.assert_allclose(
         both, [[1, 1], [clopper_pearson(0.1, num_examples=10, delta=0.05), 1]]

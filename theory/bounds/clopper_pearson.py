@@ -17,13 +17,16 @@ from theory.divergence import kl_inverse
 SMALLEST_DELTA = 1e-200
 """Below it SciPy's inverse of the incomplete beta function loses digits, at 1e-300 all of them."""
 
+MOST_EXAMPLES, MOST_ERRORS = 10**10, 10**6
+"""Beyond these, the Chernoff bound stands for the root at so small a delta."""
+
 
 def _by_root(errors: float, n: float, delta: float) -> float:
     """Solve P(at most so many errors) = delta for the risk, in logarithms; `errors` is below n."""
-    # The Chernoff bound is not below the root. Where it is 1, the root is too, but for rounding.
+    # The Chernoff bound is above the root. Where it is 1, the root is too, but for rounding.
     lowest, highest = errors / n, float(kl_inverse(errors / n, -np.log(delta) / n))
-    if highest == 1:
-        return 1.0
+    if highest == 1 or n > MOST_EXAMPLES or errors > MOST_ERRORS:
+        return highest
     # Each term of the tail is the one above it times a ratio that is below 1.
     ratios = np.arange(errors, 0, -1) / (n - np.arange(errors, 0, -1) + 1)
 
@@ -31,8 +34,6 @@ def _by_root(errors: float, n: float, delta: float) -> float:
         terms = np.cumprod(ratios * (1 - risk) / risk)
         return binom.logpmf(errors, n, risk) + np.log1p(terms.sum()) - np.log(delta)
 
-    if excess(highest) >= 0:
-        return highest
     start = lowest + 1e-3 * (highest - lowest)
     root: Any = brentq(excess, start, highest, xtol=1e-300, rtol=np.float64(1e-14))
     return root

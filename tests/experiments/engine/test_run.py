@@ -21,6 +21,7 @@ import pytest
 from rich.console import Console
 
 from experiments.devices import DEVICE_COUNT
+from experiments.engine import finished as finished_parts
 from experiments.engine import session
 from experiments.engine.run import run_study
 from experiments.engine.study import Output, Part, Study
@@ -214,6 +215,42 @@ def test_a_disk_that_is_full_in_the_middle_of_a_part_loses_nothing(
     assert study.made == ["seeds", "check", "n3", "check", "n3", "n1", "n2"]
     manifest = read_manifest(tmp_path / "run")
     assert (manifest["status"], manifest["last"]) == ("complete", "n3")
+
+
+def test_a_part_whose_file_cannot_be_written_is_not_finished(tmp_path, console):
+    """Rows finish a part, so its files come first: else they would be missing for ever."""
+    is_full = True
+
+    def write(path: Path) -> None:
+        if is_full:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        write_text("1", path)
+
+    class Weighty(Squares):
+        def make(self, part: Part) -> Output:
+            output = super().make(part)
+            files = {"weights/n1.txt": write} if part.name == "n1" else output.files
+            return dataclasses.replace(output, files=files)
+
+    study = Weighty(tmp_path / "run")
+    with pytest.raises(OSError, match="No space left"):
+        run_study(study, on=console)
+    is_full = False
+    run_study(study, on=console)
+    assert study.made == ["seeds", "check", "n3", "n1", "check", "n1", "n2"]
+    assert (tmp_path / "run" / "weights" / "n1.txt").read_text() == "1"
+
+
+def test_each_part_writes_the_tables_once(tmp_path, console, monkeypatch):
+    written, write = [], finished_parts.write_parquet
+
+    def count(path: Path, table: pd.DataFrame) -> None:
+        written.append(path.name)
+        write(path, table)
+
+    monkeypatch.setattr(finished_parts, "write_parquet", count)
+    run_study(Squares(tmp_path / "run"), on=console)
+    assert written == 3 * ["numbers.parquet", "digits.parquet"]
 
 
 def test_a_table_appears_at_the_end_if_a_part_of_it_would_mislead(tmp_path, console):

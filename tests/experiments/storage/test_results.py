@@ -327,3 +327,11 @@ def test_pages_of_a_table_have_checksums(tmp_path):
             pass
     assert number > 50
     assert silent == []
+
+
+def test_hidden_files_of_others_are_no_obstacle(tmp_path):
+    """Such as a file browser leaves in a new folder."""
+    (tmp_path / ".DS_Store").write_text("icons")
+    with open_run(tmp_path, IDENTITY) as run:
+        assert run.manifest["status"]
+    assert (tmp_path / ".DS_Store").read_text() == "icons"

@@ -168,6 +168,19 @@ def test_a_lost_table_is_made_anew_from_the_parts(copied_run, finished_run):
 # Interruptions.
 
 
+def test_only_a_lost_base_is_trained_again(tmp_path, monkeypatch):
+    """Training takes minutes a base; those that are there are as they were."""
+    asked = []
+    monkeypatch.setattr(Sweep, "pretrain_bases", lambda _, seeds: asked.extend(seeds) or seeds)
+    study = SweepStudy(tiny(base_seeds=3), tmp_path, recipe="tiny", preset="test")
+    for there in (0, 2):
+        (tmp_path / "bases" / f"base-{there}").mkdir(parents=True)
+    (pretrain,), *_ = study.stages()
+    output = study.make(pretrain)
+    assert asked == [1]
+    assert list(output.files) == ["bases/base-1"]
+
+
 def test_an_interrupted_run_resumes_to_the_same_table(tmp_path, finished_run, monkeypatch):
     """Stopped after a chunk, then by a full disk, then finished: bit for bit the same."""
     expected, directory = read_table(finished_run), tmp_path / "run"
