@@ -62,4 +62,4 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     # Processes of xdist send their reports to the first, which judges.
     if config.getoption("--refuse-skips") and not hasattr(config, "workerinput"):
-        config.pluginmanager.register(Skips(config.getoption("-m")), "skips")
+        config.pluginmanager.register(Skips(str(config.getoption("-m"))), "skips")
