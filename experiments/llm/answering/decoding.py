@@ -28,6 +28,7 @@ from experiments.llm.answering.config import DecodingConfig
 from experiments.llm.answering.kept import Continuation, Kept
 from experiments.llm.answering.model import Model
 from experiments.storage import checkpoint
+from experiments.storage.memory import advice_on_memory
 from experiments.storage.sharding import ROW_AXES, row_split, spread
 from synth.config import DecoderConfig
 from synth.decoder import Parameters, ready_to_decode
@@ -45,10 +46,18 @@ SMALLER = 0.5
 """If all waiting prompts need at most this share of a stream's capacity, a smaller one begins."""
 
 
+SMALLER_BATCHES = (
+    "lower --decoding.batch-size or --decoding.max-new-tokens, or spread the model over more "
+    "devices (--data, --fsdp or --tp); answers that are kept are not decoded again"
+)
+"""What makes the memory of decoding smaller."""
+
+
 def ignore(count: int) -> None:
     """Do nothing: progress that is not shown."""
 
 
+@advice_on_memory("decoding", SMALLER_BATCHES)
 def continuations(
     model: Model,
     prompts: Sequence[Sequence[int]],
@@ -74,6 +83,7 @@ def continuations(
         know, if prompt and new tokens do not fit into the context, if the batch size does not
         divide over the mesh, or if `kept` is given and several processes decode.
       OSError: if `kept` cannot be written.
+      OutOfMemoryError: if a device's memory does not hold a batch.
     """
     check_prompts(model.decoder, prompts, config, mesh=model.mesh)
     words = identities(prompts, config.samples)

@@ -24,11 +24,17 @@ from experiments.llm.training.meter import DivergedError, Meter
 from experiments.llm.training.saved import SavedStates
 from experiments.llm.training.step import make_step, place, start
 from experiments.storage import checkpoint
-from experiments.storage.memory import OutOfMemoryError, available_memory
+from experiments.storage.memory import OutOfMemoryError, advice_on_memory, available_memory
 from experiments.storage.sharding import row_split
 from synth.config import DecoderConfig, Execution
 from synth.decoder import Parameters
 from synth.finetune import scheduled_rate
+
+SMALLER_STEPS = (
+    "raise --accumulation, lower --batch-size, --max-length or --chunk-tokens, keep --remat, train "
+    "adapters (--lora-rank 16), or spread the model over more devices (--fsdp)"
+)
+"""What makes the memory of a step smaller."""
 
 
 @dataclass(frozen=True)
@@ -152,6 +158,7 @@ def make_loader(encoded: Encoded, config: TrainingConfig, *, mesh: Mesh | None =
     )
 
 
+@advice_on_memory("training", SMALLER_STEPS)
 def train(
     decoder: DecoderConfig,
     parameters: Parameters,
@@ -175,6 +182,7 @@ def train(
 
     Raises:
       DivergedError: if the loss, or a parameter after the last step, is not finite.
+      OutOfMemoryError: if a device's memory does not hold a step.
     """
     # Compile the step, and build the first state.
     step = make_step(decoder, config.step, mesh)
