@@ -62,8 +62,10 @@ from experiments.certify.posteriors import (
 )
 from experiments.certify.rows import Row, certificate_row, path_rows
 from experiments.certify.study import POINTS, POSTERIORS, Certification
+from experiments.certify.workload import CheckpointWorkload, Fit
 from experiments.engine.run import Executor, in_this_process, run_study
 from experiments.engine.study import Part
+from experiments.engine.workload import Workload
 from experiments.llm.text.encoding import Encoded
 from experiments.storage import checkpoint
 from experiments.storage.config import Devices
@@ -72,6 +74,10 @@ from synth.decoder import Parameters
 from theory.certificate import BOUND, Certificate, Ledger
 
 ONE_DEVICE = Devices()
+
+
+FEW_STEPS, FEW_DRAWS = 4, 16
+"""Steps and draws of a posterior that is timed for a plan."""
 
 
 def certify_checkpoint(
@@ -115,6 +121,33 @@ def certify_checkpoint(
         occurs twice, a difficulty has too few problems, or one cannot be read by the checkpoint.
       ResultsError: if `out` holds something else.
     """
+    study = certification(
+        path_or_id,
+        samples,
+        out,
+        config,
+        rows_trained_on=rows_trained_on,
+        task=task,
+        devices=devices,
+    )
+    return run_study(study, executor=executor)["certificates"]
+
+
+def certification(
+    path_or_id: checkpoint.PathLike,
+    samples: Mapping[int, Encoded],
+    out: Path,
+    config: CheckpointConfig = DEFAULT_CHECKPOINT,
+    *,
+    rows_trained_on: Iterable[int],
+    task: str = "problems",
+    devices: Devices = ONE_DEVICE,
+) -> CheckpointCertification:
+    """The study that `certify_checkpoint` runs; the arguments are the same.
+
+    Raises:
+      FileNotFoundError, ValueError: see `certify_checkpoint`.
+    """
     check_rows(samples, rows_trained_on)
     levels = arrange(
         samples,
@@ -123,8 +156,7 @@ def certify_checkpoint(
         num_fresh=config.num_fresh,
         seed=config.seed,
     )
-    certification = CheckpointCertification(path_or_id, levels, Path(out), config, task, devices)
-    return run_study(certification, executor=executor)["certificates"]
+    return CheckpointCertification(path_or_id, levels, Path(out), config, task, devices)
 
 
 class CheckpointCertification(Certification):
@@ -176,6 +208,37 @@ class CheckpointCertification(Certification):
         if part.name in self._trained:
             return self._certify_posterior(*self._trained[part.name])
         return self._certify_points(), []
+
+    def workload(self) -> Workload:
+        """Posteriors and draws of each part."""
+        mesh = self._devices.mesh()
+        shapes = {level: each.tokens.shape for level, each in self._levels.items()}
+        return CheckpointWorkload(
+            checkpoint.read_config(self._path_or_id),
+            self.config,
+            {level: (length, number) for level, (number, length) in shapes.items()},
+            self._trained,
+            self._few_steps,
+            1 if mesh is None else mesh.devices.size,
+        )
+
+    def _few_steps(self, method: str, level: int) -> Fit:
+        """A posterior over a block with few steps and draws, to be timed; any block for points."""
+        posterior = dataclasses.replace(self.config.posterior, steps=FEW_STEPS)
+        draws = min(FEW_DRAWS, max(self.config.data_sizes))
+        few = dataclasses.replace(
+            self.config, data_sizes=(draws,), num_draws=draws, posterior=posterior
+        )
+        decoder, parameters = self._model
+        block = method if method in CHECKPOINT_BLOCKS else CHECKPOINT_BLOCKS[0]
+        fit, _ = checkpoint_posterior(decoder, block, few)
+        sample, scale = self._levels[level].sample, jnp.float32(self.config.prior_scales[0])
+        number, key = jnp.int32(draws), jax.random.key(0)
+        return Fit(
+            lambda: fit(parameters, sample, scale, number, jnp.float32(1.0), key),
+            posterior,
+            draws,
+        )
 
     def shared(self, parts: Sequence[Part]) -> Row:
         """The folder of the checkpoint."""

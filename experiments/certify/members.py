@@ -54,8 +54,10 @@ from experiments.certify.points import model_errors, point_predictors
 from experiments.certify.posteriors import certify_gaussian, halved, member_posterior, penalty
 from experiments.certify.rows import Row, certificate_row, path_rows
 from experiments.certify.study import POINTS, POSTERIORS, Certification
+from experiments.certify.workload import MembersWorkload
 from experiments.engine.run import Executor, in_this_process, run_study
 from experiments.engine.study import Part
+from experiments.engine.workload import Workload
 from experiments.storage import checkpoint
 from experiments.storage.results import (
     ResultsError,
@@ -102,6 +104,18 @@ def certify(
         certificates of another configuration.
       ValueError: if the configuration does not fit the sweep.
     """
+    study = certification(directory, config, task=task)
+    return run_study(study, executor=executor)["certificates"]
+
+
+def certification(
+    directory: Path, config: MembersConfig, *, task: str | Task | None = None
+) -> MemberCertification:
+    """The study that `certify` runs; the arguments are the same.
+
+    Raises:
+      ResultsError, ValueError: see `certify`.
+    """
     directory = Path(directory)
     manifest, table = read_manifest(directory), read_table(directory)
     settings = sweep_config(stated(manifest, directory, "config"))
@@ -111,10 +125,9 @@ def certify(
     identity = {name: stated(manifest, directory, name) for name in ("recipe", "preset", "config")}
     for base_seed in config.base_seeds:
         check_unchanged(directory, f"bases/base-{base_seed}")
-    certification = MemberCertification(
+    return MemberCertification(
         directory, config.fitted(settings), settings, table, identity, task=task
     )
-    return run_study(certification, executor=executor)["certificates"]
 
 
 def _check_task(directory: Path, stated: str, asked: str | None) -> None:
@@ -298,6 +311,11 @@ class MemberCertification(Certification):
         if missing := [str(path) for path in bases if not path.exists()]:
             raise ResultsError(f"{missing} do not exist; run the sweep first")
         return super().stages()
+
+    def workload(self) -> Workload:
+        """Fine-tunings, posteriors and draws of each part."""
+        cells = {name: (each.methods, each.members) for name, each in self._groups.items()}
+        return MembersWorkload(self.sweep, self.config, cells)
 
     def shared(self, parts: Sequence[Part]) -> Row:
         """The bases."""

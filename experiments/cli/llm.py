@@ -250,6 +250,7 @@ def certify_problems(
     config: Annotated[CheckpointConfig, tyro.conf.arg(name="")] = CERTIFICATES,
     devices: Annotated[Devices, tyro.conf.arg(name="")] = ONE_DEVICE,
     workers: Annotated[Workers, tyro.conf.arg(name="")] = IN_THIS_PROCESS,
+    planning: Planning = NO_PLAN,
 ) -> None:
     """Certify a checkpoint, and posteriors over blocks of its weights, on problems it never saw.
 
@@ -267,9 +268,10 @@ def certify_problems(
       config: what to certify.
       devices: how many devices share the work, and how it is split over them.
       workers: where the parts are made.
+      planning: print what it takes instead.
     """
     from experiments import figures
-    from experiments.certify.checkpoints import certify_checkpoint
+    from experiments.certify.checkpoints import certification, certify_checkpoint
     from experiments.certify.samples import unseen_samples
     from experiments.llm.problems.data import read_source
     from experiments.storage.results import read_tables
@@ -278,17 +280,16 @@ def certify_problems(
     samples, rows_trained_on = unseen_samples(
         model, data, problems, trained_by=trained_by, max_length=max_length
     )
+    about = {
+        "rows_trained_on": rows_trained_on,
+        "task": problems.name,
+        "devices": devices,
+    }
+    if planning.is_asked:
+        planning.show(certification(model, samples, out, config, **about))
+        return
     with workers.start(out) as executor:
-        certificates = certify_checkpoint(
-            model,
-            samples,
-            out,
-            config,
-            rows_trained_on=rows_trained_on,
-            task=problems.name,
-            devices=devices,
-            executor=executor,
-        )
+        certificates = certify_checkpoint(model, samples, out, config, **about, executor=executor)
     print_frame(
         certificates.loc[:, ["difficulty", "data_size", "method", "risk_bound", "gibbs_risk"]]
     )

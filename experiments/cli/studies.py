@@ -113,6 +113,7 @@ def certify_cells(
     config: Annotated[MembersConfig, tyro.conf.arg(name="")] = DEFAULT_CERTIFICATES,
     task: str | None = None,
     workers: Annotated[Workers, tyro.conf.arg(name="")] = IN_THIS_PROCESS,
+    planning: Planning = NO_PLAN,
 ) -> None:
     """Certify the cells of a finished sweep and write RESULTS/certificates.parquet.
 
@@ -123,10 +124,14 @@ def certify_cells(
       task: the sweep's task, if it is your own (module:attribute): it is imported only if you name
         it here.
       workers: where the parts are made.
+      planning: print what it takes instead.
     """
-    from experiments.certify.members import certify
+    from experiments.certify.members import certification, certify
 
     results = one_directory(directory, results)
+    if planning.is_asked:
+        planning.show(certification(results, config, task=task))
+        return
     with workers.start(results) as executor:
         certificates = certify(results, config, task=task, executor=executor)
     print_certificates(certificates)

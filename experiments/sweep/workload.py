@@ -196,7 +196,7 @@ class SweepWorkload(Workload):
         if program == self._bases:
             return self._measure_bases()
         if program in self._kinds:
-            return self._measure_group(self._kinds[program])
+            return self.measure_shapes(self._kinds[program])
         return self._evaluation_speed
 
     @functools.cached_property
@@ -256,8 +256,8 @@ class SweepWorkload(Workload):
         flops = self._slices_flops(self._sweep.config.test_examples)
         return Speed(max(0.0, cold - warm), flops / warm)
 
-    def _measure_group(self, group: Group) -> Speed:
-        """Fine-tune a member of a group on each device for a few steps, and measure it."""
+    def measure_shapes(self, group: Group) -> Speed:
+        """Fine-tune a member of a group on each device for a few steps, and time it."""
         short = dataclasses.replace(group, steps=STEPS)
         chunk = next(chunk for chunk in self._chunks.values() if chunk.group == group)
         first = chunk.members[0]

@@ -6,12 +6,15 @@ import dataclasses
 
 import pytest
 
+from experiments.certify.config import CheckpointConfig, MembersConfig
 from experiments.cli import llm as commands
 from experiments.cli.plan import Plan
+from experiments.cli.studies import certify_cells
 from experiments.llm.answering.config import DecodingConfig
 from experiments.llm.problems.config import GraderConfig, Source
 from experiments.llm.training.config import PAPER_OPTIMISER, TrainingConfig
 from tests.experiments.llm.rows import write_sums
+from tests.experiments.tiny import TINY
 
 PLAN = Plan(plan_on="h200")
 QUICK = DecodingConfig(max_new_tokens=4, batch_size=8)
@@ -95,4 +98,27 @@ def test_commands_on_a_checkpoint_are_planned(tiny_folder, data, tmp_path, capsy
     )
     told = rows(capsys.readouterr().out)
     assert told["compiled programs"] == "1 (1 reading solutions)"
+    commands.certify_problems(
+        *(str(tiny_folder), data, tmp_path / "bound"),
+        config=CheckpointConfig(
+            methods=("checkpoint", "lora"), data_sizes=(2, 4), num_draws=64, num_fresh=2
+        ),
+        planning=PLAN,
+    )
+    told = rows(capsys.readouterr().out)
+    # Points of all cells in one part, and a posterior for each of two levels and two sizes.
+    assert (told["parts of the certification"], told["certificates"]) == ("5", "8")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow  # a sweep, and compilations of a fine-tuning
+def test_a_certification_of_a_sweep_is_planned(finished_run, capsys):
+    before = {path: path.stat().st_mtime_ns for path in finished_run.rglob("*")}
+    config = MembersConfig(methods=("base", "held-out", "gains"), num_draws=256)
+    certify_cells(finished_run, config=config, planning=PLAN)
+    told = rows(capsys.readouterr().out)
+    levels, sizes = len(TINY.difficulties), len(TINY.data_sizes)
+    assert told["parts of the certification"] == str(2 * levels)
+    assert told["certificates"] == str(3 * levels * sizes)
+    assert "hours on one H200" in told
+    assert {path: path.stat().st_mtime_ns for path in finished_run.rglob("*")} == before
