@@ -116,7 +116,7 @@ class Mirror:
                     self._put(name)
             except Exception as error:
                 self._failure = f"{name} cannot be copied to {self._url}: {_line(error)}"
-                console.print(f"[yellow]{self._failure}[/yellow]", highlight=False)
+                console.print(self._failure, style="yellow")
                 return
             self._copied[name] = state
         self._failure = ""

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import resource
 import subprocess
 import sys
 from pathlib import Path
+
+import pytest
 
 from experiments.llm.recipes import RECIPES as SCANS
 from experiments.recipes import RECIPES
@@ -15,15 +18,17 @@ HEAVY = {
 }
 COMMANDS = (
     *("", "run", *(f"run {name}" for name in (*RECIPES, "custom"))),
-    *("bound", "recommend", "regret", "compare", "figures", "report"),
+    *("bound", "recommend", "regret", "compare", "figures", "report", "completion"),
     *("tasks", "tasks export", "tasks gallery"),
     *("llm", "llm prepare", "llm difficulty", "llm finetune", "llm evaluate", "llm recommend"),
     *("llm bound", "llm scan", *(f"llm scan {name}" for name in (*SCANS, "custom"))),
 )
+HELP = ("--help", "--help-all")
+LINES = ["list", "llm", "--version", *(f"{name} {each}" for name in COMMANDS for each in HELP)]
 SCRIPT = f"""
 import contextlib, io, sys
 from experiments.__main__ import main
-for line in {["list", "llm", *(f"{command} --help" for command in COMMANDS)]}:
+for line in {LINES}:
     sys.argv = ["sweetspot", *line.split()]
     with contextlib.redirect_stdout(io.StringIO()) as printed:
         try:
@@ -46,3 +51,18 @@ def test_help_and_list_load_no_heavy_library():
         check=False,
     )
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("line", ["list", "--help", "run tradeoff --help-all", "llm scan --help"])
+def test_start_takes_a_second_of_processor_time_at_most(line):
+    """The least of three, as other work on the machine makes some slower."""
+
+    def seconds() -> float:
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        command = [sys.executable, "-m", "experiments", *line.split()]
+        root = Path(__file__).parents[3]
+        subprocess.run(command, cwd=root, check=True, capture_output=True)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+    assert min(seconds() for _ in range(3)) <= 1.0

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import re
+from pathlib import Path
 
 import pytest
 from rich.console import Console
@@ -57,3 +59,12 @@ def test_a_file_has_no_edge(monkeypatch, columns, lines):
     console = PlainConsole(file=io.StringIO(), _environ=environment)
     console.print("word " * 200)
     assert len(printed(console).splitlines()) == lines
+
+
+def test_no_message_is_written_in_markup():
+    """The console would print it as it is."""
+    sources = [*(Path(__file__).parents[3] / "experiments").rglob("*.py")]
+    assert len(sources) > 100
+    for path in sources:
+        text = path.read_text(encoding="utf-8")
+        assert not re.search(r"\[/(bold|red|yellow|green|dim)?\]\"", text), path
