@@ -8,6 +8,7 @@ Commands and cost (two CPU cores)::
 
     sweetspot run certificates --preset smoke   # 30 s: for tests
     sweetspot run certificates --preset cpu     # half an hour
+    sweetspot run certificates --preset gpu     # one GPU, not run yet: symbolic iGSM
     sweetspot bound --results runs/certificates-cpu --data-sizes 256 1024 4096 \\
         --base-seeds 0 1 2 --trained-difficulties 6 9 12    # an hour: the recorded certificates
 
@@ -30,5 +31,13 @@ PRESETS = {
         seeds=2,
         risk_examples=1024,
         chunk_members=12,
+    ),
+    "gpu": dataclasses.replace(
+        TRADEOFF["gpu"],
+        mixtures=("range",),
+        losses=("sft",),
+        data_sizes=(256, 1024, 4096, 16_384),
+        seeds=2,
+        risk_examples=1024,
     ),
 }

@@ -8,6 +8,7 @@ Commands and cost (two CPU cores)::
 
     sweetspot run paper-protocol --preset smoke   # seconds: for tests
     sweetspot run paper-protocol --preset cpu     # an hour
+    sweetspot run paper-protocol --preset gpu     # one GPU, not run yet: symbolic iGSM
 
 Expect: exact-level training forgets the easy slices, so the best level stays next to what the base
 knows. No committed result yet.
@@ -17,6 +18,7 @@ from __future__ import annotations
 
 import dataclasses
 
+from experiments.recipes.tradeoff import PRESETS as TRADEOFF
 from experiments.sweep.grid import PretrainConfig, SweepConfig
 from synth.config import Optimiser
 
@@ -48,4 +50,15 @@ PRESETS = {
         risk_examples=16,
     ),
     "cpu": CPU,
+    # Three epochs of 32,768 examples are 6144 steps of 16.
+    "gpu": dataclasses.replace(
+        TRADEOFF["gpu"],
+        mixtures=CPU.mixtures,
+        data_sizes=(512, 2048, 8192, 32_768),
+        compute=CPU.compute,
+        compute_unit=CPU.compute_unit,
+        optimiser=CPU.optimiser,
+        base_seeds=2,
+        seeds=2,
+    ),
 }
