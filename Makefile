@@ -37,6 +37,7 @@ bench: $(VENV)/.all  ## measure against plain JAX and PyTorch and record the tab
 	$(BIN)/python -m experiments.benchmarks.bounds --record
 	$(BIN)/python -m experiments.benchmarks.igsm --record
 	$(BIN)/python -m experiments.benchmarks.llm --record
+	$(BIN)/python -m experiments.benchmarks.cluster --record
 	$(BIN)/python -m experiments.pages.documents
 
 figures: $(VENV)/.base  ## redraw every picture and table of README and docs from the tracked results
