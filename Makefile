@@ -7,7 +7,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constr
 RESULTS := experiments/results
 SAMPLE ?= 100
 
-.PHONY: demo test test-slow mutants lint types bench figures clean
+.PHONY: demo test test-slow mutants lint types bench hostile figures clean
 
 demo: $(VENV)/.base  ## run the main recipe at demo size, certify it, draw its figures, write its report
 	$(SWEETSPOT) run tradeoff --preset demo --out runs/demo
@@ -39,6 +39,9 @@ bench: $(VENV)/.all  ## measure against plain JAX and PyTorch and record the tab
 	$(BIN)/python -m experiments.benchmarks.llm --record
 	$(BIN)/python -m experiments.benchmarks.cluster --record
 	$(BIN)/python -m experiments.pages.documents
+
+hostile: $(VENV)/.dev  ## attack the path of real checkpoints with 1,000 hostile files, and record what became of each
+	$(BIN)/python -m tests.hostile --number 1000 --record
 
 figures: $(VENV)/.base  ## redraw every picture and table of README and docs from the tracked results
 	$(SWEETSPOT) figures --results $(RESULTS)/tradeoff --names accuracy_over_difficulty \

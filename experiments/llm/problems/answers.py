@@ -11,7 +11,11 @@ from decimal import Decimal
 
 LETTERS = "ABCDEFGHIJ"
 
+MOST_CHARACTERS = 2_000
+"""Characters of an answer that math-verify is asked about; a longer one equals only itself."""
+
 _SPACES = re.compile(r"(?<!\\)\\[,;: ]|\\q?quad(?![a-zA-Z])|~|\s+")
+_BLANKS = re.compile(r"\s+")
 _TEXT = re.compile(r"\\(?:text|textbf|textit|textrm|mathrm|mathbf|mbox)\s*\{([^{}]*)\}")
 _UNIT = re.compile(
     r"(?<=.)(?:\s+\\(?:text|mathrm|mbox)\s*\{|\\(?:text|mathrm|mbox)\s*\{\s)[^{}]*\}"
@@ -117,6 +121,8 @@ def equivalent(pair: tuple[str, str]) -> bool:
     from math_verify import parse, verify
 
     reference, answer = map(tidied, pair)
+    if max(len(reference), len(answer)) > MOST_CHARACTERS:
+        return False
     if any(_BASED.fullmatch(normalised(side)) for side in (reference, answer)):
         return False
     # Math-verify's own time limits are alarms, which do not interrupt a single long operation.
@@ -171,11 +177,16 @@ def chosen_letter(text: str) -> str | None:
     box = last_box(text)
     if box is not None and (letter := bare_letter(box)):
         return letter
-    text = text.replace("*", "").replace("$", "").strip()
+    # One blank or line break in place of many: patterns try every way to share out a run of blanks.
+    text = _BLANKS.sub(_one_blank, text.replace("*", "").replace("$", "").strip())
     if stated := _SAID_LETTER.findall(text):
         return "".join(stated[-1]).upper()
     is_one = "\n" not in text and len(_MARKED_LETTER.findall(text)) <= 1
     return bare_letter(text) if is_one else None
+
+
+def _one_blank(blanks: re.Match[str]) -> str:
+    return "\n" if "\n" in blanks[0] else " "
 
 
 def bare_letter(answer: str) -> str | None:

@@ -7,14 +7,20 @@ from __future__ import annotations
 
 import contextlib
 import multiprocessing
+import resource
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
+from pathlib import Path
 from typing import Any, Literal
 
 from experiments.devices import num_cores
 from experiments.interrupts import live_with_parent
+
+MEBIBYTES = 1024
+"""Memory that a process may take beyond what it has when it is ready; an item that needs more is an
+error of its own, or ends the process."""
 
 START_SECONDS = 300.0
 """Seconds in which a new process must be ready for its first item."""
@@ -135,6 +141,15 @@ def map_in_workers(
     return results
 
 
+def _limit_memory() -> None:
+    """Limit the memory of this process to `MEBIBYTES` beyond what it has, where the system can."""
+    with contextlib.suppress(OSError, ValueError):
+        lines = Path("/proc/self/status").read_text().splitlines()
+        taken = next(int(line.split()[1]) for line in lines if line.startswith("VmData:"))
+        limit = 1024 * (taken + 1024 * MEBIBYTES)
+        resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
+
+
 def _serve(
     connection: Connection,
     function: Callable[[Any], Any],
@@ -144,6 +159,7 @@ def _serve(
     live_with_parent()
     if prepare is not None:
         prepare()
+    _limit_memory()
     connection.send(None)
     while True:
         try:
