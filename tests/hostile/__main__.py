@@ -4,7 +4,9 @@
 
 Every file is given to the function that a command reads it with, in a forked process. It must be
 read or refused with one line (an error that the command line shows without a traceback), within
-`MOST_SECONDS` and `MOST_MEBIBYTES`, processes that it starts included.
+`MOST_SECONDS` and `MOST_MEBIBYTES`, processes that it starts included. The seconds are those of a
+processor, which do not depend on what else the machine does; those by the clock are recorded beside
+them, and a file that takes `PATIENCE` times as long by the clock fails too.
 """
 
 from __future__ import annotations
@@ -21,11 +23,13 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from tests.hostile.attacks import SHARES, write_attack
 
 MOST_SECONDS, MOST_MEBIBYTES = 10.0, 2048.0
+PATIENCE = 3
 RECORDS = Path("experiments/results/robustness")
 PACKAGES = ("jax", "safetensors", "tokenizers", "transformers", "datasets", "pyarrow", "jinja2")
 
@@ -110,31 +114,34 @@ def attack(kind: str, seed: int, valid: Path, directory: Path) -> dict[str, Any]
         _child(kind, folder, told)
     status = None
     while status is None:
-        ended, code = os.waitpid(process, os.WNOHANG)
+        ended, code, usage = os.wait4(process, os.WNOHANG)
         seconds = time.monotonic() - began
         if ended:
             status = os.waitstatus_to_exitcode(code)
             break
         peak = max(peak, _resident(process))
-        if seconds > 3 * MOST_SECONDS:
+        if seconds > PATIENCE * MOST_SECONDS:
             os.killpg(process, signal.SIGKILL)
         time.sleep(0.02)
     text = told.read_text()
     is_line = status == 0 or (status == 2 and 0 < len(text) < 5000 and "\n" not in text)
-    passes = is_line and seconds <= MOST_SECONDS and peak <= MOST_MEBIBYTES
+    processor = usage.ru_utime + usage.ru_stime
+    passes = is_line and processor <= MOST_SECONDS and peak <= MOST_MEBIBYTES
     return {
         "kind": kind,
         "seed": seed,
         "code": status,
         "seconds": round(seconds, 3),
+        "processor_seconds": round(processor, 3),
         "peak_mebibytes": round(peak, 1),
         "passes": passes,
         "message": text.replace(str(directory), "")[:200],
     }
 
 
-def attack_all(number: int, directory: Path, seed: int = 0) -> pd.DataFrame:
-    """Outcomes of `number` attacks of all kinds, one row each."""
+def attack_all(number: int, directory: Path, seed: int = 0, minutes: float = 60) -> pd.DataFrame:
+    """Outcomes of `number` attacks of all kinds, one row each; fewer if the minutes are over."""
+    end = time.monotonic() + 60 * minutes
     # Imported before the forks, each of which then takes a tenth of a second.
     import experiments.cli.main
     import experiments.llm.answering.kept
@@ -158,6 +165,8 @@ def attack_all(number: int, directory: Path, seed: int = 0) -> pd.DataFrame:
     random.Random(seed).shuffle(kinds)
     rows = []
     for place, kind in enumerate(kinds[:number]):
+        if time.monotonic() > end:
+            break
         rows.append(attack(kind, 10_000 * seed + place, valid, directory))
         if not rows[-1]["passes"]:
             print(rows[-1], flush=True)
@@ -169,17 +178,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--number", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--minutes", type=float, default=60, help="begin no attack after these")
     parser.add_argument("--record", action="store_true", help=f"write {RECORDS}/hostile.*")
     arguments = parser.parse_args()
     began = time.monotonic()
     with tempfile.TemporaryDirectory() as directory:
-        table = attack_all(arguments.number, Path(directory), arguments.seed)
+        table = attack_all(arguments.number, Path(directory), arguments.seed, arguments.minutes)
+    failed = int(np.sum(~table["passes"].to_numpy(bool)))
     by_kind = table.groupby("kind")
     summary = by_kind.agg(
         number=("kind", "size"),
         read=("code", lambda codes: int((codes == 0).sum())),
         refused=("code", lambda codes: int((codes == 2).sum())),
         most_seconds=("seconds", "max"),
+        most_processor_seconds=("processor_seconds", "max"),
         most_mebibytes=("peak_mebibytes", "max"),
         failed=("passes", lambda passes: int((~passes).sum())),
     )
@@ -193,7 +205,7 @@ def main() -> None:
 
         about = {
             "number": len(table),
-            "failed": int((~table["passes"]).sum()),
+            "failed": failed,
             "most_seconds": MOST_SECONDS,
             "most_mebibytes": MOST_MEBIBYTES,
             "seed": arguments.seed,
@@ -203,7 +215,7 @@ def main() -> None:
             "versions": versions(PACKAGES),
         }
         write_record(RECORDS, "hostile", table, about)
-    sys.exit(int(not table["passes"].all()))
+    sys.exit(int(failed > 0))
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import doctest
 import re
 import sys
+import time
 from typing import Any, get_args
 
 import numpy as np
@@ -13,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from experiments.llm.problems import answers
-from experiments.llm.problems.answers import last_box, normalised
+from experiments.llm.problems.answers import chosen_letter, equivalent, last_box, normalised
 from experiments.llm.problems.config import Grader, GraderConfig
 from experiments.llm.problems.data import Problems
 from experiments.llm.problems.grade import GRADERS, check_solutions, grade, references
@@ -424,3 +425,15 @@ def test_configs_out_of_range(fields, message):
 def test_no_problems():
     assert grade(problems_of([]), [], GraderConfig("math-verify")).shape == (0, 0)
     assert check_solutions(problems_of([]), GraderConfig("math-verify")) == 1
+
+
+@pytest.mark.parametrize("ending", ["!", "\n!", "option"])
+def test_a_run_of_blanks_takes_no_time(ending):
+    began = time.monotonic()
+    assert chosen_letter("the answer is" + " " * 5_000 + ending) is None
+    assert chosen_letter("the answer is" + " " * 5_000 + "(B)") == "B"
+    assert time.monotonic() - began < 2
+
+
+def test_answers_without_end_are_not_given_to_math_verify():
+    assert not equivalent(("2", "1" * 100_000))

@@ -20,6 +20,11 @@ def respond(item):
     return item * item
 
 
+def fill(item):
+    """Take so many mebibytes of memory."""
+    return len(bytearray(item * 2**20))
+
+
 def fail():
     os._exit(4)
 
@@ -37,6 +42,14 @@ def test_results_in_order_whatever_happens_to_some():
     assert "TypeError" in results[5].detail
     crash, hang = Lost("crash"), Lost("timeout")
     assert results[:5] + results[6:] == [4, crash, 9, hang, 16, crash, 25]
+
+
+def test_an_item_that_fills_the_memory_is_lost():
+    results = map_in_workers(fill, [1, 3000, 2], timeout=30.0, processes=1)
+    assert results[0] == 2**20
+    assert results[1].reason == "error"
+    assert "MemoryError" in results[1].detail
+    assert results[2] == 2 * 2**20
 
 
 def test_nothing_to_do():
