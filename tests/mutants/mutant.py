@@ -52,7 +52,8 @@ class Mutant:
     Attributes:
       module: path of the file.
       line: the first line that changes, from 1.
-      function: the function or class that it is in, with dots; "" at the top.
+      function: the function or class that it is in, with dots, "" at the top; of a named mutant,
+        what the fault is.
       old, new: text before and after; it stands once in the lines from `line` on that it spans.
       source: the file with the fault.
       tests: files or names of tests, the first to fail ends the run; by default those in `GUARDS`.
@@ -69,6 +70,8 @@ class Mutant:
     @property
     def mutation(self) -> str:
         """One line that says what is changed, for tables; the same after lines above it moved."""
+        if self.tests:
+            return self.function
         old, new = (" ".join(text.split()) for text in (self.old, self.new))
         return f"{self.function}: {old} → {new}" if self.function else f"{old} → {new}"
 

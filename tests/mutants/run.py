@@ -121,7 +121,8 @@ class Runner:
         key = self._key(mutant, tests)
         if key not in self._known:
             self._known[key] = asdict(self._tested(folder, mutant, tests))
-        return Result(**{**self._known[key], "line": mutant.line})
+        own = {"line": mutant.line, "mutation": mutant.mutation}
+        return Result(**{**self._known[key], **own})
 
     def _tested(self, folder: Path, mutant: Mutant, tests: tuple[str, ...]) -> Result:
         # Without a fault the tests must pass; that also says how long they take.
