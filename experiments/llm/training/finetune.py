@@ -43,7 +43,13 @@ from experiments.llm.training.config import TrainingConfig
 from experiments.llm.training.distributed import first_decides, gathered
 from experiments.llm.training.log import Tracker, open_log
 from experiments.llm.training.saved import FINGERPRINTS
-from experiments.llm.training.train import TrainedModel, load_base, make_loader, train
+from experiments.llm.training.train import (
+    TrainedModel,
+    check_attention,
+    load_base,
+    make_loader,
+    train,
+)
 from experiments.storage import checkpoint
 from experiments.storage.integrity import fingerprint, set_aside
 from experiments.storage.results import Run, open_run
@@ -91,6 +97,7 @@ def finetune(
       DivergedError: see `train`.
     """
     check_precision()
+    check_attention(config)
     folder = checkpoint.folder(base)
     check_examples(encoded, checkpoint.read_config(folder))
     identity = {

@@ -52,6 +52,15 @@ class TrainedModel:
     losses: Float[np.ndarray, " steps"]
 
 
+def check_attention(config: TrainingConfig) -> None:
+    """Raise ValueError if this process has no device for the attention that is asked for."""
+    if config.attention == "cudnn" and (platform := jax.default_backend()) != "gpu":
+        raise ValueError(
+            f"attention 'cudnn' needs an NVIDIA GPU, but JAX runs on {platform}: "
+            f"take --attention plain or xla"
+        )
+
+
 def load_base(
     path_or_id: checkpoint.PathLike, config: TrainingConfig, *, mesh: Mesh | None = None
 ) -> tuple[DecoderConfig, Parameters]:
@@ -63,6 +72,7 @@ def load_base(
     Raises:
       FileNotFoundError, ValueError: see `experiments.storage.checkpoint.load`.
     """
+    check_attention(config)
     dtype = None if config.lora else "float32"
     decoder, parameters = checkpoint.load(path_or_id, mesh=mesh, dtype=dtype)
     execution = Execution(config.dtype, config.remat, config.attention)

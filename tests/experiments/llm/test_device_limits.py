@@ -1,4 +1,4 @@
-"""Where the memory of a device runs out, one line names the flags that help."""
+"""What a device cannot do is told in one line, which names the flags that help."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from experiments.llm.answering.config import DecodingConfig
 from experiments.llm.answering.model import Model
 from experiments.llm.training import train as training
 from experiments.llm.training.config import TrainingConfig
+from experiments.llm.training.finetune import finetune
 from experiments.storage.memory import OutOfMemoryError
 from synth.config import DecoderConfig
 from synth.decoder import initialise
@@ -41,3 +42,13 @@ def test_decoding_says_what_makes_a_batch_smaller(monkeypatch):
     monkeypatch.setattr(decoding, "_start", run_out)
     with pytest.raises(OutOfMemoryError, match=r"ran out in decoding: lower --decoding.batch-size"):
         decoding.continuations(model, [[1, 2]], DecodingConfig(max_new_tokens=4))
+
+
+def test_attention_of_another_device_is_refused_before_any_work(tmp_path):
+    config = TrainingConfig(attention="cudnn")
+    message = "attention 'cudnn' needs an NVIDIA GPU, but JAX runs on cpu: take --attention plain"
+    with pytest.raises(ValueError, match=message):
+        finetune(tmp_path / "none", None, config, tmp_path / "run")  # type: ignore[arg-type]
+    assert not (tmp_path / "run").exists()
+    with pytest.raises(ValueError, match=message):
+        training.load_base(tmp_path / "none", config)
