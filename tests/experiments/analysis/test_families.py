@@ -185,3 +185,20 @@ def test_scans_of_real_checkpoints_are_no_families(worlds, tmp_path):
     with pytest.raises(ResultsError, match="scan is a scan of a real checkpoint"):
         families.write_families([scan], tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("probability", "censored", "holds"),
+    [
+        (0.95, "", "yes"),
+        (0.949, "", "undecided"),
+        (0.501, "", "undecided"),
+        (0.5, "", "no"),
+        (0.95, "easiest", "undecided"),
+    ],
+)
+def test_the_rule_holds_from_its_probabilities_on(probability, censored, holds):
+    moved = Shift(16, 64, 6, 8, censored, "", probability, 1.0, None, None)
+    found, sentence = families.judge(moved)
+    assert found == holds
+    assert ("starts at the easiest" in sentence) == bool(censored)

@@ -58,6 +58,8 @@ def test_terms_are_mean_bounds_less_mean_risks_of_one_method():
         (([0.3, 0.5], [0.2, 0.2]), Trend(0, 2), Trend(0, 2)),
         # What is missing is not compared, and its neighbours on both sides are no neighbours.
         (([0.3, 0.2], [np.nan, 0.3], [0.5, 0.4]), Trend(2, 2), Trend(2, 2)),
+        # A term that stays neither grows nor shrinks.
+        (([0.3, 0.3], [0.3, 0.3]), Trend(0, 2), Trend(0, 2)),
         (([0.3],), Trend(0, 0), Trend(0, 0)),
     ],
 )

@@ -166,6 +166,13 @@ def test_test_risk_of_the_slices_is_that_of_the_table():
     np.testing.assert_allclose(pilot.test_risk, expected, rtol=1e-12)
 
 
+def test_slices_weigh_by_their_examples():
+    is_first = (TABLE["slice"] == 1).fillna(False).astype(bool)
+    number = TABLE["num_examples"].mask(is_first, 3000)
+    members = study_risks(TABLE.assign(num_examples=number), RANGE, CONFIG)
+    np.testing.assert_allclose(members.test_mixture, np.array([3, *[1] * 17]) / 20)
+
+
 def test_the_configuration_survives_its_manifest():
     stored = json.loads(json.dumps(dataclasses.asdict(TINY)))
     assert sweep_config(stored) == TINY

@@ -115,6 +115,34 @@ def test_incomplete_tables_of_regrets_are_refused(regrets):
         average_regret(regrets[regrets["kind"] != "predictor"])
 
 
+def few_regrets() -> pd.DataFrame:
+    """Two bases of one origin, of which one has three cases, and the predictor is named last."""
+    rows = []
+    for rule, kind, costs in (
+        ("hardest", "naive", [0.3, 0.3, 0.3, 0.1]),
+        (PREDICTOR, "predictor", [0.2, 0.2, 0.2, 0.1]),
+    ):
+        for case, cost in enumerate(costs):
+            base = "run/0" if case < 3 else "run/1"
+            row = {"rule": rule, "kind": kind, "run": "run", "study": "s", "base": base}
+            row |= {"fitted_up_to": 16, "data_size": 64 * (case + 1), "regret": cost}
+            rows.append(row | {"rank_correlation": 1.0 if case else 0.0})
+    return pd.DataFrame(rows)
+
+
+def test_averages_of_a_few_cases_by_hand():
+    means = average_regret(few_regrets()).set_index("rule")
+    assert means.index.tolist() == [PREDICTOR, "hardest"]
+    hardest = means.loc["hardest"]
+    assert hardest["regret"] == pytest.approx(0.25)
+    assert hardest["more"] == pytest.approx(0.075)
+    assert means.loc[PREDICTOR, "more"] == 0
+    # A draw of one base twice counts its own cases alone, however many they are.
+    assert (hardest["low"], hardest["high"]) == pytest.approx((0.1, 0.3))
+    assert (hardest["more_low"], hardest["more_high"]) == pytest.approx((0.0, 0.1))
+    assert hardest["rank_correlation"] == pytest.approx(0.75)
+
+
 def test_predicted_and_measured_optima_stand_side_by_side():
     optima = compare({"run": (world(), CONFIG)}, replicates=100)
     measured = optima[optima["kind"] == "measured"].set_index("data_size")
