@@ -32,9 +32,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +42,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float, PRNGKeyArray
 
+from experiments.certify.cells import CellGroup, plan
 from experiments.certify.config import (
     BLOCK_SETTINGS,
     DEFAULT_CERTIFICATES,
@@ -143,33 +142,6 @@ def _check_task(directory: Path, stated: str, asked: str | None) -> None:
             f"{directory} was made with the task {stated!r}, and certifying it runs that code: if "
             f"you trust it, name it yourself (--task {stated})"
         )
-
-
-@dataclass(frozen=True)
-class CellGroup:
-    """Cells of one difficulty that one program certifies together: one part of the study."""
-
-    methods: tuple[str, ...]
-    members: tuple[Member, ...]
-
-
-def plan(config: MembersConfig, sweep: SweepConfig) -> dict[str, CellGroup]:
-    """Groups of cells by name: for each difficulty, point predictors and then each block."""
-    points = tuple(method for method in POINT_METHODS if method in config.methods)
-    blocks = [method for method in BLOCK_SETTINGS if method in config.methods]
-    loss, rate = sweep.losses[0], sweep.learning_rates[0]
-    groups = {}
-    for difficulty in config.difficulties or ():
-        grid = itertools.product(config.base_seeds, config.seeds, config.data_sizes or ())
-        members = tuple(
-            Member(base_seed, seed, config.mixture, difficulty, data_size, loss, rate)
-            for base_seed, seed, data_size in grid
-        )
-        if points:
-            groups[f"points_{difficulty}"] = CellGroup(points, members)
-        if difficulty in (config.trained_difficulties or ()):
-            groups |= {f"{block}_{difficulty}": CellGroup((block,), members) for block in blocks}
-    return groups
 
 
 class MemberRows:
