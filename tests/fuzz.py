@@ -26,6 +26,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "experiments" / "results" / "robustness"
@@ -137,7 +138,7 @@ def flags_by_command() -> dict[str, list[str]]:
 def fuzzed(random_numbers: random.Random, flags: dict[str, list[str]]) -> list[str]:
     """A valid line with some changes; a few lines have none."""
     line = random_numbers.choice(LINES)
-    words = line.split()
+    words: list[str] = [*line.split()]
     own = next((f for command, f in flags.items() if command and line.startswith(command)), [])
     everything = sorted({flag for names in flags.values() for flag in names})
     for _ in range(random_numbers.choice((0, 1, 1, 1, 2, 2, 3, 5))):
@@ -307,7 +308,7 @@ def record(paths: Sequence[Path]) -> None:
         }
         for one in found
     ]
-    table = pd.DataFrame(rows)
+    table: Any = pd.DataFrame(rows)
     about = {
         "commit": commit(),
         "device": device_name(),
