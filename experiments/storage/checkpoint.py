@@ -196,11 +196,13 @@ def load(
                 for path in parameter_shapes(decoder)
             }
         except SafetensorError as error:
-            raise ValueError(f"{TENSORS} in {str(place)!r} cannot be read ({error})") from error
+            raise ValueError(
+                f"{TENSORS} in {str(place)!r} cannot be read ({str(error):.300})"
+            ) from error
         except (MemoryError, jax.errors.JaxRuntimeError) as error:
             raise ValueError(f"{str(place)!r} does not fit into memory ({error})") from error
         except ValueError as error:
-            raise ValueError(f"checkpoint {str(place)!r}: {error}") from error
+            raise ValueError(f"checkpoint {str(place)!r}: {str(error):.3000}") from error
     return decoder, nested(leaves)
 
 
