@@ -7,7 +7,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constr
 RESULTS := experiments/results
 SAMPLE ?= 100
 
-.PHONY: demo test test-slow mutants lint types bench hostile figures clean
+.PHONY: demo test test-slow test-long mutants lint types bench hostile figures clean
 
 demo: $(VENV)/.base  ## run the main recipe at demo size, certify it, draw its figures, write its report
 	$(SWEETSPOT) run tradeoff --preset demo --out runs/demo
@@ -20,6 +20,14 @@ test: $(VENV)/.dev  ## the default tests
 
 test-slow: $(VENV)/.all  ## the slow tests: parity with transformers and torch, a real browser
 	$(BIN)/python -m pytest --refuse-skips -n 2 -m slow
+
+test-long: $(VENV)/.dev  ## hours, run by hand: 500 kills, 200 signals, 10,000 fuzzed lines, 1,000 hostile files
+	$(BIN)/python -m tests.kills --number 500 --out .cache/kills.json
+	$(BIN)/python -m tests.kills --number 200 --signals INT TERM --out .cache/signals.json
+	$(BIN)/python -m tests.kills --record .cache/kills.json .cache/signals.json
+	$(BIN)/python -m tests.fuzz --number 10000 --out .cache/fuzz.json
+	$(BIN)/python -m tests.fuzz --record .cache/fuzz.json
+	$(BIN)/python -m tests.hostile --number 1000 --record
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
