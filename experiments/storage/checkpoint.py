@@ -197,12 +197,12 @@ def load(
             }
         except SafetensorError as error:
             raise ValueError(
-                f"{TENSORS} in {str(place)!r} cannot be read ({str(error):.300})"
+                f"{TENSORS} in {str(place)!r} cannot be read ({error!s:.300})"
             ) from error
         except (MemoryError, jax.errors.JaxRuntimeError) as error:
             raise ValueError(f"{str(place)!r} does not fit into memory ({error})") from error
         except ValueError as error:
-            raise ValueError(f"checkpoint {str(place)!r}: {str(error):.3000}") from error
+            raise ValueError(f"checkpoint {str(place)!r}: {error!s:.3000}") from error
     return decoder, nested(leaves)
 
 

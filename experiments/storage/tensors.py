@@ -94,7 +94,7 @@ def _open_file(path: Path, name: str, stack: contextlib.ExitStack) -> Any:
     try:
         return stack.enter_context(safe_open(path / name, framework="numpy"))
     except SafetensorError as error:
-        raise ValueError(f"{str(path / name)!r} cannot be read ({str(error):.300})") from error
+        raise ValueError(f"{str(path / name)!r} cannot be read ({error!s:.300})") from error
 
 
 def check_tensors(decoder: DecoderConfig, stored: Stored) -> None:
