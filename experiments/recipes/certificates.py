@@ -36,7 +36,7 @@ PRESETS = {
         TRADEOFF["gpu"],
         mixtures=("range",),
         losses=("sft",),
-        data_sizes=(256, 1024, 4096, 16_384),
+        data_sizes=(256, 1024, 4096),
         seeds=2,
         risk_examples=1024,
     ),

@@ -11,7 +11,6 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from experiments.storage import checkpoint, layout, tensors
-from experiments.storage.leftovers import remove_leftovers
 from experiments.storage.untrusted import parse_json, read_json_file
 from synth.config import DecoderConfig
 from tests.golden import regenerate as golden
@@ -180,32 +179,3 @@ def test_double_precision_is_saved_so_that_it_can_be_loaded(tmp_path):
     ):
         assert ours.dtype == np.float32
         np.testing.assert_array_equal(np.asarray(ours), np.asarray(theirs))
-
-
-def test_leftovers_are_removed_and_nothing_else(tmp_path):
-    kept = [
-        ".lock",
-        ".gitignore",
-        "manifest.json",
-        ".own.settings",
-        "bases/base-0/x",
-        ".cache/.a.12345678",
-    ]
-    lost = [
-        ".manifest.json.ab12cd_9",
-        ".table.parquet.abcdefgh",
-        "bases/.base-0.abcd1234/model.safetensors",
-        "parts/.main-0.parquet.abcdefgh",
-        "members/.exact_sft_0.001.abcdefgh/config.json",
-    ]
-    for name in (*kept, *lost):
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_text("x")
-    elsewhere = tmp_path / "elsewhere"
-    elsewhere.mkdir()
-    (tmp_path / "parts" / ".linked.abcdefgh").symlink_to(elsewhere)
-    assert len(remove_leftovers(tmp_path)) == len(lost)
-    assert all((tmp_path / name).exists() for name in kept)
-    assert not any((tmp_path / name).exists() for name in lost)
-    assert elsewhere.exists()
-    assert (tmp_path / "parts" / ".linked.abcdefgh").is_symlink()
