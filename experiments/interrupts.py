@@ -37,7 +37,9 @@ def catch_signals() -> None:
     os.set_blocking(write, False)
     signal.set_wakeup_fd(write, warn_on_full_buffer=False)
     for number in SIGNALS:
-        signal.signal(number, _do_nothing)
+        # A shell that starts a command in the background may have it ignore Ctrl-C.
+        if signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, _do_nothing)
     # A signal that comes during a fork waits, so that the child's own handlers get it.
     os.register_at_fork(
         before=lambda: signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS),

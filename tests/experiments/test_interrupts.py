@@ -62,6 +62,22 @@ def test_a_signal_ends_the_process_at_once(work, number, code):
     assert seconds < 5
 
 
+def test_a_signal_that_is_ignored_stays_ignored():
+    """A shell without job control lets what it starts in the background ignore Ctrl-C."""
+    script = f"import signal, sys\nassert signal.getsignal(2) == signal.SIG_IGN\n{BEGIN}{READY}"
+    with subprocess.Popen(
+        [sys.executable, "-c", script + "time.sleep(1)"],
+        cwd=Path(__file__).parents[2],
+        stdout=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN),
+    ) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        process.send_signal(signal.SIGINT)
+        assert process.wait(20) == 0
+
+
 def test_more_signals_change_nothing():
     returned, errors, _ = interrupted(BUSY["in Python"], signal.SIGINT, times=5)
     assert (returned, len(errors.splitlines())) == (130, 1)
