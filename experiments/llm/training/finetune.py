@@ -36,6 +36,7 @@ from jax.sharding import Mesh
 
 from experiments.engine.progress import console
 from experiments.engine.session import Session, check_precision
+from experiments.interrupts import when_interrupted
 from experiments.llm.text.encoding import Encoded, check_examples
 from experiments.llm.text.tokenizer import load_tokenizer, stop_tokens
 from experiments.llm.training import lora
@@ -122,6 +123,8 @@ def finetune(
                 sessions.append(Session(runs[0]))
                 log = open_log(tracker, out, identity | _tracker_id(runs[0]))
                 stack.callback(log.close)
+                # A tracker keeps its last numbers in memory.
+                stack.callback(when_interrupted(log.close))
             return model.exists()
 
         # Only the first process opens the run and logs; all act on its answer.
