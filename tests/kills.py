@@ -258,6 +258,9 @@ class Campaign:
             sent = random_numbers.choice(list(signals))
             trial = self._trial(directory, len(rows), seed, sent, moment)
             ends += 1
+            if trial.has_ended_before:
+                # Faster than it was before: moments are drawn from less time.
+                self.seconds *= 0.9
             if trial.has_ended_before or ends == TRIALS_OF_A_RUN or len(rows) == number - 1:
                 # Let the command come to its end, and compare everything.
                 if trial.exit_code != 0:
