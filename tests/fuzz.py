@@ -194,7 +194,7 @@ def outcome(words: Sequence[str], folder: Path, number: int) -> Outcome:
             status = os.waitstatus_to_exitcode(code)
             break
         has_begun = has_begun or works(folder, started)
-        if seconds > most + 1 or (has_begun and seconds > 2):
+        if seconds > most + 1 or has_begun:
             os.killpg(pid, signal.SIGKILL)
             _, code, usage = os.wait4(pid, 0)
             status = os.waitstatus_to_exitcode(code)
