@@ -206,7 +206,7 @@ def outcome(words: Sequence[str], folder: Path, number: int) -> Outcome:
         has_begun=has_begun and status == -signal.SIGKILL,
         seconds=round(seconds, 2),
         mebibytes=usage.ru_maxrss // 1024,
-        errors=errors.read_text(errors="replace")[-3000:],
+        errors=errors.read_text(errors="replace")[:20_000],
     )
     shutil.rmtree(out, ignore_errors=True)
     return found

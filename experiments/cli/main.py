@@ -36,6 +36,9 @@ from experiments.recipes import RECIPES
 from experiments.sweep.grid import SweepConfig
 from synth.arguments import closest
 
+MOST_CHARACTERS = 1024
+"""Of one word of the command line: messages repeat it."""
+
 EXPECTED = (ValueError, OSError, ImportError, ExpectedError)
 """Errors that say what is wrong: one line, and no traceback."""
 
@@ -183,6 +186,12 @@ def main() -> None:
     """Run the command ``sweetspot``: errors that explain themselves end with exit code 2."""
     replace_what_cannot_be_printed()
     try:
+        for word in sys.argv[1:]:
+            if len(word) > MOST_CHARACTERS:
+                raise ValueError(
+                    f"a word of the command line must have at most {MOST_CHARACTERS} characters, "
+                    f"got {len(word)} that begin with {word[:40]!r}"
+                )
         run(sys.argv[1:])
         sys.stdout.flush()
     except BrokenPipeError:

@@ -256,3 +256,11 @@ def test_plain_and_nested_grader_are_one_flag(sweetspot, monkeypatch):
     code, text = sweetspot("llm", "evaluate", "--grader", "mathverify")
     assert code == 2
     assert "math-verify" in text
+
+
+def test_a_word_that_no_message_could_repeat_is_refused(sweetspot):
+    code, text = sweetspot("run", "tradeoff", "--out", "x" * 100_000)
+    assert code == 2
+    (line,) = text.splitlines()
+    assert line.startswith("error: a word of the command line must have at most 1024 characters")
+    assert len(line) < 200
