@@ -25,6 +25,12 @@ import pandas as pd
 UNTRAINED = "none"
 AXES = ["difficulty", "data_size", "base_seed", "seed"]
 TAILS = (0.05, 0.95)
+MOST_NAMED = 10
+"""Cells that an error names."""
+
+MOST_MEMBERS = 20_000
+"""Members of a cell: the replicates of the bootstrap need 16 kB of memory for each."""
+
 GAPS = ("generalization_gap", "extrapolation_gap")
 AT_OPTIMUM = ("test_risk", *GAPS, "train_risk", "in_distribution_risk")
 LIMITS = {"hardest": "≥ ", "easiest": "≤ ", "": ""}
@@ -223,9 +229,11 @@ def _arranged(rows: pd.DataFrame, axes: list, metric: str, test_slice: int | Non
         raise ValueError(f"table: {where} has two values at {twice.iloc[0][AXES].to_dict()}")
     # A cell whose members diverged has rows without values; one that was not run has none.
     found = set(zip(recorded["difficulty"], recorded["data_size"], strict=True))
-    if absent := [cell for cell in itertools.product(axes[0], axes[1]) if cell not in found]:
+    missing = (cell for cell in itertools.product(axes[0], axes[1]) if cell not in found)
+    if absent := list(itertools.islice(missing, MOST_NAMED + 1)):
         cells = ", ".join(f"(difficulty {level}, data_size {size})" for level, size in absent)
-        raise ValueError(f"table: {where} has no member in {cells}")
+        more = " and others" if len(absent) > MOST_NAMED else ""
+        raise ValueError(f"table: {where} has no member in {cells}{more}")
     full = chosen.set_index(AXES)["value"].reindex(pd.MultiIndex.from_product(axes, names=AXES))
     values = full.to_numpy(dtype=float).reshape([len(axis) for axis in axes])
     if not np.isfinite(values).any():
@@ -258,6 +266,11 @@ def cube(
     rows = study_rows(table, study)
     finished = rows.loc[rows["status"] == "ok"]
     axes = [np.unique(finished[name].to_numpy()) for name in AXES]
+    if len(axes[2]) * len(axes[3]) > MOST_MEMBERS:
+        raise ValueError(
+            f"table: a cell must have at most {MOST_MEMBERS:,} members, got {len(axes[2]):,} bases "
+            f"and {len(axes[3]):,} seeds"
+        )
     values = _arranged(rows, axes, metric, test_slice)
     if minus_base:
         base_rows = study_rows(table, study.untrained)

@@ -31,6 +31,7 @@ from experiments.cli.terminal import (
 )
 from experiments.engine.progress import console
 from experiments.engine.workers import IN_THIS_PROCESS, Workers
+from experiments.errors import refusing
 from experiments.llm.answering.config import SAMPLED, DecodingConfig
 from experiments.llm.difficulty.buckets import Cut, Measure
 from experiments.llm.problems.config import GraderConfig, Source
@@ -360,4 +361,5 @@ def recommend_for_checkpoint(
     from experiments.analysis.pilot import read_scan
 
     results = one_directory(directory, results)
-    print_recommendations(*read_scan(results), data_size)
+    with refusing(results):
+        print_recommendations(*read_scan(results), data_size)

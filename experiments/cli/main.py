@@ -42,6 +42,9 @@ MOST_CHARACTERS = 1024
 EXPECTED = (ValueError, OSError, ImportError, ExpectedError)
 """Errors that say what is wrong: one line, and no traceback."""
 
+MOST_CHARACTERS = 4000
+"""Of an error, which may name a text of any length that came from a file."""
+
 PROGRAM = "sweetspot"
 COMPLETION = ("--tyro-print-completion", "--tyro-write-completion")
 """tyro's own flags, which only the whole tree understands."""
@@ -206,5 +209,7 @@ def main() -> None:
 
 
 def _one_line(error: BaseException) -> str:
-    """The text of an error without line breaks."""
-    return " ".join(str(error).split()) or type(error).__name__
+    """The text of an error without line breaks and control characters, and of readable length."""
+    line = " ".join(str(error).split()) or type(error).__name__
+    shown = line if len(line) <= MOST_CHARACTERS else f"{line[:MOST_CHARACTERS]}…"
+    return "".join(character if character.isprintable() else "?" for character in shown)

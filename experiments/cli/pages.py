@@ -5,6 +5,7 @@ from __future__ import annotations
 from experiments.cli.arguments import NewDirectory, ResultsFlag, RunDirectory, one_directory
 from experiments.cli.terminal import print_paths
 from experiments.engine.progress import console
+from experiments.errors import refusing
 from synth.arguments import closest
 
 
@@ -30,7 +31,9 @@ def draw_figures(
         if name not in figures.FIGURES:
             known = list(figures.FIGURES)
             raise ValueError(f"names must be some of {known}, got {name!r}{closest(name, known)}")
-    print_paths(figures.draw(read_tables(results), out or results / "figures", names))
+    with refusing(results):
+        paths = figures.draw(read_tables(results), out or results / "figures", names)
+    print_paths(paths)
 
 
 def write_report(directory: RunDirectory = None, results: ResultsFlag = None) -> None:
@@ -45,6 +48,8 @@ def write_report(directory: RunDirectory = None, results: ResultsFlag = None) ->
     from experiments.storage.results import read_manifest, read_tables
 
     results = one_directory(directory, results)
-    tables = read_tables(results)
-    drawn = figures.draw(tables, results / "figures")
-    console.print(str(report.write_report(results, tables, read_manifest(results), drawn)))
+    with refusing(results):
+        tables = read_tables(results)
+        drawn = figures.draw(tables, results / "figures")
+        page = report.write_report(results, tables, read_manifest(results), drawn)
+    console.print(str(page))

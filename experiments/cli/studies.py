@@ -33,6 +33,7 @@ from experiments.cli.terminal import (
 )
 from experiments.engine.progress import console
 from experiments.engine.workers import IN_THIS_PROCESS, Workers
+from experiments.errors import refusing
 from experiments.llm.recipes import RECIPES as SCANS
 from experiments.recipes import RECIPES
 from experiments.sweep.grid import SweepConfig
@@ -191,7 +192,8 @@ def recommend_difficulty(
         results = out or Path("runs") / f"{recipe}-{pilot}"
         config = preset_of(RECIPES, recipe, str(pilot))
         run_sweep(config, results, recipe=recipe, preset=str(pilot))
-    print_recommendations(*read_pilot(results), data_size)
+    with refusing(results):
+        print_recommendations(*read_pilot(results), data_size)
 
 
 def judge_rules(
@@ -249,12 +251,16 @@ def compare_families(
     from experiments import figures
     from experiments.analysis import families
 
-    table = families.write_families(several_directories(directories, results), out)
-    verdicts = families.shown(families.verdicts(table))
+    runs = several_directories(directories, results)
+    with refusing(" ".join(map(str, runs))):
+        table = families.write_families(runs, out)
+        verdicts = families.shown(families.verdicts(table))
+        sentences = families.left_out(table)
+        drawn = figures.draw({"families": table}, out / "figures")
     numbers = verdicts.drop(columns="in words")
     print_rows(numbers.columns, numbers.itertuples(index=False))
     for family, sentence in zip(verdicts["family"], verdicts["in words"], strict=True):
         print_named(family, sentence)
-    print_sentences(families.left_out(table))
+    print_sentences(sentences)
     console.print(families.RULE)
-    print_paths([out / "families.parquet", *figures.draw({"families": table}, out / "figures")])
+    print_paths([out / "families.parquet", *drawn])

@@ -18,6 +18,7 @@ from experiments.cli.arguments import (
 from experiments.cli.plan import NO_PLAN, Planning
 from experiments.cli.terminal import print_named
 from experiments.engine.progress import console
+from experiments.errors import refusing
 from experiments.igsm.config import DEFAULT_EXPORT, ExportConfig
 from synth.arguments import check_whole
 from synth.tasks import TASKS, make_task
@@ -81,7 +82,8 @@ def show_gallery(
     from experiments.pages.gallery import write_gallery
 
     results = tuple(several_directories(directories, results, least=0))
-    with console.status("Drawing examples …") as status:
+    subject = " ".join(map(str, results)) or "the gallery"
+    with console.status("Drawing examples …") as status, refusing(subject):
         path = write_gallery(
             out, names, results, report=lambda name: status.update(Text(f"Drawing {name} …"))
         )

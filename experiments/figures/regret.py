@@ -40,7 +40,9 @@ def plot(tables: Mapping[str, pd.DataFrame]) -> Figure:
         axis.plot(ticks, [place] * len(ticks), gid="study", **TICK)
         _mean(axis, place, row)
     # The rules' names at the left, the predictor's in bold.
-    axis.set_yticks(range(len(means)), means["rule"].tolist())
+    axis.set_yticks(
+        range(len(means)), [style.readable(rule, style.MOST_IN_LEGEND) for rule in means["rule"]]
+    )
     for label, kind in zip(axis.get_yticklabels(), means["kind"], strict=True):
         label.set_fontweight("bold" if kind == "predictor" else "normal")
     axis.invert_yaxis()

@@ -19,11 +19,15 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
+from matplotlib.text import Text
 from matplotlib.ticker import FixedLocator, NullLocator
 
 Plot = Callable[[Mapping[str, pd.DataFrame]], Figure]
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "h")
 LINES = ("-", "--", "-.", ":")
+MOST_CHARACTERS, MOST_LINES, MOST_IN_LEGEND = 300, 20, 48
+"""Of a text in a figure: characters of a line, and lines; characters of a line in a legend."""
+
 INK = "#222222"
 SIZE_LABEL = "training examples n"
 # For tasks whose difficulty counts operations; LEVEL_LABEL serves panels of several task families.
@@ -57,6 +61,8 @@ def settings() -> dict[Any, Any]:
         "hatch.linewidth": 0.8,
         "figure.constrained_layout.use": True,
         "figure.facecolor": "white",
+        # Names in a table are no formulas: a dollar sign is a dollar sign.
+        "text.parse_math": False,
         # A fixed salt gives the elements of an SVG the same names in every run.
         "svg.hashsalt": "sweetspot",
     }
@@ -68,9 +74,28 @@ def styled(plot: Plot) -> Plot:
     @functools.wraps(plot)
     def plot_with_settings(tables: Mapping[str, pd.DataFrame]) -> Figure:
         with matplotlib.rc_context(settings()):
-            return plot(tables)
+            figure = plot(tables)
+        for text in figure.findobj(Text):
+            text.set_text(readable(text.get_text()))  # pyright: ignore[reportAttributeAccessIssue]
+        for text in (text for legend in figure.legends for text in legend.get_texts()):
+            text.set_text(readable(text.get_text(), MOST_IN_LEGEND))
+        return figure
 
     return plot_with_settings
+
+
+def readable(text: str, most: int = MOST_CHARACTERS) -> str:
+    """Text from a table as a figure shows it: in few lines, none long, and all printable.
+
+    Args:
+      text: the text.
+      most: characters of a line.
+    """
+    lines = text.split("\n")
+    cut = [*lines[:MOST_LINES], "…"] if len(lines) > MOST_LINES else lines
+    shown = [line if len(line) <= most else f"{line[:most]}…" for line in cut]
+    printable = ("".join(c if c.isprintable() else "?" for c in line) for line in shown)
+    return "\n".join(printable)
 
 
 def colour(position: int, number: int) -> tuple[float, float, float, float]:

@@ -31,6 +31,7 @@ import pandas as pd
 from experiments.errors import ExpectedError
 from experiments.storage.integrity import fingerprint
 from experiments.storage.migration import upgrade
+from experiments.storage.untrusted import JSON_MEBIBYTES, check_file
 from experiments.storage.writing import remove_partial, write_json, write_parquet
 
 COLUMNS = {
@@ -140,9 +141,37 @@ def read_tables(directory: Path, *names: str) -> dict[str, pd.DataFrame]:
         path = directory / f"{name}.parquet"
         check_table(directory, path)
         tables[name] = read_parquet(path)
-    if "table" in tables and (missing := sorted(set(COLUMNS) - set(tables["table"].columns))):
-        raise ResultsError(f"{directory / 'table.parquet'} lacks the columns {missing}")
+    for name in {"table", "families"} & set(tables):
+        _check_columns(directory / f"{name}.parquet", tables[name])
     return tables
+
+
+def _check_columns(path: Path, table: pd.DataFrame) -> None:
+    """Refuse a table that lacks a column of `COLUMNS`, or has nonsense in one.
+
+    Raises:
+      ResultsError: if a column is absent, has another type, a gap, or a number out of range.
+    """
+    if missing := sorted(set(COLUMNS) - set(table.columns)):
+        raise ResultsError(f"{path} lacks the columns {missing}")
+    types = {
+        "str": (pd.api.types.is_string_dtype, "text"),
+        "int64": (pd.api.types.is_integer_dtype, "whole numbers"),
+        "float64": (pd.api.types.is_float_dtype, "numbers"),
+    }
+    for name, kind in COLUMNS.items():
+        is_right, accepted = types[kind.lower()]
+        column = table[name]
+        values = column.dropna()
+        if len(values) and not is_right(values):
+            raise ResultsError(f"{path}: {name} must hold {accepted}, got {column.dtype}")
+        # Only metrics of all slices have no slice, and only members that diverged have no value.
+        if len(values) < len(column) and name not in ("slice", "value"):
+            raise ResultsError(f"{path}: {name} has no value in {len(column) - len(values)} rows")
+        if kind.lower() == "int64" and len(values) and not 0 <= min(values) <= max(values) < 2**53:
+            raise ResultsError(
+                f"{path}: {name} must lie between 0 and 2**53, got {min(values)} to {max(values)}"
+            )
 
 
 def check_table(directory: Path, path: Path) -> None:
@@ -191,10 +220,11 @@ def read_manifest(directory: Path, name: str = MANIFEST) -> dict[str, Any]:
     """
     path = directory / name
     try:
+        check_file(path, most_mebibytes=JSON_MEBIBYTES)
         manifest = json.loads(path.read_text())
     except FileNotFoundError:
         raise ResultsError(f"{directory} is not a run: it has no {name}") from None
-    # Damaged bytes may not be text, and brackets may be nested too deeply.
+    # Damaged bytes may not be text, brackets may be nested too deeply, and it may be a pipe.
     except (ValueError, RecursionError) as error:
         raise ResultsError(f"{path} is not valid JSON ({_first_line(error)})") from error
     if not isinstance(manifest, dict):

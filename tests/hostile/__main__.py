@@ -1,4 +1,4 @@
-"""Attack the path of real checkpoints with hostile files, and record what became of each.
+"""Attack what reads files of others, and recorded runs, and record what became of each file.
 
     python -m tests.hostile --number 1000 --record
 
@@ -20,6 +20,7 @@ import sys
 import tempfile
 import time
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +59,8 @@ def read(kind: str, folder: Path) -> None:
             file.write((folder / "kept").read_bytes())
         with Kept(folder / "run", {"seed": 0}):
             pass
+    elif kind in ("manifest", "table"):
+        show(folder / "run", **json.loads((folder / "request.json").read_text()))
     elif kind == "igsm":
         verify(*json.loads((folder / "texts.json").read_text()))
     else:
@@ -66,6 +69,30 @@ def read(kind: str, folder: Path) -> None:
         answer = "A" if grader == "multiple-choice" else "2"
         problems = data.Problems([chat], ["\\boxed{2}"], [answer], [1])
         grade.grade(problems, [[response]], GraderConfig(grader))
+
+
+def show(run: Path, reader: str, figure: str) -> None:
+    """Do what a command does that shows a recorded run; no page may hold an attack's element."""
+    from experiments.cli import pages, studies, tasks
+    from experiments.errors import refusing
+    from experiments.pages import report
+    from experiments.storage.results import read_manifest, read_tables
+
+    if reader == "figures":
+        pages.draw_figures(run, names=(figure,))
+    elif reader == "compare":
+        studies.compare_families((run,), out=run.parent / "out")
+    elif reader == "recommend":
+        studies.recommend_difficulty(1000, run)
+    else:
+        if reader == "gallery":
+            page = tasks.show_gallery((run,), run / "page.html", names=("parity",))
+        else:
+            # Without figures, which "figures" draws one by one.
+            with refusing(run):
+                page = report.write_report(run, read_tables(run), read_manifest(run), [])
+        text = page.read_text(encoding="utf-8")
+        assert not any(mark in text for mark in ("<script>alert", "<img", "\0", "\u202e"))
 
 
 def _child(kind: str, folder: Path, told: Path) -> None:
@@ -139,14 +166,27 @@ def attack(kind: str, seed: int, valid: Path, directory: Path) -> dict[str, Any]
     }
 
 
-def attack_all(number: int, directory: Path, seed: int = 0, minutes: float = 60) -> pd.DataFrame:
+def attack_all(
+    number: int,
+    directory: Path,
+    seed: int = 0,
+    minutes: float = 60,
+    shares: Mapping[str, float] = SHARES,
+) -> pd.DataFrame:
     """Outcomes of `number` attacks of all kinds, one row each; fewer if the minutes are over."""
     end = time.monotonic() + 60 * minutes
     # Imported before the forks, each of which then takes a tenth of a second.
+    import experiments.analysis.recommend
     import experiments.cli.main
     import experiments.llm.answering.kept
     import experiments.llm.problems.grade
+    import experiments.pages.gallery
     import experiments.storage.checkpoint  # noqa: F401
+    from experiments.figures import FIGURES
+    from experiments.figures.style import settings
+
+    assert FIGURES
+    assert settings()
 
     # Made in a process of its own: this one must not start JAX's backend.
     valid = directory / "valid"
@@ -161,7 +201,7 @@ def attack_all(number: int, directory: Path, seed: int = 0, minutes: float = 60)
         ],
     )
     assert process == 0, "no valid checkpoint could be made"
-    kinds = [kind for kind, share in SHARES.items() for _ in range(max(1, round(share * number)))]
+    kinds = [kind for kind, share in shares.items() for _ in range(max(1, round(share * number)))]
     random.Random(seed).shuffle(kinds)
     rows = []
     for place, kind in enumerate(kinds[:number]):
@@ -180,10 +220,15 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--minutes", type=float, default=60, help="begin no attack after these")
     parser.add_argument("--record", action="store_true", help=f"write {RECORDS}/hostile.*")
+    parser.add_argument("--kinds", nargs="+", default=list(SHARES), choices=list(SHARES))
     arguments = parser.parse_args()
+    chosen = {kind: SHARES[kind] for kind in arguments.kinds}
+    shares = {kind: share / sum(chosen.values()) for kind, share in chosen.items()}
     began = time.monotonic()
     with tempfile.TemporaryDirectory() as directory:
-        table = attack_all(arguments.number, Path(directory), arguments.seed, arguments.minutes)
+        table = attack_all(
+            arguments.number, Path(directory), arguments.seed, arguments.minutes, shares
+        )
     failed = int(np.sum(~table["passes"].to_numpy(bool)))
     by_kind = table.groupby("kind")
     summary = by_kind.agg(

@@ -1,11 +1,13 @@
-"""Hostile files of every kind that enters on the path of real checkpoints, drawn from a seed.
+"""Hostile files of every kind that enters: checkpoints, texts, and tables and manifests of runs.
 
-Each is a valid file, mutated (bytes flipped, cut off, repeated; values of JSON replaced by hostile
-ones), or an attack written by hand.
+Each is drawn from a seed. It is a valid file, mutated (bytes flipped, cut off, repeated; values of
+JSON or columns of a table replaced by hostile ones), or an attack written by hand.
 """
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import json
 import os
 import pickle
@@ -16,20 +18,42 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pandas as pd
 import pyarrow as pa
 from pyarrow import parquet
 
+from tests.experiments.certificate_tables import certificate_table
+from tests.experiments.worlds import CONFIG, world, write_run
+
 SHARES = {
-    "config": 0.2,
-    "tensors": 0.2,
+    "config": 0.16,
+    "tensors": 0.16,
     "index": 0.1,
-    "kept": 0.12,
-    "igsm": 0.18,
+    "kept": 0.09,
+    "igsm": 0.14,
     "answers": 0.1,
     "source": 0.06,
     "tokenizer": 0.04,
+    "manifest": 0.05,
+    "table": 0.1,
 }
-"""Share of each kind; the last two take a second each, as they start a process."""
+"""Share of each kind; the last four take a second or more each."""
+
+READERS = ("report", "figures", "compare", "recommend", "gallery")
+"""Commands that show a recorded run, one of which reads a manifest or a table."""
+
+FIGURES = {
+    "table": ("accuracy_over_difficulty", "accuracy_over_size", "gaps", "map", "optimum_over_size"),
+    "certificates": ("certificates", "certified_gaps", "tightness"),
+}
+"""Figures that are drawn of each table, one for each attack."""
+
+TEXTS = (
+    *("<script>alert(1)</script>", '"><img src=x onerror=alert(1)>', "&lt;b&gt; &", "{{7*7}}"),
+    *("$x^2$ \\unknown{ $\\frac{1$", "[/b][bold]", "a" * 100_000, "ab\u202edc\u2066", "\0\x1b[31m"),
+)
+"""Names that are markup, formulas, templates, or too long."""
 
 VALUES: tuple[Any, ...] = (
     *(None, True, -1, 0, 10**9, 10**18, 10**30, 1.5, float("nan"), float("inf"), -0.0, "", "x"),
@@ -205,6 +229,96 @@ def write_tokenizer(folder: Path, draw: random.Random) -> None:
         (folder / "chat_template.jinja").write_text(template)
 
 
+SMALL = dataclasses.replace(
+    CONFIG,
+    task="parity",
+    difficulties=(2, 4, 6),
+    data_sizes=(16, 64),
+    base_seeds=1,
+    seeds=2,
+    test_hardest=9,
+)
+
+
+@functools.cache
+def valid_tables() -> dict[str, pd.DataFrame]:
+    certificates = certificate_table(levels=(4, 6), sizes=(64, 256), methods=("base", "gains"))
+    return {"table": world(config=SMALL), "certificates": certificates}
+
+
+def broken(table: pd.DataFrame, draw: random.Random) -> pd.DataFrame:
+    """A table with nonsense in one column, or in its rows."""
+    name = draw.choice(list(table.columns))
+    way = draw.randrange(7)
+    if way == 0:
+        return table.assign(**{name: draw.choice((*TEXTS, *NUMBERS, None, True))})
+    if way == 1 and pd.api.types.is_numeric_dtype(table[name]):
+        changed = table[name].astype("float64").to_numpy(copy=True)
+        changed[draw.randrange(len(changed))] = draw.choice(NUMBERS)
+        return table.assign(**{name: changed})
+    if way == 2:
+        return table.drop(columns=name)
+    if way == 3:
+        kept = [row for row in range(len(table)) if draw.random() < draw.choice((0, 0.5, 0.99))]
+        return table.iloc[kept]
+    if way == 4:
+        return pd.concat([table] * draw.choice((2, 20)), ignore_index=True)
+    if way == 5:
+        many = pd.concat([table] * 10, ignore_index=True)
+        names = draw.sample(["difficulty", "data_size", "base_seed", "method", "seed", "loss"], 2)
+        for each in set(names) & set(many.columns):
+            places = np.arange(len(many)) * draw.choice((1, 10**6))
+            is_text = not pd.api.types.is_numeric_dtype(many[each])
+            many[each] = [str(place) for place in places] if is_text else places
+        return many
+    changed = table.copy()
+    for each in changed.columns:
+        if not pd.api.types.is_numeric_dtype(changed[each]) and draw.random() < 0.5:
+            changed[each] = changed[each].mask(changed[each] != "none", draw.choice(TEXTS))
+    return changed
+
+
+NUMBERS = (float("nan"), float("inf"), -1, 0, 10**15, 1e308, -1e308, 0.5)
+
+
+def write_recorded(folder: Path, draw: random.Random, name: str = "table") -> Path:
+    """A run with one kind of table, and what is to be done with it."""
+    request = {"reader": draw.choice(READERS), "figure": draw.choice(FIGURES[name])}
+    (folder / "request.json").write_text(json.dumps(request))
+    run = write_run(folder / "run", valid_tables()["table"], SMALL, recipe="families", preset="p")
+    if name != "table":
+        valid_tables()[name].to_parquet(run / f"{name}.parquet", index=False)
+    return run
+
+
+def write_manifest(folder: Path, draw: random.Random) -> None:
+    """A manifest with a hostile value somewhere in it, or hostile texts as names."""
+    path = write_recorded(folder, draw) / "manifest.json"
+    if draw.random() < 0.3:
+        manifest, text = json.loads(path.read_text()), draw.choice(TEXTS)
+        place = draw.choice(("recipe", "preset", "config", "sessions", "task", "options"))
+        if place in ("recipe", "preset", "sessions"):
+            manifest[place] = text if place != "sessions" else [{"commit": text, text: [text]}]
+        elif place == "options":
+            manifest["config"]["task_options"] = {text: text}
+        else:
+            manifest["config"][place] = text
+        path.write_text(json.dumps(manifest))
+    else:
+        mutate_json(path, draw)
+
+
+def write_table(folder: Path, draw: random.Random) -> None:
+    """A table of a run whose bytes are broken, or that holds nonsense."""
+    name = draw.choice(("table", "table", "certificates"))
+    run = write_recorded(folder, draw, name)
+    path = run / f"{name}.parquet"
+    if draw.random() < 0.2:
+        path.write_bytes(mutated(path.read_bytes(), draw))
+    else:
+        broken(valid_tables()[name], draw).to_parquet(path, index=False)
+
+
 WRITERS: dict[str, Callable[[Path, random.Random], None]] = {
     "config": write_config,
     "tensors": write_tensors,
@@ -214,6 +328,8 @@ WRITERS: dict[str, Callable[[Path, random.Random], None]] = {
     "answers": write_answers,
     "source": write_source,
     "tokenizer": write_tokenizer,
+    "manifest": write_manifest,
+    "table": write_table,
 }
 
 
