@@ -42,7 +42,7 @@ MOST_CHARACTERS = 1024
 EXPECTED = (ValueError, OSError, ImportError, ExpectedError)
 """Errors that say what is wrong: one line, and no traceback."""
 
-MOST_CHARACTERS = 4000
+MOST_IN_ERROR = 4000
 """Of an error, which may name a text of any length that came from a file."""
 
 PROGRAM = "sweetspot"
@@ -211,5 +211,5 @@ def main() -> None:
 def _one_line(error: BaseException) -> str:
     """The text of an error without line breaks and control characters, and of readable length."""
     line = " ".join(str(error).split()) or type(error).__name__
-    shown = line if len(line) <= MOST_CHARACTERS else f"{line[:MOST_CHARACTERS]}…"
+    shown = line if len(line) <= MOST_IN_ERROR else f"{line[:MOST_IN_ERROR]}…"
     return "".join(character if character.isprintable() else "?" for character in shown)

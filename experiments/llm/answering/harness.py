@@ -2,7 +2,8 @@
 
 The harness gives tasks, prompts and metrics; tokens, logits and decoding are ours. As in the
 harness's own adapter for `transformers`, prompts that are too long lose their beginning, and texts
-get the special tokens that the tokenizer adds by itself.
+get the special tokens that the tokenizer adds by itself. As everywhere, texts are encoded and chats
+rendered within the limits of `experiments.llm.text.guard`.
 
 Needs the extra ``harness``.
 """
@@ -28,7 +29,8 @@ from experiments.llm.answering.config import DecodingConfig
 from experiments.llm.answering.decoding import continuations
 from experiments.llm.answering.evaluate import text_of
 from experiments.llm.answering.model import Model
-from experiments.llm.text.tokenizer import TEMPLATE_SETTINGS
+from experiments.llm.problems.data import Message
+from experiments.llm.text.tokenizer import encode_texts, render
 from experiments.llm.training.loss import label_log_probability
 from experiments.storage.sharding import spread
 from synth.config import DecoderConfig
@@ -146,18 +148,18 @@ class HarnessModel(TemplateLM):
         if add_special_tokens is None:
             start = self.tokenizer.bos_token
             add_special_tokens = not (start and string.startswith(start))
-        return self.tokenizer.encode(string, add_special_tokens=add_special_tokens)
+        (tokens,) = encode_texts(self.tokenizer, [string], special=add_special_tokens)
+        return tokens.tolist()
 
     def apply_chat_template(
         self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True
     ) -> str:
         """Render a chat, up to the start of the assistant's turn or to the end of a begun one."""
-        return self.tokenizer.apply_chat_template(
-            chat_history,
-            tokenize=False,
-            add_generation_prompt=add_generation_prompt,
-            continue_final_message=not add_generation_prompt,
-            **TEMPLATE_SETTINGS,
+        return render(
+            self.tokenizer,
+            cast("list[Message]", chat_history),
+            generation=add_generation_prompt,
+            unfinished=not add_generation_prompt,
         )
 
     def generate_until(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[str]:

@@ -4,6 +4,11 @@ Local data are read in a process of their own with limits to its memory and time
 files end the process that reads them: JSON nested so deep that the stack overflows, or a small
 Parquet file that unpacks to a hundred gigabytes. They leave nothing behind: the files that
 `datasets` caches of them are deleted at once.
+
+Data sets of the Hugging Face hub are read in this process. No code of theirs runs: a repository
+that is a script is refused, as `datasets` runs none since version 4. But their size, the memory and
+time that they take, and what they leave in the hub's cache have no limit here, and a file that ends
+its reader ends the command. Who does not trust a repository downloads it and reads the folder.
 """
 
 from __future__ import annotations
@@ -114,7 +119,7 @@ def load_rows(
         asked = {"path": _format(files), "data_files": [str(file.absolute()) for file in files]}
         size = _checked_size(files)
     elif is_hub_id(source):
-        return read_rows({"path": source, "name": configuration}, str(source), split, wanted, False)
+        return _read_from_hub(str(source), split, configuration, wanted)
     else:
         raise FileNotFoundError(
             f"source must be a file, a pattern of files, a folder or OWNER/NAME on the Hugging "
@@ -160,6 +165,19 @@ def read_rows(
         raise ValueError(f"{source!r} holds no rows")
     chosen = [name for name in rows.column_names if wanted is None or name in wanted]
     return Rows(list(rows.column_names), {name: rows[name][:] for name in chosen}, len(rows))
+
+
+def _read_from_hub(
+    source: str, split: str | None, configuration: str | None, wanted: Collection[str] | None
+) -> Rows:
+    """`read_rows` of a repository on the hub; whatever goes wrong is one line."""
+    try:
+        return read_rows({"path": source, "name": configuration}, source, split, wanted, False)
+    except (ValueError, OSError, ImportError, KeyboardInterrupt, SystemExit):
+        raise
+    # Libraries below `datasets`, in other languages, raise errors that are no `Exception`.
+    except BaseException as error:
+        raise _explained(source, error, is_local=False) from error
 
 
 def _read_apart(
@@ -329,7 +347,7 @@ def _quiet(datasets: Any) -> Iterator[None]:
             datasets.enable_progress_bars()
 
 
-def _explained(source: PathLike, error: Exception, is_local: bool) -> Exception:
+def _explained(source: PathLike, error: BaseException, is_local: bool) -> Exception:
     """Replace an error of `datasets` by one that says what is wrong with the source."""
     from datasets.exceptions import DatasetGenerationError
 
@@ -345,7 +363,7 @@ def _explained(source: PathLike, error: Exception, is_local: bool) -> Exception:
     if not is_local and isinstance(error, OSError):
         return FileNotFoundError(
             f"{source!r} is no file or folder here, and the Hugging Face hub did not give it "
-            f"({type(error).__name__}: {error})"
+            f"({type(error).__name__}: {' '.join(str(error).split())[:500]})"
         )
     reason = error.__cause__ or error
     text = " ".join(str(reason).split()) or type(reason).__name__

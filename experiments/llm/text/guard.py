@@ -110,9 +110,9 @@ class Guard:
         """
         return self._ask("render", template, list(chat), settings)
 
-    def encode(self, texts: Sequence[str]) -> list[Any]:
-        """Token ids of texts, without special tokens around them."""
-        return self._ask("encode", list(texts))
+    def encode(self, texts: Sequence[str], *, special: bool = False) -> list[Any]:
+        """Token ids of texts, with or without the special tokens that the tokenizer adds."""
+        return self._ask("encode", list(texts), special)
 
     def decode(self, tokens: Sequence[int]) -> str:
         """Text of tokens, without special tokens."""
@@ -182,10 +182,10 @@ def serve() -> None:
         rendered = render_jinja_template([chat], chat_template=template, **settings)
         return _limited(str(rendered[0][0]), sum(len(str(turn)) for turn in chat))
 
-    def encode(texts: list[str]) -> list[Any]:
+    def encode(texts: list[str], special: bool) -> list[Any]:
         import numpy as np
 
-        encodings = tokenizer.backend_tokenizer.encode_batch_fast(texts, add_special_tokens=False)
+        encodings = tokenizer.backend_tokenizer.encode_batch_fast(texts, add_special_tokens=special)
         ids = [np.array(encoding.ids, np.int32) for encoding in encodings]
         for text, tokens in zip(texts, ids, strict=True):
             _limited(tokens, len(text))

@@ -203,6 +203,7 @@ def render(
     *,
     generation: bool,
     thinking: bool = False,
+    unfinished: bool = False,
 ) -> str:
     """Render a chat as text.
 
@@ -214,6 +215,7 @@ def render(
       messages: turns of the chat.
       generation: end with the opening of the assistant's turn.
       thinking: tell the template to leave room for thoughts.
+      unfinished: end within the last message, so that it can be continued.
 
     Raises:
       ValueError: if the template refuses these messages, or exceeds a limit (see
@@ -227,11 +229,15 @@ def render(
     try:
         if guard is not None:
             settings = {**tokenizer.special_tokens_map, **settings}
-            settings["add_generation_prompt"] = generation
+            settings |= {"add_generation_prompt": generation, "continue_final_message": unfinished}
             text = guard.render(tokenizer.get_chat_template(), chat, settings)
         else:
             text = tokenizer.apply_chat_template(
-                chat, add_generation_prompt=generation, tokenize=False, **settings
+                chat,
+                add_generation_prompt=generation,
+                continue_final_message=unfinished,
+                tokenize=False,
+                **settings,
             )
     except (TemplateError, TemplateRefusalError) as error:
         roles = [message.get("role") for message in messages]
@@ -277,12 +283,22 @@ def closing(tokenizer: PreTrainedTokenizerFast) -> Closing:
 
 
 def encode_texts(
-    tokenizer: PreTrainedTokenizerFast, texts: Sequence[str]
+    tokenizer: PreTrainedTokenizerFast, texts: Sequence[str], *, special: bool = False
 ) -> list[Int[np.ndarray, " tokens"]]:
-    """Token ids of each text; special tokens in it are recognised, and none are added."""
+    """Token ids of each text; special tokens in it are recognised.
+
+    Args:
+      tokenizer: see `load_tokenizer`.
+      texts: the texts.
+      special: add those special tokens that the tokenizer puts around a text by itself.
+
+    Raises:
+      ValueError: if the tokenizer exceeds a limit (see `experiments.llm.text.guard`).
+    """
     if (guard := _GUARDS.get(tokenizer)) is not None:
-        return guard.encode(texts)
-    encodings = tokenizer.backend_tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
+        return guard.encode(texts, special=special)
+    backend = tokenizer.backend_tokenizer
+    encodings = backend.encode_batch_fast(list(texts), add_special_tokens=special)
     return [np.array(encoding.ids, np.int32) for encoding in encodings]
 
 

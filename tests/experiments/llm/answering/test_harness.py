@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
+import shutil
 import sys
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -14,6 +16,7 @@ import pytest
 
 from experiments.llm.answering.config import DecodingConfig
 from experiments.llm.answering.model import Model
+from experiments.llm.text.tokenizer import CHAT_TEMPLATE, load_tokenizer
 from experiments.storage.sharding import make_mesh
 from synth.decoder import logits
 from tests.experiments.llm.tiny import MAX_POSITIONS
@@ -168,6 +171,25 @@ def test_a_long_prompt_loses_its_beginning(adapter, model):
         (text,) = adapter.generate_until(requests((long, settings)))
     kept = model.tokenizer.decode(model.tokenizer.encode(long)[-(MAX_POSITIONS - 8) :])
     assert text == slow_greedy(model, kept, 8)
+
+
+def test_texts_and_chats_have_limits(harness, model, tiny_folder, tmp_path):
+    folder = shutil.copytree(tiny_folder, tmp_path / "model")
+    bomb = "{% if 'bomb' in messages[0]['content'] %}{{ 'a' * 10**10 }}{% endif %}"
+    (folder / "chat_template.jinja").write_text(CHAT_TEMPLATE + bomb)
+    guarded = dataclasses.replace(model, tokenizer=load_tokenizer(folder))
+    adapter = harness.HarnessModel(guarded, DECODING)
+    for generation in (True, False):
+        with pytest.raises(ValueError, match=r"the chat template refuses|broken or hostile"):
+            adapter.apply_chat_template([{"role": "user", "content": "bomb"}], generation)
+
+
+def test_tokens_are_those_of_the_tokenizer_itself(adapter):
+    tokenizer = adapter.tokenizer
+    for text in ("hi", f"{tokenizer.bos_token or ''}hi", "a<|im_end|>b", ""):
+        for special in (True, False):
+            wanted = tokenizer.encode(text, add_special_tokens=special)
+            assert adapter.tok_encode(text, add_special_tokens=special) == wanted
 
 
 def test_chats(adapter):

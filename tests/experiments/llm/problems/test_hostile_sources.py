@@ -11,6 +11,7 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
+from experiments.llm.problems import sources
 from experiments.llm.problems.data import read
 
 pytest.importorskip("datasets", reason="pip install 'sweetspot-sft[llm]'")
@@ -107,3 +108,44 @@ def test_a_missing_path_whose_parent_is_here_is_not_looked_up(tmp_path, monkeypa
     (tmp_path / "data").mkdir()
     with pytest.raises(FileNotFoundError, match="source must be a file"):
         read("data/train")
+
+
+class _Panic(BaseException):
+    """What a library in another language raises."""
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (_Panic("index out\nof bounds"), "index out of bounds"),
+        (RuntimeError("Dataset scripts are no longer supported, but found x.py"), "no longer supp"),
+        (OSError("a\nb" * 1000), "the Hugging Face hub did not give it"),
+        (MemoryError(), "MemoryError"),
+    ],
+)
+def test_whatever_a_hub_repository_leads_to_is_one_line(error, said, monkeypatch):
+    def load(**asked):
+        assert not asked.get("trust_remote_code")
+        raise error
+
+    monkeypatch.setattr("datasets.load_dataset", load)
+    with pytest.raises((ValueError, OSError), match=said) as caught:
+        sources.load_rows("owner/name")
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 900
+
+
+def test_columns_of_a_hub_repository_that_cannot_be_decoded_are_one_line(monkeypatch):
+    class Columns:
+        column_names = ("problem",)
+        info = type("Info", (), {"builder_name": "parquet"})
+
+        def __len__(self):
+            return 1
+
+        def __getitem__(self, name):
+            raise _Panic(f"{name} is no UTF-8")
+
+    monkeypatch.setattr("datasets.load_dataset", lambda **_: Columns())
+    with pytest.raises(ValueError, match="problem is no UTF-8"):
+        sources.load_rows("owner/name")
