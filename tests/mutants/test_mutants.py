@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import pandas as pd
 import pytest
 
+from tests.mutants.__main__ import counts, merged
 from tests.mutants.equivalent import EQUIVALENT
 from tests.mutants.generate import mutants_of
 from tests.mutants.mutant import Mutant, guards
@@ -88,6 +90,32 @@ def test_every_module_of_the_theory_is_guarded():
                 assert (ROOT / test).is_file()
     with pytest.raises(ValueError, match="module must be one that"):
         guards("synth/task.py")
+
+
+def test_a_record_keeps_what_earlier_calls_found():
+    """Of a mutant that ran anew the new outcome counts, of one no longer made none."""
+    module = "experiments/storage/integrity.py"
+    first, second = "fingerprint: not path.is_dir() → (path.is_dir())", "set_aside: 1 → 2"
+    fault = next(iter(FAULTS))
+
+    def table(*rows: tuple[str, int, str, str]) -> pd.DataFrame:
+        names = ["module", "line", "mutation", "outcome"]
+        return pd.DataFrame(rows, columns=names).assign(seconds=1.0)
+
+    earlier = table(
+        (module, 15, first, "survived"),
+        (module, 36, second, "killed"),
+        (module, 9, "no longer: 1 → 2", "killed"),
+        (FAULTS[fault][0], 5, fault, "killed"),
+    )
+    both = merged(table((module, 15, first, "killed")), earlier)
+    assert both["outcome"].tolist() == ["killed"] * 3
+    assert both["mutation"].tolist() == [first, second, fault]
+    assert both["is_named"].tolist() == [False, False, True]
+    found = counts(both)
+    assert found[FAULTS[fault][0]] == {"named": 1}
+    made = len(mutants_of(module, (ROOT / module).read_text()))
+    assert found[module] == {"named": 0, "made": made, "sampled": 2, "killed": 2}
 
 
 @pytest.mark.slow

@@ -18,11 +18,14 @@ from experiments.storage.results import (
     ResultsError,
     Run,
     open_run,
+    read_finished,
     read_manifest,
     read_parquet,
     read_table,
     read_tables,
+    stated,
     tidy,
+    write_record,
 )
 from experiments.storage.writing import write_atomically, write_parquet
 
@@ -197,7 +200,57 @@ def test_fields_of_the_manifest_are_replaced_one_by_one(tmp_path):
     assert manifest == json.loads(json.dumps(IDENTITY)) | {"status": "complete", "sessions": [1, 2]}
 
 
+def test_only_a_run_that_is_complete_is_finished(tmp_path):
+    with open_run(tmp_path, IDENTITY) as run:
+        with pytest.raises(ResultsError, match=r"is not finished \(status 'running'\)"):
+            read_finished(tmp_path)
+        run.update_manifest(status="complete")
+    assert read_finished(tmp_path) == run.manifest
+
+
+def test_a_value_of_the_manifest_is_found_or_missed_by_its_whole_name(tmp_path):
+    manifest = {"config": {"seeds": 3, "none": None}}
+    assert stated(manifest, tmp_path, "config", "seeds") == 3
+    assert stated(manifest, tmp_path, "config", "none") is None
+    assert stated(manifest, tmp_path) == manifest
+    for names in (("config", "sizes"), ("other",), ("config", "seeds", "first")):
+        message = re.escape(
+            f"manifest.json is not the manifest of such a run: it states no {'.'.join(names)}"
+        )
+        with pytest.raises(ResultsError, match=f"{message}$"):
+            stated(manifest, tmp_path, *names)
+
+
+def test_a_field_that_is_pinned_stays(tmp_path):
+    with open_run(tmp_path, IDENTITY) as run:
+        run.pin("layout", {"levels": (1, 2)})
+        run.pin("layout", {"levels": (1, 2)})
+        assert run.manifest["layout"] == {"levels": [1, 2]}
+        with pytest.raises(ResultsError, match=r"begun with something else; it differs in layout"):
+            run.pin("layout", {"levels": (1, 3)})
+        assert run.manifest["layout"] == {"levels": [1, 2]}
+
+
+def test_a_record_is_a_table_and_what_made_it(tmp_path):
+    write_record(tmp_path, "sizes", tidy([ROW]), {"seed": 4})
+    pd.testing.assert_frame_equal(read_parquet(tmp_path / "sizes.parquet"), tidy([ROW]))
+    assert json.loads((tmp_path / "sizes.json").read_text()) == {"seed": 4}
+
+
 # Opening a run.
+
+
+def test_a_manifest_that_was_damaged_is_restored_from_its_copy(tmp_path):
+    with open_run(tmp_path, IDENTITY) as run:
+        whole, notices = run.manifest, run.notices
+    assert not notices
+    (tmp_path / "manifest.json").write_text("{")
+    with open_run(tmp_path, IDENTITY) as run:
+        assert run.manifest == whole
+        [notice] = run.notices
+    assert "manifest.json is not as it was written" in notice
+    with open_run(tmp_path, IDENTITY) as run:
+        assert not run.notices
 
 
 def test_a_run_is_opened_anew_and_again(tmp_path):
