@@ -92,6 +92,8 @@ EASY = path([0.0, 5.0, 10.0], [0.4, 0.2, 0.1])
         # The harder one stops at 0.2, which costs the easier one 5 nats.
         (path([0.0, 20.0], [0.6, 0.2]), True),
         (path([0.0, 4.0], [0.6, 0.2]), False),
+        # It stops between two steps of the easier one, the second of which costs 5 nats.
+        (path([0.0, 4.0], [0.6, 0.3]), False),
         # It never gets down to 0.4, where the easier one starts.
         (path([0.0, 30.0], [0.8, 0.5]), True),
         (path([0.0, 30.0], [0.8, 0.8]), True),

@@ -375,6 +375,19 @@ def test_files_without_fingerprints_get_them(finished, console):
     assert read_manifest(finished)["fingerprints"] == expected
 
 
+def test_damage_without_a_fingerprint_is_kept_and_told_as_well(finished, console):
+    manifest = {**read_manifest(finished), "fingerprints": {}, "status": "running"}
+    (finished / "manifest.json").write_text(json.dumps(manifest))
+    path = finished / "parts" / "n1.parquet"
+    damaged = path.read_bytes()[:-8]
+    path.write_bytes(damaged)
+    study = Squares(finished)
+    run_study(study, on=console)
+    assert study.made == ["check", "n1"]
+    assert (finished / "damaged" / "parts" / "n1.parquet").read_bytes() == damaged
+    assert "n1.parquet is damaged (" in console.export_text()
+
+
 @pytest.mark.parametrize("rows", [0, 1])
 def test_rows_of_an_earlier_version_are_compared_with_the_plan(finished, console, rows):
     """Without a fingerprint an emptied table is still no finished part."""
@@ -386,6 +399,8 @@ def test_rows_of_an_earlier_version_are_compared_with_the_plan(finished, console
     study = Squares(finished)
     assert run_study(study, on=console)["numbers"]["square"].tolist() == [9, 1, 4]
     assert ("n1" in study.made) == (rows == 0)
+    assert (finished / "damaged" / "parts" / "n1.parquet").exists() == (rows == 0)
+    assert ("its rows are not those that the plan expects" in console.export_text()) == (rows == 0)
 
 
 def test_a_file_that_others_were_made_from_must_come_out_the_same(finished, console, monkeypatch):
