@@ -1,8 +1,10 @@
 """Reads the result table: means and intervals by cell, and the best difficulty by data size.
 
-The table has one row per member, slice and metric. `studies` lists its studies, `cube` arranges one
-metric, `mean_interval` gives each cell's mean, `optimum` the best difficulty, `shift` whether it
-moves. Uncertainty is a hierarchical bootstrap: base seeds are drawn with replacement, then seeds
+The table has one row per member, slice and metric. `studies` lists its studies (see
+`experiments.analysis.studies`), `cube` arranges one metric, `mean_interval` gives each cell's mean,
+`optimum` the best difficulty, `shift` whether it moves.
+
+Uncertainty is a hierarchical bootstrap: base seeds are drawn with replacement, then seeds
 within each drawn base (Davison and Hinkley 1997, Bootstrap Methods, section 3.8). One draw serves
 every cell and metric of a study, so comparisons stay paired. Intervals are 90% percentile
 intervals; from one base they do not contain the variation between bases, and from few bases they
@@ -17,12 +19,18 @@ Axes of every array, in this order (`AXES`): difficulty, data size, base seed, s
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
-UNTRAINED = "none"
+# Offered here too, for those that use both.
+from experiments.analysis.studies import UNTRAINED as UNTRAINED
+from experiments.analysis.studies import Study as Study
+from experiments.analysis.studies import left_out as left_out
+from experiments.analysis.studies import studies as studies
+from experiments.analysis.studies import study_rows as study_rows
+
 AXES = ["difficulty", "data_size", "base_seed", "seed"]
 TAILS = (0.05, 0.95)
 MOST_NAMED = 10
@@ -35,35 +43,6 @@ GAPS = ("generalization_gap", "extrapolation_gap")
 AT_OPTIMUM = ("test_risk", *GAPS, "train_risk", "in_distribution_risk")
 LIMITS = {"hardest": "≥ ", "easiest": "≤ ", "": ""}
 """Sign before a best level, by the edge of the grid at which it is censored."""
-
-
-@dataclass(frozen=True)
-class Study:
-    """Cells that differ only in difficulty and data size. `None`: the table has a single value."""
-
-    train_mixture: str
-    loss: str | None = None
-    compute: str | None = None
-    data_unit: str | None = None
-    task: str | None = None
-
-    @property
-    def title(self) -> str:
-        """Words for a panel's title, such as "trained on 1..d"."""
-        mixtures = {
-            "range": "trained on 1..d",
-            "exact": "trained on exactly d",
-            "above": "trained on d and harder",
-        }
-        mixture = mixtures.get(self.train_mixture, f"trained on {self.train_mixture} up to d")
-        loss = self.loss and self.loss.upper()
-        words = (mixture, loss, self.compute, self.data_unit, self.task)
-        return ", ".join(word for word in words if word is not None)
-
-    @property
-    def untrained(self) -> Study:
-        """The bases that this study starts from, as a study of one cell (difficulty 0, size 0)."""
-        return Study(UNTRAINED, task=self.task)
 
 
 @dataclass(frozen=True)
@@ -155,63 +134,6 @@ class Shift:
     def neighbours_are_worse(self) -> bool:
         """True if both neighbours exist and both 90% intervals of the rises lie above zero."""
         return all(rise and rise.low > 0 for rise in (self.easier_rise, self.harder_rise))
-
-
-def studies(table: pd.DataFrame) -> list[Study]:
-    """List the studies with a finished member, "range" first.
-
-    Optional fields with one value in the table stay `None`.
-    """
-    return [study for study in _all_studies(table) if _split_cells(table, study)[0]]
-
-
-def left_out(table: pd.DataFrame) -> list[str]:
-    """Name the cells without a finished member, which have no mean: a sentence for each study."""
-    sentences = []
-    for study in _all_studies(table):
-        finished, diverged = _split_cells(table, study)
-        cells = [f"d = {d} at n = {n}" for d, n in sorted(diverged)]
-        words = "; ".join(cells) if finished else "all cells"
-        if cells:
-            sentences.append(f"Left out, since every member diverged ({study.title}): {words}.")
-    return sentences
-
-
-def _split_cells(table: pd.DataFrame, study: Study) -> tuple[set, set]:
-    """Cells (difficulty, data size) with a member of status "ok", and those without."""
-    kinds = study_rows(table, study)[["difficulty", "data_size", "status"]].drop_duplicates()
-    cells = {(d, n) for d, n, _ in kinds.to_numpy()}
-    finished = {(d, n) for d, n, status in kinds.to_numpy() if status == "ok"}
-    return finished, cells - finished
-
-
-def _all_studies(table: pd.DataFrame) -> list[Study]:
-    """List the studies, those without a finished member included."""
-    trained = table.loc[table["train_mixture"] != UNTRAINED]
-    names = [field.name for field in fields(Study)]
-    several = names[:1] + [name for name in names[1:] if trained[name].nunique() > 1]
-    kinds = trained[several].drop_duplicates().sort_values(several)
-    listed = [Study(**dict(zip(several, kind, strict=True))) for kind in kinds.to_numpy(dtype=str)]
-    return sorted(listed, key=lambda study: study.train_mixture != "range")
-
-
-def study_rows(table: pd.DataFrame, study: Study) -> pd.DataFrame:
-    """Rows of a study, without those of learning rates that were tried and not selected.
-
-    Raises:
-      ValueError: if there are none, or a field left `None` has several values among them.
-    """
-    rows = table.loc[table["status"] != "not_selected"]
-    for field in fields(study):
-        wanted = getattr(study, field.name)
-        rows = rows if wanted is None else rows.loc[rows[field.name] == wanted]
-    if rows.empty:
-        raise ValueError(f"study: no rows for {study}; the table holds {_all_studies(table)}")
-    for field in fields(study) if study.train_mixture != UNTRAINED else ():
-        if rows[field.name].nunique() > 1:
-            values = sorted(rows[field.name].unique())
-            raise ValueError(f"study: {field.name} is None, must be one of {values}")
-    return rows
 
 
 def _arranged(rows: pd.DataFrame, axes: list, metric: str, test_slice: int | None) -> np.ndarray:

@@ -223,22 +223,7 @@ class CheckpointCertification(Certification):
         )
 
     def _few_steps(self, method: str, level: int) -> Fit:
-        """A posterior over a block with few steps and draws, to be timed; any block for points."""
-        posterior = dataclasses.replace(self.config.posterior, steps=FEW_STEPS)
-        draws = min(FEW_DRAWS, max(self.config.data_sizes))
-        few = dataclasses.replace(
-            self.config, data_sizes=(draws,), num_draws=draws, posterior=posterior
-        )
-        decoder, parameters = self._model
-        block = method if method in CHECKPOINT_BLOCKS else CHECKPOINT_BLOCKS[0]
-        fit, _ = checkpoint_posterior(decoder, block, few)
-        sample, scale = self._levels[level].sample, jnp.float32(self.config.prior_scales[0])
-        number, key = jnp.int32(draws), jax.random.key(0)
-        return Fit(
-            lambda: fit(parameters, sample, scale, number, jnp.float32(1.0), key),
-            posterior,
-            draws,
-        )
+        return few_steps(*self._model, self.config, method, self._levels[level])
 
     def shared(self, parts: Sequence[Part]) -> Row:
         """The folder of the checkpoint."""
@@ -261,22 +246,7 @@ class CheckpointCertification(Certification):
     @functools.cached_property
     def _wrong(self) -> dict[int, Bool[np.ndarray, " rows"]]:
         """Mark, for each difficulty, the problems that the checkpoint gets wrong."""
-        decoder, parameters = self._model
-        loss = example_loss(decoder, self.config.chunk_tokens)
-        key = jax.random.key(0)
-
-        @jax.jit
-        def errors(parameters, examples):
-            return jax.lax.map(
-                lambda example: loss(parameters, example, key)[1],
-                examples,
-                batch_size=self.config.draws_at_once,
-            )
-
-        return {
-            level: np.asarray(errors(parameters, (examples.tokens, examples.loss_mask)))
-            for level, examples in self._levels.items()
-        }
+        return wrong_answers(*self._model, self.config, self._levels)
 
     @functools.cached_property
     def _plain_risks(self) -> Float[np.ndarray, " levels"]:
@@ -380,3 +350,47 @@ class CheckpointCertification(Certification):
             train=np.eye(len(slice_risks))[place],
             delta=self.config.delta,
         )
+
+
+def few_steps(
+    decoder: DecoderConfig,
+    parameters: Parameters,
+    config: CheckpointConfig,
+    method: str,
+    level: Level,
+) -> Fit:
+    """A posterior over a block with few steps and draws, to be timed; any block for points."""
+    posterior = dataclasses.replace(config.posterior, steps=FEW_STEPS)
+    draws = min(FEW_DRAWS, max(config.data_sizes))
+    few = dataclasses.replace(config, data_sizes=(draws,), num_draws=draws, posterior=posterior)
+    block = method if method in CHECKPOINT_BLOCKS else CHECKPOINT_BLOCKS[0]
+    fit, _ = checkpoint_posterior(decoder, block, few)
+    scale, number, key = jnp.float32(config.prior_scales[0]), jnp.int32(draws), jax.random.key(0)
+    return Fit(
+        lambda: fit(parameters, level.sample, scale, number, jnp.float32(1.0), key),
+        posterior,
+        draws,
+    )
+
+
+def wrong_answers(
+    decoder: DecoderConfig,
+    parameters: Parameters,
+    config: CheckpointConfig,
+    levels: Mapping[int, Level],
+) -> dict[int, Bool[np.ndarray, " rows"]]:
+    """Mark, for each difficulty, the problems that a checkpoint gets wrong."""
+    loss, key = example_loss(decoder, config.chunk_tokens), jax.random.key(0)
+
+    @jax.jit
+    def errors(parameters, examples):
+        return jax.lax.map(
+            lambda example: loss(parameters, example, key)[1],
+            examples,
+            batch_size=config.draws_at_once,
+        )
+
+    return {
+        level: np.asarray(errors(parameters, (examples.tokens, examples.loss_mask)))
+        for level, examples in levels.items()
+    }

@@ -37,7 +37,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 from jaxtyping import Float, PRNGKeyArray
@@ -49,7 +48,12 @@ from experiments.certify.config import (
     POINT_METHODS,
     MembersConfig,
 )
-from experiments.certify.points import model_errors, point_predictors
+from experiments.certify.points import (
+    candidate_arguments,
+    cell_data,
+    model_errors,
+    point_predictors,
+)
 from experiments.certify.posteriors import certify_gaussian, halved, member_posterior, penalty
 from experiments.certify.rows import Row, certificate_row, path_rows
 from experiments.certify.study import POINTS, POSTERIORS, Certification
@@ -69,7 +73,6 @@ from experiments.sweep.grid import Member, SweepConfig, sweep_config
 from experiments.sweep.plan import group
 from experiments.sweep.programs import Sweep
 from synth.decoder import Parameters
-from synth.finetune import TrainingData
 from synth.task import Task
 from synth.tasks import TASKS
 from theory import shift
@@ -318,15 +321,7 @@ class MemberCertification(Certification):
 
     def _data(self, member: Member) -> dict[str, Any]:
         """The base, the sample, fresh draws of the mixture, and test draws in buckets of levels."""
-        draws = self.sweep.draws
-        sample, fresh = draws.training_pool(member), draws.in_distribution_pool(member)
-        buckets = draws.slice_pools("test", member.base_seed, member.seed)
-        return {
-            "base": self._bases[member.base_seed],
-            "sample": (sample.tokens, sample.loss_mask),
-            "fresh": (fresh.tokens, fresh.loss_mask),
-            "buckets": [(pool.tokens, pool.loss_mask) for pool in buckets],
-        }
+        return cell_data(self.sweep.draws, member, self._bases[member.base_seed])
 
     # Point predictors.
 
@@ -336,22 +331,8 @@ class MemberCertification(Certification):
         # Collect the arguments of every fine-tuning: candidates of a cell differ in their key.
         arguments = []
         for member in cells.members:
-            data, half = self._data(member), jnp.int32(member.data_size // 2)
-            tokens, loss_mask = data["sample"]
-            key_positions, key_candidates = jax.random.split(self._key(member))
-            key = jax.random.fold_in(key_candidates, member.data_size)
-            shared = {
-                "base": data["base"],
-                "data": TrainingData(tokens, loss_mask, half),
-                "fresh": data["fresh"],
-                "buckets": data["buckets"],
-                "learning_rate": np.float32(member.learning_rate),
-                "key_positions": jax.random.key_data(key_positions),
-            }
-            arguments += [
-                shared | {"key": jax.random.key_data(jax.random.fold_in(key, candidate))}
-                for candidate in range(number)
-            ]
+            data, key = self._data(member), self._key(member)
+            arguments += candidate_arguments(member, data, key, number)
         sweep = self.sweep
         # All sizes share one shape: `MembersConfig.fitted` refuses epochs.
         shapes = group(sweep.draws, cells.members[0])

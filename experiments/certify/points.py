@@ -12,10 +12,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
+from experiments.sweep.draws import Draws
+from experiments.sweep.grid import Member
 from synth.config import DecoderConfig, FinetuneConfig
-from synth.finetune import finetune
+from synth.decoder import Parameters
+from synth.finetune import TrainingData, finetune
 from synth.gaps import correct_examples
 from theory.bounds.gibbs_weights import gibbs_posterior
 from theory.certificate import Certificate, Ledger, certify
@@ -23,6 +26,46 @@ from theory.certificate import Certificate, Ledger, certify
 Errors = dict[str, Any]
 """Wrong answers of one model: ``sample`` [rows], ``fresh`` [fresh], and ``buckets``, one array for
 each bucket of test slices."""
+
+
+def cell_data(draws: Draws, member: Member, base: Parameters) -> dict[str, Any]:
+    """The base, the sample, fresh draws of the mixture, and test draws in buckets of levels."""
+    sample, fresh = draws.training_pool(member), draws.in_distribution_pool(member)
+    buckets = draws.slice_pools("test", member.base_seed, member.seed)
+    return {
+        "base": base,
+        "sample": (sample.tokens, sample.loss_mask),
+        "fresh": (fresh.tokens, fresh.loss_mask),
+        "buckets": [(pool.tokens, pool.loss_mask) for pool in buckets],
+    }
+
+
+def candidate_arguments(
+    member: Member, data: dict[str, Any], key: PRNGKeyArray, number: int
+) -> list[dict[str, Any]]:
+    """Arguments of `model_errors` for each candidate of a cell; candidates differ in their key.
+
+    Args:
+      member: the cell.
+      data: see `cell_data`.
+      key: of the cell.
+      number: of candidates.
+    """
+    tokens, loss_mask = data["sample"]
+    key_positions, key_candidates = jax.random.split(key)
+    key = jax.random.fold_in(key_candidates, member.data_size)
+    shared = {
+        "base": data["base"],
+        "data": TrainingData(tokens, loss_mask, jnp.int32(member.data_size // 2)),
+        "fresh": data["fresh"],
+        "buckets": data["buckets"],
+        "learning_rate": np.float32(member.learning_rate),
+        "key_positions": jax.random.key_data(key_positions),
+    }
+    return [
+        shared | {"key": jax.random.key_data(jax.random.fold_in(key, candidate))}
+        for candidate in range(number)
+    ]
 
 
 def model_errors(

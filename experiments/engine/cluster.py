@@ -88,8 +88,8 @@ class Cluster:
         self._gone: list[_Worker] = []
         self._stage = 0
         with contextlib.ExitStack() as stack:
-            self._is_own, dashboard = stack.enter_context(connect(config))
-            self._await_node()
+            is_own, dashboard = stack.enter_context(connect(config))
+            _await_node(config, is_own=is_own)
             self._exit = stack.pop_all()
         console.print(f"Ray: {describe_nodes()}", highlight=False)
         if dashboard:
@@ -195,17 +195,8 @@ class Cluster:
         if made.error is not None:
             raise made.error
         assert made.output is not None  # it is None only beside an error
-        return dataclasses.replace(made.output, session=self._session_fields())
-
-    def _session_fields(self) -> dict[str, Any]:
-        """Fields of the session: of each worker, and the sums of their numbers."""
-        workers = [worker for worker in (*self._gone, *self._workers) if worker.num_parts]
-        totals: Counter[str] = Counter()
-        for worker in workers:
-            numbers = {n: v for n, v in worker.fields.items() if isinstance(v, int | float)}
-            totals.update(numbers)
-        told = [{**worker.fields, "parts": worker.num_parts} for worker in workers]
-        return {**totals, "workers": told}
+        session = _session_fields([*self._gone, *self._workers])
+        return dataclasses.replace(made.output, session=session)
 
     # Workers.
 
@@ -215,16 +206,7 @@ class Cluster:
         wanted = min(room, len(stage.queue) + num_busy) - len(self._workers)
         started = {}
         for _ in range(wanted):
-            actor = (
-                ray.remote(Maker)
-                .options(
-                    num_cpus=self._config.num_cpus_per_task,
-                    num_gpus=self._config.num_gpus_per_task,
-                    max_restarts=0,
-                )
-                .remote(self._environment)
-            )
-            worker = _Worker(actor)
+            worker = _new_worker(self._config, self._environment)
             self._workers.append(worker)
             started[self._prepared(worker, stage)] = worker
         return started
@@ -274,23 +256,6 @@ class Cluster:
         for worker in list(self._workers):
             self._kill(worker)
 
-    def _await_node(self) -> None:
-        """Wait for a node that has what a worker needs.
-
-        Raises:
-          ExpectedError: if there is none within the patience; at once in a Ray of one's own.
-        """
-        end = time.monotonic() + (0 if self._is_own else self._config.patience)
-        if not self._is_own and not workers_that_fit(self._config):
-            request_node(self._config)
-        while not workers_that_fit(self._config):
-            if time.monotonic() >= end:
-                raise ExpectedError(
-                    f"no node of the Ray cluster has {_needs(self._config)} for a worker "
-                    f"(num_cpus_per_task, num_gpus_per_task); {describe_largest()}"
-                )
-            time.sleep(0.5)
-
 
 class _Stage:
     """Parts of a stage that are left, and what they share.
@@ -325,6 +290,49 @@ def _marker(directory: Path) -> Iterator[Path]:
     """A file in a run directory by which a worker tells whether it sees this directory."""
     with tempfile.NamedTemporaryFile(dir=directory.absolute(), prefix=".visible-") as file:
         yield Path(file.name)
+
+
+def _new_worker(config: Workers, environment: Mapping[str, str]) -> _Worker:
+    """Start an actor somewhere on the cluster."""
+    options = {
+        "num_cpus": config.num_cpus_per_task,
+        "num_gpus": config.num_gpus_per_task,
+        "max_restarts": 0,
+    }
+    return _Worker(ray.remote(Maker).options(**options).remote(environment))
+
+
+def _session_fields(workers: Sequence[_Worker]) -> dict[str, Any]:
+    """Fields of the session: of each worker that made a part, and the sums of their numbers."""
+    working = [worker for worker in workers if worker.num_parts]
+    totals: Counter[str] = Counter()
+    for worker in working:
+        numbers = {n: v for n, v in worker.fields.items() if isinstance(v, int | float)}
+        totals.update(numbers)
+    told = [{**worker.fields, "parts": worker.num_parts} for worker in working]
+    return {**totals, "workers": told}
+
+
+def _await_node(config: Workers, *, is_own: bool) -> None:
+    """Wait for a node that has what a worker needs.
+
+    Args:
+      config: what a worker needs.
+      is_own: whether this process has started the Ray, to which no node will be added.
+
+    Raises:
+      ExpectedError: if there is none within the patience; at once in a Ray of one's own.
+    """
+    end = time.monotonic() + (0 if is_own else config.patience)
+    if not is_own and not workers_that_fit(config):
+        request_node(config)
+    while not workers_that_fit(config):
+        if time.monotonic() >= end:
+            raise ExpectedError(
+                f"no node of the Ray cluster has {_needs(config)} for a worker "
+                f"(num_cpus_per_task, num_gpus_per_task); {describe_largest()}"
+            )
+        time.sleep(0.5)
 
 
 def _needs(config: Workers) -> str:

@@ -91,55 +91,9 @@ class Sweep:
         """Train the bases with the given seeds, all at once, on `pretrain.mixture`."""
         root = self.draws.key("bases")
         keys = [jax.random.key_data(jax.random.fold_in(root, seed)) for seed in base_seeds]
-        base, shared = self.base_program(self.config.pretrain.steps)
+        base, shared = base_program(self, self.config.pretrain.steps)
         trained = jax.jit(self.members.over(base))(self.members.stack(keys), *shared)
         return self.members.unstack(trained, len(keys))
-
-    def base_program(self, steps: int) -> tuple[Callable[..., Parameters], tuple]:
-        """Return a function that trains one base, and arrays that all bases share.
-
-        The function takes the data of the base's key, and these arrays.
-        """
-        pretraining = self.config.pretrain
-        config = FinetuneConfig(
-            steps=steps,
-            learning_rate=pretraining.learning_rate,
-            optimiser=pretraining.optimiser,
-        )
-        sample, shared = self._pretraining_draws()
-
-        def base(key, *shared):
-            key = jax.random.wrap_key_data(key)
-            return pretrain(self.decoder, lambda key: sample(key, *shared), config, key)[0]
-
-        return base, shared
-
-    def _pretraining_draws(self) -> tuple[Callable[..., tuple], tuple]:
-        """Return a function that draws one example, and arrays that all bases share.
-
-        The function takes a key and these arrays.
-        """
-        task, pretraining, mixture = self.task, self.config.pretrain, self.config.pretrain.mixture
-        if isinstance(task, ArrayTask):
-            length = task.max_length(mixture.hardest)
-            log_probabilities = mixture.log_probabilities(task.hardest)
-
-            def fresh(key):
-                example, _ = draw(task, key, log_probabilities)
-                return example.tokens[:length], example.loss_mask[:length]
-
-            return fresh, ()
-        # Text is drawn on the host: a large pool stands in for fresh draws. Bases have keys 0 to
-        # base_seeds - 1; the pool has key base_seeds, even if only some bases are missing.
-        rows = min(pretraining.text_examples, pretraining.steps * pretraining.optimiser.batch_size)
-        key_pool = jax.random.fold_in(self.draws.key("bases"), self.config.base_seeds)
-        drawn = pool(task, key_pool, mixture, rows)
-
-        def row(key, tokens, loss_mask):
-            index = jax.random.randint(key, (), 0, rows)
-            return tokens[index], loss_mask[index]
-
-        return row, (drawn.tokens, drawn.loss_mask)
 
     def evaluate_bases(self, bases: list[Parameters]) -> dict[tuple[int, int], Correct]:
         """Evaluate the untouched bases on the test draws of every base seed and seed."""
@@ -305,3 +259,55 @@ class Sweep:
         )
         both = Stacked((parameters, drawn.tree), drawn.is_used)
         return self.members.unstack(self._evaluation(both), len(seeds))
+
+
+def base_program(sweep: Sweep, steps: int) -> tuple[Callable[..., Parameters], tuple]:
+    """Return a function that trains one base, and arrays that all bases share.
+
+    The function takes the data of the base's key, and these arrays.
+
+    Args:
+      sweep: whose bases they are.
+      steps: of the training.
+    """
+    pretraining = sweep.config.pretrain
+    config = FinetuneConfig(
+        steps=steps,
+        learning_rate=pretraining.learning_rate,
+        optimiser=pretraining.optimiser,
+    )
+    sample, shared = _pretraining_draws(sweep)
+
+    def base(key, *shared):
+        key = jax.random.wrap_key_data(key)
+        return pretrain(sweep.decoder, lambda key: sample(key, *shared), config, key)[0]
+
+    return base, shared
+
+
+def _pretraining_draws(sweep: Sweep) -> tuple[Callable[..., tuple], tuple]:
+    """Return a function that draws one example, and arrays that all bases share.
+
+    The function takes a key and these arrays.
+    """
+    task, pretraining, mixture = sweep.task, sweep.config.pretrain, sweep.config.pretrain.mixture
+    if isinstance(task, ArrayTask):
+        length = task.max_length(mixture.hardest)
+        log_probabilities = mixture.log_probabilities(task.hardest)
+
+        def fresh(key):
+            example, _ = draw(task, key, log_probabilities)
+            return example.tokens[:length], example.loss_mask[:length]
+
+        return fresh, ()
+    # Text is drawn on the host: a large pool stands in for fresh draws. Bases have keys 0 to
+    # base_seeds - 1; the pool has key base_seeds, even if only some bases are missing.
+    rows = min(pretraining.text_examples, pretraining.steps * pretraining.optimiser.batch_size)
+    key_pool = jax.random.fold_in(sweep.draws.key("bases"), sweep.config.base_seeds)
+    drawn = pool(task, key_pool, mixture, rows)
+
+    def row(key, tokens, loss_mask):
+        index = jax.random.randint(key, (), 0, rows)
+        return tokens[index], loss_mask[index]
+
+    return row, (drawn.tokens, drawn.loss_mask)

@@ -13,9 +13,9 @@ import jax
 from experiments.engine.cost import SIMULATOR_UTILISATION, decoding_flops, training_flops
 from experiments.engine.study import Part
 from experiments.engine.workload import Program, Speed, Work, Workload
-from experiments.sweep.grid import SweepConfig
+from experiments.sweep.grid import Member
 from experiments.sweep.plan import Chunk, Group
-from experiments.sweep.programs import Sweep
+from experiments.sweep.programs import Sweep, base_program
 from synth.decoder import Parameters, initialise
 from synth.task import ArrayTask
 
@@ -34,6 +34,43 @@ def timed(function: Callable[[], object]) -> float:
     start = time.perf_counter()
     jax.block_until_ready(function())
     return time.perf_counter() - start
+
+
+class Operations:
+    """Operations and tokens of a sweep's programs.
+
+    Args:
+      sweep: the sweep's programs and draws, none of which it runs.
+    """
+
+    def __init__(self, sweep: Sweep):
+        self._sweep = sweep
+
+    def base_step(self) -> tuple[float, float]:
+        """Operations of a step of a base's training, and its tokens without padding."""
+        pretraining, sweep = self._sweep.config.pretrain, self._sweep
+        rows = pretraining.optimiser.batch_size
+        length = sweep.task.max_length(pretraining.hardest)
+        flops = training_flops(sweep.decoder, rows * length, length)
+        return flops, rows * sweep.draws.mean_tokens(pretraining.mixture)
+
+    def of_member(self, group: Group) -> float:
+        """Operations of one member: its steps, and its measurement on its own mixture."""
+        config, decoder = self._sweep.config, self._sweep.decoder
+        tokens = group.steps * config.optimiser.batch_size * group.length
+        measured = min(config.risk_examples, group.rows) + config.risk_examples
+        return training_flops(decoder, tokens, group.length) + decoding_flops(
+            decoder, measured * group.length, group.length
+        )
+
+    def of_slices(self, examples: int) -> float:
+        """Operations of one member on the test or validation draws of all levels."""
+        sweep = self._sweep
+        return sum(
+            decoding_flops(sweep.decoder, len(levels) * examples * length, length)
+            for levels in sweep.draws.buckets
+            for length in [sweep.task.max_length(levels[-1])]
+        )
 
 
 class SweepWorkload(Workload):
@@ -55,6 +92,7 @@ class SweepWorkload(Workload):
         self._sweep, self._chunks = sweep, chunks
         self._devices = sweep.members.mesh.size
         self._kinds: dict[Program, Group] = {}
+        self._operations = Operations(sweep)
 
     # Programs.
 
@@ -89,7 +127,7 @@ class SweepWorkload(Workload):
         """Operations of bases, of their evaluation, or of a chunk, and examples to draw."""
         config = self._sweep.config
         if part.name == "pretrain":
-            steps, tokens = self._base_step()
+            steps, tokens = self._operations.base_step()
             total = config.pretrain.steps * steps
             rounds = self._rounds(config.base_seeds)
             trained = config.base_seeds * config.pretrain.steps * tokens
@@ -102,7 +140,7 @@ class SweepWorkload(Workload):
             return work
         if part.name == "bases":
             pairs = config.base_seeds * config.seeds
-            flops = self._slices_flops(config.test_examples)
+            flops = self._operations.of_slices(config.test_examples)
             drawn = pairs * config.test_examples * len(config.test_levels)
             return [
                 Work(self._evaluation, self._rounds(pairs) * flops, pairs * flops),
@@ -112,20 +150,20 @@ class SweepWorkload(Workload):
 
     def _of_chunk(self, chunk: Chunk) -> list[Work]:
         config, group, count = self._sweep.config, chunk.group, len(chunk.members)
-        rounds, own = self._rounds(count), self._member_flops(group)
+        rounds, own = self._rounds(count), self._operations.of_member(group)
         tokens = sum(
             group.steps
             * config.optimiser.batch_size
             * self._sweep.draws.mean_tokens(self._sweep.draws.mixture(member))
             for member in chunk.members
         )
-        test = self._slices_flops(config.test_examples)
+        test = self._operations.of_slices(config.test_examples)
         work = [
             Work(self._finetuning(group), rounds * own, count * own, tokens),
             Work(self._evaluation, rounds * test, count * test),
         ]
         if len(config.learning_rates) > 1:
-            flops = self._slices_flops(config.validation_examples)
+            flops = self._operations.of_slices(config.validation_examples)
             work.append(Work(self._validation, rounds * flops, count * flops))
         # Data sizes, losses and rates of a cell share its pools.
         cells = {(m.base_seed, m.seed, m.mixture, m.difficulty) for m in chunk.members}
@@ -136,32 +174,6 @@ class SweepWorkload(Workload):
     def _rounds(self, count: int) -> int:
         """How often the devices begin a member each, or all of their members at once."""
         return math.ceil(count / self._devices) if self._sweep.members.mapping == "map" else 1
-
-    def _base_step(self) -> tuple[float, float]:
-        """Operations of a step of a base's training, and its tokens without padding."""
-        pretraining, sweep = self._sweep.config.pretrain, self._sweep
-        rows = pretraining.optimiser.batch_size
-        length = sweep.task.max_length(pretraining.hardest)
-        flops = training_flops(sweep.decoder, rows * length, length)
-        return flops, rows * sweep.draws.mean_tokens(pretraining.mixture)
-
-    def _member_flops(self, group: Group) -> float:
-        """Operations of one member: its steps, and its measurement on its own mixture."""
-        config, decoder = self._sweep.config, self._sweep.decoder
-        tokens = group.steps * config.optimiser.batch_size * group.length
-        measured = min(config.risk_examples, group.rows) + config.risk_examples
-        return training_flops(decoder, tokens, group.length) + decoding_flops(
-            decoder, measured * group.length, group.length
-        )
-
-    def _slices_flops(self, examples: int) -> float:
-        """Operations of one member on the test or validation draws of all levels."""
-        sweep = self._sweep
-        return sum(
-            decoding_flops(sweep.decoder, len(levels) * examples * length, length)
-            for levels in sweep.draws.buckets
-            for length in [sweep.task.max_length(levels[-1])]
-        )
 
     # Disk.
 
@@ -192,7 +204,8 @@ class SweepWorkload(Workload):
     def measure(self, program: Program) -> Speed:
         """Time a program with few steps, one member on each device, in a sweep of its own."""
         if program == self._drawing:
-            return self._measure_drawing()
+            member = next(iter(self._chunks.values())).members[0]
+            return measure_drawing(self._probe, member)
         if program == self._bases:
             return self._measure_bases()
         if program in self._kinds:
@@ -202,15 +215,12 @@ class SweepWorkload(Workload):
     @functools.cached_property
     def _probe(self) -> Sweep:
         """The same sweep with as few seeds as there are devices."""
-        return Sweep(self._probe_config, task=self._sweep.task)
-
-    @property
-    def _probe_config(self) -> SweepConfig:
         config = self._sweep.config
         pretrain = dataclasses.replace(config.pretrain, steps=STEPS)
-        return dataclasses.replace(
+        few = dataclasses.replace(
             config, base_seeds=1, seeds=self._beside, pretrain=pretrain, learning_rates=(1e-4,)
         )
+        return Sweep(few, task=self._sweep.task)
 
     @property
     def _beside(self) -> int:
@@ -222,38 +232,22 @@ class SweepWorkload(Workload):
     def _untrained(self) -> list[Parameters]:
         return [jax.jit(initialise, static_argnums=0)(self._sweep.decoder, jax.random.key(0))]
 
-    def _measure_drawing(self) -> Speed:
-        """Draw the pools of one member, and again with another seed."""
-        sweep = self._probe
-        member = next(iter(self._chunks.values())).members[0]
-
-        def draw(seed: int) -> object:
-            drawn = dataclasses.replace(member, base_seed=0, seed=seed)
-            pools = sweep.draws.training_pool(drawn), sweep.draws.in_distribution_pool(drawn)
-            return [pools, sweep.draws.slice_pools("test", 0, seed)]
-
-        config = sweep.config
-        amount = sweep.draws.rows(member) + config.risk_examples
-        amount += config.test_examples * len(config.test_levels)
-        cold, warm = timed(lambda: draw(0)), timed(lambda: draw(1))
-        return Speed(max(0.0, cold - warm), amount / warm)
-
     def _measure_bases(self) -> Speed:
         """Train as many bases as run beside each other for a few steps."""
         sweep = self._probe
-        base, shared = sweep.base_program(STEPS)
+        base, shared = base_program(sweep, STEPS)
         program = jax.jit(sweep.members.over(base))
         count = min(self._beside, self._sweep.config.base_seeds)
         keys = [jax.random.key_data(jax.random.key(seed)) for seed in range(count)]
         stacked = sweep.members.stack(keys)
         cold, warm = (timed(lambda: program(stacked, *shared)) for _ in range(2))
-        return Speed(cold - warm, STEPS * self._base_step()[0] / warm)
+        return Speed(cold - warm, STEPS * self._operations.base_step()[0] / warm)
 
     @functools.cached_property
     def _evaluation_speed(self) -> Speed:
         """Evaluate untrained bases, one for each device."""
         cold, warm = (timed(lambda: self._probe.evaluate_bases(self._untrained)) for _ in range(2))
-        flops = self._slices_flops(self._sweep.config.test_examples)
+        flops = self._operations.of_slices(self._sweep.config.test_examples)
         return Speed(max(0.0, cold - warm), flops / warm)
 
     def measure_shapes(self, group: Group) -> Speed:
@@ -269,9 +263,25 @@ class SweepWorkload(Workload):
         for member in members:
             self._probe.draws.training_pool(member)
             self._probe.draws.in_distribution_pool(member)
-        test = self._slices_flops(self._sweep.config.test_examples) / self._evaluation_speed.rate
+        flops = self._operations.of_slices(self._sweep.config.test_examples)
+        test = flops / self._evaluation_speed.rate
         cold, warm = (
             timed(lambda: self._probe.finetune_chunk(few, self._untrained)) for _ in range(2)
         )
         own = max(warm - test, 0.2 * warm)
-        return Speed(cold - warm, self._member_flops(short) / own)
+        return Speed(cold - warm, self._operations.of_member(short) / own)
+
+
+def measure_drawing(sweep: Sweep, member: Member) -> Speed:
+    """Draw the pools of one member, and again with another seed."""
+
+    def draw(seed: int) -> object:
+        drawn = dataclasses.replace(member, base_seed=0, seed=seed)
+        pools = sweep.draws.training_pool(drawn), sweep.draws.in_distribution_pool(drawn)
+        return [pools, sweep.draws.slice_pools("test", 0, seed)]
+
+    config = sweep.config
+    amount = sweep.draws.rows(member) + config.risk_examples
+    amount += config.test_examples * len(config.test_levels)
+    cold, warm = timed(lambda: draw(0)), timed(lambda: draw(1))
+    return Speed(max(0.0, cold - warm), amount / warm)

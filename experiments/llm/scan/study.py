@@ -37,14 +37,10 @@ from experiments.llm.difficulty.measures import OF_MODEL
 from experiments.llm.scan.data import ScanProblems, read_stream
 from experiments.llm.scan.grid import BaseConfig, Member, ScanConfig
 from experiments.llm.scan.levels import MEASURES_FILE, Levels, measure_problems, read_measures
-from experiments.llm.scan.rows import Measurements, Row, base_columns, member_columns, metric
-from experiments.llm.text.encoding import Encoded
-from experiments.llm.text.tokenizer import stop_tokens
-from experiments.llm.training.config import TrainingConfig
-from experiments.llm.training.finetune import finetune, save_trained
-from experiments.llm.training.meter import DivergedError
+from experiments.llm.scan.members import make_member, responses_file
+from experiments.llm.scan.rows import Measurements, Row, base_columns
+from experiments.llm.training.finetune import finetune
 from experiments.llm.training.scratch import new_checkpoint
-from experiments.llm.training.train import TrainedModel, load_base, make_loader, train
 from experiments.storage import checkpoint
 from experiments.storage.results import UNTRAINED, tidy
 from experiments.storage.writing import write_parquet
@@ -111,7 +107,7 @@ class ScanStudy(Study):
         for other, maker in self._before_members():
             if part.name == other.name:
                 return maker()
-        return self._make_member(self._members[part.name])
+        return make_member(self, self._members[part.name])
 
     def shared(self, parts: Sequence[Part]) -> Row:
         """Problems, and once they are known levels and base: what members need."""
@@ -196,7 +192,8 @@ class ScanStudy(Study):
         return Levels.cut(self.problems, measures)
 
     @property
-    def _measurements(self) -> Measurements:
+    def measurements(self) -> Measurements:
+        """What is measured of a model, on problems with these levels."""
         return Measurements(self.levels)
 
     @functools.cached_property
@@ -271,56 +268,13 @@ class ScanStudy(Study):
         Raises:
           ValueError: if it gets too few of its own levels right.
         """
-        rows, responses = self._measurements.on_test(self._load_base())
+        rows, responses = self.measurements.on_test(self._load_base())
         _check_gate(self.config.base, rows)
         seeds = range(self.config.seeds)
         repeated = [
             base_columns(self.problems, seed) | UNTRAINED | row for seed in seeds for row in rows
         ]
-        return Output({"table": tidy(repeated)}, _responses("base", responses))
-
-    # Members.
-
-    def _make_member(self, member: Member) -> Output:
-        """Fine-tune and measure one member."""
-        config = self.config
-        training = dataclasses.replace(
-            config.training, loss=member.loss, learning_rate=member.learning_rate, seed=member.seed
-        )
-        # Train it, or carry on with its checkpoints.
-        trained_on, fresh = self.levels.rows(member)
-        encoded = self.problems.encoded.take(trained_on)
-        work = self.directory / "work" / member.name
-        trained = _train(self.base, encoded, training, self.mesh, work)
-        columns = member_columns(self.problems, member, is_diverged=trained is None)
-        if trained is None:
-            rows = self._measurements.of_diverged_member()
-            return Output({"table": tidy([columns | row for row in rows])})
-        # Measure it, and keep its answers, and itself if the configuration says so.
-        tokenizer, mesh = self.problems.tokenizer, self.mesh
-        stop = stop_tokens(tokenizer, self.base)
-        model = Model(trained.decoder, trained.parameters, tokenizer, stop, mesh)
-        rows, responses = self._measurements.of_member(model, trained_on, fresh)
-        if len(trained.losses):
-            final = trained.losses[-max(1, len(trained.losses) // 10) :].mean()
-            rows.append(metric("final_loss", final, len(trained_on)))
-        files = _responses(member.name, responses)
-        if config.save_members:
-            files[f"members/{member.name}"] = partial(_save_once, trained, self.base)
-        return Output({"table": tidy([columns | row for row in rows])}, files)
-
-
-def _train(
-    base: Path, encoded: Encoded, training: TrainingConfig, mesh: Mesh | None, work: Path
-) -> TrainedModel | None:
-    """Return a fine-tuned checkpoint; None if its loss was not finite."""
-    decoder, parameters = load_base(base, training, mesh=mesh)
-    loader = make_loader(encoded, training, mesh=mesh)
-    try:
-        return train(decoder, parameters, loader, training, mesh=mesh, directory=work)
-    except DivergedError as error:
-        console.print(str(error), style="yellow")
-        return None
+        return Output({"table": tidy(repeated)}, responses_file("base", responses))
 
 
 def _check_gate(config: BaseConfig, rows: list[Row]) -> None:
@@ -343,14 +297,3 @@ def _words(member: Member) -> str:
         f"{member.selection} d = {member.difficulty}, n = {member.data_size}, "
         f"{member.loss.upper()}, seed {member.seed}"
     )
-
-
-def _responses(name: str, responses: pd.DataFrame) -> dict[str, Callable[[Path], object]]:
-    """The file of a model's answers to the test."""
-    return {f"responses/{name}.parquet": partial(write_parquet, table=responses)}
-
-
-def _save_once(trained: TrainedModel, base: Path, path: Path) -> None:
-    """Save a member, unless an interrupted session has saved it."""
-    if not path.exists():
-        save_trained(trained, path, like=base)

@@ -9,52 +9,36 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
-import io
 import sys
 import tempfile
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 from jaxtyping import Int
-from rich.console import Console
 
 from experiments.devices import num_cores
-from experiments.engine.progress import console
 from experiments.engine.study import Part
 from experiments.engine.workload import Program, Speed, Work, Workload
-from experiments.igsm.config import ExportConfig, Stream
-from experiments.igsm.export import export_igsm
 from experiments.llm.answering.model import Model
 from experiments.llm.answering.work import Asking
-from experiments.llm.difficulty.measures import OF_MODEL
-from experiments.llm.scan.data import ScanProblems, read_stream
+from experiments.llm.scan.data import ScanProblems
 from experiments.llm.scan.grid import Member
-from experiments.llm.scan.levels import Levels, measure_problems
+from experiments.llm.scan.levels import Levels
+from experiments.llm.scan.sample import ENCODING, EXPORTING, LEARNING, Sample, silence
 from experiments.llm.text.encoding import Encoded, encode
 from experiments.llm.training.config import TrainingConfig
-from experiments.llm.training.scratch import new_checkpoint
-from experiments.llm.training.work import Trainings, kept_bytes, resampled
+from experiments.llm.training.work import Trainings, kept_bytes
 
 if TYPE_CHECKING:
     from experiments.llm.scan.study import ScanStudy
-
-SAMPLE = 64
-"""Problems of each exported file that a plan draws."""
 
 FILE_BYTES, ROW_BYTES, LOG_BYTES = 9_000, 14, 170
 """Measured: bytes of a part without rows, of a row of the table, and of a step's line in a log."""
 
 COMPRESSED = 0.25
 """Bytes of kept responses for each character, about."""
-
-EXPORTING, LEARNING, ENCODING = (
-    Program(name, is_compiled=False)
-    for name in ("exporting problems", "training the tokenizer", "encoding problems")
-)
 
 
 class ScanWorkload(Workload):
@@ -71,106 +55,26 @@ class ScanWorkload(Workload):
         mesh = study.mesh
         self.num_devices = 1 if mesh is None else mesh.devices.size
         self._members = {member.name: member for member in study.config.members}
-        self._speeds: dict[Program, Speed] = {}
-        self._sampled_bytes = 0.0
 
     @contextlib.contextmanager
     def opened(self) -> Iterator[None]:
         """Hold a temporary directory with a sample of what is not there yet."""
-        with tempfile.TemporaryDirectory() as scratch, _silence():
+        with tempfile.TemporaryDirectory() as scratch, silence():
             self._scratch = Path(scratch)
-            self._prepare()
+            self._sample = Sample(self._study, self._scratch)
             yield
 
     # Problems.
 
-    def _prepare(self) -> None:
-        """Sample problems and checkpoint, as far as they are not in the study's directory."""
-        config, study = self._config, self._study
-        directory = study.directory
-        if config.export is not None and not (directory / "data" / "README.md").exists():
-            directory = self._scratch
-            self._export(config.export)
-        start = study.directory / "scratch"
-        if config.base.scratch is None:
-            start = study.start
-        elif not start.exists():
-            start = self._scratch / "scratch"
-            begun, base = time.monotonic(), read_stream(config, directory, "base")
-            new_checkpoint(config.base.scratch, base, start)
-            self._time(LEARNING, len(base), begun)
-        self._start, begun = start, time.monotonic()
-        found = ScanProblems.read(config, directory, start)
-        number = len(found.train) + len(found.test) + len(found.base or ())
-        self._time(ENCODING, number, begun)
-        is_sample = directory == self._scratch
-        self.problems = self._repeated(found, config.export) if is_sample else found
-        self.levels = Levels.cut(self.problems, self._measures())
+    @property
+    def problems(self) -> ScanProblems:
+        """The problems, those that were sampled repeated."""
+        return self._sample.problems
 
-    def _export(self, export: ExportConfig) -> None:
-        """Export a sample in one process."""
-        least = {
-            name: tuple(min(SAMPLE, file.size) for file in export.files if file.stream == stream)
-            for name, stream in (("train_sizes", "train"), ("base_sizes", "base"))
-        }
-        base_sizes = least["base_sizes"] or export.base_sizes
-        few = dataclasses.replace(
-            export,
-            train_sizes=least["train_sizes"],
-            base_sizes=base_sizes,
-            test_examples=min(SAMPLE, export.test_examples),
-        )
-        begun, out = time.monotonic(), self._scratch / "data"
-        export_igsm(few, out, processes=1, console=Console(file=io.StringIO()))
-        self._time(EXPORTING, sum(file.size for file in few.files), begun)
-        kept = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
-        self._sampled_bytes = kept / sum(file.size for file in few.files)
-
-    def _time(self, program: Program, amount: int, begun: float) -> None:
-        self._speeds[program] = Speed(0.0, amount / max(time.monotonic() - begun, 1e-6))
-
-    def _repeated(self, found: ScanProblems, export: ExportConfig | None) -> ScanProblems:
-        """Repeat sampled problems until there are as many as the scan would export."""
-        assert export is not None  # only exported problems are sampled
-        streams: tuple[Stream, ...] = ("train", "test", "base")
-        sizes = {
-            stream: {f.difficulty: f.size for f in export.files if f.stream == stream}
-            for stream in streams
-        }
-
-        def chosen(levels: Sequence[int | None], counts: Mapping[int, int]) -> np.ndarray:
-            stated = np.array(levels)
-            own = [(np.flatnonzero(stated == level), count) for level, count in counts.items()]
-            return np.concatenate([np.resize(rows, count) for rows, count in own if len(rows)])
-
-        train = chosen(found.train.ops, sizes["train"])
-        test = chosen(found.test.ops, sizes["test"])
-        base = found.base
-        if base is not None:
-            stated = read_stream(self._config, self._scratch, "base").ops
-            levels = [stated[row] for row in base.rows]
-            known = sorted(sizes["base"])
-            groups = [known.index(int(level or 0)) for level in levels]
-            base = resampled(base, [sizes["base"][level] for level in known], groups)
-        return dataclasses.replace(
-            found,
-            train=found.train.take(train),
-            encoded=found.encoded.take(train),
-            base=base,
-            test=found.test.take(test),
-        )
-
-    def _measures(self) -> dict[str, pd.DataFrame]:
-        """Measures of the problems; made up if a model has to be asked for them."""
-        if self._config.measure not in OF_MODEL:
-            return measure_problems(self.problems, self.problems.tokenizer)
-        generator = np.random.default_rng(0)
-        return {
-            stream: pd.DataFrame(
-                {"row": np.arange(len(own)), self._config.measure: generator.uniform(size=len(own))}
-            )
-            for stream, own in (("train", self.problems.train), ("test", self.problems.test))
-        }
+    @property
+    def levels(self) -> Levels:
+        """Their levels."""
+        return self._sample.levels
 
     @functools.cached_property
     def _test(self) -> Encoded:
@@ -191,11 +95,13 @@ class ScanWorkload(Workload):
     @functools.cached_property
     def _trainings(self) -> Trainings:
         scratch = self._scratch / "timed"
-        return Trainings(self._start, self.problems.decoder, self._study.mesh, scratch)
+        return Trainings(self._sample.start, self.problems.decoder, self._study.mesh, scratch)
 
     @functools.cached_property
     def _asking(self) -> Asking:
-        model = Model.load(self._start, mesh=self._study.mesh, dtype=self._config.training.dtype)
+        model = Model.load(
+            self._sample.start, mesh=self._study.mesh, dtype=self._config.training.dtype
+        )
         config, encoded = self._config, self._test
         prompts = [
             tokens[:length].tolist()
@@ -218,11 +124,11 @@ class ScanWorkload(Workload):
         config, problems = self._config, self.problems
         number = len(problems.train) + len(problems.test) + len(problems.base or ())
         match part.name:
-            case "export" if EXPORTING in self._speeds:
+            case "export" if EXPORTING in self._sample.speeds:
                 assert config.export is not None
                 drawn = sum(file.size for file in config.export.files)
                 return [Work(EXPORTING, drawn / num_cores())]
-            case "scratch" if LEARNING in self._speeds:
+            case "scratch" if LEARNING in self._sample.speeds:
                 return [Work(LEARNING, len(problems.base or ()))]
             case "problems":
                 return [Work(ENCODING, number)]
@@ -283,7 +189,7 @@ class ScanWorkload(Workload):
         match part.name:
             case "export":
                 assert config.export is not None
-                return self._sampled_bytes * sum(file.size for file in config.export.files)
+                return self._sample.bytes_each * sum(file.size for file in config.export.files)
             case "scratch":
                 return weights
             case "train the base":
@@ -301,17 +207,7 @@ class ScanWorkload(Workload):
 
     def measure(self, program: Program) -> Speed:
         """Time a program, or tell how fast the sample was made."""
-        if program in self._speeds:
-            return self._speeds[program]
+        if program in self._sample.speeds:
+            return self._sample.speeds[program]
         trains = program.kind == "training step" or program == self._trainings.handling
         return (self._trainings if trains else self._asking).measure(program)
-
-
-@contextlib.contextmanager
-def _silence() -> Iterator[None]:
-    """Say nothing about a sample, whose numbers are not those of the study."""
-    was, console.quiet = console.quiet, True
-    try:
-        yield
-    finally:
-        console.quiet = was
