@@ -28,6 +28,7 @@ GUARDS = (
     ("experiments/storage/integrity.py", ("test_integrity",)),
     ("experiments/analysis/pilot.py", ("test_recommend", "test_regret")),
     ("experiments/analysis/regret*.py", ("test_regret", "test_recommend")),
+    ("experiments/analysis/studies.py", ("test_optimum", "test_diverged", "test_recommend")),
     ("experiments/analysis/optimum.py", ("test_optimum", "test_diverged", "test_recommend")),
     ("experiments/certify/points.py", ("test_points", "test_members")),
     ("experiments/certify/posteriors.py", ("test_posteriors", "test_members")),

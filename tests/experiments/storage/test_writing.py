@@ -152,6 +152,16 @@ def test_what_is_gone_already_needs_no_removing(tmp_path, monkeypatch):
     assert not os.listdir(tmp_path)
 
 
+def test_a_folder_that_cannot_be_removed_is_no_obstacle(tmp_path, monkeypatch):
+    def refuse(*arguments, **options):
+        raise PermissionError("read only")
+
+    (tmp_path / ".folder.partial").mkdir()
+    monkeypatch.setattr(os, "rmdir", refuse)
+    writing.remove_partial(tmp_path)
+    assert os.listdir(tmp_path) == [".folder.partial"]
+
+
 def test_json_is_text_that_people_read(tmp_path):
     writing.write_json(tmp_path / "a.json", {"a": 1})
     assert (tmp_path / "a.json").read_text() == '{\n "a": 1\n}\n'
