@@ -11,7 +11,6 @@ A run survives a kill at any moment, see `experiments.storage.writing`. It survi
 from __future__ import annotations
 
 import contextlib
-import multiprocessing
 import os
 import signal
 import sys
@@ -134,5 +133,7 @@ def _quietly(close: Callable[[], object]) -> None:
 
 
 def _kill_children() -> None:
-    for child in multiprocessing.active_children():
-        child.kill()
+    # Where it is not loaded there are none; loading it early would delay `catch_signals`.
+    if multiprocessing := sys.modules.get("multiprocessing"):
+        for child in multiprocessing.active_children():
+            child.kill()

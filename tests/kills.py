@@ -35,6 +35,8 @@ from typing import Any
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "experiments" / "results" / "robustness"
+START_SECONDS = 0.25
+"""In this time after its start Python itself may be at work, and end by a traceback of its own."""
 TRIALS_OF_A_RUN = 12
 """After so many ends a command is left to come to its own."""
 PASSING = ("manifest", "log.jsonl", "checkpoints", "work/", "damaged", ".lock", ".partial")
@@ -320,6 +322,8 @@ def expected_code(trial: Trial) -> bool:
     if trial.has_ended_before:
         return trial.exit_code == 0
     number = signal.Signals[trial.signal]
+    if trial.moment < START_SECONDS:
+        return True
     # It may come to its end in the moment of the signal.
     if trial.exit_code == 0:
         return trial.seconds_to_end < 0.5
@@ -396,7 +400,8 @@ def is_bad(row: Trial) -> bool:
     lost = row.lost or row.differing or row.differing_at_the_end
     # The system, not the command, decides how long a kill takes.
     is_slow = row.signal != "SIGKILL" and row.seconds_to_end > 5
-    return bool(lost or row.has_traceback or is_slow or not expected_code(row))
+    is_ours = row.has_traceback and row.moment >= START_SECONDS
+    return bool(lost or is_ours or is_slow or not expected_code(row))
 
 
 def summary(rows: Sequence[Trial], name: str) -> str:
