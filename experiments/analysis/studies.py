@@ -10,6 +10,7 @@ from dataclasses import dataclass, fields
 
 import pandas as pd
 
+MOST_STUDIES = 100
 UNTRAINED = "none"
 """Training mixture of the rows of untouched bases."""
 
@@ -72,11 +73,20 @@ def _split_cells(table: pd.DataFrame, study: Study) -> tuple[set, set]:
 
 
 def _all_studies(table: pd.DataFrame) -> list[Study]:
-    """List the studies, those without a finished member included."""
+    """List the studies, those without a finished member included.
+
+    Raises:
+      ValueError: if there are more than anybody would compare: the table is damaged.
+    """
     trained = table.loc[table["train_mixture"] != UNTRAINED]
     names = [field.name for field in fields(Study)]
     several = names[:1] + [name for name in names[1:] if trained[name].nunique() > 1]
     kinds = trained[several].drop_duplicates().sort_values(several)
+    if len(kinds) > MOST_STUDIES:
+        raise ValueError(
+            f"table must hold at most {MOST_STUDIES} combinations of {', '.join(several)}, "
+            f"got {len(kinds)}"
+        )
     listed = [Study(**dict(zip(several, kind, strict=True))) for kind in kinds.to_numpy(dtype=str)]
     return sorted(listed, key=lambda study: study.train_mixture != "range")
 

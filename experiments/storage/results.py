@@ -244,7 +244,7 @@ def read_finished(directory: Path) -> dict[str, Any]:
     manifest = read_manifest(directory)
     if (status := manifest.get("status")) != "complete":
         raise ResultsError(
-            f"{directory} is not finished (status {status!r}): repeat its command to carry on"
+            f"{directory} is not finished (status {_shorten(status)}): repeat its command"
         )
     return manifest
 

@@ -203,3 +203,12 @@ def test_one_member_a_cell_claims_no_certainty(make_table):
     assert (moved.easier_rise, moved.harder_rise) == (None, None)
     assert "unknown" in optimum.format_probability(moved.probability_harder)
     assert not np.isnan(optimum.shift(table, RANGE).probability_harder)
+
+
+def test_a_table_with_a_study_in_every_row_is_refused():
+    """Each study is looked for in all rows: thousands of them would take minutes."""
+    table = pd.DataFrame({"train_mixture": "range", "loss": [f"loss {n}" for n in range(101)]})
+    for name in ("task", "data_unit", "compute", "family"):
+        table[name] = "one"
+    with pytest.raises(ValueError, match="at most 100 combinations of .*, got 101"):
+        optimum.studies(table)

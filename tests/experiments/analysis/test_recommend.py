@@ -189,7 +189,7 @@ def test_unfinished_runs_are_refused(tmp_path):
     assert len(table) == len(TABLE)
     manifest = json.loads((directory / "manifest.json").read_text())
     (directory / "manifest.json").write_text(json.dumps(manifest | {"status": "running"}))
-    with pytest.raises(ResultsError, match=r"is not finished \(status 'running'\)"):
+    with pytest.raises(ResultsError, match=r'is not finished \(status "running"\)'):
         read_pilot(directory)
 
 

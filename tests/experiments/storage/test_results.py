@@ -202,7 +202,7 @@ def test_fields_of_the_manifest_are_replaced_one_by_one(tmp_path):
 
 def test_only_a_run_that_is_complete_is_finished(tmp_path):
     with open_run(tmp_path, IDENTITY) as run:
-        with pytest.raises(ResultsError, match=r"is not finished \(status 'running'\)"):
+        with pytest.raises(ResultsError, match=r'is not finished \(status "running"\)'):
             read_finished(tmp_path)
         run.update_manifest(status="complete")
     assert read_finished(tmp_path) == run.manifest
