@@ -22,7 +22,7 @@ import pandas as pd
 from experiments.analysis import families, optimum, premise
 from experiments.analysis.optimum import Interval
 from experiments.analysis.regret_means import average_regret
-from experiments.benchmarks import bounds, generation, grid, llm, read_record
+from experiments.benchmarks import bounds, cluster, generation, grid, llm, plan, read_record
 from experiments.benchmarks import igsm as igsm_speed
 from experiments.figures.style import ledger_line
 from experiments.igsm import fidelity
@@ -34,6 +34,7 @@ from synth.tasks import TASKS, make_task
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "experiments" / "results"
 TRADEOFF, CERTIFICATES = RESULTS / "tradeoff", RESULTS / "certificates"
+ROBUSTNESS = RESULTS / "robustness"
 PREDICTION, FAMILIES, TINY_IGSM = (RESULTS / n for n in ("prediction", "families", "tiny-igsm"))
 
 
@@ -314,6 +315,31 @@ def tiny_certificates() -> str:
     return "\n\n".join([setup, markdown_table(pd.DataFrame(rows)), tightness])
 
 
+def campaigns() -> str:
+    """What became of commands that were ended, of fuzzed lines, hostile files and mutants."""
+    rows = []
+    names = ("kills", "fuzz", "hostile", "mutants")
+    tables: list[Any] = [read_parquet(ROBUSTNESS / f"{name}.parquet") for name in names]
+    kills, fuzz, hostile, mutants = tables
+    for sent, own in kills.groupby("signal"):
+        ended = own[~own["has_ended_before"]]
+        faults = ended["lost"].sum() + ended["differing"].sum() + own["differing_at_the_end"].sum()
+        told = f"{len(ended)} in {ended['scenario'].nunique()} kinds of studies"
+        slowest = f"{ended['seconds_to_end'].max():.1f} s at most to the end"
+        rows.append((f"ended by {sent} at a random moment", told, int(faults), slowest))
+    waited = fuzz.loc[~fuzz["has_begun"], "seconds"].max()
+    told = f"{waited:.1f} s and {fuzz['mebibytes'].max():,} MiB at most"
+    rows.append(("fuzzed command lines", f"{len(fuzz):,}", int((fuzz["fault"] != "").sum()), told))
+    most = hostile[["processor_seconds", "peak_mebibytes"]].max()
+    told = f"{most.iloc[0]:.1f} s of a processor and {most.iloc[1]:,.0f} MiB at most"
+    faults = int((~hostile["passes"]).sum())
+    rows.append(("hostile files", f"{len(hostile):,}", faults, told))
+    alive = int((~mutants["killed"]).sum())
+    rows.append(("mutants of our code", f"{len(mutants):,}", alive, "a fault is one that lives"))
+    columns = ["what was tried", "how often", "faults", ""]
+    return markdown_table(pd.DataFrame(dict(zip(columns, zip(*rows, strict=True), strict=True))))
+
+
 PARTS: dict[str, Callable[[], str]] = {
     "headline": headline,
     "optima": optima,
@@ -328,6 +354,9 @@ PARTS: dict[str, Callable[[], str]] = {
     "bounds": lambda: bounds.markdown(*read_record("bounds")),
     "llm": lambda: llm.markdown(*read_record("llm")),
     "generation": lambda: generation.markdown(*read_record("generation")),
+    "cluster": lambda: cluster.markdown(*read_record("cluster")),
+    "plan": lambda: plan.markdown(*read_record("plan")),
+    "campaigns": campaigns,
 }
 """Every generated part by name; each has exactly one place in the documents."""
 PLACE = re.compile(r"(<!-- begin:(\S+) -->\n).*?(<!-- end:\2 -->)", re.DOTALL)

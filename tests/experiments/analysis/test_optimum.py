@@ -210,5 +210,5 @@ def test_a_table_with_a_study_in_every_row_is_refused():
     table = pd.DataFrame({"train_mixture": "range", "loss": [f"loss {n}" for n in range(101)]})
     for name in ("task", "data_unit", "compute", "family"):
         table[name] = "one"
-    with pytest.raises(ValueError, match="at most 100 combinations of .*, got 101"):
+    with pytest.raises(ValueError, match=r"at most 100 combinations of .*, got 101"):
         optimum.studies(table)
