@@ -1,6 +1,7 @@
 """JAX's settings for the tests: strict, two single-threaded host devices, a compilation cache."""
 
 import os
+import signal
 from pathlib import Path
 
 from tests import skips
@@ -29,4 +30,7 @@ hypothesis.settings.load_profile("sweetspot")
 
 def pytest_configure(config: pytest.Config) -> None:
     skips.pytest_configure(config)
+    # A shell may have the tests ignore Ctrl-C. The processes that they start must not inherit that.
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     config.addinivalue_line("markers", "slow: needs more than the default install, or minutes")

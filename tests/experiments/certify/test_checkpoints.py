@@ -524,7 +524,7 @@ def test_too_few_problems_are_refused(folder, nothing_written):
         ({"methods": ()}, "methods must be distinct, at least one, got ()"),
         ({"delta": 1.0}, "delta must lie in (0, 1), got 1.0"),
         ({"data_sizes": (8, 8)}, "data_sizes must be distinct, at least one, got (8, 8)"),
-        ({"data_sizes": (0,)}, "data_sizes must be at least 1, got (0,)"),
+        ({"data_sizes": (0,)}, "data_sizes must be at least 1, got 0"),
         ({"prior_scales": (0.0,)}, "prior_scales must be positive, got (0.0,)"),
         ({"num_draws": 1023}, "num_draws must be at least the largest data size"),
         ({"num_fresh": 0}, "num_fresh must be at least 1, got 0"),
