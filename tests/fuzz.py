@@ -28,6 +28,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from tests.kills import become_command, import_everything
+
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "experiments" / "results" / "robustness"
 MOST_SECONDS, MOST_MEBIBYTES = 10.0, 2048
@@ -184,7 +186,8 @@ def outcome(words: Sequence[str], folder: Path, number: int) -> Outcome:
         warnings.simplefilter("ignore")
         pid = os.fork()
     if pid == 0:
-        _become_command(words, folder)
+        os.chdir(folder)
+        become_command(words, errors)
     begun, started, status, has_begun = time.monotonic(), time.time(), None, False
     most = PLAN_SECONDS if "--plan" in words else MOST_SECONDS
     while status is None:
@@ -210,33 +213,6 @@ def outcome(words: Sequence[str], folder: Path, number: int) -> Outcome:
     )
     shutil.rmtree(out, ignore_errors=True)
     return found
-
-
-def _become_command(words: Sequence[str], folder: Path) -> None:
-    """Run a line in this process, and end it."""
-    code = 1
-    try:
-        os.setsid()
-        os.chdir(folder)
-        for path, number in ((os.devnull, 0), (os.devnull, 1), (folder / "errors", 2)):
-            os.dup2(os.open(path, os.O_RDWR | os.O_APPEND), number)
-        from experiments.interrupts import catch_signals
-
-        catch_signals()
-        sys.argv = ["sweetspot", *words]
-        from experiments.cli.main import main
-
-        main()
-        code = 0
-    except SystemExit as stop:
-        code = stop.code if isinstance(stop.code, int) else int(stop.code is not None)
-    except BaseException:
-        import traceback
-
-        traceback.print_exc()
-    finally:
-        sys.stderr.flush()
-        os._exit(code)
 
 
 def works(folder: Path, started: float) -> bool:
@@ -265,8 +241,6 @@ def campaign(number: int, seed: int, folder: Path) -> Iterator[Outcome]:
     """Outcomes of lines, all drawn from a seed."""
     make_folder(folder)
     flags = flags_by_command()
-    from tests.kills import import_everything
-
     import_everything()
     import experiments.cli.main
     import experiments.figures

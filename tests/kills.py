@@ -126,7 +126,7 @@ class Forked:
             warnings.simplefilter("ignore")
             self._pid = os.fork()
         if self._pid == 0:
-            _become_command(words, errors)
+            become_command(words, errors)
         self._status: int | None = None
 
     def poll(self) -> int | None:
@@ -141,13 +141,18 @@ class Forked:
             os.kill(self._pid, number)
 
 
-def _become_command(words: Sequence[str], errors: Path) -> None:
-    """Run a command in this process, and end it."""
+def become_command(words: Sequence[str], errors: Path) -> None:
+    """Run a command in this process, which was forked for it, and end the process.
+
+    Args:
+      words: the command line.
+      errors: file that takes what is printed to stderr.
+    """
     code = 1
     try:
         os.setsid()
-        for path, number in ((os.devnull, 1), (errors, 2)):
-            os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND), number)
+        for path, number in ((os.devnull, 0), (os.devnull, 1), (errors, 2)):
+            os.dup2(os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND), number)
         from experiments.interrupts import catch_signals
 
         catch_signals()
@@ -163,6 +168,7 @@ def _become_command(words: Sequence[str], errors: Path) -> None:
 
         traceback.print_exc()
     finally:
+        sys.stderr.flush()
         os._exit(code)
 
 

@@ -129,7 +129,7 @@ class Cluster:
         self, stage: _Stage, started: Callable[[Part], None]
     ) -> Iterator[tuple[Part, Output]]:
         """Hand out the parts of a stage, and yield them as they end."""
-        # What each worker is busy with.
+        # Calls that have not ended, each with the worker that answers it.
         busy: dict[ray.ObjectRef, _Worker] = {}
         for worker in self._workers[: len(stage.queue)]:
             busy[self._prepared(worker, stage)] = worker

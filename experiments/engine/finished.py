@@ -157,7 +157,7 @@ class FinishedParts:
             self._rows[part.name, table] = read_parquet(path)
         # Their fingerprints, which those of a part that others were made from must equal.
         own = self._fingerprints.setdefault(part.name, {})
-        for path in [*output.files, *self._paths(part)]:
+        for path in dict.fromkeys([*output.files, *self._paths(part)]):
             place = self._run.directory / path
             if place.exists():
                 new = fingerprint(place)

@@ -20,11 +20,11 @@ import fsspec
 
 from experiments.engine.progress import console
 from experiments.errors import ExpectedError
+from experiments.storage.results import MANIFEST
 
 if TYPE_CHECKING:
     from experiments.engine.run import Executor
 
-MANIFEST = "manifest.json"
 UNDER_WAY = "work"
 """Folder of a run with checkpoints of parts that are not finished."""
 IDENTITY = ("kind", "recipe", "preset", "config")
