@@ -57,7 +57,10 @@ def worker_environment(*, num_devices: int, has_gpu: bool) -> dict[str, str]:
     """
     flags = cpu_flags() | _stated() | {DEVICE_COUNT: str(num_devices)}
     platforms = os.environ.get("JAX_PLATFORMS", "") if has_gpu else "cpu"
-    return {"XLA_FLAGS": _joined(flags), "JAX_PLATFORMS": platforms}
+    # XLA shares large element-wise operations among all cores of the machine, unless NPROC says how
+    # many it may use. A worker takes no more than it has asked the cluster for.
+    threads = {} if has_gpu else {"NPROC": str(num_devices)}
+    return {"XLA_FLAGS": _joined(flags), "JAX_PLATFORMS": platforms, **threads}
 
 
 def leave_accelerators() -> None:

@@ -9,8 +9,9 @@ earlier version wrote the run.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -136,10 +137,15 @@ class FinishedParts:
 
     # What is added.
 
-    def keep(self, part: Part, output: Output) -> None:
+    def keep(self, part: Part, output: Output, session: Mapping[str, Any]) -> None:
         """Write the output of a part; the rows of its first table come last and finish it.
 
         Until then everything is written again by the next session, fields of the manifest included.
+
+        Args:
+          part, output: what was made.
+          session: fields of the manifest that tell of this session; one write of the manifest
+            takes them and the fingerprints.
 
         Raises:
           ResultsError: if the part had to be made anew, is not as it was, and others depend on it.
@@ -164,7 +170,7 @@ class FinishedParts:
                 if path in part.files and own.get(path, new) != new:
                     self._refuse_if_needed(part, path)
                 own[path] = new
-        self._run.update_manifest(fingerprints=self._fingerprints)
+        self._run.update_manifest(fingerprints=self._fingerprints, **session)
         # The tables, so that figures can be drawn meanwhile.
         if part.tables:
             self.tables = self._put_together()

@@ -83,9 +83,9 @@ def run_study(
                 missing = missing[: max_parts if stage is stages[-1] else None]
                 display.begin(stage)
                 for part, output in executor(study, missing, display.started):
-                    finished.keep(part, output)
+                    told = session.fields(**(output.session or study.session_fields()))
+                    finished.keep(part, output, told)
                     study.kept(part)
-                    session.save(**(output.session or study.session_fields()))
                     display.finished(part)
         if finished.has_all():
             tables = {"tables": finished.write_tables()} if finished.tables else {}

@@ -67,7 +67,7 @@ class Session:
 
     def __init__(self, run: Run, on: Console = console):
         """Begin a session; say in what its surroundings differ from those of the last one."""
-        self._run, self._start = run, time.monotonic()
+        self._start = time.monotonic()
         self._earlier: list[dict[str, Any]] = run.manifest.get("sessions", [])
         self.entry: dict[str, Any] = {
             "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
@@ -81,7 +81,7 @@ class Session:
             "xla_flags": xla_flags(),
         }
         # Its time is not known yet: a session that is killed before it keeps a part states none.
-        self._run.update_manifest(sessions=[*self._earlier, self.entry])
+        run.update_manifest(sessions=[*self._earlier, self.entry])
         if differing := _differing(self._earlier[-1], self.entry) if self._earlier else []:
             on.print(
                 f"The last session of this run had other surroundings, so that results may differ: "
@@ -89,10 +89,13 @@ class Session:
                 style="yellow",
             )
 
-    def save(self, **fields: Any) -> None:
-        """Write the entry as it is now; called after each part, so that a kill loses little."""
+    def fields(self, **fields: Any) -> dict[str, Any]:
+        """Fields of the manifest with the entry as it is now.
+
+        They are written after each part, so that a kill loses little.
+        """
         self.entry |= {"wall_time_seconds": round(time.monotonic() - self._start, 1), **fields}
-        self._run.update_manifest(sessions=[*self._earlier, self.entry])
+        return {"sessions": [*self._earlier, self.entry]}
 
 
 def _differing(earlier: dict[str, Any], entry: dict[str, Any]) -> list[str]:

@@ -136,10 +136,11 @@ def read_tables(directory: Path, *names: str) -> dict[str, pd.DataFrame]:
     """
     paths = {path.stem: path for path in sorted(directory.glob("*.parquet"))}
     chosen = names or tuple(paths) or ("table",)
+    fingerprints = _of_tables(directory)
     tables = {}
     for name in chosen:
         path = directory / f"{name}.parquet"
-        check_table(directory, path)
+        _refuse_changed(path, fingerprints.get(name))
         tables[name] = read_parquet(path)
     for name in {"table", "families"} & set(tables):
         _check_columns(directory / f"{name}.parquet", tables[name])
@@ -174,24 +175,6 @@ def _check_columns(path: Path, table: pd.DataFrame) -> None:
             )
 
 
-def check_table(directory: Path, path: Path) -> None:
-    """Refuse a table of a finished run that has changed since the run wrote it.
-
-    Raises:
-      ResultsError: if it has.
-    """
-    if not (directory / MANIFEST).exists() or not path.exists():
-        return
-    manifest = read_manifest(directory)
-    known = manifest.get("tables")
-    stated = known.get(path.stem) if isinstance(known, dict) else None
-    # While a run goes on, its tables are newer than their fingerprints.
-    if manifest.get("status") == "complete" and stated not in (None, fingerprint(path)):
-        raise ResultsError(
-            f"{path} has changed since the run wrote it; run the same command again to make it anew"
-        )
-
-
 def check_unchanged(directory: Path, path: str) -> None:
     """Refuse a file or folder of a run, such as a base, that has changed since the run wrote it.
 
@@ -204,12 +187,28 @@ def check_unchanged(directory: Path, path: str) -> None:
     """
     parts = read_manifest(directory).get("fingerprints")
     for files in parts.values() if isinstance(parts, dict) else ():
-        stated = files.get(path) if isinstance(files, dict) else None
-        if stated and (directory / path).exists() and fingerprint(directory / path) != stated:
-            raise ResultsError(
-                f"{directory / path} has changed since the run wrote it; "
-                f"run the same command again to make it anew"
-            )
+        if isinstance(files, dict):
+            _refuse_changed(directory / path, files.get(path))
+
+
+def _of_tables(directory: Path) -> dict[str, str]:
+    """Fingerprints of the tables of a finished run; of any other directory none.
+
+    While a run goes on, its tables are newer than their fingerprints.
+    """
+    if not (directory / MANIFEST).exists():
+        return {}
+    manifest = read_manifest(directory)
+    known = manifest.get("tables")
+    return known if manifest.get("status") == "complete" and isinstance(known, dict) else {}
+
+
+def _refuse_changed(path: Path, fingerprint_then: str | None) -> None:
+    """Refuse a file or folder that is there and differs from its fingerprint, if it has one."""
+    if fingerprint_then and path.exists() and fingerprint(path) != fingerprint_then:
+        raise ResultsError(
+            f"{path} has changed since the run wrote it; run the same command again to make it anew"
+        )
 
 
 def read_manifest(directory: Path, name: str = MANIFEST) -> dict[str, Any]:

@@ -135,10 +135,11 @@ def finetune(
             save_trained(trained, model, like=folder)
 
         def complete() -> bool:
-            for session in sessions:
-                session.save()
+            told = sessions[0].fields() if sessions else {}
             if runs[0].manifest.get("status") != "complete":
-                runs[0].update_manifest(status="complete", model=fingerprint(model))
+                told |= {"status": "complete", "model": fingerprint(model)}
+            if told:
+                runs[0].update_manifest(**told)
             shutil.rmtree(out / "checkpoints", ignore_errors=True)
             (out / FINGERPRINTS).unlink(missing_ok=True)
             stack.close()

@@ -131,6 +131,7 @@ def test_a_worker_has_as_many_devices_as_cores_and_the_drivers_other_flags(monke
     assert {"--xla_dump_to=/x", "--xla_cpu_multi_thread_eigen=false"} <= set(flags)
     assert sum("device_count" in flag for flag in flags) == 1
     assert environment["JAX_PLATFORMS"] == "cpu"
+    assert environment["NPROC"] == "1"
     assert devices.worker_environment(num_devices=1, has_gpu=True)["JAX_PLATFORMS"] == "cuda"
 
 
