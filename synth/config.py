@@ -100,7 +100,7 @@ class Execution:
       dtype: type of activations and matrix products, to which parameters are cast as they are used;
         None takes the parameters' own. Norms, softmax, rotation and logits are always in float32.
       remat: keep only each layer's input for the backward pass, and compute the rest again.
-      attention: ``plain`` is `synth.decoder.attend`; ``xla`` and ``cudnn`` are implementations of
+      attention: ``plain`` is `synth.attention.attend`; ``xla`` and ``cudnn`` are implementations of
         `jax.nn.dot_product_attention` (the second needs an NVIDIA GPU and 16-bit activations).
         Decoding with a cache always uses ``plain``.
 
