@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import io
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,7 +21,9 @@ from experiments.igsm.export import export_igsm
 from experiments.llm.difficulty.measures import OF_MODEL
 from experiments.llm.scan.data import ScanProblems, read_stream
 from experiments.llm.scan.levels import Levels, measure_problems
-from experiments.llm.training.scratch import new_checkpoint
+from experiments.llm.text.tokenizer import load_tokenizer
+from experiments.llm.training.config import ScratchConfig
+from experiments.llm.training.scratch import learn_tokenizer, new_checkpoint
 from experiments.llm.training.work import resampled
 
 if TYPE_CHECKING:
@@ -66,16 +68,37 @@ class Sample:
             start = study.start
         elif not start.exists():
             start = self._scratch / "scratch"
-            begun, base = time.monotonic(), read_stream(config, directory, "base")
-            new_checkpoint(config.base.scratch, base, start)
-            self._time(LEARNING, len(base), begun)
-        self.start, begun = start, time.monotonic()
-        found = ScanProblems.read(config, directory, start)
-        number = len(found.train) + len(found.test) + len(found.base or ())
-        self._time(ENCODING, number, begun)
+            self._learn(config.base.scratch, directory, start)
+        self.start = start
+        found = self._read(directory)
         is_sample = directory == self._scratch
         self.problems = self._repeated(found, config.export) if is_sample else found
         self.levels = Levels.cut(self.problems, self._measures())
+
+    def _learn(self, scratch: ScratchConfig, directory: Path, start: Path) -> None:
+        """Make the checkpoint, and train its tokenizer once more, which is what grows with data."""
+        base = read_stream(self._config, directory, "base")
+        whole = _seconds(lambda: new_checkpoint(scratch, base, start))
+        again = _seconds(lambda: learn_tokenizer(scratch, base))
+        self._keep(LEARNING, len(base), whole, again)
+
+    def _read(self, directory: Path) -> ScanProblems:
+        """Read and encode the problems, twice: the first time loads libraries."""
+        found: list[ScanProblems] = []
+
+        def read() -> None:
+            found.append(ScanProblems.read(self._config, directory, self.start))
+
+        whole, again = _seconds(read), _seconds(read)
+        again -= _seconds(lambda: load_tokenizer(self.start))
+        number = len(found[0].train) + len(found[0].test) + len(found[0].base or ())
+        self._keep(ENCODING, number, whole, again)
+        return found[0]
+
+    def _keep(self, program: Program, amount: int, whole: float, again: float) -> None:
+        """Keep how fast a program is: what only the first call takes does not grow with data."""
+        again = max(again, 1e-6)
+        self.speeds[program] = Speed(max(whole - again, 0.0), amount / again)
 
     def _export(self, export: ExportConfig) -> None:
         """Export a sample in one process."""
@@ -90,14 +113,11 @@ class Sample:
             base_sizes=base_sizes,
             test_examples=min(SAMPLE, export.test_examples),
         )
-        begun, out = time.monotonic(), self._scratch / "data"
-        export_igsm(few, out, processes=1, console=Console(file=io.StringIO()))
-        self._time(EXPORTING, sum(file.size for file in few.files), begun)
+        out, quiet = self._scratch / "data", Console(file=io.StringIO())
+        seconds = _seconds(lambda: export_igsm(few, out, processes=1, console=quiet))
+        self._keep(EXPORTING, sum(file.size for file in few.files), seconds, seconds)
         kept = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
         self.bytes_each = kept / sum(file.size for file in few.files)
-
-    def _time(self, program: Program, amount: int, begun: float) -> None:
-        self.speeds[program] = Speed(0.0, amount / max(time.monotonic() - begun, 1e-6))
 
     def _repeated(self, found: ScanProblems, export: ExportConfig | None) -> ScanProblems:
         """Repeat sampled problems until there are as many as the scan would export."""
@@ -141,6 +161,13 @@ class Sample:
             )
             for stream, own in (("train", self.problems.train), ("test", self.problems.test))
         }
+
+
+def _seconds(work: Callable[[], object]) -> float:
+    """Seconds that a call takes."""
+    begun = time.monotonic()
+    work()
+    return time.monotonic() - begun
 
 
 @contextlib.contextmanager
