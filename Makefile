@@ -46,6 +46,7 @@ bench: $(VENV)/.all  ## measure against plain JAX and PyTorch and record the tab
 	$(BIN)/python -m experiments.benchmarks.igsm --record
 	$(BIN)/python -m experiments.benchmarks.llm --record
 	$(BIN)/python -m experiments.benchmarks.cluster --record
+	$(BIN)/python -m experiments.benchmarks.plan --record
 	$(BIN)/python -m experiments.pages.documents
 
 hostile: $(VENV)/.dev  ## attack the path of real checkpoints with 1,000 hostile files, and record what became of each

@@ -94,10 +94,10 @@ class RMSNorm(nnx.Module):
 
 
 def rotate(
-    x: Float[Array, "*rows heads length size"],
+    x: Float[Array, "*rows length heads size"],
     cosine: Float[Array, "*rows length half"],
     sine: Float[Array, "*rows length half"],
-) -> Float[Array, "*rows heads length size"]:
+) -> Float[Array, "*rows length heads size"]:
     """Apply the rotary embedding, in float32 (Su et al. 2021, arXiv 2104.09864).
 
     Coordinate i is paired with i + half, the convention of Llama and Qwen checkpoints.
@@ -107,7 +107,7 @@ def rotate(
       cosine, sine: of each position's angle for each pair.
     """
     first, second = jnp.split(x.astype(jnp.float32), 2, axis=-1)
-    cosine, sine = cosine[..., None, :, :], sine[..., None, :, :]
+    cosine, sine = cosine[..., None, :], sine[..., None, :]
     return jnp.concatenate(
         [first * cosine - second * sine, second * cosine + first * sine], axis=-1
     ).astype(x.dtype)
@@ -221,14 +221,17 @@ class Layer(nnx.Module):
           The residual stream after the layer; and keys and values, written into those of `past` if
           there are any.
         """
-        # Queries, keys and values: project, split into heads, rotate.
+        # Queries, keys and values: project, split into heads, rotate. Only then are the heads moved
+        # before the sequence: what is moved is rotated in strides, which takes twice as long.
         h = self.attention_norm(x)
         query, key, value = (
-            self._heads(linear(h)) for linear in (self.query, self.key, self.value)
+            linear(h).reshape(*x.shape[:-1], -1, self.decoder.head_size)
+            for linear in (self.query, self.key, self.value)
         )
         if self.query_norm is not None and self.key_norm is not None:
             query, key = self.query_norm(query), self.key_norm(key)
         query, key = rotate(query, cosine, sine), rotate(key, cosine, sine)
+        query, key, value = (each.swapaxes(-2, -3) for each in (query, key, value))
         # With a cache, attend to its slots.
         if past is not None:
             *cached, index = past
@@ -247,12 +250,6 @@ class Layer(nnx.Module):
         # SwiGLU.
         h = self.mlp_norm(x)
         return x + self.down(jax.nn.silu(self.gate(h)) * self.up(h)), (key, value)
-
-    def _heads(
-        self, x: Float[Array, "*rows length outputs"]
-    ) -> Float[Array, "*rows heads length size"]:
-        """Split vectors into heads, and move the heads before the sequence."""
-        return x.reshape(*x.shape[:-1], -1, self.decoder.head_size).swapaxes(-2, -3)
 
 
 class Decoder(nnx.Module):

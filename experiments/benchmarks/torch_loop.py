@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from synth import decoder as ours
 from synth.config import DecoderConfig, FinetuneConfig
 from synth.decoder import Parameters
-from synth.finetune import TrainingData, batch_loss
+from synth.finetune import TrainingData, loss_and_gradient
 
 
 def _rotate(x: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
@@ -229,7 +229,7 @@ def tensors(tokens: Any, loss_mask: Any) -> tuple[Tensor, Tensor]:
 
 
 def positions_of(decoder: DecoderConfig, key: PRNGKeyArray, batch: int, length: int) -> Tensor:
-    """The positions [batch, length] that `synth.finetune.batch_loss` draws from a key."""
+    """The positions [batch, length] that `synth.finetune.loss_and_gradient` draws from a key."""
     keys = jax.random.split(key, batch)
     drawn = jax.vmap(lambda key: ours.draw_positions(decoder, key, length))(keys)
     return torch.from_numpy(np.array(drawn))
@@ -250,9 +250,9 @@ def parity(
       ``loss``: absolute difference in nats; ``gradient``: the largest over parameters of the
       norm of the difference divided by the norm of ours.
     """
-    our_loss, our_gradient = jax.jit(
-        jax.value_and_grad(batch_loss, argnums=1), static_argnums=(0, 5)
-    )(decoder, parameters, data.tokens, data.loss_mask, key, "sft")
+    our_loss, our_gradient = jax.jit(loss_and_gradient, static_argnums=(0, 5))(
+        decoder, parameters, data.tokens, data.loss_mask, key, "sft"
+    )
     model = load(decoder, parameters)
     positions = positions_of(decoder, key, *data.tokens.shape)
     value = loss(model, *tensors(data.tokens, data.loss_mask), positions)

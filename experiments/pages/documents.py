@@ -22,7 +22,7 @@ import pandas as pd
 from experiments.analysis import families, optimum, premise
 from experiments.analysis.optimum import Interval
 from experiments.analysis.regret_means import average_regret
-from experiments.benchmarks import bounds, cluster, generation, grid, llm, read_record
+from experiments.benchmarks import bounds, cluster, generation, grid, llm, plan, read_record
 from experiments.benchmarks import igsm as igsm_speed
 from experiments.figures.style import ledger_line
 from experiments.igsm import fidelity
@@ -357,6 +357,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "llm": lambda: llm.markdown(*read_record("llm")),
     "generation": lambda: generation.markdown(*read_record("generation")),
     "cluster": lambda: cluster.markdown(*read_record("cluster")),
+    "plan": lambda: plan.markdown(*read_record("plan")),
     "campaigns": campaigns,
 }
 """Every generated part by name; each has exactly one place in the documents."""

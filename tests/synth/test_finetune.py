@@ -14,9 +14,18 @@ import pytest
 import scipy.stats
 from jax.sharding import AxisType, PartitionSpec
 
+from synth import finetune as module
 from synth.config import DecoderConfig, FinetuneConfig, Optimiser
 from synth.decoder import draw_positions, initialise, logits
-from synth.finetune import TrainingData, batch_loss, epoch_order, finetune, pretrain, token_losses
+from synth.finetune import (
+    TrainingData,
+    epoch_order,
+    finetune,
+    loss_and_gradient,
+    num_parts,
+    pretrain,
+    token_losses,
+)
 from synth.task import PADDING
 from tests import reference
 
@@ -239,7 +248,7 @@ def test_steps_equal_the_reference(config, base, data):
     order = np.asarray(
         order_of(key_order, data.num_examples, NUM_ROWS, config.steps * config.optimiser.batch_size)
     ).reshape(config.steps, config.optimiser.batch_size)
-    gradient_of = jax.jit(jax.value_and_grad(batch_loss, argnums=1), static_argnums=(0, 5))
+    gradient_of = jax.jit(loss_and_gradient, static_argnums=(0, 5))
     warmup = math.ceil(config.optimiser.warmup * config.steps)
     parameters = {name: leaf.astype(np.float64) for name, leaf in leaves(base).items()}
     first = {name: np.zeros_like(leaf) for name, leaf in parameters.items()}
@@ -293,10 +302,11 @@ def test_steps_equal_the_reference(config, base, data):
 
 
 @pytest.mark.parametrize("loss", ["sft", "dft"])
-def test_batch_loss_is_the_mean_over_solution_tokens(loss, base, data):
+def test_the_loss_of_a_batch_is_the_mean_over_solution_tokens(loss, base, data):
     key = jax.random.key(6)
     tokens, loss_mask = np.asarray(data.tokens[:3]), np.asarray(data.loss_mask[:3])
-    mean = jax.jit(batch_loss, static_argnums=(0, 5))(DECODER, base, tokens, loss_mask, key, loss)
+    jitted = jax.jit(loss_and_gradient, static_argnums=(0, 5))
+    mean, _ = jitted(DECODER, base, tokens, loss_mask, key, loss)
     total, count = 0.0, 0
     for row, mask, row_key in zip(tokens, loss_mask, jax.random.split(key, 3), strict=True):
         positions = np.asarray(draw_positions(DECODER, row_key, LENGTH))
@@ -309,6 +319,28 @@ def test_batch_loss_is_the_mean_over_solution_tokens(loss, base, data):
                 count += 1
     assert count == loss_mask.sum() > 3
     np.testing.assert_allclose(mean, total / count, rtol=1e-4)
+
+
+@pytest.mark.parametrize(("cached_rows", "parts"), [(6, 1), (3, 2), (2, 3), (1, 6), (0, 6)])
+def test_a_batch_in_parts_has_the_loss_and_gradient_of_the_whole(
+    cached_rows, parts, base, data, monkeypatch
+):
+    key, rows = jax.random.key(7), 6
+    batch = DECODER, base, data.tokens[:rows], data.loss_mask[:rows], key, "sft"
+    # Rows with different numbers of solution tokens: a mean of the parts' means would differ.
+    assert len(set(np.asarray(data.loss_mask[:rows].sum(axis=1)))) > 1
+    monkeypatch.setattr(module, "num_parts", lambda *_: 1)
+    whole = jax.jit(lambda: loss_and_gradient(*batch))()
+    monkeypatch.setattr(module, "num_parts", num_parts)
+    widest = max(DECODER.intermediate_size, DECODER.num_heads * (LENGTH - 1), DECODER.vocab_size)
+    monkeypatch.setattr(module, "CACHED_BYTES", cached_rows * 4 * (LENGTH - 1) * widest)
+    assert num_parts(DECODER, rows, LENGTH - 1) == parts
+    assert_close(jax.jit(lambda: loss_and_gradient(*batch))(), whole, atol=1e-6)
+
+
+def test_a_batch_is_whole_on_an_accelerator(monkeypatch):
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    assert num_parts(DECODER, 64, 10_000) == 1
 
 
 def test_dft_has_the_gradient_of_the_negative_probability(base, data):

@@ -21,7 +21,7 @@ from experiments.engine.cost import training_flops
 from experiments.storage.results import write_record
 from synth.config import DecoderConfig, FinetuneConfig, Optimiser
 from synth.decoder import initialise, num_parameters
-from synth.finetune import TrainingData, batch_loss, epoch_order, finetune
+from synth.finetune import TrainingData, epoch_order, finetune, loss_and_gradient
 from synth.tasks.igsm import problems
 from theory import BOUNDS
 
@@ -111,7 +111,7 @@ def dot_flops(jaxpr) -> int:
 def test_flops_equal_the_products_that_jax_traces(decoder, batch_size, length):
     parameters = jax.eval_shape(lambda: initialise(decoder, jax.random.key(0)))
     traced = jax.make_jaxpr(
-        lambda parameters, tokens, loss_mask, key: jax.grad(batch_loss, argnums=1)(
+        lambda parameters, tokens, loss_mask, key: loss_and_gradient(
             decoder, parameters, tokens, loss_mask, key, "sft"
         )
     )(
