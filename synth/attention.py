@@ -11,7 +11,7 @@ from typing import Literal
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Int
 
 
 def attend(
@@ -77,14 +77,34 @@ def _over_queries(
     return jnp.einsum("...dq,...qk->...dk", turned, weights).swapaxes(-1, -2)
 
 
+def causal_mask(
+    shape: tuple[int, ...], segments: Int[Array, "*rows length"] | None = None
+) -> Bool[Array, "*rows length length"]:
+    """Mask in which each token sees itself and earlier ones, all of its own segment.
+
+    Args:
+      shape: ``(*rows, length)``.
+      segments: number of the sequence that each token belongs to; None for one sequence a row.
+    """
+    length = shape[-1]
+    visible = jnp.broadcast_to(jnp.tril(jnp.ones((length, length), bool)), (*shape, length))
+    if segments is None:
+        return visible
+    return visible & (segments[..., :, None] == segments[..., None, :])
+
+
 def attend_fused(
     query: Float[Array, "*rows heads length size"],
     key: Float[Array, "*rows kv_heads length size"],
     value: Float[Array, "*rows kv_heads length size"],
-    visible: Bool[Array, "*rows length length"] | None,
+    segments: Int[Array, "*rows length"] | None,
     implementation: Literal["xla", "cudnn"],
 ) -> Float[Array, "*rows heads length size"]:
-    """`attend` by `jax.nn.dot_product_attention`; None for `visible` is the causal mask."""
+    """`attend` under `causal_mask`, by `jax.nn.dot_product_attention`."""
+    # Without segments the implementation's own causal mask skips the work above the diagonal.
+    visible = None
+    if segments is not None:
+        visible = causal_mask(segments.shape, segments)
 
     def as_jax_wants(x):
         """Rows as one leading axis, and heads after the sequence."""

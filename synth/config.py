@@ -99,10 +99,11 @@ class Execution:
     Attributes:
       dtype: type of activations and matrix products, to which parameters are cast as they are used;
         None takes the parameters' own. Norms, softmax, rotation and logits are always in float32.
-      remat: keep only each layer's input for the backward pass, and compute the rest again.
-      attention: ``plain`` is `synth.attention.attend`; ``xla`` and ``cudnn`` are implementations of
-        `jax.nn.dot_product_attention` (the second needs an NVIDIA GPU and 16-bit activations).
-        Decoding with a cache always uses ``plain``.
+      remat: keep only each layer's input for the backward pass, and compute the rest again; else
+        the results of products with weights and of attention are kept too.
+      attention: ``plain`` is `synth.blockwise.attend_in_blocks`; ``xla`` and ``cudnn`` are
+        implementations of `jax.nn.dot_product_attention` (the second needs an NVIDIA GPU and 16-bit
+        activations). Decoding always uses `synth.attention.attend`.
 
     Raises:
       ValueError: if a field is not one of its choices.

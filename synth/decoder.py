@@ -19,7 +19,6 @@ the sequence's own, or the slots of a cache), ``size`` (width of a head), ``half
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import math
 from dataclasses import dataclass
@@ -28,14 +27,26 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.ad_checkpoint import checkpoint_name
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
-from synth.attention import attend, attend_fused
+from synth.attention import attend, attend_fused, causal_mask
+from synth.blockwise import ATTENDED, attend_in_blocks
 from synth.config import DecoderConfig, Execution, Kernel, Lora
 
 Parameters = dict[str, Any]
 """Nested dict of arrays; layer parameters are stacked along a leading axis ``layers``."""
+
+
+PRODUCT = "product"
+"""Name of what products with weights give (`checkpoint_name`)."""
+KEPT = jax.checkpoint_policies.save_only_these_names(PRODUCT, ATTENDED)
+"""What a scanned layer with plain attention keeps for the backward pass.
+
+Norms, rotations and SwiGLU are cheap to compute again. What they would keep is half of the memory
+of a step, and to write and read it takes longer.
+"""
 
 
 def _normal(scale: float):
@@ -73,10 +84,11 @@ class Linear(nnx.Module):
         flat = x.reshape(-1, x.shape[-1])
         y = flat @ self.kernel[...]
         if self.lora_a is not None and self.lora_b is not None:
-            y = y + self.lora_scale * ((flat @ self.lora_a[...]) @ self.lora_b[...])
+            narrow = checkpoint_name(flat @ self.lora_a[...], PRODUCT)
+            y = y + self.lora_scale * (narrow @ self.lora_b[...])
         if self.bias is not None:
             y = y + self.bias[...][None]
-        return y.reshape(*x.shape[:-1], -1)
+        return checkpoint_name(y, PRODUCT).reshape(*x.shape[:-1], -1)
 
 
 class RMSNorm(nnx.Module):
@@ -208,6 +220,7 @@ class Layer(nnx.Module):
         sine: Float[Array, "*rows length half"],
         visible: Bool[Array, "*rows length keys"] | None,
         past: LayerPast | None = None,
+        segments: Int[Array, "*rows length"] | None = None,
     ) -> tuple[Float[Array, "*rows length width"], KeysAndValues]:
         """Apply one layer.
 
@@ -216,6 +229,7 @@ class Layer(nnx.Module):
           cosine, sine: of the rotary angles, see `rotate`.
           visible: true where a token may attend to a key; None for the causal mask.
           past: cached keys and values, and the slot at which to write the new ones.
+          segments: under the causal mask, see `hidden_states`.
 
         Returns:
           The residual stream after the layer; and keys and values, written into those of `past` if
@@ -240,11 +254,12 @@ class Layer(nnx.Module):
                 for old, new in zip(cached, (key, value), strict=True)
             )
         attention = self.decoder.execution.attention if self.decoder.execution else "plain"
-        if attention == "plain" or past is not None:
-            assert visible is not None, "plain attention needs its mask"
+        if visible is not None:
             attended = attend(query, key, value, visible)
+        elif attention == "plain":
+            attended = attend_in_blocks(query, key, value, segments)
         else:
-            attended = attend_fused(query, key, value, visible, attention)
+            attended = attend_fused(query, key, value, segments, attention)
         attended = attended.swapaxes(-2, -3).reshape(*x.shape[:-1], -1)
         x = x + self.output(attended)
         # SwiGLU.
@@ -276,6 +291,7 @@ class Decoder(nnx.Module):
         positions: Int[Array, "*rows length"],
         visible: Bool[Array, "*rows length keys"] | None,
         past: tuple[Cache, Int[Array, ""]] | None = None,
+        segments: Int[Array, "*rows length"] | None = None,
     ) -> tuple[Float[Array, "*rows length width"], Cache]:
         """Apply all layers and the final norm.
 
@@ -283,6 +299,7 @@ class Decoder(nnx.Module):
           tokens, positions: the tokens to read.
           visible: true where a token may attend to a key; None for the causal mask.
           past: a cache of earlier tokens, and the slot at which to write the new ones.
+          segments: under the causal mask, see `hidden_states`.
 
         Returns:
           The stream after the final norm, of which `project` makes logits; and the cache, which
@@ -301,7 +318,7 @@ class Decoder(nnx.Module):
         def step(x, parameters, past=None):
             if execution.dtype is not None:
                 parameters = jax.tree.map(lambda leaf: leaf.astype(dtype), parameters)
-            return nnx.merge(graph, parameters)(x, cosine, sine, visible, past)
+            return nnx.merge(graph, parameters)(x, cosine, sine, visible, past, segments)
 
         x = self.embedding[...][tokens].astype(dtype)
         if past is not None:
@@ -314,10 +331,13 @@ class Decoder(nnx.Module):
                 keys.append(key)
                 values.append(value)
         else:
-            if execution.remat:
+            # What fused attention keeps for its backward pass has no name.
+            by_name = not self.decoder.unroll and execution.attention == "plain"
+            if execution.remat or by_name:
                 # Only an unrolled scan needs the barrier that keeps XLA from merging the forward
                 # pass with its repetition.
-                step = jax.checkpoint(step, prevent_cse=self.decoder.unroll)
+                policy = None if execution.remat else KEPT
+                step = jax.checkpoint(step, prevent_cse=self.decoder.unroll, policy=policy)
             unroll = count if self.decoder.unroll else 1
             x, (keys, values) = jax.lax.scan(step, x, stacked, length=count, unroll=unroll)
         return self.norm(x), Cache(tuple(keys), tuple(values))
@@ -365,20 +385,7 @@ def hidden_states(
     Raises:
       ValueError: see `DecoderConfig.activation_dtype`.
     """
-    fused = decoder.execution is not None and decoder.execution.attention != "plain"
-    visible = _causal(tokens)
-    if segments is not None:
-        visible = visible & (segments[..., :, None] == segments[..., None, :])
-    elif fused:
-        # The implementation's own causal mask skips the work above the diagonal.
-        visible = None
-    return _module(decoder, parameters)(tokens, positions, visible)[0]
-
-
-def _causal(tokens: Int[Array, "*rows length"]) -> Bool[Array, "*rows length length"]:
-    """Mask in which each token sees itself and earlier ones."""
-    length = tokens.shape[-1]
-    return jnp.broadcast_to(jnp.tril(jnp.ones((length, length), bool)), (*tokens.shape, length))
+    return _module(decoder, parameters)(tokens, positions, None, segments=segments)[0]
 
 
 def head_kernel(decoder: DecoderConfig, parameters: Parameters) -> Float[Array, "width vocab"]:
@@ -436,11 +443,7 @@ def read_prompt(
     if capacity < length:
         raise ValueError(f"capacity must be at least the prompt's {length} tokens, got {capacity}")
     slots = jnp.broadcast_to(jnp.arange(length), tokens.shape)
-    visible = _causal(tokens) & (slots >= first[..., None])[..., None, :]
-    if decoder.execution is not None:
-        # Fused kernels may return NaN for fully masked padding rows.
-        execution = dataclasses.replace(decoder.execution, attention="plain")
-        decoder = dataclasses.replace(decoder, execution=execution)
+    visible = causal_mask(tokens.shape) & (slots >= first[..., None])[..., None, :]
     hidden, cache = _module(decoder, parameters)(tokens, positions, visible)
     # Add free slots at the end of the cache.
     room = ((0, capacity - length), (0, 0))

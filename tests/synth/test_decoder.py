@@ -10,7 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from synth.config import DecoderConfig, Execution, Llama3Rope
+from synth import decoder as decoder_module
+from synth.config import DecoderConfig, Execution, Llama3Rope, Lora
 from synth.decoder import (
     draw_positions,
     head_kernel,
@@ -287,11 +288,13 @@ def test_parameters_of_two_types_need_a_stated_one():
         compiled_logits(decoder, parameters, *golden.inputs(decoder))
 
 
-def test_rematerialisation_changes_memory_and_not_the_gradient():
-    decoder = dataclasses.replace(CONFIGS["qwen2"], num_layers=8, unroll=False)
-    parameters = golden.weights(decoder)
+@pytest.mark.parametrize("lora", [None, Lora(rank=2)])
+def test_what_is_kept_changes_memory_and_not_the_gradient(lora, monkeypatch):
+    """Kept for the backward pass: everything, products, or each layer's input alone."""
+    decoder = dataclasses.replace(CONFIGS["qwen2"], num_layers=8, unroll=False, lora=lora)
+    parameters = jax.tree.map(jnp.asarray, golden.weights(decoder))
 
-    def lowered(remat, length):
+    def compiled(remat, length):
         changed = dataclasses.replace(decoder, execution=Execution(remat=remat))
         tokens = np.arange(length, dtype=np.int32) % 23
         gradient = jax.grad(
@@ -299,13 +302,22 @@ def test_rematerialisation_changes_memory_and_not_the_gradient():
         )
         return jax.jit(gradient).lower(parameters).compile()
 
-    kept, remade = (lowered(remat, 8)(parameters) for remat in (False, True))
-    for ours, theirs in zip(jax.tree.leaves(remade), jax.tree.leaves(kept), strict=True):
-        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5)
-    analyses = [lowered(remat, 128).memory_analysis() for remat in (False, True)]
-    memory = [analysis.temp_size_in_bytes for analysis in analyses if analysis is not None]
-    assert len(memory) == 2
-    assert memory[1] < 0.5 * memory[0]
+    gradients, memory = [], []
+    for remat, keep in (
+        (False, jax.checkpoint_policies.everything_saveable),
+        (False, decoder_module.KEPT),
+        (True, None),
+    ):
+        monkeypatch.setattr(decoder_module, "KEPT", keep)
+        gradients.append(compiled(remat, 8)(parameters))
+        analysis = compiled(remat, 256).memory_analysis()
+        assert analysis is not None
+        memory.append(analysis.temp_size_in_bytes)
+    for other in gradients[1:]:
+        for ours, theirs in zip(jax.tree.leaves(other), jax.tree.leaves(gradients[0]), strict=True):
+            np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5)
+    assert memory[1] < 0.7 * memory[0]
+    assert memory[2] < 0.7 * memory[1]
 
 
 # Initial parameters.
