@@ -67,7 +67,8 @@ class TrainingConfig:
       lora_rank, lora_alpha: adapters on all kernels to train in place of all parameters, see
         `synth.config.Lora`; rank 0 for none.
       dtype: type of activations and matrix products; what is trained stays in float32.
-      remat: compute activations again in the backward pass instead of keeping them.
+      remat: compute all activations again in the backward pass instead of keeping the results of
+        products.
       attention: see `synth.config.Execution`.
       chunk_tokens: tokens of a row whose logits are held at once.
       seed: of the order of examples and of new adapters.

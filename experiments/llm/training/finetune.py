@@ -9,7 +9,8 @@ A run is a directory::
 
 A run that was killed resumes from its last checkpoint and ends with the same numbers, bit for bit,
 because batches are a function of the step and nothing else is random. This holds for the same
-number and kind of devices; on others, float32 agrees up to rounding. A GPU needs settings for both:
+number and kind of devices, and of cores; on others, float32 agrees up to rounding. A GPU needs
+settings for both:
 
 - ``XLA_FLAGS=--xla_gpu_deterministic_ops=true`` selects kernels that add in a fixed order, and
   turns autotuning off, which could choose other kernels after a restart. Faster is only

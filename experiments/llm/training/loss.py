@@ -12,34 +12,40 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from experiments.llm.training.chunks import sum_over_chunks
 from synth.config import DecoderConfig, Loss
 from synth.decoder import Parameters, hidden_states, project
 
 
-@jax.custom_jvp
+@jax.custom_vjp
 def label_log_probability(
     scores: Float[Array, "*tokens vocab"], labels: Int[Array, "*tokens"]
 ) -> Float[Array, "*tokens"]:
     """Logarithm of the softmax of each token's scores at its label, in nats.
 
-    The derivative is given in closed form, ``onehot − softmax``. It needs one pass over the scores
-    and keeps nothing else for the backward pass; the derivative of a gather would write an array
-    of zeros and scatter into it.
+    The derivative is given in closed form, ``onehot − softmax``, from the exponentials that the
+    value needs anyway; the derivative of a gather would write an array of zeros and scatter into
+    it.
     """
-    chosen = jnp.take_along_axis(scores, labels[..., None], axis=-1)[..., 0]
-    return chosen - jax.nn.logsumexp(scores, axis=-1)
+    return _label_log_probability(scores, labels)[0]
 
 
-@label_log_probability.defjvp
-def _label_log_probability_jvp(primals, tangents):
-    scores, labels = primals
-    total = jax.nn.logsumexp(scores, axis=-1, keepdims=True)
-    is_label = (
-        jax.lax.broadcasted_iota(labels.dtype, scores.shape, scores.ndim - 1) == (labels[..., None])
-    )
-    slope = is_label.astype(scores.dtype) - jnp.exp(scores - total)
+def _label_log_probability(scores, labels):
+    highest = scores.max(axis=-1, keepdims=True)
+    exponentials = jnp.exp(scores - highest)
+    total = exponentials.sum(axis=-1, keepdims=True)
     chosen = jnp.take_along_axis(scores, labels[..., None], axis=-1)
-    return (chosen - total)[..., 0], (slope * tangents[0]).sum(axis=-1)
+    return (chosen - highest - jnp.log(total))[..., 0], (exponentials, total, labels)
+
+
+def _slope_of_scores(kept, slope):
+    exponentials, total, labels = kept
+    tokens = jax.lax.broadcasted_iota(labels.dtype, exponentials.shape, exponentials.ndim - 1)
+    is_label = (tokens == labels[..., None]).astype(exponentials.dtype)
+    return (is_label - exponentials / total) * slope[..., None], None
+
+
+label_log_probability.defvjp(_label_log_probability, _slope_of_scores)
 
 
 def loss_sums(
@@ -52,8 +58,8 @@ def loss_sums(
     *,
     segments: Int[Array, "*rows length"] | None = None,
     chunk_tokens: int = 512,
-) -> tuple[Float[Array, "*rows"], Float[Array, "*rows"]]:
-    """Loss of each sequence in nats, summed over its solution tokens, and their number.
+) -> tuple[Float[Array, ""], Float[Array, ""]]:
+    """Loss in nats, summed over the solution tokens of all rows, and their number.
 
     Args:
       decoder: shape of the model (static).
@@ -87,24 +93,18 @@ def loss_sums(
         after = padded.shape[axis + 1 :] if axis + 1 else ()
         return jnp.moveaxis(padded.reshape(*rows, num_chunks, chunk, *after), len(rows), 0)
 
-    def chunk_sums(hidden, labels, weights):
+    def chunk_sum(head, hidden, labels, weights):
         # Cast the head in here: the gradients of the chunks then add up in the head's own type.
-        scores = project(decoder, parameters, hidden)
+        scores = project(decoder, head, hidden)
         log_probability = label_log_probability(scores, labels)
         if loss == "dft":
             weights = weights * jax.lax.stop_gradient(jnp.exp(log_probability))
-        return -(weights * log_probability).sum(axis=-1)
+        return -(weights * log_probability).sum()
 
     # The hidden state at a token predicts the next one; the last state has nothing to predict, and
     # padding gives it the weight 0.
     weights = counts.astype(jnp.float32)
-    chunks = chunked(hidden, -2), chunked(tokens[..., 1:], -1), chunked(weights, -1)
-    if num_chunks == 1:
-        total = chunk_sums(*(array[0] for array in chunks))
-    else:
-        # Compute logits again in the backward pass: kept, those of all chunks would be in memory.
-        body = jax.checkpoint(chunk_sums)
-        total, _ = jax.lax.scan(
-            lambda total, chunk: (total + body(*chunk), None), jnp.zeros(rows), chunks
-        )
-    return total, weights.sum(axis=-1)
+    chunks = chunked(tokens[..., 1:], -1), chunked(weights, -1)
+    name = "embedding" if decoder.tied_head else "head"
+    head = {name: parameters[name]}
+    return sum_over_chunks(chunk_sum, head, chunked(hidden, -2), chunks), weights.sum()

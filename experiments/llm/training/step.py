@@ -133,7 +133,7 @@ def make_step(decoder: DecoderConfig, config: StepConfig, mesh: Mesh | None = No
     def sums(trained, frozen, micro):
         """Loss and number of solution tokens, summed over a micro-batch."""
         parameters = join(frozen, trained) if decoder.lora else trained
-        losses, weights = loss_sums(
+        return loss_sums(
             decoder,
             parameters,
             micro.tokens,
@@ -143,7 +143,6 @@ def make_step(decoder: DecoderConfig, config: StepConfig, mesh: Mesh | None = No
             segments=micro.segments if config.packed else None,
             chunk_tokens=config.chunk_tokens,
         )
-        return losses.sum(), weights.sum()
 
     def gradients(trained, frozen, batch):
         """Gradient, loss and number of solution tokens, summed over the micro-batches."""
@@ -182,7 +181,19 @@ def make_step(decoder: DecoderConfig, config: StepConfig, mesh: Mesh | None = No
     # Fix where the new state goes: the compiler might choose other shardings than those of the old
     # state, for which the second step would be compiled again.
     places = None if mesh is None else (_state_shardings(decoder, config, mesh), None)
-    return jax.jit(step, donate_argnums=1, out_shardings=places)
+    return jax.jit(
+        step, donate_argnums=1, out_shardings=places, compiler_options=_compiler_options(mesh)
+    )
+
+
+def _compiler_options(mesh: Mesh | None) -> dict[str, Any] | None:
+    """Let the products of a lone host device use every core, whatever XLA's flags say.
+
+    `experiments.devices` gives each core a device with a single thread, for many small models.
+    """
+    if mesh is None and jax.default_backend() == "cpu":
+        return {"xla_cpu_multi_thread_eigen": True}
+    return None
 
 
 def _summed_over_data(gradients: Callable[..., Any], mesh: Mesh) -> Callable[..., Any]:

@@ -16,8 +16,10 @@ from experiments.llm.training.config import StepConfig
 from experiments.llm.training.loss import loss_sums
 from experiments.llm.training.step import make_step, place, start
 from experiments.storage.sharding import make_mesh, parameter_shardings
+from synth import blockwise
 from synth.config import DecoderConfig, Execution, Lora, Optimiser
 from synth.decoder import initialise
+from tests.xla_flags import XLA_FLAGS
 
 DECODER = DecoderConfig(
     vocab_size=32,
@@ -134,16 +136,20 @@ def test_adapters_alone_are_trained():
     assert jax.tree.structure(moments) == jax.tree.structure(state.trained)
 
 
-@pytest.mark.parametrize("shape", [(2, 1), (1, 2)])
+@pytest.mark.parametrize("axis", ["data", "fsdp", "tp"])
 @pytest.mark.parametrize("adapters", [False, True])
-def test_two_devices_are_as_good_as_one(shape, adapters):
+def test_two_devices_are_as_good_as_one(axis, adapters, monkeypatch):
+    """Also where attention has several blocks, and the loss several chunks."""
+    monkeypatch.setattr(blockwise, "LEAST", 5)
+    config = StepConfig(chunk_tokens=5, packed=True)
     decoder, parameters = DECODER, initialise(DECODER, jax.random.key(0))
     if adapters:
         decoder = dataclasses.replace(decoder, execution=Execution("float32"))
         decoder, parameters = lora.attach(decoder, parameters, Lora(rank=2), jax.random.key(1))
-    _, one, losses = run(make_batch(2), decoder=decoder, parameters=parameters)
-    mesh = make_mesh(fsdp=shape[0], tp=shape[1])
-    _, two, mesh_losses = run(make_batch(2), decoder=decoder, parameters=parameters, mesh=mesh)
+    given = {"config": config, "decoder": decoder, "parameters": parameters}
+    _, one, losses = run(make_batch(2), **given)
+    mesh = make_mesh(**{axis: 2})
+    _, two, mesh_losses = run(make_batch(2), **given, mesh=mesh)
     np.testing.assert_allclose(mesh_losses, losses, rtol=1e-5)
     close(two.trained, one.trained)
     # The new state has the old shardings, so that the second step is not compiled again.
@@ -152,7 +158,23 @@ def test_two_devices_are_as_good_as_one(shape, adapters):
         lambda leaf, place: leaf.sharding.is_equivalent_to(place, leaf.ndim), two.trained, places
     )
     assert jax.tree.all(same), same
-    assert make_step(decoder, StepConfig(), mesh)._cache_size() == 1  # pyright: ignore
+    assert make_step(decoder, config, mesh)._cache_size() == 1  # pyright: ignore
+
+
+def test_a_lone_host_device_computes_on_every_core(monkeypatch):
+    """The flags give it one thread, as they should each device of a mesh."""
+    assert "--xla_cpu_multi_thread_eigen=false" in XLA_FLAGS
+    options = []
+
+    def jit(function, **settings):
+        options.append(settings["compiler_options"])
+        return function
+
+    monkeypatch.setattr(jax, "jit", jit)
+    for mesh in (None, make_mesh(data=2)):
+        make_step(DECODER, StepConfig(chunk_tokens=7), mesh)
+    assert options == [{"xla_cpu_multi_thread_eigen": True}, None]
+    make_step.cache_clear()
 
 
 def test_bfloat16_computes_and_float32_keeps():
