@@ -11,7 +11,11 @@ from typing import Literal
 
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Bool, Float, Int
+
+ATTENDED = "attended"
+"""Name of what the backward pass needs besides queries, keys and values (`checkpoint_name`)."""
 
 
 def attend(
@@ -44,8 +48,10 @@ def _forward(query, key, value, visible):
     scores = scores.reshape(*rows, heads, length, -1) / math.sqrt(size)
     scores = jnp.where(visible[..., None, :, :], scores, -1e30)
     weights = jax.nn.softmax(scores, axis=-1).reshape(*grouped.shape[:-1], -1)
+    weights = checkpoint_name(weights, ATTENDED)
     attended = jnp.einsum("...qk,...kd->...qd", weights.astype(value.dtype), value)
-    return attended.reshape(query.shape), (grouped, key, value, weights)
+    attended = checkpoint_name(attended.reshape(query.shape), ATTENDED)
+    return attended, (grouped, key, value, weights)
 
 
 def _backward(kept, slope):

@@ -18,12 +18,10 @@ import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float, Int
 
-from synth.attention import attend, causal_mask
+from synth.attention import ATTENDED, attend, causal_mask
 
 LEAST, MOST = 128, 8
 """Tokens of a block at least, and blocks of a sequence at most: each is compiled by itself."""
-ATTENDED = "attended"
-"""Name of what the backward pass needs besides queries, keys and values (`checkpoint_name`)."""
 
 
 def attend_in_blocks(

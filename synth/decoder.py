@@ -31,8 +31,8 @@ from jax.ad_checkpoint import checkpoint_name
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
-from synth.attention import attend, attend_fused, causal_mask
-from synth.blockwise import ATTENDED, attend_in_blocks
+from synth.attention import ATTENDED, attend, attend_fused, causal_mask
+from synth.blockwise import attend_in_blocks
 from synth.config import DecoderConfig, Execution, Kernel, Lora
 
 Parameters = dict[str, Any]

@@ -32,7 +32,7 @@ DATA_SIZE = 256
 MATMUL_SIZE = 2048
 MATMUL = "matmul"
 
-Engine = Literal["map", "vmap", "jax", "torch", "matmul"]
+Engine = Literal["map", "vmap", "jax", "torch", "torch_compile", "torch_vmap", "matmul"]
 
 
 @dataclass(frozen=True)
@@ -142,30 +142,58 @@ def prepare_sharded(
     return lambda: jax.block_until_ready(compiled(work)), seconds
 
 
-def prepare_jax(training: FinetuneConfig, work: Work) -> tuple[Callable[[], Any], float]:
-    """One member after another, each a call of the same compiled function."""
-    members = [_take(work, index) for index in range(len(work.key))]
-    compiled, seconds = _compile(_member(training), members[0])
-
-    def run() -> None:
-        for each in members:
-            jax.block_until_ready(compiled(each))
-
-    return run, seconds
-
-
-def prepare_torch(training: FinetuneConfig, work: Work) -> tuple[Callable[[], Any], float]:
-    """One member after another in the PyTorch loop, which has nothing to compile."""
-    from experiments.benchmarks import torch_loop  # the only module that needs torch
-
+def _on_host(work: Work) -> list[Work]:
+    """The work of each member, as NumPy arrays."""
     host = jax.device_get(work)
-    members = [_take(host, index) for index in range(len(host.key))]
+    return [_take(host, index) for index in range(len(host.key))]
+
+
+def prepare_jax(training: FinetuneConfig, work: Work) -> tuple[Callable[[], Any], float]:
+    """One member after another in the plain JAX loop, which compiles its step in the first run."""
+    from experiments.benchmarks import jax_loop
+
+    members = _on_host(work)
+
+    def run() -> None:
+        for seed, each in enumerate(members):
+            jax_loop.finetune(DECODER, each.base, each.data, training, seed)
+
+    return run, _first_run(run)
+
+
+def prepare_torch(
+    engine: Engine, training: FinetuneConfig, work: Work
+) -> tuple[Callable[[], Any], float]:
+    """One member after another in the PyTorch loop, eager or compiled; or all of them together."""
+    from experiments.benchmarks import torch_loop  # the only modules that need torch
+
+    members = _on_host(work)
 
     def run() -> None:
         for each in members:
-            torch_loop.finetune(DECODER, each.base, each.data, training)
+            is_compiled = engine == "torch_compile"
+            torch_loop.finetune(DECODER, each.base, each.data, training, is_compiled=is_compiled)
 
-    return run, math.nan
+    def run_together() -> None:
+        from experiments.benchmarks import torch_members
+
+        bases, data = [each.base for each in members], [each.data for each in members]
+        torch_members.finetune(DECODER, bases, data, training)
+
+    if engine == "torch":
+        return run, math.nan
+    chosen = run if engine == "torch_compile" else run_together
+    return chosen, _first_run(chosen)
+
+
+def _first_run(run: Callable[[], Any]) -> float:
+    """Seconds of compilation: what the first run takes longer than the second."""
+    seconds = []
+    for _ in range(2):
+        start = time.perf_counter()
+        run()
+        seconds.append(time.perf_counter() - start)
+    return max(0.0, seconds[0] - seconds[1])
 
 
 def prepare_matmul(products: int) -> tuple[Callable[[], Any], float]:
@@ -201,7 +229,7 @@ def serve(engine: Engine, plan_name: str, places: int, core: int | None) -> None
         members = members[core::places]
     if core is not None or engine in ("map", "vmap"):
         configure_host_devices()
-    if engine == "torch":
+    if engine.startswith("torch"):
         import torch
 
         torch.set_num_threads(num_cores())
@@ -212,10 +240,10 @@ def serve(engine: Engine, plan_name: str, places: int, core: int | None) -> None
     for shape in () if engine == "matmul" else plan.shapes:
         training = FinetuneConfig(plan.steps, optimiser=Optimiser(batch_size=shape.batch_size))
         work = make_work(shape, members)
-        if engine == "torch":
-            if core is None:
-                ready["parity"][shape.name] = _parity(shape, work)
-            prepared = prepare_torch(training, work)
+        if engine in ("torch", "jax") and core is None:
+            ready["parity"][shape.name] = _parity(engine, shape, work)
+        if engine.startswith("torch"):
+            prepared = prepare_torch(engine, training, work)
         elif engine == "jax":
             prepared = prepare_jax(training, work)
         else:
@@ -230,14 +258,16 @@ def serve(engine: Engine, plan_name: str, places: int, core: int | None) -> None
         print("true", flush=True)
 
 
-def _parity(shape: Shape, work: Work) -> Mapping[str, float]:
-    """Differences of the PyTorch model from ours, on a batch of the first member."""
-    from experiments.benchmarks import torch_loop  # the only module that needs torch
-
+def _parity(engine: Engine, shape: Shape, work: Work) -> Mapping[str, float]:
+    """Differences of another program's model from ours, on a batch of the first member."""
+    if engine == "jax":
+        from experiments.benchmarks import jax_loop as loop
+    else:
+        from experiments.benchmarks import torch_loop as loop  # needs torch
     first = _take(work, 0)
     batch = TrainingData(
         first.data.tokens[: shape.batch_size],
         first.data.loss_mask[: shape.batch_size],
         jnp.int32(shape.batch_size),
     )
-    return torch_loop.parity(DECODER, first.base, batch, jax.random.wrap_key_data(first.key))
+    return loop.parity(DECODER, first.base, batch, jax.random.wrap_key_data(first.key))

@@ -1,4 +1,4 @@
-"""The baseline of the grid: `synth`'s decoder and fine-tuning as a plain PyTorch eager loop.
+"""The baseline of the grid: `synth`'s decoder and fine-tuning as a plain PyTorch loop.
 
 The same architecture, loss, optimiser, schedule and rule for positions, written as one would write
 it in PyTorch: a batched module, `scaled_dot_product_attention`, `rms_norm`, AdamW (its fused
@@ -8,9 +8,10 @@ only where the PyTorch rows are measured, since it needs torch.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -124,7 +125,9 @@ def load(decoder: DecoderConfig, parameters: Parameters) -> Decoder:
     return model
 
 
-def loss(model: Decoder, tokens: Tensor, loss_mask: Tensor, positions: Tensor) -> Tensor:
+def loss(
+    model: Callable[[Tensor, Tensor], Tensor], tokens: Tensor, loss_mask: Tensor, positions: Tensor
+) -> Tensor:
     """Mean cross-entropy in nats over the solution tokens of a batch."""
     logits = model(tokens[:, :-1], positions[:, :-1])
     losses = F.cross_entropy(logits.flatten(0, 1), tokens[:, 1:].flatten(), reduction="none")
@@ -143,37 +146,51 @@ def draw_positions(decoder: DecoderConfig, batch: int, length: int) -> Tensor:
     return torch.cat([start, gaps], dim=1).cumsum(dim=1)
 
 
+def optimiser(
+    parameters: Iterable[Tensor], config: FinetuneConfig
+) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
+    """AdamW, and its learning rate by the step."""
+    settings = config.optimiser
+    warmup = math.ceil(settings.warmup * config.steps)
+    rest = max(1, config.steps - warmup)
+
+    def rate(step: int) -> float:
+        progress = min(1.0, max(0.0, (step - warmup) / rest))
+        is_cosine = settings.schedule == "cosine"
+        fall = 0.5 * (1 + math.cos(math.pi * progress)) if is_cosine else 1.0
+        return min(1.0, (step + 1) / (warmup + 1)) * fall
+
+    adamw = torch.optim.AdamW(
+        parameters,
+        lr=float(config.learning_rate),
+        betas=(0.9, settings.b2),
+        weight_decay=settings.weight_decay,
+        fused=True,
+    )
+    return adamw, torch.optim.lr_scheduler.LambdaLR(adamw, rate)
+
+
 @dataclass
 class Trainer:
-    """A model with its optimiser and schedule: one `step` for each batch."""
+    """A model with its optimiser and schedule: one `step` for each batch.
+
+    Attributes:
+      model: is trained in place.
+      config: how to train.
+      loss: `loss`, or the same compiled.
+    """
 
     model: Decoder
     config: FinetuneConfig
+    loss: Callable[..., Tensor]
 
     def __post_init__(self) -> None:
-        config, settings = self.config, self.config.optimiser
-        warmup = math.ceil(settings.warmup * config.steps)
-        rest = max(1, config.steps - warmup)
-
-        def rate(step: int) -> float:
-            progress = min(1.0, max(0.0, (step - warmup) / rest))
-            is_cosine = settings.schedule == "cosine"
-            fall = 0.5 * (1 + math.cos(math.pi * progress)) if is_cosine else 1.0
-            return min(1.0, (step + 1) / (warmup + 1)) * fall
-
-        self.optimiser = torch.optim.AdamW(
-            self.model.parameters(),
-            lr=float(config.learning_rate),
-            betas=(0.9, settings.b2),
-            weight_decay=settings.weight_decay,
-            fused=True,
-        )
-        self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimiser, rate)
+        self.optimiser, self.schedule = optimiser(self.model.parameters(), self.config)
 
     def step(self, tokens: Tensor, loss_mask: Tensor, positions: Tensor) -> Tensor:
         """One optimiser step; returns the loss in nats before it."""
         self.optimiser.zero_grad()
-        value = loss(self.model, tokens, loss_mask, positions)
+        value = self.loss(self.model, tokens, loss_mask, positions)
         value.backward()
         nn.utils.clip_grad_norm_(self.model.parameters(), self.config.optimiser.clip)
         self.optimiser.step()
@@ -181,7 +198,7 @@ class Trainer:
         return value.detach()
 
 
-def _batches(num_examples: int, batch_size: int) -> Iterator[Tensor]:
+def batches(num_examples: int, batch_size: int) -> Iterator[Tensor]:
     """Indices of the examples of each batch; shuffled epochs follow each other without end."""
     left = torch.empty(0, dtype=torch.long)
     while True:
@@ -191,8 +208,19 @@ def _batches(num_examples: int, batch_size: int) -> Iterator[Tensor]:
         left = left[batch_size:]
 
 
+@functools.cache
+def compiled_loss() -> Callable[..., Tensor]:
+    """`loss`, compiled once for all members."""
+    return torch.compile(loss)
+
+
 def finetune(
-    decoder: DecoderConfig, base: Parameters, data: TrainingData, config: FinetuneConfig
+    decoder: DecoderConfig,
+    base: Parameters,
+    data: TrainingData,
+    config: FinetuneConfig,
+    *,
+    is_compiled: bool = False,
 ) -> tuple[Decoder, Tensor]:
     """Fine-tune one member: the loop that `synth.finetune.finetune` is compared with.
 
@@ -201,6 +229,7 @@ def finetune(
       base: parameters to start from; left untouched.
       data: the training examples.
       config: how to train; the loss must be ``sft``.
+      is_compiled: whether `torch.compile` compiles loss and gradient.
 
     Returns:
       The fine-tuned model, and the loss in nats per solution token before each step.
@@ -211,13 +240,13 @@ def finetune(
     if config.loss != "sft":
         raise ValueError(f"loss must be 'sft' in the PyTorch loop, got {config.loss!r}")
     tokens, loss_mask = tensors(data.tokens, data.loss_mask)
-    trainer = Trainer(load(decoder, base), config)
+    model, size = load(decoder, base), config.optimiser.batch_size
+    trainer = Trainer(model, config, compiled_loss() if is_compiled else loss)
     losses = []
-    batches = _batches(int(data.num_examples), config.optimiser.batch_size)
-    for chosen in itertools.islice(batches, config.steps):
-        positions = draw_positions(decoder, config.optimiser.batch_size, tokens.shape[1])
+    for chosen in itertools.islice(batches(int(data.num_examples), size), config.steps):
+        positions = draw_positions(decoder, size, tokens.shape[1])
         losses.append(trainer.step(tokens[chosen], loss_mask[chosen], positions))
-    return trainer.model, torch.stack(losses)
+    return model, torch.stack(losses)
 
 
 def tensors(tokens: Any, loss_mask: Any) -> tuple[Tensor, Tensor]:
