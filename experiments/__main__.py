@@ -4,9 +4,10 @@ from experiments.interrupts import catch_signals
 
 catch_signals()
 
-from experiments.devices import configure_host_devices  # noqa: E402
+from experiments.devices import configure_host_devices, keep_compiled_programs  # noqa: E402
 
 configure_host_devices()
+keep_compiled_programs()
 
 from experiments.cli.main import main  # noqa: E402
 

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import os
+import platform
 import sys
+from pathlib import Path
 
 
 def num_cores() -> int:
@@ -43,6 +47,33 @@ def configure_host_devices() -> None:
             "configure_host_devices must be called before JAX starts: before the first array"
         )
     os.environ["XLA_FLAGS"] = _joined(cpu_flags() | _stated())
+
+
+def keep_compiled_programs() -> None:
+    """Keep compiled programs in the user's cache folder, so that later processes need not compile.
+
+    ``JAX_COMPILATION_CACHE_DIR`` names another folder, or none if it is empty. Each kind of
+    processor has a folder of its own, because homes are shared by machines that differ. To be
+    called before JAX is imported.
+    """
+    if "JAX_COMPILATION_CACHE_DIR" in os.environ:
+        return
+    home = os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()
+    folder = Path(home) / "sweetspot" / "jax" / _processor()
+    # Without a place to write, programs are compiled in each process, as before.
+    with contextlib.suppress(OSError):
+        folder.mkdir(parents=True, exist_ok=True)
+        if os.access(folder, os.W_OK):
+            os.environ["JAX_COMPILATION_CACHE_DIR"] = str(folder)
+
+
+def _processor() -> str:
+    """Short name of this kind of processor: of its architecture and instruction sets."""
+    told = [platform.machine()]
+    with contextlib.suppress(OSError):
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        told += sorted({line for line in lines if line.startswith(("model name", "flags", "Feat"))})
+    return hashlib.sha256("\n".join(told).encode()).hexdigest()[:12]
 
 
 def worker_environment(*, num_devices: int, has_gpu: bool) -> dict[str, str]:

@@ -20,7 +20,10 @@ import pytest
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_numpy_dtype_promotion", "strict")
-jax.config.update("jax_compilation_cache_dir", str(Path(__file__).parents[1] / ".cache" / "jax"))
+# Of this process, and of those that tests start.
+CACHE = str(Path(__file__).parents[1] / ".cache" / "jax")
+jax.config.update("jax_compilation_cache_dir", CACHE)
+os.environ["JAX_COMPILATION_CACHE_DIR"] = CACHE
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 
 # No deadline, as the first example compiles; the same examples in every run.
