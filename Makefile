@@ -45,6 +45,7 @@ bench: $(VENV)/.all  ## measure against plain JAX and PyTorch and record the tab
 	$(BIN)/python -m experiments.benchmarks.bounds --record
 	$(BIN)/python -m experiments.benchmarks.igsm --record
 	$(BIN)/python -m experiments.benchmarks.llm --record
+	$(BIN)/python -m experiments.benchmarks.finetuning --record
 	$(BIN)/python -m experiments.benchmarks.cluster --record
 	$(BIN)/python -m experiments.benchmarks.plan --record
 	$(BIN)/python -m experiments.pages.documents

@@ -174,7 +174,7 @@ def step(plan: Plan) -> Measured:
     """A training step of a real shape in bfloat16, by attention: tokens per second and MFU."""
     import jax
 
-    from experiments.benchmarks.llm import QUICK, our_step
+    from experiments.benchmarks.finetuning import QUICK, our_step
     from experiments.engine.cost import peak_flops, training_flops
     from experiments.llm.answering.model import Model
     from synth.decoder import initialise

@@ -1,11 +1,10 @@
-"""Real checkpoints: fine-tuning and decoding against `transformers`, side by side in one process.
+"""Real checkpoints: decoding against `transformers`, side by side in one process.
 
-On a CPU both have the same random Qwen2 in float32, the same batch, AdamW with clipping, and greedy
-decoding; `transformers` runs as its users run it (`experiments.benchmarks.transformers_loop`). Its
-``generate_batch``, which batches continuously, took 2.5 times as long as ``generate`` on a CPU.
-Ours is spread over a host device for each core. A step splits its rows, in as many micro-batches as
-suit a core's caches. Decoding splits the rows of a small model, and the matrices of a larger one,
-which have to be read again for each token.
+Both have the same random Qwen2 in float32 and decode greedily; `transformers` runs as its users run
+it (`experiments.benchmarks.transformers_loop`). Its ``generate_batch``, which batches continuously,
+took 2.5 times as long as ``generate`` on a CPU. Ours is spread over a host device for each core:
+the rows of a small model, and the matrices of a larger one, which have to be read again for each
+token.
 
 Decoding is measured twice. One batch whose answers all have one length is the same work for both.
 A test set has answers of many lengths, and more problems than a batch has rows: measured is the
@@ -16,59 +15,52 @@ longest answer of a batch is two to three times the mean, as in the recipe ``tin
 The column *limit* is the speed if there were only the products with the weights, each as fast as
 one large product of all cores.
 
-On a GPU a random checkpoint of the shape of Qwen2.5-1.5B takes steps in bfloat16 at 2048 tokens,
-and its MFU is printed; that part has not been run yet.
-
 Commands and cost (two CPU cores)::
 
     python -m experiments.benchmarks.llm --quick    # two minutes: checks that it works
     python -m experiments.benchmarks.llm --record   # ten minutes: the table of docs/performance.md
 
-Expect: training as fast or faster at the tiny shape, a little slower at 25 million parameters; a
-test set decoded two to four times as fast; one batch of answers of one length three times as fast
-at the tiny shape, and a third faster at 25 million parameters, where products of 16 rows take most
-of the time and run at the same speed in both programs. (Where each device of a mesh has a single
-key-value head, XLA on CPUs copies the cache for every token: a tenth of the time at this size.)
+Expect: a test set decoded two to four times as fast; one batch of answers of one length three times
+as fast at the tiny shape, and a third faster at 25 million parameters, where products of 16 rows
+take most of the time and run at the same speed in both programs. (Where each device of a mesh has a
+single key-value head, XLA on CPUs copies the cache for every token: a tenth of the time at this
+size.)
 """
 
 from __future__ import annotations
 
 import dataclasses
 import functools
-import tempfile
 import time
-import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 
 from experiments.benchmarks import Verdict, command, describe, main, page, spread
-from experiments.engine.cost import num_matrix_weights, peak_flops, training_flops
+from experiments.benchmarks.finetuning import (
+    LIMIT,
+    MIDDLE,
+    OURS,
+    THEIRS,
+    TINY,
+    Sizes,
+    as_ours,
+)
+from experiments.engine.cost import num_matrix_weights
 from experiments.llm.answering.config import DecodingConfig
 from experiments.llm.answering.decoding import continuations
 from experiments.llm.answering.model import Model
-from experiments.llm.published import QWEN25_MATH_1_5B
-from experiments.llm.text.loader import Batch
-from experiments.llm.training.config import StepConfig
-from experiments.llm.training.step import make_step, place, start
-from experiments.storage import checkpoint
-from experiments.storage.sharding import make_mesh, parameter_shardings
-from synth.config import DecoderConfig, Execution
-from synth.decoder import initialise
+from experiments.storage.sharding import make_mesh
+from synth.config import DecoderConfig
 
-LEARNING_RATE = 1e-4
-TRAINING, DECODING, ANSWERING = (
-    "fine-tuning step",
+DECODING, ANSWERING = (
     "decoding, one batch, answers of one length",
     "decoding, a test set, answers of many lengths",
 )
-OURS, THEIRS, LIMIT = "ours", "transformers", "limit"
 WANDERING = 0.3
 """Scale of random weights at which greedy decoding does not fall into repeating one token."""
 
@@ -80,20 +72,14 @@ class Shape:
     Attributes:
       name: in tables.
       sizes: fields of transformers' ``Qwen2Config``.
-      rows, length: sequences of a training step, and tokens of each.
-      micro_batches: parts of a step of ours; their gradients add up.
       prompts, prompt, new: sequences that are decoded together, their tokens, and new tokens.
       problems, most_new: prompts of the test set, and the most new tokens of an answer.
       stop_every: one in so many tokens of the vocabulary ends an answer of the test set.
       decoding_axis: axis of the mesh, over all devices, on which ours decodes.
-      bar: speedup over transformers that training must reach.
     """
 
     name: str
-    sizes: dict[str, Any]
-    rows: int
-    length: int
-    micro_batches: int
+    sizes: Sizes
     prompts: int
     prompt: int
     new: int
@@ -101,23 +87,12 @@ class Shape:
     most_new: int
     stop_every: int
     decoding_axis: Literal["data", "tp"]
-    bar: float
 
 
 SHAPES = (
     Shape(
         "tiny: width 64, 2 layers",
-        {
-            "vocab_size": 512,
-            "hidden_size": 64,
-            "intermediate_size": 192,
-            "num_hidden_layers": 2,
-            "num_attention_heads": 4,
-            "num_key_value_heads": 2,
-        },
-        rows=32,
-        length=128,
-        micro_batches=4,
+        TINY,
         prompts=32,
         prompt=64,
         new=128,
@@ -125,21 +100,10 @@ SHAPES = (
         most_new=128,
         stop_every=64,
         decoding_axis="data",
-        bar=1.0,
     ),
     Shape(
         "25M: width 512, 8 layers",
-        {
-            "vocab_size": 8192,
-            "hidden_size": 512,
-            "intermediate_size": 1280,
-            "num_hidden_layers": 8,
-            "num_attention_heads": 8,
-            "num_key_value_heads": 4,
-        },
-        rows=8,
-        length=256,
-        micro_batches=1,
+        MIDDLE,
         prompts=16,
         prompt=64,
         new=64,
@@ -147,39 +111,9 @@ SHAPES = (
         most_new=96,
         stop_every=48,
         decoding_axis="tp",
-        bar=0.7,
     ),
 )
-QUICK = dataclasses.replace(
-    SHAPES[0], rows=4, length=16, micro_batches=2, prompts=2, new=4, problems=6, most_new=8
-)
-
-
-def batch_of(shape: Shape, vocabulary: int) -> np.ndarray:
-    """Random token ids [row, length] for a training step, which predicts all but the first."""
-    random = np.random.default_rng(0)
-    return random.integers(3, vocabulary, (shape.rows, shape.length)).astype(np.int32)
-
-
-def our_step(model: Model, shape: Shape) -> Callable[[], float]:
-    """A function that takes one optimiser step and returns its loss."""
-    ids = batch_of(shape, model.decoder.vocab_size)
-    ids = ids.reshape(shape.micro_batches, -1, shape.length)
-    positions = np.broadcast_to(np.arange(shape.length, dtype=np.int32), ids.shape)
-    batch = Batch(ids, positions, np.zeros_like(ids), np.ones(ids.shape, bool))
-    config = StepConfig()
-    step = make_step(model.decoder, config, model.mesh)
-    # The step donates its state, and the caller's parameters must survive it.
-    parameters = jax.tree.map(jnp.copy, model.parameters)
-    frozen, state = start(model.decoder, parameters, config, mesh=model.mesh)
-
-    def run() -> float:
-        nonlocal state
-        placed = place(batch, model.mesh)
-        state, measured = step(frozen, state, placed, jnp.float32(LEARNING_RATE))
-        return float(measured.loss)
-
-    return run
+QUICK = dataclasses.replace(SHAPES[0], prompts=2, new=4, problems=6, most_new=8)
 
 
 @dataclass(frozen=True)
@@ -239,8 +173,8 @@ def measure(shapes: tuple[Shape, ...], repeats: int) -> tuple[pd.DataFrame, dict
 
     Returns:
       The tidy table, one row per shape, work, program (or `LIMIT`) and repeat: ``seconds`` for
-      ``tokens``; and the manifest, with the difference of losses at the first step or the share of
-      equal answers in ``agreement``, and number and lengths of the ``answers``.
+      ``tokens``; and the manifest, with the share of equal answers in ``agreement``, and number and
+      lengths of the ``answers``.
     """
     from experiments.benchmarks import transformers_loop  # the only module that needs transformers
 
@@ -249,20 +183,16 @@ def measure(shapes: tuple[Shape, ...], repeats: int) -> tuple[pd.DataFrame, dict
     speed()
     for shape in shapes:
         for work, programs, flops in _works(shape):
-            # Compare the first runs, since later steps start from weights that have diverged.
-            first = [program() for program in programs.values()]
-            agreement[f"{shape.name}, {work}"] = _agreement(*first)
-            # Tokens and operations of a run.
-            if work == TRAINING:
-                tokens, operations = shape.rows * shape.length, flops([])
-            else:
-                lengths = [len(answer) for answer in first[0]]
-                tokens, operations = sum(lengths), flops(first[0])
-                answers[f"{shape.name}, {work}"] = {
-                    "number": len(lengths),
-                    "mean": float(np.mean(lengths)),
-                    "longest": max(lengths),
-                }
+            ours, theirs = (program() for program in programs.values())
+            equal = [one == other for one, other in zip(ours, theirs, strict=True)]
+            agreement[f"{shape.name}, {work}"] = float(np.mean(equal))
+            lengths = [len(answer) for answer in ours]
+            tokens, operations = sum(lengths), flops(ours)
+            answers[f"{shape.name}, {work}"] = {
+                "number": len(lengths),
+                "mean": float(np.mean(lengths)),
+                "longest": max(lengths),
+            }
             # The rounds, in which both programs and the limit take turns.
             for repeat in range(repeats):
                 seconds = {}
@@ -297,44 +227,20 @@ Work = tuple[str, dict[str, Callable[[], Any]], Callable[[list[list[int]]], floa
 
 
 def _works(shape: Shape) -> Iterator[Work]:
-    """Both kinds of decoding, then the training step, each with new models."""
+    """Both kinds of decoding, each with new models."""
     from experiments.benchmarks import transformers_loop as loop
 
     for work, scale in ((DECODING, 0.02), (ANSWERING, WANDERING)):
         theirs = loop.random_model(shape.sizes, scale)
-        decoding, ours = Decoding.of(shape, work), _same(theirs, shape.decoding_axis)
+        count = jax.device_count()
+        mesh = make_mesh(**{shape.decoding_axis: count}) if count > 1 else None
+        decoding, ours = Decoding.of(shape, work), as_ours(theirs, mesh)
         limits = {"batch_size": decoding.rows, "most_new": decoding.most_new}
         programs = {
             OURS: our_decoding(ours, decoding),
             THEIRS: loop.decoding(theirs, decoding.prompts, stop=decoding.stop, **limits),
         }
         yield work, programs, functools.partial(decoding_products, ours.decoder, decoding)
-    theirs = loop.random_model(shape.sizes)
-    ours, batch = _same(theirs, "data"), batch_of(shape, shape.sizes["vocab_size"])
-    # The backward pass takes twice the operations of the forward pass.
-    flops = 6 * num_matrix_weights(ours.decoder) * batch.size
-    programs = {
-        OURS: our_step(ours, shape),
-        THEIRS: loop.training_step(theirs, batch, LEARNING_RATE),
-    }
-    yield TRAINING, programs, lambda _: flops
-
-
-def _same(theirs: Any, axis: Literal["data", "tp"]) -> Model:
-    """A model of `transformers` as ours, over all devices."""
-    count = jax.device_count()
-    mesh = make_mesh(**{axis: count}) if count > 1 else None
-    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        theirs.save_pretrained(Path(folder) / "model")
-        return Model(*checkpoint.load(Path(folder) / "model", mesh=mesh), None, (), mesh)
-
-
-def _agreement(ours: Any, theirs: Any) -> float:
-    """Difference of two losses, or share of equal answers."""
-    if isinstance(ours, float):
-        return abs(ours - theirs)
-    return float(np.mean([one == other for one, other in zip(ours, theirs, strict=True)]))
 
 
 def ratios(table: pd.DataFrame, shape: str, work: str) -> list[float]:
@@ -348,7 +254,7 @@ def verdicts(table: pd.DataFrame, shapes: tuple[Shape, ...]) -> list[Verdict]:
     """The project's bars: speedups of ours over transformers, by shape and work."""
     bars = []
     for shape in shapes:
-        for work, bar in ((TRAINING, shape.bar), (ANSWERING, 2.0), (DECODING, 2.0)):
+        for work, bar in ((ANSWERING, 2.0), (DECODING, 2.0)):
             name = f"{work}, {shape.name}: times as fast as transformers"
             bars.append(Verdict.of(name, bar, ratios(table, shape.name, work)))
     return bars
@@ -367,8 +273,6 @@ def markdown(table: pd.DataFrame, manifest: Mapping[str, Any]) -> str:
         columns = (spread(rates[name], 0) for name in (OURS, THEIRS, LIMIT))
         cells.append((str(shape), str(work), *columns))
     header = ("model", "work", *(f"{name}, tokens/s" for name in (OURS, THEIRS, LIMIT)))
-    losses = [value for name, value in manifest["agreement"].items() if TRAINING in name]
-    equal = [value for name, value in manifest["agreement"].items() if TRAINING not in name]
     told = "; ".join(
         f"{name.split(':')[0]}, {words['number']} answers of {words['mean']:.0f} tokens on average "
         f"and {words['longest']} at most"
@@ -378,50 +282,12 @@ def markdown(table: pd.DataFrame, manifest: Mapping[str, Any]) -> str:
     note = (
         f"float32, {manifest['num_devices']} devices. The limit is products "
         f"with the weights alone, at the speed of one large product. Test sets: {told}. "
-        f"Losses of the first step differ by at most {max(losses):.0e} nats; {min(equal):.0%} of "
-        f"the answers are equal."
+        f"{min(manifest['agreement'].values()):.0%} of the answers are equal."
     )
     return page(header, cells, manifest, digits=2, note=note)
 
 
-def measure_utilisation(steps: int = 10, rows: int = 4, length: int = 2048) -> None:
-    """Print tokens per second and MFU of one accelerator: Qwen2.5-1.5B's shape, bfloat16."""
-    execution = Execution("bfloat16", remat=True, attention="cudnn")
-    decoder: DecoderConfig = dataclasses.replace(QWEN25_MATH_1_5B, execution=execution)
-    mesh = make_mesh(fsdp=jax.device_count())
-    shapes = jax.eval_shape(lambda: initialise(decoder, jax.random.key(0)))
-    parameters = jax.jit(
-        lambda: initialise(decoder, jax.random.key(0)),
-        out_shardings=parameter_shardings(shapes, mesh),
-    )()
-    shape = dataclasses.replace(
-        QUICK, rows=rows * jax.device_count(), length=length, micro_batches=1
-    )
-    run = our_step(Model(decoder, parameters, None, (), mesh), shape)
-    run()
-    start_time = time.perf_counter()
-    for _ in range(steps):
-        run()
-    seconds = (time.perf_counter() - start_time) / steps
-    tokens = shape.rows * length
-    done = training_flops(decoder, tokens, length)
-    peak = peak_flops()
-    told = "unknown" if peak is None else f"{done / seconds / peak / jax.device_count():.1%}"
-    print(f"{tokens / seconds:,.0f} tokens/s, MFU {told} ({jax.devices()[0].device_kind})")
-
-
-compare = command(
-    "llm", lambda quick: measure(*(((QUICK,), 2) if quick else (SHAPES, 7))), markdown
-)
-
-
-# The flags and the help of `compare`.
-@functools.wraps(compare)
-def run(quick: bool = False, record: bool = False) -> None:
-    if jax.default_backend() == "cpu":
-        compare(quick=quick, record=record)
-    else:
-        measure_utilisation()
+run = command("llm", lambda quick: measure(*(((QUICK,), 2) if quick else (SHAPES, 7))), markdown)
 
 
 if __name__ == "__main__":

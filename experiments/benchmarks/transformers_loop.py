@@ -1,7 +1,8 @@
 """The baseline of real checkpoints: a random Qwen2 of `transformers`, run as its users run it.
 
-Fine-tuning is an eager loop of AdamW with clipping; decoding is ``generate`` with its cache, batch
-after batch; with a thread for each core. The only module here that needs transformers.
+Fine-tuning is an eager loop of AdamW with clipping, of all parameters or of adapters as those of
+PEFT, in bfloat16 under autocast; decoding is ``generate`` with its cache, batch after batch; with a
+thread for each core. The only module here that needs transformers.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import torch
 import transformers
 
 from experiments.devices import num_cores
+from synth.config import Dtype, Lora
 
 
 def random_model(sizes: Mapping[str, Any], scale: float = 0.02) -> Any:
@@ -34,18 +36,44 @@ def random_model(sizes: Mapping[str, Any], scale: float = 0.02) -> Any:
     return transformers.Qwen2ForCausalLM(config)
 
 
-def training_step(model: Any, ids: np.ndarray, learning_rate: float) -> Callable[[], float]:
+class Adapted(torch.nn.Module):
+    """A linear layer that is not trained, beside an adapter that is (Hu et al. 2021)."""
+
+    def __init__(self, layer: Any, lora: Lora):
+        super().__init__()
+        self.layer, self.scale = layer.requires_grad_(False), lora.scale
+        self.narrow = torch.nn.Linear(layer.in_features, lora.rank, bias=False)
+        self.wide = torch.nn.Linear(lora.rank, layer.out_features, bias=False)
+        torch.nn.init.zeros_(self.wide.weight)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.layer(x) + self.wide(self.narrow(x)) * self.scale
+
+
+def add_adapters(model: Any, lora: Lora) -> None:
+    """Put adapters beside all linear layers but the head; they alone are trained."""
+    model.requires_grad_(False)
+    found = [module for module in model.model.modules() if not isinstance(module, torch.nn.Linear)]
+    for module in found:
+        for name, child in list(module.named_children()):
+            if isinstance(child, torch.nn.Linear):
+                setattr(module, name, Adapted(child, lora))
+
+
+def training_step(
+    model: Any, ids: np.ndarray, learning_rate: float, *, dtype: Dtype = "float32"
+) -> Callable[[], float]:
     """A function that takes one optimiser step on token ids [row, length] and returns its loss."""
     batch = torch.tensor(ids.astype(np.int64))
-    optimiser = torch.optim.AdamW(
-        model.parameters(), learning_rate, betas=(0.9, 0.999), weight_decay=0.0
-    )
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    optimiser = torch.optim.AdamW(trained, learning_rate, betas=(0.9, 0.999), weight_decay=0.0)
 
     def run() -> float:
         optimiser.zero_grad()
-        loss = model(batch, labels=batch).loss
+        with torch.autocast("cpu", torch.bfloat16, enabled=dtype == "bfloat16"):
+            loss = model(batch, labels=batch).loss
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        torch.nn.utils.clip_grad_norm_(trained, 1.0)
         optimiser.step()
         return float(loss.detach())
 
@@ -77,9 +105,9 @@ def decoding(
     return run
 
 
-def product_speed(size: int = 2048) -> Callable[[], float]:
+def product_speed(size: int = 2048, *, dtype: Dtype = "float32") -> Callable[[], float]:
     """A function that returns operations per second of one large product of all cores."""
-    left, right = torch.ones(size, size), torch.ones(size, size)
+    left, right = (torch.ones(size, size, dtype=getattr(torch, dtype)) for _ in range(2))
 
     def run() -> float:
         start = time.perf_counter()

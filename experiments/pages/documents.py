@@ -22,7 +22,16 @@ import pandas as pd
 from experiments.analysis import families, optimum, premise
 from experiments.analysis.optimum import Interval
 from experiments.analysis.regret_means import average_regret
-from experiments.benchmarks import bounds, cluster, generation, grid, llm, plan, read_record
+from experiments.benchmarks import (
+    bounds,
+    cluster,
+    finetuning,
+    generation,
+    grid,
+    llm,
+    plan,
+    read_record,
+)
 from experiments.benchmarks import igsm as igsm_speed
 from experiments.figures.style import ledger_line
 from experiments.igsm import fidelity
@@ -354,6 +363,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "igsm": igsm,
     "performance": lambda: grid.markdown(*read_record("grid")),
     "bounds": lambda: bounds.markdown(*read_record("bounds")),
+    "finetuning": lambda: finetuning.markdown(*read_record("finetuning")),
     "llm": lambda: llm.markdown(*read_record("llm")),
     "generation": lambda: generation.markdown(*read_record("generation")),
     "cluster": lambda: cluster.markdown(*read_record("cluster")),
