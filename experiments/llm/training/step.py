@@ -182,18 +182,25 @@ def make_step(decoder: DecoderConfig, config: StepConfig, mesh: Mesh | None = No
     # state, for which the second step would be compiled again.
     places = None if mesh is None else (_state_shardings(decoder, config, mesh), None)
     return jax.jit(
-        step, donate_argnums=1, out_shardings=places, compiler_options=_compiler_options(mesh)
+        step,
+        donate_argnums=1,
+        out_shardings=places,
+        compiler_options=_compiler_options(decoder, mesh),
     )
 
 
-def _compiler_options(mesh: Mesh | None) -> dict[str, Any] | None:
+def _compiler_options(decoder: DecoderConfig, mesh: Mesh | None) -> dict[str, Any] | None:
     """Let the products of a lone host device use every core, whatever XLA's flags say.
 
     `experiments.devices` gives each core a device with a single thread, for many small models.
     """
-    if mesh is None and jax.default_backend() == "cpu":
-        return {"xla_cpu_multi_thread_eigen": True}
-    return None
+    if mesh is not None or jax.default_backend() != "cpu":
+        return None
+    options: dict[str, Any] = {"xla_cpu_multi_thread_eigen": True}
+    if decoder.execution is not None and decoder.execution.dtype == "bfloat16":
+        # The level of the flags is enough for float32, but takes 1.4 times as long in bfloat16.
+        options["xla_backend_optimization_level"] = 3
+    return options
 
 
 def _summed_over_data(gradients: Callable[..., Any], mesh: Mesh) -> Callable[..., Any]:

@@ -171,9 +171,11 @@ def test_a_lone_host_device_computes_on_every_core(monkeypatch):
         return function
 
     monkeypatch.setattr(jax, "jit", jit)
-    for mesh in (None, make_mesh(data=2)):
-        make_step(DECODER, StepConfig(chunk_tokens=7), mesh)
-    assert options == [{"xla_cpu_multi_thread_eigen": True}, None]
+    half = dataclasses.replace(DECODER, execution=Execution("bfloat16"))
+    for decoder, mesh in ((DECODER, None), (half, None), (DECODER, make_mesh(data=2))):
+        make_step(decoder, StepConfig(chunk_tokens=7), mesh)
+    threads = {"xla_cpu_multi_thread_eigen": True}
+    assert options == [threads, threads | {"xla_backend_optimization_level": 3}, None]
     make_step.cache_clear()
 
 
