@@ -18,8 +18,8 @@ Commands and cost (two CPU cores, 16 GB)::
     python -m experiments.benchmarks.finetuning --record   # ten minutes: the table of
                                                            # docs/performance.md
 
-Expect on an AMD EPYC, in float32: 1.4 to 2 times as fast as `transformers`, in half of its memory, a
-third with rematerialisation. On Intel's CPUs, where PyTorch's products are the faster ones (370
+Expect on an AMD EPYC, in float32: 1.4 to 2 times as fast as `transformers`, in half of its memory,
+a third with rematerialisation. On Intel's CPUs, where PyTorch's products are the faster ones (370
 against 310 GFLOP/s on two cores), expect less; that has not been measured since steps were made
 faster. In bfloat16 PyTorch uses the CPU's own instructions, where there are any, and XLA does not:
 on a CPU that is PyTorch's home, and ours is the accelerator.
