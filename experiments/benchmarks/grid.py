@@ -72,7 +72,12 @@ ROWS = (
     Row("jax_pinned", "JAX, run after run, one pinned process per core", "jax", pinned=True),
     Row("torch", "PyTorch eager loop, a thread per core", "torch"),
     Row("torch_pinned", "PyTorch eager loop, one pinned process per core", "torch", pinned=True),
-    Row("compile_pinned", "the same with `torch.compile`", "torch_compile", pinned=True),
+    Row(
+        "compile_pinned",
+        "PyTorch loop under `torch.compile`, the same way",
+        "torch_compile",
+        pinned=True,
+    ),
     Row(
         "vmap_pinned",
         "PyTorch, members together: `torch.compile` of `torch.func.vmap`, one pinned process per "
