@@ -7,6 +7,7 @@ names the cells of which no member finished.
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from typing import Any
 
 import pandas as pd
 
@@ -102,9 +103,17 @@ def study_rows(table: pd.DataFrame, study: Study) -> pd.DataFrame:
         wanted = getattr(study, field.name)
         rows = rows if wanted is None else rows.loc[rows[field.name] == wanted]
     if rows.empty:
-        raise ValueError(f"study: no rows for {study}; the table holds {_all_studies(table)}")
+        raise ValueError(
+            f"study: no rows for {study}; the table holds {_told(_all_studies(table))}"
+        )
     for field in fields(study) if study.train_mixture != UNTRAINED else ():
         if rows[field.name].nunique() > 1:
             values = sorted(rows[field.name].unique())
-            raise ValueError(f"study: {field.name} is None, must be one of {values}")
+            raise ValueError(f"study: {field.name} is None, must be one of {_told(values)}")
     return rows
+
+
+def _told(values: list[Any]) -> str:
+    """Values for a message; those of a table that somebody else made may be of any length."""
+    text = str(values)
+    return text if len(text) <= 1000 else f"{text[:1000]}…"

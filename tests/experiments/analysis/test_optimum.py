@@ -156,6 +156,13 @@ def test_slices_are_told_from_aggregates(two_studies):
     assert np.all(easy["mean"] < hard["mean"])
 
 
+def test_a_message_stays_short_whatever_a_table_holds(two_studies):
+    long = two_studies.assign(train_mixture="a" * 100_000)
+    with pytest.raises(ValueError, match="no rows for") as caught:
+        optimum.cube(long, RANGE, "test_risk")
+    assert len(str(caught.value)) < 2_000
+
+
 def test_studies_are_listed_and_told_apart(two_studies):
     assert optimum.studies(two_studies) == [RANGE, Study("exact")]
     longer = two_studies.assign(compute=two_studies["compute"].replace("500 steps", "9 epochs"))
