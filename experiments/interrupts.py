@@ -133,7 +133,8 @@ def _quietly(close: Callable[[], object]) -> None:
 
 
 def _kill_children() -> None:
-    # Where it is not loaded there are none; loading it early would delay `catch_signals`.
+    # A process that has not loaded `multiprocessing` has no children. It is not imported at the top
+    # of this file, because that would delay `catch_signals`.
     if multiprocessing := sys.modules.get("multiprocessing"):
         for child in multiprocessing.active_children():
             child.kill()

@@ -42,7 +42,7 @@ Parameters = dict[str, Any]
 PRODUCT = "product"
 """Name of what products with weights give (`checkpoint_name`)."""
 KEPT = jax.checkpoint_policies.save_only_these_names(PRODUCT, ATTENDED)
-"""What a scanned layer with plain attention keeps for the backward pass.
+"""Policy by which a scanned layer with plain attention keeps arrays for its backward pass.
 
 Norms, rotations and SwiGLU are cheap to compute again. What they would keep is half of the memory
 of a step, and to write and read it takes longer.
@@ -331,7 +331,8 @@ class Decoder(nnx.Module):
                 keys.append(key)
                 values.append(value)
         else:
-            # What fused attention keeps for its backward pass has no name.
+            # `KEPT` knows arrays by their names. Fused attention gives none to those that its
+            # backward pass needs, so that the policy would compute them twice.
             by_name = not self.decoder.unroll and execution.attention == "plain"
             if execution.remat or by_name:
                 # Only an unrolled scan needs the barrier that keeps XLA from merging the forward

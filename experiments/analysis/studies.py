@@ -12,6 +12,7 @@ from typing import Any
 import pandas as pd
 
 MOST_STUDIES = 100
+"""Studies in a table at most; a table with more is damaged."""
 UNTRAINED = "none"
 """Training mixture of the rows of untouched bases."""
 

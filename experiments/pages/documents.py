@@ -325,7 +325,7 @@ def tiny_certificates() -> str:
 
 
 def campaigns() -> str:
-    """What became of commands that were ended, of fuzzed lines, hostile files and mutants."""
+    """A table of the campaigns: ended commands, fuzzed lines, hostile files and mutants."""
     rows = []
     names = ("kills", "fuzz", "hostile", "mutants")
     tables: list[Any] = [read_parquet(ROBUSTNESS / f"{name}.parquet") for name in names]
