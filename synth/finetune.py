@@ -66,6 +66,14 @@ def token_losses(
     return -weight * chosen
 
 
+def batch_positions(
+    decoder: DecoderConfig, key: PRNGKeyArray, batch_size: int, length: int
+) -> Int[Array, "batch length"]:
+    """Draw the positions of each sequence of a batch, see `draw_positions`."""
+    keys = jax.random.split(key, batch_size)
+    return jax.vmap(lambda key: draw_positions(decoder, key, length))(keys)
+
+
 CACHED_BYTES = 2**18
 """Of the largest array of a part of a batch on a CPU: a quarter of a core's second-level cache."""
 
@@ -111,9 +119,7 @@ def loss_and_gradient(
       loss: ``sft`` or ``dft``, see `FinetuneConfig` (static).
     """
     size, length = tokens.shape
-    positions = jax.vmap(lambda key: draw_positions(decoder, key, length))(
-        jax.random.split(key, size)
-    )
+    positions = batch_positions(decoder, key, size, length)
     total = loss_mask[:, 1:].sum().astype(jnp.float32)
 
     def of_part(tokens, loss_mask, positions):

@@ -20,8 +20,8 @@ import optax
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from synth.config import DecoderConfig, FinetuneConfig
-from synth.decoder import Parameters, draw_positions
-from synth.finetune import TrainingData, loss_and_gradient
+from synth.decoder import Parameters
+from synth.finetune import TrainingData, batch_positions, loss_and_gradient
 
 
 def _norm(x: Array, gain: Array, eps: float) -> Array:
@@ -62,10 +62,7 @@ def loss(
     key: PRNGKeyArray,
 ) -> Float[Array, ""]:
     """Mean cross-entropy in nats over the solution tokens of a batch, at drawn positions."""
-    batch, length = tokens.shape
-    positions = jax.vmap(lambda key: draw_positions(decoder, key, length))(
-        jax.random.split(key, batch)
-    )
+    positions = batch_positions(decoder, key, *tokens.shape)
     half = decoder.head_size // 2
     frequency = decoder.rope_theta ** (-jnp.arange(half) / half)
     angle = positions[:, None, :-1, None].astype(jnp.float32) * frequency[None, None, None, :]

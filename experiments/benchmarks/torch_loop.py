@@ -22,10 +22,9 @@ import torch.nn.functional as F  # noqa: N812  (PyTorch's own idiom)
 from jaxtyping import PRNGKeyArray
 from torch import Tensor, nn
 
-from synth import decoder as ours
 from synth.config import DecoderConfig, FinetuneConfig
 from synth.decoder import Parameters
-from synth.finetune import TrainingData, loss_and_gradient
+from synth.finetune import TrainingData, batch_positions, loss_and_gradient
 
 
 def _rotate(x: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
@@ -259,9 +258,7 @@ def tensors(tokens: Any, loss_mask: Any) -> tuple[Tensor, Tensor]:
 
 def positions_of(decoder: DecoderConfig, key: PRNGKeyArray, batch: int, length: int) -> Tensor:
     """The positions [batch, length] that `synth.finetune.loss_and_gradient` draws from a key."""
-    keys = jax.random.split(key, batch)
-    drawn = jax.vmap(lambda key: ours.draw_positions(decoder, key, length))(keys)
-    return torch.from_numpy(np.array(drawn))
+    return torch.from_numpy(np.array(batch_positions(decoder, key, batch, length)))
 
 
 def parity(
