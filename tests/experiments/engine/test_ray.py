@@ -299,20 +299,45 @@ def nodes_of(psutil: Any) -> list[Any]:
 
 
 def test_a_node_that_is_removed_loses_nothing(nodes, workers, naps):
+    import psutil
     import ray
 
-    naps.seconds, naps.number = 2.0, 9
+    naps.seconds, naps.number = 2.0, 12
+    others = {raylet.pid for raylet in nodes_of(psutil)}
     extra = nodes.add_node(num_cpus=1)
     nodes.wait_for_nodes()
+    (raylet,) = (raylet for raylet in nodes_of(psutil) if raylet.pid not in others)
+    ended, lost = [], []
 
-    def remove():
-        nodes.remove_node(extra, allow_graceful=False)
+    def remove_if_it_naps():
+        """Remove the node with its processes, if one of them is in the midst of a nap."""
+        there = {process.pid: process for process in raylet.children()}
+        lost.extend(
+            note["part"]
+            for note in naps.begun()
+            if note["process"] in there and note["part"] not in ended
+        )
+        if lost:
+            for process in there.values():
+                process.kill()
+            nodes.remove_node(extra, allow_graceful=False)
 
-    table = run_with(naps, workers, remove)
-    assert table["nap"].tolist() == list(range(9))
-    # A part was under way there, and was made again elsewhere.
-    begun = [note["part"] for note in naps.begun() if note["part"].startswith("nap")]
-    assert len(begun) > 9
+    with workers.start(naps.directory) as executor:
+
+        def watched(study, parts, started):
+            for part, output in executor(study, parts, started):
+                ended.append(part.name)
+                yield part, output
+                if not lost:
+                    remove_if_it_naps()
+
+        table = run_study(naps_of(naps), executor=watched)["table"]
+    assert table["nap"].tolist() == list(range(12))
+    # What was under way there was made again elsewhere.
+    (lost_nap,) = lost
+    begun = [note["part"] for note in naps.begun()]
+    assert begun.count(lost_nap) == 2
+    assert len([part for part in begun if part.startswith("nap")]) == 13
     assert not ray.is_initialized()
 
 
