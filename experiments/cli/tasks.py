@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -126,9 +127,14 @@ def tasks(
 
     check_whole("difficulty", difficulty, 1)
     check_whole("examples", examples, 1, MOST_EXAMPLES)
-    for each in [name] if name else list(TASKS):
-        task = make_task(each)
-        drawn = pool(task, jax.random.key(0), Mixture.exact(difficulty), examples)
+    names = [name] if name else list(TASKS)
+    made = [make_task(each) for each in names]
+    # Each task's draw is compiled the first time, which takes a second: several at once.
+    with ThreadPoolExecutor() as threads:
+        pools = threads.map(
+            lambda task: pool(task, jax.random.key(0), Mixture.exact(difficulty), examples), made
+        )
+    for each, task, drawn in zip(names, made, pools, strict=True):
         size = task.log_num_problems(difficulty)
         problems = "unknown" if size is None else f"10^{size / np.log(10):.1f}"
         print_named(
