@@ -126,6 +126,18 @@ class Mixture:
         """Uniform on ``1 .. difficulty``."""
         return cls.uniform(tuple(range(1, difficulty + 1)))
 
+    @classmethod
+    def geometric(cls, difficulty: int, *, ratio: float) -> Mixture:
+        """Levels ``1 .. difficulty``, each `ratio` times as likely as the one before.
+
+        Raises:
+          ValueError: if `ratio` is not in (0, 1], or a level's probability underflows to zero.
+        """
+        if not 0 < ratio <= 1:
+            raise ValueError(f"ratio must be above 0 and at most 1, got {ratio}")
+        weights = np.float64(ratio) ** np.arange(difficulty)
+        return cls(tuple(range(1, difficulty + 1)), tuple(weights / weights.sum()))
+
     @property
     def hardest(self) -> int:
         return self.levels[-1]

@@ -75,7 +75,7 @@ class MembersWorkload(Workload):
 
     def _program(self, part: str) -> Program:
         member = self._cells[part][1][0]
-        length = self._sweep.task.max_length(member.difficulty)
+        length = self._sweep.task.max_length(self._sweep.draws.mixture(member).hardest)
         return Program("certification", part, length, SIMULATOR_UTILISATION)
 
     def counts(self) -> Mapping[str, int]:

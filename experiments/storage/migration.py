@@ -29,7 +29,7 @@ def upgrade(manifest: Record) -> Record:
     - Settings of the optimiser stood flat among the other fields of a sweep, of its pre-training
       and of a checkpoint's training; they are a field `optimiser` now.
     - The first sweeps had no `rope_scaling`, `lora` and `execution` in their decoder, and no
-      `text_examples` in their pre-training; these get the values that were meant.
+      `text_examples` and `level_ratio` in their pre-training; these get the values that were meant.
     - Certifications and fine-tunings had one account of commit, device, versions and time at the
       top; it is the first of their sessions now.
     """
@@ -52,7 +52,7 @@ def upgrade(manifest: Record) -> Record:
 def _config(config: Record) -> Record:
     """Configuration of a sweep, a scan or a fine-tuning, told apart by their fields."""
     if "pretrain" in config:
-        pretrain = {"text_examples": 40_000} | config["pretrain"]
+        pretrain = {"text_examples": 40_000, "level_ratio": 1.0} | config["pretrain"]
         return _nested(config, SIMULATOR) | {
             "decoder": _decoder(config["decoder"]),
             "pretrain": _nested(pretrain, PRETRAINING),

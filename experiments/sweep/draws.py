@@ -95,8 +95,8 @@ class Draws:
         return self._pool("in_distribution", _cell(member), self.config.risk_examples)
 
     def _draw_pool(self, stream: str, cell: Member, rows: int) -> Pool:
-        length = self.task.max_length(cell.difficulty)
         key, mixture = self.cell_key(stream, cell), self.mixture(cell)
+        length = self.task.max_length(mixture.hardest)
         return pool(self.task, key, mixture, rows, length=length)
 
     def slice_pools(self, stream: str, base_seed: int, seed: int) -> list[Pool]:

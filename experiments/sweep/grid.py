@@ -26,7 +26,7 @@ from synth.config import DecoderConfig, Loss, Optimiser
 if TYPE_CHECKING:
     from synth.task import Mixture
 
-MixtureKind = Literal["range", "exact", "window"]
+MixtureKind = Literal["range", "exact", "window", "above"]
 DataUnit = Literal["examples", "tokens"]
 ComputeUnit = Literal["steps", "epochs", "tokens"]
 MemberMapping = Literal["auto", "map", "vmap"]
@@ -61,12 +61,13 @@ class PretrainConfig:
     """Settings of the bases' pre-training.
 
     Attributes:
-      hardest: bases are trained uniformly on difficulties 1 .. hardest, on fresh draws.
+      hardest: bases are trained on difficulties 1 .. hardest, on fresh draws.
+      level_ratio: how likely a level is, as a multiple of the level before it: at 1 all are equally
+        likely, and below 1 what a base knows falls off gradually instead of over a cliff.
       steps: optimiser steps of that training.
       learning_rate: its peak learning rate.
       optimiser: its batches, schedule and AdamW.
-      max_risk: a base that errs more often than this on its own levels, all weighing equally,
-        stops the sweep.
+      max_risk: a base that errs more often than this on its own mixture stops the sweep.
       text_examples: draws that bases of a text task are trained on, in place of fresh ones.
 
     Raises:
@@ -74,6 +75,7 @@ class PretrainConfig:
     """
 
     hardest: int = 4
+    level_ratio: float = 1.0
     steps: int = 2500
     learning_rate: float = 4e-3
     optimiser: Annotated[Optimiser, tyro.conf.arg(name="")] = PRETRAINING
@@ -86,13 +88,16 @@ class PretrainConfig:
         check_number("max_risk", self.max_risk)
         if not 0 <= self.max_risk <= 1:
             raise ValueError(f"max_risk must lie in [0, 1], got {self.max_risk}")
+        check_number("level_ratio", self.level_ratio)
+        if not 0 < self.level_ratio <= 1:
+            raise ValueError(f"level_ratio must lie in (0, 1], got {self.level_ratio}")
 
     @property
     def mixture(self) -> Mixture:
-        """Training mixture of the bases: difficulties 1 .. hardest, all equally likely."""
+        """Training mixture of the bases."""
         from synth.task import Mixture  # here, so that configurations can be read without JAX
 
-        return Mixture.up_to(self.hardest)
+        return Mixture.geometric(self.hardest, ratio=self.level_ratio)
 
 
 @dataclass(frozen=True)
@@ -105,7 +110,8 @@ class SweepConfig:
       decoder: shape of the model; `vocab_size` and `max_positions` are set from the task.
       pretrain: how the bases are made.
       mixtures: levels that members are fine-tuned on (bases: see `pretrain`): ``range`` is 1 .. d,
-        ``exact`` is d alone, ``window`` is d - width .. d.
+        ``exact`` is d alone, ``window`` is d - width .. d, ``above`` is d .. the hardest of
+        `difficulties`.
       window_width: width of ``window``, in levels.
       difficulties: hardest training level d of each cell, increasing.
       data_sizes: number of examples (or tokens, see `data_unit`) of each cell, increasing.
@@ -215,6 +221,8 @@ class SweepConfig:
             raise ValueError(f"mixture must be one of {get_args(MixtureKind)}, got {kind!r}")
         if kind == "window":
             return Mixture.window(difficulty, width=self.window_width)
+        if kind == "above":
+            return Mixture.uniform(range(difficulty, max(self.difficulties) + 1))
         return Mixture.exact(difficulty) if kind == "exact" else Mixture.up_to(difficulty)
 
     @property

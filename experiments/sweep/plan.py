@@ -46,7 +46,7 @@ class Chunk:
 def group(draws: Draws, member: Member) -> Group:
     """The compiled program that a member runs in."""
     return Group(
-        length=draws.task.max_length(member.difficulty),
+        length=draws.task.max_length(draws.mixture(member).hardest),
         steps=_steps(draws, member),
         rows=draws.rows(member),
         loss=member.loss,

@@ -26,7 +26,7 @@ def base_rows(sweep: Sweep, correct: dict[tuple[int, int], Correct]) -> pd.DataF
       correct: their right answers for each base seed and seed, see `Sweep.evaluate_bases`.
 
     Raises:
-      ValueError: if a base errs on more than `pretrain.max_risk` of its own levels' examples.
+      ValueError: if a base errs on more than `pretrain.max_risk` of its own mixture.
     """
     config, rows = sweep.config, []
     for (base_seed, seed), buckets in correct.items():
@@ -43,8 +43,9 @@ def base_rows(sweep: Sweep, correct: dict[tuple[int, int], Correct]) -> pd.DataF
 
 
 def _check_gate(config: PretrainConfig, base_seed: int, slices: list[np.ndarray]) -> None:
-    """Stop the sweep if a base errs too often on its own levels."""
-    own = 1.0 - float(np.mean(np.stack(slices[: config.hardest])))
+    """Stop the sweep if a base errs too often on its own mixture."""
+    risks = [risk(part) for part in slices[: config.hardest]]
+    own = float(np.dot(config.mixture.probabilities, risks))
     if own > config.max_risk:
         raise ValueError(
             f"base {base_seed} errs on {own:.0%} of its own levels 1 to "

@@ -76,7 +76,7 @@ def run_sweep(
       ResultsError: if the directory cannot be used (see `experiments.storage.results.open_run`).
       OutOfMemoryError: if this process makes the parts, and needs more memory than there is.
       ValueError: if the configuration does not fit the task, or a base errs on more than
-        `pretrain.max_risk` of its own levels' examples.
+        `pretrain.max_risk` of its own mixture.
     """
     study = SweepStudy(config, Path(out), recipe=recipe, preset=preset, task=task)
     if executor is in_this_process:

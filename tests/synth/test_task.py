@@ -147,6 +147,11 @@ def test_mixture_constructors():
     assert Mixture.window(2, width=5) == Mixture.up_to(2)
     assert Mixture.window(3, width=0) == Mixture.exact(3)
     assert Mixture.uniform([2, 7]).hardest == 7
+    assert Mixture.geometric(4, ratio=1.0) == Mixture.up_to(4)
+    assert Mixture.geometric(3, ratio=0.5) == Mixture((1, 2, 3), (4 / 7, 2 / 7, 1 / 7))
+    for ratio in (0.0, 1.5, math.nan):
+        with pytest.raises(ValueError, match="ratio must be above 0 and at most 1, got"):
+            Mixture.geometric(3, ratio=ratio)
     with pytest.raises(ValueError, match="width must be at least 0, got -1"):
         Mixture.window(3, width=-1)
     for empty in (lambda: Mixture.up_to(0), lambda: Mixture.uniform(())):

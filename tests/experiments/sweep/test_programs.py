@@ -78,7 +78,7 @@ def bases(finished_run):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"mixtures": ()}, "mixtures must be some of ('range', 'exact', 'window'), got ()"),
+        ({"mixtures": ()}, "mixtures must be some of ('range', 'exact', 'window', 'above'), got ()"),
         ({"mixtures": ("easy",)}, "got ('easy',)"),
         ({"losses": ("sft", "dpo")}, "losses must be some of ('sft', 'dft'), got ('sft', 'dpo')"),
         ({"data_unit": "bytes"}, "data_unit must be one of ('examples', 'tokens'), got 'bytes'"),
@@ -135,6 +135,8 @@ def test_mixtures_of_cells():
     assert config.mixture("range", 4).levels == (1, 2, 3, 4)
     assert config.mixture("exact", 4).levels == (4,)
     assert config.mixture("window", 4).levels == (3, 4)
+    assert config.mixture("above", 2).levels == (2, 3, 4)
+    assert config.mixture("above", 4).levels == (4,)
     assert list(config.test_levels) == [1, 2, 3, 4, 5, 6]
     assert tiny(compute=2.5, compute_unit="epochs").compute_name == "2.5 epochs"
 
@@ -165,7 +167,7 @@ def test_a_smaller_data_size_is_a_prefix_of_a_larger_one():
 
 
 def test_every_stream_has_its_own_key():
-    config = tiny(mixtures=("range", "exact", "window"), base_seeds=2, seeds=2)
+    config = tiny(mixtures=("range", "exact", "window", "above"), base_seeds=2, seeds=2)
     draws, found = draws_of(config), []
     for base_seed, seed in itertools.product(range(2), range(2)):
         for stream in STREAMS:
