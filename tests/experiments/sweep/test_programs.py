@@ -78,7 +78,10 @@ def bases(finished_run):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"mixtures": ()}, "mixtures must be some of ('range', 'exact', 'window', 'above'), got ()"),
+        (
+            {"mixtures": ()},
+            "mixtures must be some of ('range', 'exact', 'window', 'above'), got ()",
+        ),
         ({"mixtures": ("easy",)}, "got ('easy',)"),
         ({"losses": ("sft", "dpo")}, "losses must be some of ('sft', 'dft'), got ('sft', 'dpo')"),
         ({"data_unit": "bytes"}, "data_unit must be one of ('examples', 'tokens'), got 'bytes'"),

@@ -1,0 +1,136 @@
+"""The ledger of claims: what each prediction that was written down came to.
+
+Input are predictions (see `experiments.analysis.contrasts`) and the tables of the runs that test
+them. A prediction of a run is computed for each base, and its mean over bases has Student's
+interval (`experiments.analysis.statistics`).
+
+A prediction *holds* if its 90% interval lies above zero, *fails* if the interval lies below zero,
+and is *undecided* otherwise. A claim holds in a run if all its predictions hold, fails if one of
+them fails, and is undecided otherwise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from experiments.analysis import optimum
+from experiments.analysis.contrasts import Contrast, Move, Prediction, Term
+from experiments.analysis.statistics import Interval, estimate, move
+from experiments.analysis.studies import Study
+
+HOLDS, FAILS, UNDECIDED = "holds", "fails", "undecided"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What a prediction came to in one run.
+
+    Attributes:
+      run: name of the run.
+      prediction: what was predicted.
+      effect: its mean and 90% interval over bases, in units of the metric, or levels for a `Move`.
+      p: two-sided p-value of an effect of zero; of a `Move` the one-sided one of the sign test.
+      number: bases behind it.
+      verdict: `HOLDS`, `FAILS` or `UNDECIDED`.
+    """
+
+    run: str
+    prediction: Prediction
+    effect: Interval
+    p: float
+    number: int
+    verdict: str
+
+
+def term_values(table: pd.DataFrame, term: Term) -> pd.Series:
+    """Mean of a term's metric over seeds and levels, by base; members that diverged are left out.
+
+    Raises:
+      ValueError: if the table has no such cell.
+    """
+    chosen = (
+        (table["train_mixture"] == term.mixture)
+        & (table["loss"] == term.loss)
+        & (table["difficulty"] == term.difficulty)
+        & (table["data_size"] == term.data_size)
+        & (table["metric"] == term.metric)
+    )
+    if term.levels is None:
+        in_levels = table["slice"].isna()
+    else:
+        in_levels = table["slice"].between(*term.levels).fillna(False).astype(bool)
+    rows = table.loc[chosen & in_levels]
+    if rows.empty:
+        raise ValueError(f"table: no rows for {term}")
+    finished = rows.loc[rows["status"] == "ok"]
+    return finished.groupby("base_seed")["value"].mean()
+
+
+def contrast_values(table: pd.DataFrame, contrast: Contrast) -> np.ndarray:
+    """A contrast by base [base], NaN where one of its cells has no finished member.
+
+    Raises:
+      ValueError: if the table lacks one of the cells.
+    """
+    terms = [term.weight * term_values(table, term) for term in contrast.terms]
+    return pd.concat(terms, axis=1).sum(axis=1, skipna=False).to_numpy(dtype=float)
+
+
+def verdict(effect: Interval) -> str:
+    """Judge an effect that is predicted to be above zero, by its interval."""
+    return HOLDS if effect.low > 0 else FAILS if effect.high < 0 else UNDECIDED
+
+
+def finding(run: str, table: pd.DataFrame, prediction: Prediction) -> Finding:
+    """Compute a prediction from the table of a run.
+
+    Raises:
+      ValueError: if the table lacks a cell that the prediction names.
+    """
+    if isinstance(prediction, Contrast):
+        effect = estimate(contrast_values(table, prediction))
+        return Finding(run, prediction, effect, effect.p, effect.number, verdict(effect))
+    risk = optimum.cube(table, study_of(table, prediction), "test_risk")
+    sizes = risk.data_sizes.tolist()
+    for size in (prediction.from_size, prediction.to_size):
+        if size not in sizes:
+            raise ValueError(f"table: no data size {size}, has {sizes}")
+    first, last = sizes.index(prediction.from_size), sizes.index(prediction.to_size)
+    moved = move(optimum.optima(risk)[first : last + 1])
+    effect = Interval(moved.mean, moved.low, moved.high)
+    return Finding(run, prediction, effect, moved.signs.p, len(risk.base_seeds), verdict(effect))
+
+
+def study_of(table: pd.DataFrame, prediction: Move) -> Study:
+    """The study of a table whose optimum is predicted to move.
+
+    Raises:
+      ValueError: if the table has none of that mixture and loss.
+    """
+    for study in optimum.studies(table):
+        if study.train_mixture == prediction.mixture and study.loss in (None, prediction.loss):
+            rows = optimum.study_rows(table, study)
+            if (rows["loss"] == prediction.loss).all():
+                return study
+    raise ValueError(f"table: no study of {prediction.mixture!r} and {prediction.loss!r}")
+
+
+def findings(run: str, table: pd.DataFrame, predictions: Iterable[Prediction]) -> list[Finding]:
+    """Compute the predictions whose cells the table of a run has; the others are left out."""
+    found = []
+    for prediction in predictions:
+        try:
+            found.append(finding(run, table, prediction))
+        except ValueError:
+            continue
+    return found
+
+
+def claim_verdict(found: Sequence[Finding]) -> str:
+    """Judge a claim by its predictions in one run: see the rule at the top."""
+    verdicts = {each.verdict for each in found}
+    return FAILS if FAILS in verdicts else UNDECIDED if verdicts != {HOLDS} else HOLDS

@@ -1,0 +1,49 @@
+"""Bases of four strengths on one grid and one test (claim 6: difficulty is relative to the base).
+
+Bases are trained as those of `paper_protocol`, on levels 1 to 16 of which each is ``level_ratio``
+times as frequent as the one before; the larger this ratio, the further up the levels they know.
+Each ratio has a preset: ``ratio-40``, ``ratio-50``, ``ratio-60``, ``ratio-70``. Members are
+fine-tuned on exactly d for three epochs at a rate tuned per cell.
+
+`PREREGISTERED` was written down before the first run.
+
+Commands and cost (two CPU cores)::
+
+    sweetspot run base-strength --preset smoke      # seconds: for tests
+    sweetspot run base-strength --preset ratio-40   # half an hour, and so have the others
+    sweetspot run base-strength --preset ratio-50
+    sweetspot run base-strength --preset ratio-60
+    sweetspot run base-strength --preset ratio-70
+
+Expect: not recorded yet. The claim is that a stronger base moves the optimum to harder data.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+from experiments.recipes.paper_protocol import CPU as PROTOCOL
+from experiments.recipes.paper_protocol import GRADUAL
+from experiments.recipes.paper_protocol import PRESETS as PROTOCOLS
+from experiments.sweep.grid import SweepConfig
+
+
+def _preset(ratio: float) -> SweepConfig:
+    return dataclasses.replace(
+        PROTOCOL,
+        pretrain=dataclasses.replace(GRADUAL, level_ratio=ratio, max_risk=0.5),
+        difficulties=(4, 6, 8, 10, 12, 14, 16),
+        data_sizes=(64, 512, 4096),
+    )
+
+
+PRESETS = {
+    "smoke": PROTOCOLS["smoke"],
+    **{f"ratio-{round(100 * ratio)}": _preset(ratio) for ratio in (0.4, 0.5, 0.6, 0.7)},
+}
+
+PREREGISTERED = (
+    "The interpolated best level at n = 4096 rises with the strength of the base: Page's trend "
+    "over the presets ratio-40, ratio-50, ratio-60 and ratio-70, base seed by base seed."
+)
+"""What claim 6 predicts here, written down before the runs that test it."""

@@ -1,0 +1,52 @@
+"""Does the move of the best level survive? One thing of `paper_protocol` is changed at a time.
+
+- ``fixed-rate``: one learning rate for all cells in place of the best of three.
+- ``compute-4``: twelve epochs in place of three.
+- ``steps``: 192 steps for every cell, three epochs at n = 1024.
+- ``tokens``: n counts tokens, so that harder cells have fewer examples.
+- ``window``: levels d - 2 to d in place of exactly d.
+- ``range``: levels 1 to d.
+
+Each preset has the bases of `paper_protocol` (equal seeds) on a coarser grid.
+
+Commands and cost (two CPU cores)::
+
+    sweetspot run controls --preset smoke        # seconds: for tests
+    sweetspot run controls --preset fixed-rate   # 10 minutes
+    sweetspot run controls --preset compute-4    # an hour and a half
+    sweetspot run controls --preset steps        # half an hour
+    sweetspot run controls --preset tokens       # half an hour
+    sweetspot run controls --preset window       # half an hour
+    sweetspot run controls --preset range        # half an hour
+
+Expect: not recorded yet.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+from experiments.analysis.contrasts import Move, Prediction
+from experiments.recipes.paper_protocol import CPU as PROTOCOL
+from experiments.recipes.paper_protocol import PRESETS as PROTOCOLS
+
+COARSE = dataclasses.replace(PROTOCOL, difficulties=(8, 10, 12, 14, 16), data_sizes=(64, 512, 4096))
+
+PRESETS = {
+    "smoke": PROTOCOLS["smoke"],
+    "fixed-rate": dataclasses.replace(COARSE, learning_rates=(2e-4,)),
+    "compute-4": dataclasses.replace(COARSE, compute=12),
+    "steps": dataclasses.replace(COARSE, compute=192, compute_unit="steps"),
+    # An example of 12 operations has 64 tokens.
+    "tokens": dataclasses.replace(COARSE, data_unit="tokens", data_sizes=(4096, 32_768, 262_144)),
+    "window": dataclasses.replace(COARSE, mixtures=("window",)),
+    "range": dataclasses.replace(COARSE, mixtures=("range",)),
+}
+
+PREREGISTERED: tuple[Prediction, ...] = (
+    Move(1, "the best level at n = 4096 minus that at n = 64", 64, 4096),
+    Move(1, "the best level at 262,144 tokens minus that at 4,096", 4096, 262_144),
+    Move(1, "the best level at n = 4096 minus that at n = 64", 64, 4096, mixture="window"),
+    Move(1, "the best level at n = 4096 minus that at n = 64", 64, 4096, mixture="range"),
+)
+"""What claim 1 predicts under each control, written down before the runs that test it."""
