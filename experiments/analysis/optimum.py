@@ -64,6 +64,24 @@ class Cube:
         total = np.where(finite, self.values, 0.0).sum(axis=(2, 3))
         return _ratio(total, finite.sum(axis=(2, 3)))
 
+    @property
+    def unit(self) -> str:
+        """What intervals are over: "base", or "seed" if all members are of one base."""
+        return "base" if self.values.shape[2] > 1 else "seed"
+
+    @property
+    def units(self) -> np.ndarray:
+        """Mean over the seeds of each base: [difficulty, data_size, base], NaN where none is.
+
+        With one base, the members themselves: [difficulty, data_size, seed]. They do not show the
+        variation between bases.
+        """
+        if self.unit == "seed":
+            return self.values[:, :, 0]
+        finite = np.isfinite(self.values)
+        total = np.where(finite, self.values, 0.0).sum(axis=3)
+        return _ratio(total, finite.sum(axis=3))
+
     def only(
         self,
         *,
