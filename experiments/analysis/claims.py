@@ -17,9 +17,9 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from experiments.analysis import optimum
+from experiments.analysis import optimum, statistics
 from experiments.analysis.contrasts import Contrast, Move, Prediction, Term
-from experiments.analysis.statistics import Interval, estimate, move
+from experiments.analysis.statistics import Interval
 from experiments.analysis.studies import Study
 
 HOLDS, FAILS, UNDECIDED = "holds", "fails", "undecided"
@@ -77,7 +77,8 @@ def contrast_values(table: pd.DataFrame, contrast: Contrast) -> np.ndarray:
       ValueError: if the table lacks one of the cells.
     """
     terms = [term.weight * term_values(table, term) for term in contrast.terms]
-    return pd.concat(terms, axis=1).sum(axis=1, skipna=False).to_numpy(dtype=float)
+    together = pd.concat(terms, axis=1).sort_index()
+    return together.sum(axis=1, skipna=False).to_numpy(dtype=float)
 
 
 def verdict(effect: Interval) -> str:
@@ -92,7 +93,7 @@ def finding(run: str, table: pd.DataFrame, prediction: Prediction) -> Finding:
       ValueError: if the table lacks a cell that the prediction names.
     """
     if isinstance(prediction, Contrast):
-        effect = estimate(contrast_values(table, prediction))
+        effect = statistics.estimate(contrast_values(table, prediction))
         return Finding(run, prediction, effect, effect.p, effect.number, verdict(effect))
     risk = optimum.cube(table, study_of(table, prediction), "test_risk")
     sizes = risk.data_sizes.tolist()
@@ -100,7 +101,11 @@ def finding(run: str, table: pd.DataFrame, prediction: Prediction) -> Finding:
         if size not in sizes:
             raise ValueError(f"table: no data size {size}, has {sizes}")
     first, last = sizes.index(prediction.from_size), sizes.index(prediction.to_size)
-    moved = move(optimum.optima(risk)[first : last + 1])
+    optima = [
+        statistics.optimum(risk.difficulties, risk.units[:, size])
+        for size in range(first, last + 1)
+    ]
+    moved = statistics.move(optima)
     effect = Interval(moved.mean, moved.low, moved.high)
     return Finding(run, prediction, effect, moved.signs.p, len(risk.base_seeds), verdict(effect))
 
@@ -112,9 +117,9 @@ def study_of(table: pd.DataFrame, prediction: Move) -> Study:
       ValueError: if the table has none of that mixture and loss.
     """
     for study in optimum.studies(table):
-        if study.train_mixture == prediction.mixture and study.loss in (None, prediction.loss):
-            rows = optimum.study_rows(table, study)
-            if (rows["loss"] == prediction.loss).all():
+        if study.train_mixture == prediction.mixture:
+            losses = set(optimum.study_rows(table, study)["loss"])
+            if losses == {prediction.loss}:
                 return study
     raise ValueError(f"table: no study of {prediction.mixture!r} and {prediction.loss!r}")
 

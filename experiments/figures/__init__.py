@@ -1,5 +1,7 @@
 """One figure per file: `TABLES` names the tables it needs, `plot(tables)` returns a Figure.
 
+A figure for some tables alone has a function `applies(tables)`, which says whether it can be drawn.
+
 A new figure is one new file here; it is found by its `plot`. Nothing here trains or imports JAX.
 Importing this package is cheap: the figures, and the plotting libraries with them, are imported
 when `FIGURES` is first asked for.
@@ -43,6 +45,12 @@ def caption(name: str) -> str:
     return " ".join((_find()[name].__doc__ or "").split("\n\n")[0].split())
 
 
+def _applies(figure: ModuleType, tables: Mapping[str, pd.DataFrame]) -> bool:
+    """Return whether a figure's tables are there, and are of its kind."""
+    is_there = set(figure.TABLES) <= set(tables)
+    return is_there and (not hasattr(figure, "applies") or figure.applies(tables))
+
+
 def draw(
     tables: Mapping[str, pd.DataFrame], out_dir: Path, names: Sequence[str] | None = None
 ) -> list[Path]:
@@ -51,7 +59,7 @@ def draw(
     Args:
       tables: name -> table, as `results.read_tables` gives them.
       out_dir: where the files go; made if missing.
-      names: which figures; by default all whose tables are there.
+      names: which figures; by default all whose tables are there and of their kind.
 
     Returns:
       The files written, NAME.png and NAME.svg in turn. A figure that was asked for and whose
@@ -66,7 +74,7 @@ def draw(
 
     modules = _find()
     if names is None:
-        names = [name for name, figure in modules.items() if set(figure.TABLES) <= set(tables)]
+        names = [name for name, figure in modules.items() if _applies(figure, tables)]
     if unknown := sorted(set(names) - set(modules)):
         raise ValueError(f"names: {unknown} are not figures; there are {list(modules)}")
     Path(out_dir).mkdir(parents=True, exist_ok=True)
