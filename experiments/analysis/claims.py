@@ -11,14 +11,16 @@ them fails, and is undecided otherwise.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import contextlib
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
 from experiments.analysis import optimum, statistics
-from experiments.analysis.contrasts import Contrast, Move, Prediction, Term
+from experiments.analysis.contrasts import Contrast, Move, Prediction, Rise, Term
+from experiments.analysis.optimum import Cube
 from experiments.analysis.statistics import Interval
 from experiments.analysis.studies import Study
 
@@ -86,7 +88,7 @@ def verdict(effect: Interval) -> str:
     return HOLDS if effect.low > 0 else FAILS if effect.high < 0 else UNDECIDED
 
 
-def finding(run: str, table: pd.DataFrame, prediction: Prediction) -> Finding:
+def finding(run: str, table: pd.DataFrame, prediction: Contrast | Move) -> Finding:
     """Compute a prediction from the table of a run.
 
     Raises:
@@ -95,22 +97,54 @@ def finding(run: str, table: pd.DataFrame, prediction: Prediction) -> Finding:
     if isinstance(prediction, Contrast):
         effect = statistics.estimate(contrast_values(table, prediction))
         return Finding(run, prediction, effect, effect.p, effect.number, verdict(effect))
+    risk = _risk(table, prediction, [prediction.from_size, prediction.to_size])
+    between = (risk.data_sizes >= prediction.from_size) & (risk.data_sizes <= prediction.to_size)
+    risk = risk.only(sizes=between)
+    return _moved(run, prediction, [_optimum(risk, size) for size in range(int(between.sum()))])
+
+
+def rise(run: str, tables: Mapping[str, pd.DataFrame], prediction: Rise) -> Finding:
+    """Compute a rise from the tables of its runs.
+
+    Args:
+      run: name of all runs together.
+      tables: by preset.
+      prediction: names the presets.
+
+    Raises:
+      ValueError: if a run is missing, or lacks a cell.
+    """
+    if missing := [preset for preset in prediction.presets if preset not in tables]:
+        raise ValueError(f"tables: no run of {missing}")
+    optima = []
+    for preset in prediction.presets:
+        risk = _risk(tables[preset], prediction, [prediction.data_size])
+        optima.append(_optimum(risk, risk.data_sizes.tolist().index(prediction.data_size)))
+    return _moved(run, prediction, optima)
+
+
+def _risk(table: pd.DataFrame, prediction: Move | Rise, sizes: Sequence[int]) -> Cube:
+    """Test risk of the predicted study, which must have some data sizes."""
     risk = optimum.cube(table, study_of(table, prediction), "test_risk")
-    sizes = risk.data_sizes.tolist()
-    for size in (prediction.from_size, prediction.to_size):
-        if size not in sizes:
-            raise ValueError(f"table: no data size {size}, has {sizes}")
-    first, last = sizes.index(prediction.from_size), sizes.index(prediction.to_size)
-    optima = [
-        statistics.optimum(risk.difficulties, risk.units[:, size])
-        for size in range(first, last + 1)
-    ]
+    for size in sizes:
+        if size not in risk.data_sizes:
+            raise ValueError(f"table: no data size {size}, has {risk.data_sizes.tolist()}")
+    return risk
+
+
+def _optimum(risk: Cube, size: int) -> statistics.Optimum:
+    return statistics.optimum(risk.difficulties, risk.units[:, size])
+
+
+def _moved(run: str, prediction: Move | Rise, optima: Sequence[statistics.Optimum]) -> Finding:
+    """The move from the first to the last of some optima."""
     moved = statistics.move(optima)
     effect = Interval(moved.mean, moved.low, moved.high)
-    return Finding(run, prediction, effect, moved.signs.p, len(risk.base_seeds), verdict(effect))
+    number = int(np.isfinite(optima[-1].own - optima[0].own).sum())
+    return Finding(run, prediction, effect, moved.signs.p, number, verdict(effect))
 
 
-def study_of(table: pd.DataFrame, prediction: Move) -> Study:
+def study_of(table: pd.DataFrame, prediction: Move | Rise) -> Study:
     """The study of a table whose optimum is predicted to move.
 
     Raises:
@@ -128,10 +162,9 @@ def findings(run: str, table: pd.DataFrame, predictions: Iterable[Prediction]) -
     """Compute the predictions whose cells the table of a run has; the others are left out."""
     found = []
     for prediction in predictions:
-        try:
-            found.append(finding(run, table, prediction))
-        except ValueError:
-            continue
+        if not isinstance(prediction, Rise):
+            with contextlib.suppress(ValueError):
+                found.append(finding(run, table, prediction))
     return found
 
 

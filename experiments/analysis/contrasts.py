@@ -66,4 +66,23 @@ class Move:
     mixture: str = "exact"
 
 
-Prediction = Contrast | Move
+@dataclass(frozen=True)
+class Rise:
+    """The prediction that the best level rises from run to run of one recipe (claim 6).
+
+    Attributes:
+      claim: number of the paper's claim.
+      says: what is compared, in words.
+      presets: of the runs, in the order in which the best level is predicted to rise.
+      data_size: at which the best levels are compared.
+    """
+
+    claim: int
+    says: str
+    presets: tuple[str, ...]
+    data_size: int
+    loss: str = "sft"
+    mixture: str = "exact"
+
+
+Prediction = Contrast | Move | Rise

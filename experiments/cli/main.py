@@ -17,7 +17,7 @@ from rich.console import Console
 from tyro.extras import SubcommandApp
 
 from experiments import distribution
-from experiments.cli import llm, pages, studies, tasks
+from experiments.cli import llm, pages, paper, studies, tasks
 from experiments.cli.arguments import REGISTRY, Positional, check_given_once
 from experiments.cli.help import (
     HELP,
@@ -78,6 +78,8 @@ def commands(arguments: Sequence[str]) -> Commands:
         "compare": studies.compare_families,
         "figures": pages.draw_figures,
         "report": pages.write_report,
+        "paper": paper.show_paper,
+        "claims": paper.show_claims,
         "tasks": tasks.tasks,
         "llm": {
             "prepare": llm.prepare,

@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import dataclasses
 
+from experiments.analysis.contrasts import Prediction, Rise
 from experiments.recipes.paper_protocol import CPU as PROTOCOL
 from experiments.recipes.paper_protocol import GRADUAL
 from experiments.recipes.paper_protocol import PRESETS as PROTOCOLS
@@ -42,8 +43,10 @@ PRESETS = {
     **{f"ratio-{round(100 * ratio)}": _preset(ratio) for ratio in (0.4, 0.5, 0.6, 0.7)},
 }
 
-PREREGISTERED = (
-    "The interpolated best level at n = 4096 rises with the strength of the base: Page's trend "
-    "over the presets ratio-40, ratio-50, ratio-60 and ratio-70, base seed by base seed."
+STRENGTHS = tuple(name for name in PRESETS if name != "smoke")
+
+PREREGISTERED: tuple[Prediction, ...] = (
+    Rise(6, "the best level at n = 512, strongest bases minus weakest", STRENGTHS, 512),
+    Rise(6, "the best level at n = 4096, strongest bases minus weakest", STRENGTHS, 4096),
 )
 """What claim 6 predicts here, written down before the runs that test it."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pandas as pd
 import pytest
 
 from experiments.analysis import claims
-from experiments.analysis.contrasts import Contrast, Move, Term
+from experiments.analysis.contrasts import Contrast, Move, Rise, Term
 from experiments.analysis.statistics import Interval
 from experiments.recipes import RECIPES
 
@@ -123,6 +125,18 @@ def test_predictions_whose_cells_were_not_run_are_left_out():
             claims.finding("run", MOVING, prediction)
 
 
+def test_a_rise_compares_runs():
+    tables = {"weak": BACKWARDS, "middling": STAYING, "strong": MOVING}
+    risen = Rise(6, "the best level", ("weak", "middling", "strong"), 4096)
+    found = claims.rise("runs", tables, risen)
+    assert found.effect.mean == pytest.approx(4.0, abs=0.3)
+    assert (found.verdict, found.number) == ("holds", 8)
+    assert claims.rise("runs", tables, dataclasses.replace(risen, data_size=64)).verdict == "fails"
+    assert claims.findings("weak", BACKWARDS, [risen]) == []
+    with pytest.raises(ValueError, match="tables: no run of \\['weak', 'middling'\\]"):
+        claims.rise("runs", {"strong": MOVING}, risen)
+
+
 def test_a_claim_holds_if_all_its_predictions_do():
     def found(verdict):
         return claims.Finding("run", MOVE, Interval(0, 0, 0), 1.0, 8, verdict)
@@ -139,7 +153,13 @@ def test_every_prediction_names_cells_that_its_recipe_runs(recipe):
     module = RECIPES[recipe]
     configs = [config for name, config in module.PRESETS.items() if name not in ("smoke", "gpu")]
     for prediction in module.PREREGISTERED:
-        if isinstance(prediction, str):
+        if isinstance(prediction, Rise):
+            assert set(prediction.presets) <= set(module.PRESETS)
+            for preset in prediction.presets:
+                config = module.PRESETS[preset]
+                assert prediction.data_size in config.data_sizes
+                assert prediction.mixture in config.mixtures
+                assert prediction.loss in config.losses
             continue
         cells = (
             [(t.mixture, t.loss, t.difficulty, t.data_size) for t in prediction.terms]

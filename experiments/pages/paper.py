@@ -1,0 +1,211 @@
+"""The paper's figures, table and claims, each with what stands for it here.
+
+`ITEMS` lists the figures and the table by their numbers in the paper; `ledger` computes from the
+tracked tables what each claim's predictions came to.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from experiments.analysis import claims
+from experiments.analysis.claims import Finding
+from experiments.analysis.contrasts import Rise
+from experiments.recipes import RECIPES
+from experiments.storage.results import read_manifest, read_table
+
+RESULTS = Path(__file__).parents[1] / "results"
+
+CLAIMS = {
+    1: "The best difficulty moves to harder data as n grows.",
+    2: "The generalization gap grows with difficulty and shrinks with n; the extrapolation gap "
+    "shrinks with difficulty.",
+    3: "Accuracy is an inverted U in difficulty and saturates in n.",
+    4: "Leaving out hard examples helps at small n and hurts at large n; leaving out easy ones "
+    "does the reverse.",
+    5: "Easy data do not lift hard levels; hard data at small n lower all levels.",
+    6: "A stronger base moves the best difficulty to harder data.",
+    7: "DFT beats SFT at small n on hard data, and loses to it at large n.",
+    8: "A PAC-Bayes bound with its prior at the base covers the test risk.",
+}
+"""The paper's claims in short; docs/results.md has them in full."""
+
+
+@dataclass(frozen=True)
+class Item:
+    """A figure or table of the paper, and what stands for it here.
+
+    Attributes:
+      paper: what the paper shows.
+      ours: what is shown here.
+      command: records the run; None where it is made by an issue to come.
+      run: folder of the recorded run under experiments/results.
+      figure: name of the figure that is drawn from it.
+    """
+
+    paper: str
+    ours: str
+    command: str | None
+    run: str
+    figure: str
+
+    @property
+    def directory(self) -> Path:
+        """Folder of the recorded run."""
+        return RESULTS / self.run
+
+    @property
+    def is_recorded(self) -> bool:
+        """Whether the run's table is tracked."""
+        return (self.directory / "manifest.json").is_file()
+
+
+ITEMS = {
+    "fig1": Item(
+        "length of the chain of thought against the pass rate of another model",
+        "operations, length and perplexity against the base's pass rate, on iGSM text",
+        "sweetspot llm difficulty --model MODEL --source ROWS --out DIR",
+        "difficulty",
+        "difficulty_measures",
+    ),
+    "fig2": Item(
+        "leaving out the hardest or the easiest examples, over n",
+        "the same on chains of operations",
+        "sweetspot run leave-out cpu",
+        "leave-out",
+        "leave_out",
+    ),
+    "fig3": Item(
+        "accuracy over n and difficulty (Qwen2.5-Math-7B)",
+        "the same for small transformers, exact levels, three epochs",
+        "sweetspot run paper-protocol cpu",
+        "paper-protocol",
+        "map",
+    ),
+    "fig4": Item(
+        "rows and columns of that map (Qwen2.5-Math-1.5B)",
+        "accuracy over difficulty, a line for each n",
+        "sweetspot run paper-protocol cpu",
+        "paper-protocol",
+        "accuracy_over_difficulty",
+    ),
+    "fig6": Item(
+        "improvement over the base by test level, on iGSM",
+        "change of accuracy by test level",
+        "sweetspot run paper-protocol cpu",
+        "paper-protocol",
+        "change_by_slice",
+    ),
+    "table1": Item(
+        "easy, medium and hard thirds of three data sets",
+        "thirds of the levels at three sizes",
+        "sweetspot run thirds cpu",
+        "thirds",
+        "accuracy_over_size",
+    ),
+    "claim6": Item(
+        "bases of several strengths",
+        "the best difficulty for four kinds of bases on one grid and one test",
+        "sweetspot run base-strength ratio-40 (and -50, -60, -70)",
+        "base-strength-ratio-40",
+        "optimum_over_size",
+    ),
+    "claim7": Item(
+        "DFT against SFT",
+        "the same cells trained by DFT, each loss at its own tuned rate",
+        "sweetspot run paper-protocol dft",
+        "paper-protocol-dft",
+        "map",
+    ),
+    "prop4.1": Item(
+        "a PAC-Bayes bound, used qualitatively",
+        "certified bounds over measured risks",
+        "sweetspot run certificates cpu, then sweetspot bound",
+        "certificates",
+        "certificates",
+    ),
+}
+"""By the paper's numbers; claims 6 and 7 have no figure that we know of."""
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """A recorded sweep.
+
+    Attributes:
+      name: of its folder under experiments/results.
+      manifest: of the run.
+      table: its rows.
+    """
+
+    name: str
+    manifest: dict[str, Any]
+    table: pd.DataFrame
+
+
+def recorded_sweeps(results: Path = RESULTS) -> Iterator[Recorded]:
+    """The tracked sweeps of recipes that wrote down what they predict."""
+    for path in sorted(results.glob("*/manifest.json")):
+        manifest = read_manifest(path.parent)
+        recipe = RECIPES.get(str(manifest.get("recipe")))
+        if recipe is not None and hasattr(recipe, "PREREGISTERED"):
+            yield Recorded(path.parent.name, manifest, read_table(path.parent))
+
+
+def ledger(results: Path = RESULTS) -> list[Finding]:
+    """What the predictions of all recorded sweeps came to, claim by claim.
+
+    A prediction that compares runs of one recipe, such as two losses, is computed from the rows of
+    all of them: they have the same bases and data.
+    """
+    found: list[Finding] = []
+    by_recipe: dict[str, list[Recorded]] = {}
+    for run in recorded_sweeps(results):
+        by_recipe.setdefault(run.manifest["recipe"], []).append(run)
+    for recipe, runs in by_recipe.items():
+        predictions = RECIPES[recipe].PREREGISTERED
+        for run in runs:
+            found += claims.findings(run.name, run.table, predictions)
+        # Comparisons of runs: those that no run alone could compute.
+        told, names = {each.prediction for each in found}, " + ".join(run.name for run in runs)
+        together = pd.concat([run.table for run in runs], ignore_index=True)
+        left = [each for each in predictions if each not in told and len(runs) > 1]
+        found += claims.findings(names, together, left)
+        tables = {str(run.manifest.get("preset")): run.table for run in runs}
+        for prediction in left:
+            if isinstance(prediction, Rise) and set(prediction.presets) <= set(tables):
+                found.append(claims.rise(recipe, tables, prediction))
+    return sorted(found, key=lambda each: each.prediction.claim)
+
+
+def ledger_rows(found: list[Finding]) -> list[tuple[str, ...]]:
+    """The ledger as text: claim, run, prediction, effect, p, bases, verdict."""
+    return [
+        (
+            str(each.prediction.claim),
+            each.run,
+            each.prediction.says,
+            signed(each),
+            f"{each.p:.2g}",
+            str(each.number),
+            each.verdict,
+        )
+        for each in found
+    ]
+
+
+LEDGER_COLUMNS = ("claim", "run", "predicted to be above zero", "effect", "p", "bases", "verdict")
+
+
+def signed(found: Finding) -> str:
+    """An effect and its 90% interval, with signs: points of percent, or levels for a move."""
+    effect = found.effect
+    is_risk = isinstance(found.prediction, claims.Contrast)
+    scale, digits, unit = (100, 1, " points") if is_risk else (1, 1, " levels")
+    low, high = (f"{scale * end:+.{digits}f}" for end in (effect.low, effect.high))
+    return f"{scale * effect.mean:+.{digits}f}{unit} [{low}, {high}]"
