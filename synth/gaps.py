@@ -18,6 +18,7 @@ from jaxtyping import Array, Bool, Int, PRNGKeyArray
 
 from synth.config import DecoderConfig
 from synth.decoder import Parameters, draw_positions, logits
+from synth.finetune import num_parts
 
 
 def evaluation_positions(
@@ -64,8 +65,10 @@ def correct_examples(
       parameters: its weights.
       tokens, loss_mask: the pool's.
       key: see `evaluation_positions`.
-      batch_size: examples evaluated at once, which bounds the memory.
+      batch_size: examples evaluated at once, which bounds the memory; on a CPU a part of these, see
+        `num_parts`.
     """
+    batch_size //= num_parts(decoder, batch_size, tokens.shape[1])
 
     def of_example(example):
         index, tokens, loss_mask = example

@@ -97,9 +97,13 @@ class Maker:
         study = self._study
         assert study is not None  # `prepare` comes first
         try:
-            output = study.make(part)
-            with tempfile.TemporaryDirectory(dir=self._scratch) as folder:
-                files = _packed(output.files, Path(folder))
+            with study.phases.running():
+                output = study.make(part)
+                with (
+                    study.phases("write"),
+                    tempfile.TemporaryDirectory(dir=self._scratch) as folder,
+                ):
+                    files = _packed(output.files, Path(folder))
             if self._is_away:
                 # Files that `make` itself left in its directory, and that are no checkpoint of it.
                 left = {path for path in part.files if study.has_file(path)} - files.keys()
@@ -118,7 +122,8 @@ class Maker:
         from experiments.storage import provenance
 
         assert self._study is not None
-        return {"device": provenance.device_name(), **self._study.session_fields()}
+        fields = {"device": provenance.device_name(), "phases": self._study.phases.told()}
+        return {**fields, **self._study.session_fields()}
 
 
 def _packed(files: Mapping[str, Callable[[Path], object]], folder: Path) -> dict[str, Parcel]:

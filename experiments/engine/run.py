@@ -68,7 +68,10 @@ def run_study(
     check_precision()
     # Before the directory is made: some studies read their data for this.
     stages = [list(stage) for stage in study.stages()]
-    with open_run(study.directory, study.identity, adopts=study.adopts) as run:
+    with (
+        study.phases.running(),
+        open_run(study.directory, study.identity, adopts=study.adopts) as run,
+    ):
         finished = FinishedParts(study, run, stages)
         for notice in (*run.notices, *finished.notices):
             on.print(notice, style="yellow", markup=False, highlight=False)
@@ -76,7 +79,7 @@ def run_study(
             on.print(f"{run.directory} is complete: nothing left to run.", markup=False)
             return finished.read_tables()
         run.update_manifest(status="running")
-        session = Session(run, on)
+        session = Session(run, on, phases=study.phases)
         with Display(study, stages, finished, on) as display:
             for stage in stages:
                 missing = [part for part in stage if not finished.has(part)]
@@ -84,10 +87,12 @@ def run_study(
                 display.begin(stage)
                 for part, output in executor(study, missing, display.started):
                     told = session.fields(**(output.session or study.session_fields()))
-                    finished.keep(part, output, told)
+                    with study.phases("write"):
+                        finished.keep(part, output, told)
                     study.kept(part)
                     display.finished(part)
         if finished.has_all():
-            tables = {"tables": finished.write_tables()} if finished.tables else {}
-            run.update_manifest(status="complete", **tables, **study.record)
+            with study.phases("write"):
+                tables = {"tables": finished.write_tables()} if finished.tables else {}
+            run.update_manifest(status="complete", **tables, **study.record, **session.fields())
         return finished.tables

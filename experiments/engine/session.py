@@ -11,6 +11,7 @@ import jax
 from rich.console import Console
 
 from experiments.devices import DEVICE_COUNT
+from experiments.engine.phases import Phases
 from experiments.engine.progress import console
 from experiments.storage import provenance
 from experiments.storage.results import Run
@@ -65,9 +66,15 @@ def check_precision() -> None:
 class Session:
     """The entry of this process in the manifest's list of sessions."""
 
-    def __init__(self, run: Run, on: Console = console):
-        """Begin a session; say in what its surroundings differ from those of the last one."""
-        self._start = time.monotonic()
+    def __init__(self, run: Run, on: Console = console, *, phases: Phases | None = None):
+        """Begin a session; say in what its surroundings differ from those of the last one.
+
+        Args:
+          run: the run that it is a session of.
+          on: the console that shows this.
+          phases: the clock whose seconds by phase the entry states; None to state none.
+        """
+        self._start, self._phases = time.monotonic(), phases
         self._earlier: list[dict[str, Any]] = run.manifest.get("sessions", [])
         self.entry: dict[str, Any] = {
             "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
@@ -95,6 +102,8 @@ class Session:
         They are written after each part, so that a kill loses little.
         """
         self.entry |= {"wall_time_seconds": round(time.monotonic() - self._start, 1), **fields}
+        if self._phases is not None:
+            self.entry["phases"] = self._phases.told()
         return {"sessions": [*self._earlier, self.entry]}
 
 

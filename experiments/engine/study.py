@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Any, Self
 
 import pandas as pd
 
+from experiments.engine.phases import Phases
+
 if TYPE_CHECKING:
     from experiments.engine.workload import Workload
 
@@ -100,6 +102,7 @@ class Study:
         over, because earlier versions of it wrote no manifest.
       is_away: true in a worker process that does not see the run's directory; `directory` is then
         an empty one of the worker's own.
+      phases: the clock of this process; `make` names its phases.
     """
 
     directory: Path
@@ -107,11 +110,13 @@ class Study:
     shows_progress: bool = True
     adopts: tuple[str, ...] = ()
     is_away: bool = False
+    phases: Phases
     _arguments: tuple[tuple[Any, ...], dict[str, Any]]
 
     def __new__(cls, *positional: Any, **named: Any) -> Self:
         """Note the arguments: as these a study travels to another process, see `__reduce__`."""
         study = super().__new__(cls)
+        study.phases = Phases()
         study._arguments = positional, named
         return study
 

@@ -19,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
+from experiments.engine.phases import Phases
 from experiments.storage.memory import program_memory
 from experiments.sweep.draws import Draws
 from experiments.sweep.grid import Member, SweepConfig
@@ -69,10 +70,13 @@ class Sweep:
       members: maps a function of one member over many.
       traces: how often the fine-tuning of each group was traced; once, unless shapes differ or
         memory made another number of members at once necessary.
+      phases: the clock of the study that runs the programs.
     """
 
-    def __init__(self, config: SweepConfig, *, task: Task | None = None):
-        self.config = config
+    def __init__(
+        self, config: SweepConfig, *, task: Task | None = None, phases: Phases | None = None
+    ):
+        self.config, self.phases = config, phases or Phases()
         self.task = task or make_task(config.task, config.task_options, hardest=config.test_hardest)
         self.draws = Draws(config, self.task)
         self.decoder = dataclasses.replace(
@@ -91,8 +95,12 @@ class Sweep:
         """Train the bases with the given seeds, all at once, on `pretrain.mixture`."""
         root = self.draws.key("bases")
         keys = [jax.random.key_data(jax.random.fold_in(root, seed)) for seed in base_seeds]
-        base, shared = base_program(self, self.config.pretrain.steps)
-        trained = jax.jit(self.members.over(base))(self.members.stack(keys), *shared)
+        with self.phases("draw"):
+            base, shared = base_program(self, self.config.pretrain.steps)
+        arguments = (self.members.stack(keys), *shared)
+        program = jax.jit(self.members.over(base)).lower(*arguments).compile()
+        with self.phases("pretrain"):
+            trained = jax.block_until_ready(program(*arguments))
         return self.members.unstack(trained, len(keys))
 
     def evaluate_bases(self, bases: list[Parameters]) -> dict[tuple[int, int], Correct]:
@@ -102,7 +110,7 @@ class Sweep:
 
         def run(part: Sequence[tuple[int, int]], places: int) -> list[Correct]:
             own = [bases[base_seed] for base_seed, _ in part]
-            parameters = self.members.stack(own, places=places).tree
+            parameters = self._stack(own, places).tree
             return self._evaluate(parameters, "test", part, places)
 
         most = self._most_places(equal_parts(len(pairs), config.chunk_members))
@@ -157,6 +165,16 @@ class Sweep:
             )
         return arguments
 
+    def _stacked(self, members: Sequence[Member], bases: list[Parameters], places: int) -> Stacked:
+        """The arguments of all members, drawn and stacked in so many places."""
+        with self.phases("draw"):
+            arguments = jax.block_until_ready(self._arguments(members, bases))
+        return self._stack(arguments, places)
+
+    def _stack(self, trees: list[Any], places: int) -> Stacked:
+        with self.phases("stack"):
+            return self.members.stack(trees, places=places)
+
     def _memory(self, group: Group, first: dict[str, Any], places: int) -> int | None:
         """Bytes on each device of a group's program of so many places; the program is compiled.
 
@@ -175,9 +193,10 @@ class Sweep:
         config, count = self.config, len(members)
         # Fine-tune, then evaluate while the parameters are still on the devices. The stacked
         # arguments have no name, so that their memory is free by then.
-        parameters, *measured = self._program(group)(
-            self.members.stack(self._arguments(members, bases), places=places)
-        )
+        with self.phases("train"):
+            parameters, *measured = jax.block_until_ready(
+                self._program(group)(self._stacked(members, bases, places))
+            )
         seeds = [(member.base_seed, member.seed) for member in members]
         test = self._evaluate(parameters, "test", seeds, places)
         nothing = [None] * count
@@ -253,12 +272,12 @@ class Sweep:
                 ]
 
             self._evaluation = jax.jit(self.members.over(evaluate))
-        drawn = self.members.stack(
-            [self.draws.slice_pools(stream, *pair) for pair in seeds],
-            places=places,
-        )
+        with self.phases("draw"):
+            pools = jax.block_until_ready([self.draws.slice_pools(stream, *pair) for pair in seeds])
+        drawn = self._stack(pools, places)
         both = Stacked((parameters, drawn.tree), drawn.is_used)
-        return self.members.unstack(self._evaluation(both), len(seeds))
+        with self.phases("evaluate"):
+            return self.members.unstack(self._evaluation(both), len(seeds))
 
 
 def base_program(sweep: Sweep, steps: int) -> tuple[Callable[..., Parameters], tuple]:

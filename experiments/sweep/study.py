@@ -14,6 +14,7 @@ import functools
 import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,8 @@ from synth.decoder import Parameters
 from synth.task import Task
 
 TABLE = ("table",)
+TRAINING = ("pretrain", "train")
+"""Phases of a session in which steps are taken."""
 MEMBER_COLUMNS = [
     "base_seed",
     "seed",
@@ -99,7 +102,7 @@ class SweepStudy(Study):
         task: Task | None = None,
     ):
         """Plan the chunks; the arguments are those of `run_sweep`."""
-        self.sweep, self.directory = Sweep(config, task=task), directory
+        self.sweep, self.directory = Sweep(config, task=task, phases=self.phases), directory
         self._names = {"recipe": recipe, "preset": preset}
         self._chunks = {chunk.name: chunk for chunk in plan(self.sweep.draws)}
 
@@ -152,7 +155,9 @@ class SweepStudy(Study):
             for member, outcome in zip(chunk.members, outcomes, strict=True)
             for path, write in self._kept(member, outcome).items()
         }
-        return Output({"table": chunk_rows(sweep, chunk, outcomes)}, files)
+        with self.phases("rows"):
+            rows = chunk_rows(sweep, chunk, outcomes)
+        return Output({"table": rows}, files)
 
     def shared(self, parts: Sequence[Part]) -> dict[str, Any]:
         """The bases, once they are trained."""
@@ -172,14 +177,19 @@ class SweepStudy(Study):
         """Mark members whose learning rate is not the best of their cell, see `tune`."""
         return tune(table)
 
-    def session_fields(self) -> dict[str, int]:
+    def session_fields(self) -> dict[str, Any]:
         """Numbers of traces and of groups that were traced: equal unless shapes vary in one.
 
-        Where memory did not hold all members of a chunk at once, also how many it held.
+        Also when the first training step began, once it has; and where memory did not hold all
+        members of a chunk at once, how many it held.
         """
         traces, fewest = self.sweep.traces, self.sweep.members.together.fewest
-        counted = {"traces": sum(traces.values()), "groups_traced": len(traces)}
-        return counted if fewest is None else counted | {"members_at_once": fewest}
+        fields: dict[str, Any] = {"traces": sum(traces.values()), "groups_traced": len(traces)}
+        began = [self.phases.began[name] for name in TRAINING if name in self.phases.began]
+        if began:
+            first = datetime.fromtimestamp(min(began), UTC)
+            fields["training_began"] = first.isoformat(timespec="milliseconds")
+        return fields if fewest is None else fields | {"members_at_once": fewest}
 
     def workload(self) -> Workload:
         """Operations, tokens and bytes of bases and chunks, and how to time them."""

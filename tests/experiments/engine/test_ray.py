@@ -113,6 +113,9 @@ def test_a_sweep_equals_the_one_in_this_process(workers, finished_run, tmp_path)
     (session,) = manifest["sessions"]
     assert 1 <= len(session["workers"]) <= 2
     assert sum(worker["parts"] for worker in session["workers"]) == 6
+    # Workers train, and the driver writes.
+    assert all(worker["phases"]["train"] > 0 for worker in session["workers"])
+    assert set(session["phases"]) == {"write", "rest"}
     # A worker compiles a group's program once, however many chunks it makes.
     assert session["traces"] == session["groups_traced"] <= 4
     # No sign of the workers is left in the directory.

@@ -614,6 +614,12 @@ def test_a_session_states_what_it_ran_with(finished, monkeypatch):
     assert entry["num_devices"] == jax.device_count()
 
 
+def test_a_session_states_its_phases(finished):
+    (entry,) = read_manifest(finished)["sessions"]
+    assert set(entry["phases"]) == {"write", "rest"}
+    assert 0 < entry["phases"]["write"] <= sum(entry["phases"].values())
+
+
 def test_double_precision_is_refused_before_the_directory_is_made(tmp_path, console):
     with jax.enable_x64(True), pytest.raises(ValueError, match="jax_enable_x64 must be off"):
         run_study(Squares(tmp_path / "run"), on=console)

@@ -89,6 +89,18 @@ def test_manifest_says_what_ran_where_and_for_how_long(finished_run):
     assert 0 < session["wall_time_seconds"] < 3600
 
 
+def test_manifest_says_where_the_time_went(finished_run):
+    (session,) = read_manifest(finished_run)["sessions"]
+    phases = session["phases"]
+    assert set(phases) == {
+        *("compile", "draw", "stack", "pretrain", "train", "evaluate", "rows", "write", "rest")
+    }
+    assert min(phases.values()) >= 0
+    # The clock starts before the directory is opened, and the session after it.
+    assert sum(phases.values()) >= session["wall_time_seconds"] - 0.1
+    assert session["training_began"] > session["started"][:-1]
+
+
 def test_files_of_a_run(finished_run):
     names = [member.name for member in TINY.members]
     chunks = [chunk["name"] for chunk in read_manifest(finished_run)["chunks"]]
