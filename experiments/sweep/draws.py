@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, PRNGKeyArray
 
+from experiments.engine.phases import Phases
 from experiments.sweep.grid import Member, MixtureKind, SweepConfig
 from synth.task import Mixture, Pool, Task, pool, prompt_keys
 
@@ -35,14 +36,14 @@ def _cell(member: Member) -> Member:
 class Draws:
     """Pools and keys of a sweep; a pool that several members share is drawn once."""
 
-    def __init__(self, config: SweepConfig, task: Task):
+    def __init__(self, config: SweepConfig, task: Task, *, phases: Phases | None = None):
         if task.hardest < config.test_hardest:
             raise ValueError(
                 f"task {task.name!r} reaches difficulty {task.hardest}, "
                 f"the sweep tests up to test_hardest = {config.test_hardest}"
             )
-        self.config = config
-        self.task = task
+        self.config, self.task = config, task
+        self._phases = phases or Phases()
         levels = list(config.test_levels)
         self.buckets = [levels[i : i + BUCKET] for i in range(0, len(levels), BUCKET)]
         self._means: dict[Mixture, float] = {}
@@ -97,14 +98,18 @@ class Draws:
     def _draw_pool(self, stream: str, cell: Member, rows: int) -> Pool:
         key, mixture = self.cell_key(stream, cell), self.mixture(cell)
         length = self.task.max_length(mixture.hardest)
-        return pool(self.task, key, mixture, rows, length=length)
+        with self._phases("draw"):
+            return jax.block_until_ready(pool(self.task, key, mixture, rows, length=length))
 
     def slice_pools(self, stream: str, base_seed: int, seed: int) -> list[Pool]:
         """Test or validation draws: for each bucket, its slices one after the other."""
         return self._slices(stream, base_seed, seed)
 
     def _draw_slices(self, stream: str, base_seed: int, seed: int) -> list[Pool]:
-        return [self._bucket(bucket, stream, base_seed, seed) for bucket in self.buckets]
+        with self._phases("draw"):
+            return jax.block_until_ready(
+                [self._bucket(bucket, stream, base_seed, seed) for bucket in self.buckets]
+            )
 
     def _bucket(self, levels: list[int], stream: str, base_seed: int, seed: int) -> Pool:
         config, root = self.config, self.stream(stream, base_seed, seed)

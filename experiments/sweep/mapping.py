@@ -20,6 +20,7 @@ import numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from jaxtyping import Array, Bool, Int
 
+from experiments.engine.phases import Phases
 from experiments.sweep.grid import MemberMapping
 from experiments.sweep.together import Together
 
@@ -52,14 +53,21 @@ class MemberMap:
       together: how many members run at once.
     """
 
-    def __init__(self, mapping: MemberMapping, *, devices: Sequence[Any] | None = None):
+    def __init__(
+        self,
+        mapping: MemberMapping,
+        *,
+        devices: Sequence[Any] | None = None,
+        phases: Phases | None = None,
+    ):
         """Make the mesh.
 
         Args:
           mapping: how members run inside a device; ``auto`` chooses by the platform.
           devices: default all of this process.
+          phases: the clock that stacking is counted by.
         """
-        devices = devices or jax.local_devices()
+        devices, self._phases = devices or jax.local_devices(), phases or Phases()
         self.mesh = jax.make_mesh(
             (len(devices),), ("members",), axis_types=(AxisType.Auto,), devices=devices
         )
@@ -80,6 +88,10 @@ class MemberMap:
           trees: one for each member.
           places: at least so many; rounded up to a multiple of the devices.
         """
+        with self._phases("stack"):
+            return self._stacked(trees, places)
+
+    def _stacked(self, trees: list[Any], places: int) -> Stacked:
         places = math.ceil(max(places, len(trees)) / self.mesh.size) * self.mesh.size
         own = self._places(len(trees), places)
         filled = [trees[0]] * places

@@ -25,11 +25,11 @@ from experiments.sweep.draws import Draws
 from experiments.sweep.grid import Member, SweepConfig
 from experiments.sweep.mapping import MemberMap, Stacked, equal_parts
 from experiments.sweep.plan import Chunk, Group
-from synth.config import FinetuneConfig
+from synth.config import DecoderConfig, FinetuneConfig
 from synth.decoder import Parameters
 from synth.finetune import TrainingData, finetune, pretrain
 from synth.gaps import correct_examples
-from synth.task import ArrayTask, Task, draw, pool
+from synth.task import ArrayTask, Pool, Task, draw, pool
 from synth.tasks import make_task
 
 Correct = list[Bool[np.ndarray, " examples"]]
@@ -78,13 +78,13 @@ class Sweep:
     ):
         self.config, self.phases = config, phases or Phases()
         self.task = task or make_task(config.task, config.task_options, hardest=config.test_hardest)
-        self.draws = Draws(config, self.task)
+        self.draws = Draws(config, self.task, phases=self.phases)
         self.decoder = dataclasses.replace(
             config.decoder,
             vocab_size=len(self.task.vocabulary),
             max_positions=self.task.max_length(config.test_hardest),
         )
-        self.members = MemberMap(config.mapping)
+        self.members = MemberMap(config.mapping, phases=self.phases)
         self.traces: Counter[Group] = Counter()
         self._programs: dict[Group, Any] = {}
         self._evaluation: Any = None
@@ -110,7 +110,7 @@ class Sweep:
 
         def run(part: Sequence[tuple[int, int]], places: int) -> list[Correct]:
             own = [bases[base_seed] for base_seed, _ in part]
-            parameters = self._stack(own, places).tree
+            parameters = self.members.stack(own, places=places).tree
             return self._evaluate(parameters, "test", part, places)
 
         most = self._most_places(equal_parts(len(pairs), config.chunk_members))
@@ -165,16 +165,6 @@ class Sweep:
             )
         return arguments
 
-    def _stacked(self, members: Sequence[Member], bases: list[Parameters], places: int) -> Stacked:
-        """The arguments of all members, drawn and stacked in so many places."""
-        with self.phases("draw"):
-            arguments = jax.block_until_ready(self._arguments(members, bases))
-        return self._stack(arguments, places)
-
-    def _stack(self, trees: list[Any], places: int) -> Stacked:
-        with self.phases("stack"):
-            return self.members.stack(trees, places=places)
-
     def _memory(self, group: Group, first: dict[str, Any], places: int) -> int | None:
         """Bytes on each device of a group's program of so many places; the program is compiled.
 
@@ -195,15 +185,15 @@ class Sweep:
         # arguments have no name, so that their memory is free by then.
         with self.phases("train"):
             parameters, *measured = jax.block_until_ready(
-                self._program(group)(self._stacked(members, bases, places))
+                self._program(group)(
+                    self.members.stack(self._arguments(members, bases), places=places)
+                )
             )
         seeds = [(member.base_seed, member.seed) for member in members]
         test = self._evaluate(parameters, "test", seeds, places)
-        nothing = [None] * count
-        is_tuned = len(config.learning_rates) > 1
-        validation = (
-            self._evaluate(parameters, "validation", seeds, places) if is_tuned else nothing
-        )
+        validation = nothing = [None] * count
+        if len(config.learning_rates) > 1:
+            validation = self._evaluate(parameters, "validation", seeds, places)
         kept = self.members.unstack(parameters, count) if config.save_members else nothing
         # One outcome for each member.
         results = zip(self.members.unstack(measured, count), test, validation, kept, strict=True)
@@ -263,21 +253,21 @@ class Sweep:
           places: that the parameters are stacked in.
         """
         if self._evaluation is None:
-
-            def evaluate(member):
-                parameters, drawn = member
-                return [
-                    correct_examples(self.decoder, parameters, part.tokens, part.loss_mask)
-                    for part in drawn
-                ]
-
-            self._evaluation = jax.jit(self.members.over(evaluate))
-        with self.phases("draw"):
-            pools = jax.block_until_ready([self.draws.slice_pools(stream, *pair) for pair in seeds])
-        drawn = self._stack(pools, places)
+            member = functools.partial(_correct_in_pools, self.decoder)
+            self._evaluation = jax.jit(self.members.over(member))
+        pools = [self.draws.slice_pools(stream, *pair) for pair in seeds]
+        drawn = self.members.stack(pools, places=places)
         both = Stacked((parameters, drawn.tree), drawn.is_used)
         with self.phases("evaluate"):
             return self.members.unstack(self._evaluation(both), len(seeds))
+
+
+def _correct_in_pools(
+    decoder: DecoderConfig, member: tuple[Parameters, list[Pool]]
+) -> list[Bool[Array, " examples"]]:
+    """Evaluate one member on pools of its own: the code that is mapped."""
+    parameters, drawn = member
+    return [correct_examples(decoder, parameters, part.tokens, part.loss_mask) for part in drawn]
 
 
 def base_program(sweep: Sweep, steps: int) -> tuple[Callable[..., Parameters], tuple]:

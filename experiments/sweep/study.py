@@ -38,8 +38,6 @@ from synth.decoder import Parameters
 from synth.task import Task
 
 TABLE = ("table",)
-TRAINING = ("pretrain", "train")
-"""Phases of a session in which steps are taken."""
 MEMBER_COLUMNS = [
     "base_seed",
     "seed",
@@ -180,15 +178,14 @@ class SweepStudy(Study):
     def session_fields(self) -> dict[str, Any]:
         """Numbers of traces and of groups that were traced: equal unless shapes vary in one.
 
-        Also when the first training step began, once it has; and where memory did not hold all
-        members of a chunk at once, how many it held.
+        Also when the training of bases began, if there were any to train; and where memory did not
+        hold all members of a chunk at once, how many it held.
         """
         traces, fewest = self.sweep.traces, self.sweep.members.together.fewest
         fields: dict[str, Any] = {"traces": sum(traces.values()), "groups_traced": len(traces)}
-        began = [self.phases.began[name] for name in TRAINING if name in self.phases.began]
-        if began:
-            first = datetime.fromtimestamp(min(began), UTC)
-            fields["training_began"] = first.isoformat(timespec="milliseconds")
+        if "pretrain" in self.phases.began:
+            began = datetime.fromtimestamp(self.phases.began["pretrain"], UTC)
+            fields["pretraining_began"] = began.isoformat(timespec="milliseconds")
         return fields if fewest is None else fields | {"members_at_once": fewest}
 
     def workload(self) -> Workload:

@@ -98,7 +98,7 @@ def test_manifest_says_where_the_time_went(finished_run):
     assert min(phases.values()) >= 0
     # The clock starts before the directory is opened, and the session after it.
     assert sum(phases.values()) >= session["wall_time_seconds"] - 0.1
-    assert session["training_began"] > session["started"][:-1]
+    assert session["pretraining_began"] > session["started"][:-1]
 
 
 def test_files_of_a_run(finished_run):
