@@ -32,7 +32,7 @@ DATA_SIZE = 256
 MATMUL_SIZE = 2048
 MATMUL = "matmul"
 
-Engine = Literal["map", "vmap", "jax", "torch", "torch_compile", "torch_vmap", "matmul"]
+Engine = Literal["map", "vmap", "jax", "torch", "torch_compile", "torch_vmap", "matmul", "roofline"]
 
 
 @dataclass(frozen=True)
@@ -208,6 +208,14 @@ def prepare_matmul(products: int) -> tuple[Callable[[], Any], float]:
     return run, seconds
 
 
+def prepare_roofline(shape: Shape, steps: int) -> tuple[Callable[[], Any], float]:
+    """What a step takes at least, so many times; see `experiments.benchmarks.roofline`."""
+    from experiments.benchmarks import roofline
+
+    least = roofline.prepare(DECODER, shape.batch_size, shape.length)
+    return lambda: least(steps), math.nan
+
+
 def serve(engine: Engine, plan_name: str, places: int, core: int | None) -> None:
     """Be a process of a row: prepare, say so, then do the work once for each line that comes in.
 
@@ -238,6 +246,10 @@ def serve(engine: Engine, plan_name: str, places: int, core: int | None) -> None
     if engine == "matmul":
         runs[MATMUL], ready["compile_seconds"][MATMUL] = prepare_matmul(plan.products)
     for shape in () if engine == "matmul" else plan.shapes:
+        if engine == "roofline":
+            prepared = prepare_roofline(shape, plan.steps * len(members))
+            runs[shape.name], ready["compile_seconds"][shape.name] = prepared
+            continue
         training = FinetuneConfig(plan.steps, optimiser=Optimiser(batch_size=shape.batch_size))
         work = make_work(shape, members)
         if engine in ("torch", "jax") and core is None:

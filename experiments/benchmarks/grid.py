@@ -5,6 +5,8 @@ processes of its own. The processes of all rows stay up, idle, and take turns: e
 every row once, so that drift of the machine hits all alike. Compilation comes before, and is timed
 apart.
 
+The last row is no engine but a limit, see `experiments.benchmarks.roofline`.
+
 Commands and cost (two CPU cores; needs the extra ``bench`` for the PyTorch rows)::
 
     python -m experiments.benchmarks.grid --quick    # 2 minutes: one shape, checks that it works
@@ -85,6 +87,13 @@ ROWS = (
         "torch_vmap",
         pinned=True,
     ),
+    Row(
+        "roofline",
+        "roofline: a step's products at the speed of their own shapes, and its bytes, one pinned "
+        "process per core",
+        "roofline",
+        pinned=True,
+    ),
     PEAK,
 )
 BARS = (
@@ -92,8 +101,8 @@ BARS = (
     *(("jax_pinned", 1.3), ("torch", 2.0)),
 )
 """Rows that ours is compared with at the first shape, and the speedup that ours must reach."""
-PEAK_BAR = 0.35
-"""Share of the peak that ours must reach there."""
+PEAK_BAR, ROOFLINE_BAR = 0.35, 0.7
+"""Shares of the peak and of the roofline that ours must reach there."""
 
 
 def choose_rows(platform: str, *, has_torch: bool) -> tuple[tuple[Row, ...], list[str]]:
@@ -288,7 +297,7 @@ def _largest(parity: Sequence[Mapping[str, Mapping[str, float]]]) -> dict[str, d
 
 
 def verdicts(table: pd.DataFrame) -> list[Verdict]:
-    """The project's bars: speedups of ours over each baseline at the first shape.
+    """The project's bars: speedups of ours over each baseline at the first shape, and shares.
 
     Ratios are taken within a round, which cancels drift of the machine. A bar whose rows were not
     measured is left out.
@@ -306,7 +315,11 @@ def verdicts(table: pd.DataFrame) -> list[Verdict]:
     if ours.empty:
         return found
     shares = list(ours["flops"] / ours["seconds"] / peak_flops(table))
-    return [*found, Verdict.of("share of the matrix-product peak", PEAK_BAR, shares)]
+    found.append(Verdict.of("share of the matrix-product peak", PEAK_BAR, shares))
+    if "roofline" in seconds.columns:
+        shares = list(seconds["roofline"] / seconds["ours"])
+        found.append(Verdict.of("share of the roofline", ROOFLINE_BAR, shares))
+    return found
 
 
 def peak_flops(table: pd.DataFrame) -> float:

@@ -143,6 +143,16 @@ def test_verdicts_compare_within_rounds(recorded):
     assert (share.lowest, share.value, share.highest) == pytest.approx((0.05, 0.1 / 1.5, 0.1))
 
 
+def test_share_of_the_roofline_is_taken_within_rounds(recorded):
+    table = recorded[0]
+    limit = table[table["row"] == "ours"].assign(row="roofline")
+    limit["seconds"] *= 0.6
+    verdict = grid.verdicts(pd.concat([table, limit]))[-1]
+    assert verdict.name == "share of the roofline"
+    assert (verdict.lowest, verdict.value, verdict.highest) == pytest.approx((0.6,) * 3)
+    assert not verdict.passed
+
+
 @pytest.mark.parametrize(
     ("values", "passed"), [([1.9, 2.0, 2.1], True), ([1.999] * 3, False), ([1.9, 1.99, 9], False)]
 )
@@ -161,7 +171,7 @@ def test_rows_that_fit_a_platform():
     everything, notes = grid.choose_rows("cpu", has_torch=True)
     assert (everything, notes) == (grid.ROWS, [])
     rows, (note,) = grid.choose_rows("cpu", has_torch=False)
-    assert {row.engine for row in rows} == {"map", "vmap", "jax", "matmul"}
+    assert {row.engine for row in rows} == {"map", "vmap", "jax", "matmul", "roofline"}
     assert "torch is not installed" in note
     rows, (note,) = grid.choose_rows("gpu", has_torch=True)
     assert [row.name for row in rows] == ["ours_vmap", "jax", "peak"]
