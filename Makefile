@@ -41,6 +41,8 @@ types: $(VENV)/.all
 
 bench: $(VENV)/.all  ## measure against plain JAX and PyTorch and record the tables
 	$(BIN)/python -m experiments.benchmarks.grid --record
+	$(BIN)/python -m experiments.benchmarks.phases --record
+	$(BIN)/python -m experiments.benchmarks.growth --record
 	$(BIN)/python -m experiments.benchmarks.generation --record
 	$(BIN)/python -m experiments.benchmarks.bounds --record
 	$(BIN)/python -m experiments.benchmarks.igsm --record

@@ -16,23 +16,20 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import multiprocessing
 import tempfile
-from collections.abc import Callable, Mapping
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import pandas as pd
 
 from experiments.benchmarks import Verdict, command, describe, main, page
-from experiments.devices import configure_host_devices
+from experiments.benchmarks.apart import apart
 from experiments.engine.lines import duration
 from experiments.storage import provenance
 from experiments.storage.results import read_manifest
 
 RECORDED = Path(__file__).parents[1] / "results" / "tiny-igsm"
-T = TypeVar("T")
 
 
 def cases(quick: bool) -> dict[str, Any]:
@@ -71,7 +68,6 @@ def _study(config: Any, out: Path) -> Any:
 
 def planned(config: Any, out: Path) -> dict[str, Any]:
     """Seconds that a plan tells, and those that it takes; called in a fresh process."""
-    configure_host_devices()
     from experiments.engine.forecast import forecast
 
     told = forecast(_study(config, out))
@@ -85,7 +81,6 @@ def planned(config: Any, out: Path) -> dict[str, Any]:
 
 def run_once(config: Any, out: Path) -> dict[str, Any]:
     """Seconds that the run takes; called in a fresh process."""
-    configure_host_devices()
     from experiments.engine.run import run_study
     from experiments.storage.memory import peak_memory
 
@@ -97,13 +92,6 @@ def run_once(config: Any, out: Path) -> dict[str, Any]:
         "disk": float(disk),
         "memory": float(peak_memory() or 0),
     }
-
-
-def _apart(function: Callable[..., T], *arguments: Any) -> T:
-    """Call a function in a process of its own."""
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(1, mp_context=context) as process:
-        return process.submit(function, *arguments).result()
 
 
 def measure(quick: bool) -> tuple[pd.DataFrame, dict[str, Any]]:
@@ -120,14 +108,14 @@ def measure(quick: bool) -> tuple[pd.DataFrame, dict[str, Any]]:
     with tempfile.TemporaryDirectory() as folder:
         for number, (name, config) in enumerate(cases(quick).items()):
             out = Path(folder) / str(number)
-            told = _apart(planned, config, out)
+            told = apart(planned, config, out)
             print(f"{name}: planned {duration(told['planned_seconds'])}", flush=True)
-            rows.append({"study": name, **told, **_apart(run_once, config, out)})
+            rows.append({"study": name, **told, **apart(run_once, config, out)})
             print(f"{name}: took {duration(rows[-1]['seconds'])}", flush=True)
         if not quick and (recorded := _recorded_seconds()) is not None:
             from experiments.llm.recipes.tiny_igsm import CPU
 
-            told = _apart(planned, CPU, Path(folder) / "whole")
+            told = apart(planned, CPU, Path(folder) / "whole")
             rows.append({"study": "tiny-igsm, as recorded", **told, "seconds": recorded})
     table = pd.DataFrame(rows)
     return table, describe(verdicts(table), repeats=1)
