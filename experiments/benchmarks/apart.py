@@ -25,15 +25,17 @@ def process(**variables: str) -> Iterator[Callable[..., Any]]:
       variables: of its environment, besides those of this process.
     """
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(
-        1, mp_context=context, initializer=_begin, initargs=(variables,)
-    ) as pool:
+    with ProcessPoolExecutor(1, mp_context=context) as pool:
+        # The first call starts the process, which inherits the environment of this one: JAX reads
+        # some variables as it is imported.
+        kept = dict(os.environ)
+        os.environ.update(variables)
+        try:
+            pool.submit(configure_host_devices).result()
+        finally:
+            os.environ.clear()
+            os.environ.update(kept)
         yield lambda function, *arguments: pool.submit(function, *arguments).result()
-
-
-def _begin(variables: dict[str, str]) -> None:
-    os.environ.update(variables)
-    configure_host_devices()
 
 
 def apart(function: Callable[..., T], *arguments: Any, **variables: str) -> T:

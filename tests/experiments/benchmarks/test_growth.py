@@ -100,13 +100,14 @@ def test_markdown_of_phases():
     assert "3.0 (2.0–5.0) s in 3 starts" in text
 
 
-def variable(name: str) -> str | None:
-    return os.environ.get(name)
+def cache() -> str | None:
+    return jax.config.jax_compilation_cache_dir  # pyright: ignore[reportAttributeAccessIssue]
 
 
-def test_a_process_of_its_own_has_its_own_variables_and_devices():
-    assert apart.apart(variable, "SWEETSPOT_TEST", SWEETSPOT_TEST="yes") == "yes"
-    assert "SWEETSPOT_TEST" not in os.environ
+def test_a_process_of_its_own_has_its_own_variables_and_devices(tmp_path):
+    before = dict(os.environ)
+    assert apart.apart(cache, JAX_COMPILATION_CACHE_DIR=str(tmp_path)) == str(tmp_path)
+    assert dict(os.environ) == before
     with apart.process(XLA_FLAGS="--xla_force_host_platform_device_count=3") as call:
         assert call(jax.device_count) == 3
         # The same process again.
