@@ -8,8 +8,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from experiments.analysis.studies import UNTRAINED
-
 
 @dataclass(frozen=True)
 class Term:
@@ -36,7 +34,7 @@ class Term:
     def of_base(cls, weight: float, levels: tuple[int, int] | None = None) -> Term:
         """The untouched base's test risk, or its mean risk on some levels."""
         metric = "test_risk" if levels is None else "risk"
-        return cls(weight, 0, 0, "none", UNTRAINED, metric, levels)
+        return cls(weight, 0, 0, loss="none", mixture="none", metric=metric, levels=levels)
 
 
 @dataclass(frozen=True)

@@ -31,6 +31,8 @@ def rows(base: int, seed: int, level: int, size: int, metric: str, value: float,
         "slice": pd.NA,
         "metric": metric,
         "value": value,
+        "learning_rate": 1e-3,
+        "num_examples": 100,
         "status": "ok",
     } | more
 

@@ -18,7 +18,8 @@ HEAVY = {
 }
 COMMANDS = (
     *("", "run", *(f"run {name}" for name in (*RECIPES, "custom"))),
-    *("bound", "recommend", "regret", "compare", "figures", "report", "completion"),
+    *("bound", "recommend", "regret", "compare", "figures", "report", "paper", "claims"),
+    "completion",
     *("tasks", "tasks export", "tasks gallery"),
     *("llm", "llm prepare", "llm difficulty", "llm finetune", "llm evaluate", "llm recommend"),
     *("llm bound", "llm scan", *(f"llm scan {name}" for name in (*SCANS, "custom"))),

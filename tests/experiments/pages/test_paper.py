@@ -1,0 +1,89 @@
+"""The paper's items and the ledger of its claims, from recorded runs."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from experiments import figures
+from experiments.analysis.contrasts import Move
+from experiments.cli import paper as commands
+from experiments.pages import paper
+from experiments.recipes import RECIPES
+from experiments.storage.results import write_json, write_parquet
+from tests.experiments.analysis.test_claims import BACKWARDS, MOVING
+
+
+def test_every_item_names_a_figure_and_a_command_of_a_recipe():
+    for name, item in paper.ITEMS.items():
+        assert item.figure in figures.FIGURES, name
+        assert item.command is not None
+        words = item.command.replace(",", "").split()
+        if words[1] == "run":
+            assert words[3] in RECIPES[words[2]].PRESETS, name
+
+
+@pytest.fixture
+def results(tmp_path):
+    """Two recorded runs of one recipe, and one of a recipe that predicted nothing."""
+    for name, recipe, preset, table in (
+        ("protocol", "paper-protocol", "cpu", MOVING),
+        ("weak", "base-strength", "ratio-40", BACKWARDS),
+        ("old", "tradeoff", "cpu", MOVING),
+    ):
+        write_parquet(tmp_path / name / "table.parquet", table)
+        write_json(tmp_path / name / "manifest.json", {"recipe": recipe, "preset": preset})
+    return tmp_path
+
+
+def test_the_ledger_tells_what_predictions_came_to(results, monkeypatch):
+    module = RECIPES["paper-protocol"]
+    moved = Move(1, "the best level", 64, 4096)
+    monkeypatch.setattr(module, "PREREGISTERED", (moved, dataclasses.replace(moved, loss="dft")))
+    (found,) = paper.ledger(results)
+    assert (found.run, found.prediction, found.verdict) == ("protocol", moved, "holds")
+    (row,) = paper.ledger_rows([found])
+    assert len(row) == len(paper.LEDGER_COLUMNS)
+    assert row[:3] == ("1", "protocol", "the best level")
+    assert row[3].startswith("+4.0 levels [+3.") or row[3].startswith("+3.9 levels [+3.")
+    assert row[-2:] == ("8", "holds")
+
+
+def test_runs_of_a_recipe_are_compared_once_all_are_there(results):
+    assert not [each for each in paper.ledger(results) if each.prediction.claim == 6]
+    for ratio, table in (("50", BACKWARDS), ("60", MOVING), ("70", MOVING)):
+        folder = results / f"ratio-{ratio}"
+        write_parquet(folder / "table.parquet", table)
+        write_json(
+            folder / "manifest.json", {"recipe": "base-strength", "preset": f"ratio-{ratio}"}
+        )
+    rises = [each for each in paper.ledger(results) if each.prediction.claim == 6]
+    assert [each.verdict for each in rises] == ["undecided", "holds"]
+
+
+def test_the_commands_list_redraw_and_refuse(capsys, monkeypatch):
+    commands.show_paper()
+    listed = capsys.readouterr().out
+    assert all(name in listed for name in paper.ITEMS)
+    with pytest.raises(
+        ValueError, match=r"item must be one of .* got 'fig22'; did you mean 'fig2'"
+    ):
+        commands.show_paper("fig22")
+    missing = dataclasses.replace(paper.ITEMS["fig3"], run="nowhere")
+    monkeypatch.setitem(paper.ITEMS, "fig3", missing)
+    with pytest.raises(ValueError, match="not recorded yet; record it with: sweetspot run paper-"):
+        commands.show_paper("fig3")
+    commands.show_claims()
+    told = capsys.readouterr().out
+    assert all(f"Claim {number}:" in told for number in paper.CLAIMS)
+
+
+def test_an_item_is_drawn_again(two_studies, tmp_path, capsys, monkeypatch):
+    write_parquet(tmp_path / "table.parquet", two_studies)
+    write_json(tmp_path / "manifest.json", {"status": "complete"})
+    again = dataclasses.replace(paper.ITEMS["fig3"], run=str(tmp_path))
+    monkeypatch.setitem(paper.ITEMS, "fig3", again)
+    commands.show_paper("fig3")
+    assert (tmp_path / "figures" / "map.png").is_file()
+    assert "map.png" in capsys.readouterr().out
