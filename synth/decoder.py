@@ -8,9 +8,9 @@ members, which have weights of their own. Rows that share weights are faster giv
 weight is then multiplied with all tokens in one product, whose gradient needs no transposition.
 
 Flax nnx builds the module and names its parameters; everything else works on the parameters as a
-plain nested dict of arrays, which `initialise` makes. `logits` reads whole sequences; `read_prompt`
-and `read_token` read with a cache, for decoding. `hidden_states` stops before the head, for callers
-to whom the logits of a whole sequence are too much memory.
+plain nested dict of arrays, which `initialise` makes. `logits` reads whole sequences;
+`hidden_states` stops before the head, for callers to whom the logits of a whole sequence are too
+much memory. `synth.cached` reads with a cache, for decoding.
 
 Axes used throughout: ``length`` (tokens of a sequence), ``keys`` (tokens that may be attended to:
 the sequence's own, or the slots of a cache), ``size`` (width of a head), ``half`` (half of it),
@@ -21,17 +21,16 @@ from __future__ import annotations
 
 import functools
 import math
-from dataclasses import dataclass
+from collections.abc import Iterable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax.ad_checkpoint import checkpoint_name
-from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
-from synth.attention import ATTENDED, attend, attend_fused, causal_mask
+from synth.attention import ATTENDED, attend, attend_fused
 from synth.blockwise import attend_in_blocks
 from synth.config import DecoderConfig, Execution, Kernel, Lora
 
@@ -139,52 +138,20 @@ def rotary_frequencies(decoder: DecoderConfig) -> Float[Array, " half"]:
     return frequency * (kept + (1 - kept) / rope.factor)
 
 
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
-class Cache:
-    """Keys and values of the tokens read so far, for decoding one token at a time.
-
-    Attributes:
-      keys, values: an array for each layer, so that a loop can write each in place.
-    """
-
-    keys: tuple[Float[Array, "*rows kv_heads capacity size"], ...]
-    values: tuple[Float[Array, "*rows kv_heads capacity size"], ...]
-
-    @property
-    def capacity(self) -> int:
-        """Number of slots for tokens."""
-        return self.keys[0].shape[-2]
-
-
-def empty_cache(
-    decoder: DecoderConfig, leading: tuple[int, ...], capacity: int, dtype: DTypeLike
-) -> Cache:
-    """Make a cache of zeros.
-
-    Args:
-      decoder: shape of the model.
-      leading: sizes of the leading axes ``*rows``.
-      capacity: slots for tokens.
-      dtype: of the model's activations; see `DecoderConfig.activation_dtype`.
-    """
-    shape = (*leading, decoder.num_kv_heads, capacity, decoder.head_size)
-    keys, values = (
-        tuple(jnp.zeros(shape, dtype) for _ in range(decoder.num_layers)) for _ in range(2)
-    )
-    return Cache(keys, values)
-
-
 KeysAndValues = tuple[
     Float[Array, "*rows kv_heads keys size"], Float[Array, "*rows kv_heads keys size"]
 ]
 """Keys and values of one layer."""
 LayerPast = tuple[
-    Float[Array, "*rows kv_heads capacity size"],
+    Float[Array, "*rows kv_heads size capacity"],
     Float[Array, "*rows kv_heads capacity size"],
     Int[Array, ""],
 ]
-"""Cached keys and values of one layer, and the slot at which to write the new ones."""
+"""Cached keys and values of one layer, and the slot at which to write the new ones.
+
+Keys lie with their slots last. Scores then are a product whose sum runs along columns of the
+keys, which XLA on CPUs multiplies twice as fast.
+"""
 
 
 class Layer(nnx.Module):
@@ -248,11 +215,10 @@ class Layer(nnx.Module):
         query, key, value = (each.swapaxes(-2, -3) for each in (query, key, value))
         # With a cache, attend to its slots.
         if past is not None:
-            *cached, index = past
-            key, value = (
-                jax.lax.dynamic_update_slice_in_dim(old, new, index, axis=-2)
-                for old, new in zip(cached, (key, value), strict=True)
-            )
+            keys, values, index = past
+            write = jax.lax.dynamic_update_slice_in_dim
+            key = write(keys, key.mT, index, axis=-1).mT
+            value = write(values, value, index, axis=-2)
         attention = self.decoder.execution.attention if self.decoder.execution else "plain"
         if visible is not None:
             attended = attend(query, key, value, visible)
@@ -290,20 +256,21 @@ class Decoder(nnx.Module):
         tokens: Int[Array, "*rows length"],
         positions: Int[Array, "*rows length"],
         visible: Bool[Array, "*rows length keys"] | None,
-        past: tuple[Cache, Int[Array, ""]] | None = None,
+        past: tuple[Iterable[KeysAndValues], Int[Array, ""]] | None = None,
         segments: Int[Array, "*rows length"] | None = None,
-    ) -> tuple[Float[Array, "*rows length width"], Cache]:
+    ) -> tuple[Float[Array, "*rows length width"], list[KeysAndValues]]:
         """Apply all layers and the final norm.
 
         Args:
           tokens, positions: the tokens to read.
           visible: true where a token may attend to a key; None for the causal mask.
-          past: a cache of earlier tokens, and the slot at which to write the new ones.
+          past: each layer's keys and values of earlier tokens, in slots, and the slot at which to
+            write the new ones.
           segments: under the causal mask, see `hidden_states`.
 
         Returns:
-          The stream after the final norm, of which `project` makes logits; and the cache, which
-          without `past` has one slot for each token.
+          The stream after the final norm, of which `project` makes logits; and the keys and values
+          of each layer, written into those of `past` if there are any.
         """
         execution = self.decoder.execution or Execution()
         dtype = execution.dtype or self.embedding[...].dtype
@@ -323,13 +290,11 @@ class Decoder(nnx.Module):
         x = self.embedding[...][tokens].astype(dtype)
         if past is not None:
             # A Python loop, in which each layer's cache stays an array of its own.
-            cache, index = past
-            keys, values = [], []
-            for layer in range(count):
-                cached = cache.keys[layer], cache.values[layer], index
-                x, (key, value) = step(x, _layer(stacked, layer), cached)
-                keys.append(key)
-                values.append(value)
+            caches, index = past
+            layers = []
+            for layer, cached in enumerate(caches):
+                x, kept = step(x, _layer(stacked, layer), (*cached, index))
+                layers.append(kept)
         else:
             # `KEPT` knows arrays by their names. Fused attention gives none to those that its
             # backward pass needs, so that the policy would compute them twice.
@@ -340,8 +305,9 @@ class Decoder(nnx.Module):
                 policy = None if execution.remat else KEPT
                 step = jax.checkpoint(step, prevent_cse=self.decoder.unroll, policy=policy)
             unroll = count if self.decoder.unroll else 1
-            x, (keys, values) = jax.lax.scan(step, x, stacked, length=count, unroll=unroll)
-        return self.norm(x), Cache(tuple(keys), tuple(values))
+            x, kept = jax.lax.scan(step, x, stacked, length=count, unroll=unroll)
+            layers = list(zip(*kept, strict=True))
+        return self.norm(x), layers
 
 
 def _layer(stacked: Any, layer: int) -> Any:
@@ -360,7 +326,7 @@ def _graph(decoder: DecoderConfig) -> nnx.GraphDef:
     return nnx.graphdef(nnx.eval_shape(lambda: Decoder(decoder, rngs=nnx.Rngs(0))))
 
 
-def _module(decoder: DecoderConfig, parameters: Parameters) -> Decoder:
+def as_module(decoder: DecoderConfig, parameters: Parameters) -> Decoder:
     """Put parameters, whose types are checked, into the nnx module."""
     decoder.activation_dtype(parameters)
     return nnx.merge(_graph(decoder), parameters)
@@ -386,7 +352,7 @@ def hidden_states(
     Raises:
       ValueError: see `DecoderConfig.activation_dtype`.
     """
-    return _module(decoder, parameters)(tokens, positions, None, segments=segments)[0]
+    return as_module(decoder, parameters)(tokens, positions, None, segments=segments)[0]
 
 
 def head_kernel(decoder: DecoderConfig, parameters: Parameters) -> Float[Array, "width vocab"]:
@@ -417,84 +383,6 @@ def logits(
     """
     hidden = hidden_states(decoder, parameters, tokens, positions, segments)
     return project(decoder, parameters, hidden)
-
-
-def read_prompt(
-    decoder: DecoderConfig,
-    parameters: Parameters,
-    tokens: Int[Array, "*rows length"],
-    positions: Int[Array, "*rows length"],
-    *,
-    first: Int[Array, "*rows"],
-    capacity: int,
-) -> tuple[Float[Array, "*rows vocab"], Cache]:
-    """Read prompts; return the logits after their last token, and a cache that holds them.
-
-    Args:
-      decoder: shape of the model (static).
-      parameters: its weights.
-      tokens, positions: a prompt or rows of them, padded on the left to one length.
-      first: index of each prompt's first token; the padding before it is not seen.
-      capacity: slots of the cache, at least `length` (static).
-
-    Raises:
-      ValueError: if `capacity` is below the length.
-    """
-    length = tokens.shape[-1]
-    if capacity < length:
-        raise ValueError(f"capacity must be at least the prompt's {length} tokens, got {capacity}")
-    slots = jnp.broadcast_to(jnp.arange(length), tokens.shape)
-    visible = causal_mask(tokens.shape) & (slots >= first[..., None])[..., None, :]
-    hidden, cache = _module(decoder, parameters)(tokens, positions, visible)
-    # Add free slots at the end of the cache.
-    room = ((0, capacity - length), (0, 0))
-    cache = jax.tree.map(lambda leaf: jnp.pad(leaf, ((0, 0),) * (leaf.ndim - 2) + room), cache)
-    return project(decoder, parameters, hidden[..., -1, :]), cache
-
-
-def read_token(
-    decoder: DecoderConfig,
-    parameters: Parameters,
-    token: Int[Array, "*rows"],
-    position: Int[Array, "*rows"],
-    *,
-    cache: Cache,
-    index: Int[Array, ""],
-    length: Int[Array, "*rows"],
-) -> tuple[Float[Array, "*rows vocab"], Cache]:
-    """Read one more token of each sequence; return the logits after it, and the new cache.
-
-    The cache is a ring: the slot before the first is the last.
-
-    Args:
-      decoder: shape of the model (static).
-      parameters: its weights; in a loop, faster if they are `ready_to_decode`.
-      token, position: the new token of each sequence.
-      cache: keys and values of the earlier tokens, in the slots just before `index`.
-      index: slot of the new token, the same for all sequences.
-      length: number of tokens of each sequence with the new one, at most the capacity.
-    """
-    # A slot is visible if it was written at most `length` tokens ago, the new one included.
-    age = (index - jnp.arange(cache.capacity)) % cache.capacity
-    visible = jnp.broadcast_to(age, (*token.shape, cache.capacity)) < length[..., None]
-    hidden, cache = _module(decoder, parameters)(
-        token[..., None], position[..., None], visible[..., None, :], (cache, index)
-    )
-    return project(decoder, parameters, hidden[..., 0, :]), cache
-
-
-def ready_to_decode(decoder: DecoderConfig, parameters: Parameters) -> Parameters:
-    """Prepare parameters for a loop of `read_token`.
-
-    They are cast to the activations' type, and stacks of layers split into tuples of arrays.
-    Otherwise the loop would do both for every token.
-
-    Raises:
-      ValueError: see `DecoderConfig.activation_dtype`.
-    """
-    dtype = decoder.activation_dtype(parameters)
-    parameters = jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), parameters)
-    return parameters | {"layers": jax.tree.map(tuple, parameters["layers"])}
 
 
 def draw_positions(decoder: DecoderConfig, key: PRNGKeyArray, length: int) -> Int[Array, " length"]:

@@ -14,8 +14,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
+from synth.cached import read_prompt, read_token
 from synth.config import DecoderConfig
-from synth.decoder import Parameters, read_prompt, read_token
+from synth.decoder import Parameters
 from synth.task import PADDING, Pool
 
 
@@ -112,7 +113,9 @@ def _check_temperature(temperature: float, key: PRNGKeyArray | None) -> None:
 def choose(scores: Float[Array, " vocab"], temperature: float, key: PRNGKeyArray) -> Int[Array, ""]:
     """Choose the best token at temperature 0, else draw one at that temperature."""
     if temperature == 0:
-        return scores.argmax()
+        # On CPUs the largest value and then its first place take a tenth of the time of `argmax`.
+        places = jnp.arange(scores.size)
+        return jnp.where(scores == scores.max(), places, scores.size - 1).min()
     return jax.random.categorical(key, scores / temperature)
 
 

@@ -23,8 +23,9 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
+from synth.cached import Cache, empty_cache, read_prompt, read_token
 from synth.config import DecoderConfig
-from synth.decoder import Cache, Parameters, empty_cache, read_prompt, read_token
+from synth.decoder import Parameters
 from synth.generate import choose
 
 
@@ -153,12 +154,9 @@ def enter(
     def put(target: Array, new: Array) -> Array:
         return target.at[rows].set(new, mode="drop")
 
-    def put_rolled(ring: Array, new: Array) -> Array:
-        return put(ring, jnp.roll(new, stream.slot - width, axis=-2))
-
     return dataclasses.replace(
         stream,
-        cache=jax.tree.map(put_rolled, stream.cache, read),
+        cache=jax.tree.map(put, stream.cache, read.rolled(stream.slot - width)),
         tokens=stream.tokens.at[rows, stream.slot].set(token, mode="drop"),
         num_read=put(stream.num_read, lengths),
         num_new=put(stream.num_new, none + 1),
@@ -180,7 +178,7 @@ def advance(
 
     Args:
       decoder: shape of the model (static).
-      parameters: its weights; faster if they are `synth.decoder.ready_to_decode`.
+      parameters: its weights; faster if they are `synth.cached.ready_to_decode`.
       stream: the state so far.
       patience: number of free rows at which to return; at most the number of rows.
       how: rules of continuation (static).

@@ -115,3 +115,15 @@ def product_speed(size: int = 2048, *, dtype: Dtype = "float32") -> Callable[[],
         return 2 * size**3 / (time.perf_counter() - start)
 
     return run
+
+
+def reading_speed(size: int = 2**26) -> Callable[[], float]:
+    """A function that returns bytes per second of all cores that read one large array."""
+    array = torch.ones(size)
+
+    def run() -> float:
+        start = time.perf_counter()
+        array.sum()
+        return array.nbytes / (time.perf_counter() - start)
+
+    return run

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from synth import decoder as decoder_module
+from synth.cached import read_prompt, read_token, ready_to_decode
 from synth.config import DecoderConfig, Execution, Llama3Rope, Lora
 from synth.decoder import (
     draw_positions,
@@ -19,9 +20,6 @@ from synth.decoder import (
     initialise,
     logits,
     num_parameters,
-    read_prompt,
-    read_token,
-    ready_to_decode,
 )
 from tests import reference
 from tests.golden import regenerate as golden
@@ -121,7 +119,7 @@ def test_prompt_then_token_by_token_equals_logits(case, padding):
         )
         by_token.append(np.asarray(scores))
     np.testing.assert_allclose(np.stack(by_token), case.logits[prompt - 1 :], rtol=0, atol=1e-4)
-    for kept in (*cache.keys, *cache.values):
+    for kept in (*(keys.mT for keys in cache.keys), *cache.values):
         assert kept.shape[-2] == cache.capacity
         assert np.asarray(kept)[..., : padding + golden.LENGTH, :].any(axis=(0, 2)).all()
         assert not np.asarray(kept)[..., padding + golden.LENGTH :, :].any()

@@ -10,7 +10,7 @@ import pytest
 import scipy.stats
 
 from synth.decoder import logits
-from synth.generate import generate, left_padded_prompts
+from synth.generate import choose, generate, left_padded_prompts
 from synth.task import PADDING, Pool
 
 
@@ -68,6 +68,21 @@ def test_greedy_takes_the_best_token_of_the_decoder_without_a_cache(trained, gre
             sequence[prompt.size + step] = token
             if token == trained.end:
                 break
+
+
+@pytest.mark.parametrize(
+    ("scores", "best"),
+    [
+        ([0.5, 2.0, 2.0, -1.0], 1),
+        ([-np.inf, -np.inf, -3.0], 2),
+        ([np.inf, 1.0, np.inf], 0),
+        ([-np.inf] * 3, 0),
+        ([np.nan, 1.0, np.nan], 2),
+    ],
+)
+def test_the_first_of_the_best_tokens_is_chosen(scores, best):
+    """Where a score is no number, it is still a token."""
+    assert choose(jnp.array(scores), 0.0, jax.random.key(0)) == best
 
 
 def test_padding_follows_the_end_marker(trained, greedy):

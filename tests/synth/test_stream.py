@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from synth.decoder import logits, ready_to_decode
+from synth.cached import ready_to_decode
+from synth.decoder import logits
 from synth.stream import Continuing, advance, enter, start_stream
 from tests.golden import regenerate as golden
 

@@ -30,8 +30,9 @@ from experiments.llm.answering.model import Model
 from experiments.storage import checkpoint
 from experiments.storage.memory import advice_on_memory
 from experiments.storage.sharding import ROW_AXES, row_split, spread
+from synth.cached import ready_to_decode
 from synth.config import DecoderConfig
-from synth.decoder import Parameters, ready_to_decode
+from synth.decoder import Parameters
 from synth.generate import pad_left
 from synth.stream import Continuing, Stream, enter, start_stream
 from synth.stream import advance as advance_stream
@@ -235,16 +236,24 @@ class _Snapshot(NamedTuple):
 
 
 def _constrained(stream: Stream, decoder: DecoderConfig, mesh: Mesh | None) -> Stream:
-    """Split the rows of a stream like a batch, and the heads of its cache like the decoder's."""
+    """Split the rows of a stream like a batch, and the heads of its cache like the decoder's.
+
+    Where ``tp`` does not divide the key-value heads, it splits the rows of the cache: else each
+    device would read the whole cache for every token.
+    """
     if mesh is None:
         return stream
-    names = tuple(name for name in ROW_AXES if name in mesh.axis_names) or None
-    is_split = "tp" in mesh.axis_names and decoder.num_kv_heads % mesh.shape["tp"] == 0
-    heads = "tp" if is_split else None
+    names = tuple(name for name in ROW_AXES if name in mesh.axis_names)
+    rows, heads = names, None
+    if "tp" in mesh.axis_names:
+        if decoder.num_kv_heads % mesh.shape["tp"] == 0:
+            heads = "tp"
+        elif stream.ended.size % (row_split(mesh) * mesh.shape["tp"]) == 0:
+            rows = (*names, "tp")
 
     def place(leaf: Array) -> Array:
-        # Only the cache's arrays have four axes: rows, heads, slots and the width of a head.
-        axes = (names, heads) if leaf.ndim == 4 else (names,) * min(leaf.ndim, 1)
+        # Only the cache's arrays have four axes: rows, heads, and slots and the width of a head.
+        axes = (rows or None, heads) if leaf.ndim == 4 else (names or None,) * min(leaf.ndim, 1)
         return jax.lax.with_sharding_constraint(leaf, NamedSharding(mesh, PartitionSpec(*axes)))
 
     return jax.tree.map(place, stream)

@@ -403,8 +403,8 @@ def test_quick_run_end_to_end(name):
 
 def test_real_checkpoints_are_compared_round_by_round():
     seconds = {llm.OURS: 1.0, llm.THEIRS: 3.0, llm.LIMIT: 0.5}
-    works = (llm.DECODING, llm.ANSWERING)
-    factors = dict(zip(works, (2, 3), strict=True))
+    works = (llm.READING, llm.DECODING, llm.ANSWERING)
+    factors = dict(zip(works, (1, 2, 3), strict=True))
     rows = [
         {
             "shape": shape.name,
@@ -425,14 +425,16 @@ def test_real_checkpoints_are_compared_round_by_round():
     assert [(verdict.bar, verdict.value) for verdict in verdicts] == [
         (2.0, 9.0),
         (2.0, 6.0),
-        (2.0, 9.0),
-        (2.0, 6.0),
+        (2.4, 9.0),
+        (1.6, 6.0),
+        (1.8, 9.0),
+        (1.3, 6.0),
     ]
     assert all(verdict.lowest == verdict.highest == verdict.value for verdict in verdicts)
     agreement = {
         f"{shape.name}, {work}": value
         for shape in llm.SHAPES
-        for work, value in zip(works, (1.0, 0.99), strict=True)
+        for work, value in zip(works, (1.0, 1.0, 0.99), strict=True)
     }
     answers = {
         f"{shape.name}, {work}": {"number": 9, "mean": 4.6, "longest": 8}
@@ -452,15 +454,25 @@ def test_real_checkpoints_are_compared_round_by_round():
     assert "99% of the answers are equal" in text
 
 
-def test_products_of_decoding_are_counted():
+def test_what_decoding_cannot_do_without_is_counted():
     """By hand: every token goes through the layers once, and new ones alone have logits."""
     decoder = DecoderConfig(10, hidden_size=8, intermediate_size=6, num_layers=1)
-    kernels = 4 * 8 * 8 + 3 * 8 * 6
-    # Answers of two tokens and a stop token, and of three without one.
+    kernels, head = 4 * 8 * 8 + 3 * 8 * 6, 8 * 10
+    # Answers of two tokens and a stop token, and of three without one: three new tokens each, of
+    # which two are read, in two steps for both rows.
     decoding = llm.Decoding([[1, 2, 3], [4, 5, 6]], 2, 3, stop=(9,))
-    read = (3 + 2) + (3 + 2)
-    expected = 2 * (read * kernels + (3 + 3) * 8 * 10)
-    assert llm.decoding_products(decoder, decoding, [[1, 2], [3, 4, 5]]) == expected
+    cost = llm.Cost.of(decoder, decoding, [[1, 2], [3, 4, 5]])
+    assert cost.products == 2 * ((3 + 2 + 3 + 2) * kernels + (3 + 3) * head)
+    assert cost.products_decoding == 2 * (2 + 2) * (kernels + head)
+    assert cost.read == 4 * 2 * (kernels + head)
+    # One row for both takes twice as many steps, and one that ends early none of its own.
+    one_row = dataclasses.replace(decoding, rows=1)
+    assert llm.Cost.of(decoder, one_row, [[1, 2], [3, 4, 5]]).read == 2 * cost.read
+    assert llm.Cost.of(decoder, decoding, [[], [3, 4, 5]]).read == cost.read
+    # Prompts take the time of products; decoding that of products or reading, whichever is longer.
+    prompts = cost.products - cost.products_decoding
+    assert cost.seconds(1e3, 1e9) == pytest.approx(cost.products / 1e3)
+    assert cost.seconds(1e3, 1e-3) == pytest.approx(prompts / 1e3 + cost.read / 1e-3)
 
 
 @pytest.mark.slow

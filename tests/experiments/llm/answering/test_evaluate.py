@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 import scipy.stats
 
+from experiments.llm.answering import decoding
 from experiments.llm.answering.config import DecodingConfig
 from experiments.llm.answering.decoding import continuations
 from experiments.llm.answering.evaluate import decode, evaluate
@@ -292,16 +293,21 @@ def test_fewer_problems_than_a_mesh_takes_at_once(model, tiny_folder):
     assert respond(spread, chats(5), config) == respond(model, chats(5), config)
 
 
-def test_heads_that_do_not_divide_over_the_mesh():
+@pytest.mark.parametrize("rows", [2, 3])
+def test_heads_that_do_not_divide_over_the_mesh(rows):
+    """Rows of the cache are split in their place, if they divide."""
     decoder = DecoderConfig(20, num_heads=2, num_kv_heads=1, positions="sequential")
     parameters, mesh = initialise(decoder, jax.random.key(0)), make_mesh(tp=2)
     spread = jax.device_put(parameters, parameter_shardings(parameters, mesh))
-    prompts, config = [[3, 5, 7], [2] * 9, [11]], dataclasses.replace(GREEDY, batch_size=2)
+    prompts, config = [[3, 5, 7], [2] * 9, [11]], dataclasses.replace(GREEDY, batch_size=rows)
     one, two = (
         continuations(Model(decoder, each, None, (), where), prompts, config)
         for each, where in ((parameters, None), (spread, mesh))
     )
     assert [a.tokens.tolist() for (a,) in one] == [b.tokens.tolist() for (b,) in two]
+    cache = decoding._start(decoder, jnp.dtype("float32"), rows, 16, mesh).cache
+    held = {leaf.sharding.shard_shape(leaf.shape)[0] for leaf in jax.tree.leaves(cache)}
+    assert held == {1 if rows == 2 else 3}
 
 
 def test_batches_must_divide_over_the_mesh(tiny_folder, never):
