@@ -333,7 +333,7 @@ def markdown(table: pd.DataFrame, manifest: Mapping[str, Any]) -> str:
     return page(header, cells, manifest, digits=2, note=note)
 
 
-run = command("llm", lambda quick: measure(*(((QUICK,), 2) if quick else (SHAPES, 7))), markdown)
+run = command("llm", lambda quick: measure(*(((QUICK,), 2) if quick else (SHAPES, 3))), markdown)
 
 
 if __name__ == "__main__":
