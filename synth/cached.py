@@ -34,8 +34,8 @@ class Cache:
     @classmethod
     def of(cls, layers: Iterable[KeysAndValues]) -> Cache:
         """The cache of keys and values of each layer."""
-        keys, values = zip(*layers, strict=True)
-        return cls(tuple(key.mT for key in keys), values)
+        layers = list(layers)
+        return cls(tuple(key.mT for key, _ in layers), tuple(value for _, value in layers))
 
     @property
     def capacity(self) -> int:
@@ -62,7 +62,9 @@ def empty_cache(
       dtype: of the model's activations; see `DecoderConfig.activation_dtype`.
     """
     shape = (*leading, decoder.num_kv_heads, capacity, decoder.head_size)
-    return Cache.of([(jnp.zeros(shape, dtype),) * 2] * decoder.num_layers)
+    # Arrays of their own, so that each can be donated.
+    layers = range(decoder.num_layers)
+    return Cache.of([(jnp.zeros(shape, dtype), jnp.zeros(shape, dtype)) for _ in layers])
 
 
 def read_prompt(
