@@ -7,7 +7,7 @@ of its own, which tells its peak memory.
 Commands and cost (two quiet CPU cores)::
 
     python -m experiments.benchmarks.growth --quick    # a minute: checks that it works
-    python -m experiments.benchmarks.growth --record   # two minutes
+    python -m experiments.benchmarks.growth --record   # three minutes
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ the time from the command to the first training step of the preset ``smoke``, it
 Commands and cost (two quiet CPU cores)::
 
     python -m experiments.benchmarks.phases --quick    # a minute: checks that it works
-    python -m experiments.benchmarks.phases --record   # four minutes
+    python -m experiments.benchmarks.phases --record   # six minutes
 """
 
 from __future__ import annotations
