@@ -146,7 +146,7 @@ def statements(world: World, risk: np.ndarray) -> dict[tuple[str, str], float]:
     if optima[0] == optima[-1]:
         said |= {
             ("test", "sign test of the move"): float(moved.signs.p < 0.05),
-            ("test", "trend test of the move"): float(moved.trend < 0.05),
+            ("test", "trend test of the move"): float(moved.trend.p < 0.05),
         }
     return said
 

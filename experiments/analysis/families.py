@@ -8,14 +8,17 @@ Imports no JAX, so that figures may use it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from experiments.analysis import optimum
-from experiments.analysis.optimum import Shift, Study
+from experiments.analysis.optimum import Study
+from experiments.analysis.statistics import fisher, holm, sign_test
+from experiments.analysis.verdicts import verdict
 from experiments.storage.results import (
     ResultsError,
     read_finished,
@@ -25,12 +28,6 @@ from experiments.storage.results import (
     write_parquet,
 )
 
-HOLDS, FAILS = 0.95, 0.5
-RULE = (
-    f"“Yes”: the best level is harder at the largest n than at the smallest with bootstrap "
-    f"probability {HOLDS} or more, and lies inside the grid at the smallest n. “No”: that "
-    f"probability is {FAILS} or less. “Undecided”: neither, or the grid is too narrow to tell."
-)
 KEPT = ("recipe", "preset", "config", "sessions")
 """Fields of each run's manifest that the common manifest repeats."""
 
@@ -102,39 +99,46 @@ def left_out(table: pd.DataFrame) -> list[str]:
     ]
 
 
-def verdicts(table: pd.DataFrame, *, replicates: int = 2000, seed: int = 0) -> pd.DataFrame:
-    """Say for each family whether its best difficulty moves to harder data (see `RULE`).
+def verdicts(table: pd.DataFrame) -> pd.DataFrame:
+    """Say for each family whether its best difficulty moves to harder data.
 
     Args:
       table: as `write_families` makes it.
-      replicates, seed: of the bootstrap.
 
     Returns:
       One row per family: family; base_hardest and base_accuracy, the mean over the levels
-      that the bases were trained on; for the smallest and the largest n, smallest_size,
-      smallest_best, smallest_low, smallest_high (90% interval) and smallest_censored, likewise
-      largest_…; probability_harder; holds ("yes", "no", "undecided"); and the sentence that says
-      why.
+      that the bases were trained on; shift, the comparison of the smallest and the largest n;
+      p_adjusted, the sign test's p after Holm's adjustment for the number of families; holds (a
+      word of `experiments.analysis.verdicts`); and the sentence that says why.
     """
     judged = []
     for title, rows, study in family_studies(table):
-        best = optimum.optimum(rows, study, replicates=replicates, seed=seed)
-        moved = optimum.shift(rows, study, replicates=replicates, seed=seed)
-        holds, sentence = judge(moved)
+        moved = optimum.shift(rows, study)
+        holds, sentence = verdict(moved)
         hardest = int(rows["base_hardest"].iloc[0])
         row: dict[str, Any] = {"family": title, "base_hardest": hardest}
         row["base_accuracy"] = base_accuracy(rows, study, hardest)
-        for which, at in (("smallest", best.iloc[0]), ("largest", best.iloc[-1])):
-            row |= {
-                f"{which}_size": at["data_size"],
-                f"{which}_best": at["best_difficulty"],
-                f"{which}_low": at["low"],
-                f"{which}_high": at["high"],
-                f"{which}_censored": at["censored"],
-            }
-        row |= {"probability_harder": moved.probability_harder, "holds": holds}
-        judged.append(row | {"sentence": sentence})
-    return pd.DataFrame(judged)
+        row |= {"shift": moved, "holds": holds, "sentence": sentence}
+        judged.append(row)
+    result = pd.DataFrame(judged)
+    result.insert(4, "p_adjusted", holm([row["shift"].move.signs.p for row in judged]))
+    return result
+
+
+def pooled(judged: pd.DataFrame) -> str:
+    """The sign test over the bases of all families, and Fisher's test over families, in words.
+
+    Args:
+      judged: as `verdicts` makes it. Its families must have no base in common.
+    """
+    shifts = judged["shift"].tolist()
+    own = [each.largest.own - each.smallest.own for each in shifts]
+    signs = sign_test(np.concatenate(own))
+    combined = fisher([each.move.signs.p for each in shifts])
+    return (
+        f"Over all families the optimum of a base is harder at the largest n in {signs} (sign test "
+        f"over bases). Fisher's test over the families' own sign tests: p = {combined:.2g}."
+    )
 
 
 def base_accuracy(rows: pd.DataFrame, study: Study, hardest: int) -> float:
@@ -144,65 +148,22 @@ def base_accuracy(rows: pd.DataFrame, study: Study, hardest: int) -> float:
     return float(1 - bases.loc[own.fillna(False).astype(bool), "value"].mean())
 
 
-def judge(moved: Shift) -> tuple[str, str]:
-    """Judge by `RULE` whether a shift holds, and give the reason in a sentence.
-
-    The sentence claims no more than was measured: it names edges of the grid and ties.
-    """
-    small, large = moved.smallest_size, moved.largest_size
-    from_, to = moved.best_at_smallest, moved.best_at_largest
-    at = f"d = {from_} is best at n = {small} and d = {to} at n = {large}"
-    if small == large:
-        return "undecided", f"Only n = {small} was run."
-    if moved.tied_size is not None:
-        return "undecided", f"At n = {moved.tied_size} all levels tested are equally good or bad."
-    if moved.censored_at_smallest == "hardest":
-        return "undecided", (
-            f"The hardest level tested (d = {from_}) is already best at n = {small}: "
-            f"the grid is too narrow to tell."
-        )
-    if moved.censored_at_largest == "easiest":
-        return "undecided", (
-            f"The easiest level tested (d = {to}) is still best at n = {large}: "
-            f"the grid is too narrow to tell."
-        )
-    limit = ""
-    if moved.censored_at_largest:
-        limit = f"; d = {to} is the hardest level tested, so it is a lower limit"
-    if moved.probability_harder >= HOLDS and moved.censored_at_smallest:
-        return "undecided", (
-            f"The best level moves to harder data ({at}{limit}), but it starts at the easiest "
-            f"level tested, so that the grid does not show where."
-        )
-    if moved.probability_harder >= HOLDS:
-        return "yes", f"The best level moves to harder data: {at}{limit}."
-    if moved.probability_harder <= FAILS:
-        how = "does not move" if to == from_ else f"moves to {'harder' if to > from_ else 'easier'}"
-        how += "" if to == from_ else " data in the mean, but mostly not when resampled"
-        return "no", f"The best level {how}: {at}{limit}."
-    why = "resampling does not settle it"
-    if to == from_:
-        why = f"resampling often finds a harder one at n = {large}"
-    return "undecided", f"Not settled: {at}{limit}, but {why}."
-
-
 def shown(judged: pd.DataFrame) -> pd.DataFrame:
     """The table of `verdicts` as text, for the terminal and docs/results.md."""
-
-    def best(row: Mapping[str, Any], which: str) -> str:
-        limit = optimum.LIMITS[row[f"{which}_censored"]]
-        interval = f"[{row[f'{which}_low']}, {row[f'{which}_high']}]"
-        return f"{limit}{row[f'{which}_best']} {interval} at n = {row[f'{which}_size']}"
-
-    return pd.DataFrame(
-        {
-            "family": row["family"],
-            "base on its levels": f"{row['base_accuracy']:.0%} on 1..{row['base_hardest']}",
-            "best d, least data": best(row, "smallest"),
-            "best d, most data": best(row, "largest"),
-            "P(harder)": optimum.format_probability(row["probability_harder"]),
-            "shift": row["holds"],
-            "in words": row["sentence"],
-        }
-        for row in judged.to_dict("records")
-    )
+    rows = []
+    for row in judged.to_dict("records"):
+        shift: optimum.Shift = row["shift"]
+        rows.append(
+            {
+                "family": row["family"],
+                "base on its levels": f"{row['base_accuracy']:.0%} on 1..{row['base_hardest']}",
+                "d*, least data": f"{shift.smallest} at n = {shift.smallest_size}",
+                "d*, most data": f"{shift.largest} at n = {shift.largest_size}",
+                "move": str(shift.move),
+                "harder in": str(shift.move.signs),
+                "Holm's p": f"{row['p_adjusted']:.2g}",
+                "claim": row["holds"],
+                "in words": row["sentence"],
+            }
+        )
+    return pd.DataFrame(rows)

@@ -2,13 +2,11 @@
 
 The table has one row per member, slice and metric. `studies` lists its studies (see
 `experiments.analysis.studies`), `cube` arranges one metric, `mean_interval` gives each cell's mean,
-`optimum` the best difficulty, `shift` whether it moves.
+`optimum` the best difficulty, `shift` how far it moves.
 
-Uncertainty is a hierarchical bootstrap: base seeds are drawn with replacement, then seeds
-within each drawn base (Davison and Hinkley 1997, Bootstrap Methods, section 3.8). One draw serves
-every cell and metric of a study, so comparisons stay paired. Intervals are 90% percentile
-intervals; from one base they do not contain the variation between bases, and from few bases they
-are on the narrow side.
+Intervals are over bases, with the seeds of a base averaged first; with a single base they are over
+its seeds, and whatever shows them says that (see `Cube.unit`). What is computed from the numbers
+of the bases is in `experiments.analysis.statistics`.
 
 A cell in which every member diverged has no mean: it is NaN, and no optimum. `left_out` names these
 cells, and whatever shows the others shows that too.
@@ -24,6 +22,9 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from experiments.analysis import statistics
+from experiments.analysis.statistics import Interval, Move, Optimum
+
 # Offered here too, for those that use both.
 from experiments.analysis.studies import UNTRAINED as UNTRAINED
 from experiments.analysis.studies import Study as Study
@@ -32,17 +33,14 @@ from experiments.analysis.studies import studies as studies
 from experiments.analysis.studies import study_rows as study_rows
 
 AXES = ["difficulty", "data_size", "base_seed", "seed"]
-TAILS = (0.05, 0.95)
 MOST_NAMED = 10
 """Cells that an error names."""
 
 MOST_MEMBERS = 20_000
-"""Members of a cell: the replicates of the bootstrap need 16 kB of memory for each."""
+"""Members of a cell: a table with more is damaged."""
 
 GAPS = ("generalization_gap", "extrapolation_gap")
 AT_OPTIMUM = ("test_risk", *GAPS, "train_risk", "in_distribution_risk")
-LIMITS = {"hardest": "≥ ", "easiest": "≤ ", "": ""}
-"""Sign before a best level, by the edge of the grid at which it is censored."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +60,7 @@ class Cube:
         """Mean over the members that there are: [difficulty, data_size], NaN where none is."""
         finite = np.isfinite(self.values)
         total = np.where(finite, self.values, 0.0).sum(axis=(2, 3))
-        return _ratio(total, finite.sum(axis=(2, 3)))
+        return ratio(total, finite.sum(axis=(2, 3)))
 
     @property
     def unit(self) -> str:
@@ -80,7 +78,7 @@ class Cube:
             return self.values[:, :, 0]
         finite = np.isfinite(self.values)
         total = np.where(finite, self.values, 0.0).sum(axis=3)
-        return _ratio(total, finite.sum(axis=3))
+        return ratio(total, finite.sum(axis=3))
 
     def only(
         self,
@@ -104,54 +102,26 @@ class Cube:
 
 
 @dataclass(frozen=True)
-class Interval:
-    """A mean and its 90% bootstrap interval, in the units of the metric."""
-
-    mean: float
-    low: float
-    high: float
-
-    def __str__(self) -> str:
-        if np.isnan(self.mean):
-            return "–"
-        return f"{self.mean:.3f} [{self.low:.3f}, {self.high:.3f}]"
-
-
-@dataclass(frozen=True)
 class Shift:
-    """Comparison of the best difficulties at the smallest and the largest data size.
+    """The best difficulties at the smallest and the largest data size, and the move between.
 
     Attributes:
       smallest_size, largest_size: the two data sizes.
-      best_at_smallest, best_at_largest: level of least mean test risk at each.
-      censored_at_smallest, censored_at_largest: "easiest" or "hardest" where it is the grid's edge,
-        or no further level has a finished member there.
-      probability_harder: share of replicates whose best level is strictly harder at the largest
-        size; NaN with one member a cell, which tells nothing about the noise.
-      probability_interior: share whose best level at the smallest size is not at the grid's edge.
-      easier_rise, harder_rise: test risk of the easier and the harder neighbour minus that of the
-        best level, paired, at the smallest size; `None` where the grid has no such neighbour that
-        did not diverge, or there is one member a cell.
-      tied_size: the first of the two sizes at which all levels have the same risk, so that none is
-        best; `None` if there is none.
+      smallest, largest: the optimum at each.
+      move: from one to the other.
+      unit: what the intervals are over, "base" or "seed" (see `Cube.unit`).
+      number: bases or seeds behind them.
+      step: least distance between neighbouring levels of the grid; infinite with one level.
     """
 
     smallest_size: int
     largest_size: int
-    best_at_smallest: int
-    best_at_largest: int
-    censored_at_smallest: str
-    censored_at_largest: str
-    probability_harder: float
-    probability_interior: float
-    easier_rise: Interval | None
-    harder_rise: Interval | None
-    tied_size: int | None = None
-
-    @property
-    def neighbours_are_worse(self) -> bool:
-        """True if both neighbours exist and both 90% intervals of the rises lie above zero."""
-        return all(rise and rise.low > 0 for rise in (self.easier_rise, self.harder_rise))
+    smallest: Optimum
+    largest: Optimum
+    move: Move
+    unit: str
+    number: int
+    step: float
 
 
 def _arranged(rows: pd.DataFrame, axes: list, metric: str, test_slice: int | None) -> np.ndarray:
@@ -218,187 +188,108 @@ def cube(
     return Cube(values, *axes[:3])
 
 
-def resample(metric: Cube, *, replicates: int = 2000, seed: int = 0) -> np.ndarray:
-    """Draw how often each member counts in each replicate: integers [replicate, base, seed].
-
-    A replicate draws bases with replacement; each time a base is drawn, it draws as many of its
-    seeds, with replacement, as it has. The counts of a base with m seeds that was drawn k times are
-    therefore one multinomial of k·m draws. Bases and seeds without data are never drawn. A
-    replicate is dropped if it leaves a cell without a member that has some, because its cells
-    could not be compared.
-
-    Raises:
-      ValueError: if that drops every replicate.
-    """
-    generator = np.random.default_rng(seed)
-    present = np.asarray(np.isfinite(metric.values).any(axis=(0, 1)))
-    bases = np.flatnonzero(present.sum(axis=1))
-    drawn = generator.multinomial(len(bases), np.full(len(bases), 1 / len(bases)), size=replicates)
-    counts = np.zeros((replicates, *present.shape), dtype=int)
-    for times, base in zip(drawn.T, bases, strict=True):
-        seeds = present[base].sum()
-        counts[:, base] = generator.multinomial(times * seeds, present[base] / seeds)
-    finite = np.isfinite(metric.values)
-    members = np.einsum("rbs,dnbs->rdn", counts, finite.astype(float))
-    kept = ((members > 0) | ~finite.any(axis=(2, 3))).all(axis=(1, 2))
-    if not kept.any():
-        raise ValueError(
-            "table: too few members finished to resample them: every draw leaves some cell without "
-            "a member"
-        )
-    return counts[kept]
-
-
-def replicate_means(metric: Cube, counts: np.ndarray) -> np.ndarray:
-    """Mean over members: [replicate, difficulty, data_size], NaN where none of a cell was drawn."""
-    finite = np.isfinite(metric.values)
-    total = np.einsum("rbs,dnbs->rdn", counts, np.where(finite, metric.values, 0.0))
-    number = np.einsum("rbs,dnbs->rdn", counts, finite.astype(float))
-    return _ratio(total, number)
-
-
-def _ratio(total: np.ndarray, number: np.ndarray) -> np.ndarray:
+def ratio(total: np.ndarray, number: np.ndarray) -> np.ndarray:
     """Total over number, NaN where the number is 0."""
     return np.divide(total, number, out=np.full_like(total, np.nan), where=number > 0)
 
 
-def mean_interval(
-    table: pd.DataFrame, study: Study, metric: str, *, replicates: int = 2000, seed: int = 0, **kind
-) -> pd.DataFrame:
+def mean_interval(table: pd.DataFrame, study: Study, metric: str, **kind) -> pd.DataFrame:
     """Mean and 90% interval by cell; `kind`: the arguments `test_slice`, `minus_base` of `cube`.
 
     Returns:
-      One row per cell: difficulty, data_size, mean, low, high, num_members, num_missing. The first
-      three numbers are NaN where every member diverged.
+      One row per cell: difficulty, data_size, mean, low, high, num_members, num_missing. The mean
+      is the mean over bases of the means over their seeds. It is NaN where every member diverged;
+      low and high are NaN where fewer than two bases (or seeds, see `Cube.unit`) are left.
     """
     metrics = cube(table, study, metric, **kind)
-    means = replicate_means(metrics, resample(metrics, replicates=replicates, seed=seed))
-    # A cell is NaN in every replicate or in none.
-    low, high = np.quantile(means, TAILS, axis=0)
+    mean, low, high = statistics.t_interval(metrics.units)
     finite = np.isfinite(metrics.values)
     num_members = finite.sum(axis=(2, 3))
     cells = pd.MultiIndex.from_product([metrics.difficulties, metrics.data_sizes], names=AXES[:2])
-    columns = {"mean": metrics.mean, "low": low, "high": high, "num_members": num_members}
+    columns = {"mean": mean, "low": low, "high": high, "num_members": num_members}
     columns["num_missing"] = finite.any(axis=(0, 1)).sum() - num_members
     flat = {name: column.ravel() for name, column in columns.items()}
     return pd.DataFrame(flat, index=cells).reset_index()
 
 
-def _best(means: np.ndarray) -> np.ndarray:
-    """Position of the least mean over difficulties, the last axis but one; of ties the easiest."""
-    return np.where(np.isnan(means), np.inf, means).argmin(axis=-2)
+def optima(risk: Cube) -> list[Optimum]:
+    """The optimum of a risk at each of its data sizes."""
+    return [statistics.optimum(risk.difficulties, each) for each in np.moveaxis(risk.units, 1, 0)]
 
 
-def _all_equal(means: np.ndarray) -> bool:
-    """Return whether several levels have the same mean up to rounding: no level was learned."""
-    finite = means[np.isfinite(means)]
-    return len(finite) > 1 and bool(np.ptp(finite) < 1e-9)
-
-
-def censored(position: int, levels: int) -> str:
-    """Name of the edge of the grid at which a best level lies; empty inside the grid."""
-    return "easiest" if position == 0 else "hardest" if position == levels - 1 else ""
-
-
-def _edge(position: int, means: np.ndarray) -> str:
-    """As `censored`, of the levels that have a mean."""
-    finite = np.flatnonzero(np.isfinite(means))
-    return censored(int(np.searchsorted(finite, position)), len(finite))
-
-
-def optimum(
-    table: pd.DataFrame, study: Study, *, replicates: int = 2000, seed: int = 0
-) -> pd.DataFrame:
-    """Find the difficulty of least mean test risk at each data size.
+def optimum(table: pd.DataFrame, study: Study) -> pd.DataFrame:
+    """Find the difficulty of least test risk at each data size.
 
     Returns:
-      One row per data_size at which a member finished: best_difficulty; low and high, the 5% and
-      95% percentiles of the bootstrap's argmin (levels of the grid); censored, "easiest" or
-      "hardest" where the best level is the edge of the grid, or of the levels that did not diverge
-      there, so that the optimum may lie beyond; tied, where all levels have the same risk, so that
-      none is best, and the easiest stands for all; and each name of AT_OPTIMUM there,
-      with name_low and name_high (on the data that chose the level, so slightly optimistic).
+      One row per data_size at which a member finished: optimum, the `Optimum` itself;
+      best_difficulty, the level of the grid with the least mean; position, low and high, d* and its
+      interval; censored and tied as in `Optimum`; is_open, see there; each name of AT_OPTIMUM at
+      the best level, with name_low and name_high (on the data that chose the level, so slightly
+      optimistic); and honest_risk with its interval, the test risk of a level chosen on the other
+      bases.
     """
-    # The best level: of the means, and of each replicate.
     risk = cube(table, study, "test_risk")
-    counts = resample(risk, replicates=replicates, seed=seed)
-    best, sizes = _best(risk.mean), np.arange(len(risk.data_sizes))
-    drawn = risk.difficulties[_best(replicate_means(risk, counts))]
-    low, high = np.quantile(drawn, TAILS, axis=0, method="inverted_cdf")
-    result = pd.DataFrame({"data_size": risk.data_sizes})
-    result["best_difficulty"], result["low"], result["high"] = risk.difficulties[best], low, high
-    result["censored"] = [
-        _edge(position, means) for position, means in zip(best, risk.mean.T, strict=True)
-    ]
-    result["tied"] = [_all_equal(means) for means in risk.mean.T]
-    # Every metric at the best level of the means, over the same replicates.
-    for name in AT_OPTIMUM:
-        metric = cube(table, study, name)
-        means = replicate_means(metric, counts)[:, best, sizes]
-        result[name] = metric.mean[best, sizes]
-        result[[f"{name}_low", f"{name}_high"]] = np.nanquantile(means, TAILS, axis=0).T
+    found = optima(risk)
+    result = pd.DataFrame({"data_size": risk.data_sizes, "optimum": found})
+    result["best_difficulty"] = [int(each.level) for each in found]
+    for name in ("position", "low", "high", "censored", "tied", "is_open"):
+        result[name] = [getattr(each, name) for each in found]
+    # Every metric at the best level.
+    best = np.searchsorted(risk.difficulties, result["best_difficulty"])
+    at_best = {
+        name: cube(table, study, name).units[best, np.arange(len(found))] for name in AT_OPTIMUM
+    }
+    for name, values in (at_best | {"honest_risk": statistics.honest_risk(risk.units)}).items():
+        mean, low, high = statistics.t_interval(values)
+        result[name], result[f"{name}_low"], result[f"{name}_high"] = mean, low, high
     return result
 
 
-def shift(table: pd.DataFrame, study: Study, *, replicates: int = 2000, seed: int = 0) -> Shift:
-    """Compare the best difficulty at the smallest and the largest data size (see `Shift`)."""
+def shift(table: pd.DataFrame, study: Study) -> Shift:
+    """Compare the optimum at the smallest and at the largest data size (see `Shift`)."""
     risk = cube(table, study, "test_risk")
-    means = replicate_means(risk, resample(risk, replicates=replicates, seed=seed))
-    drawn = _best(means)
-    first, final = (int(position) for position in _best(risk.mean)[[0, -1]])
-    levels = np.flatnonzero(np.isfinite(risk.mean[:, 0]))
-    # Resampling a single member repeats it: the replicates show no noise.
-    is_one = int(np.isfinite(risk.values).any(axis=(0, 1)).sum()) == 1
-    tied = [int(risk.data_sizes[at]) for at in (0, -1) if _all_equal(risk.mean[:, at])]
-
-    def rise(step: int) -> Interval | None:
-        place = int(np.searchsorted(levels, first)) + step
-        if is_one or not 0 <= place < len(levels):
-            return None
-        neighbour = levels[place]
-        low, high = np.quantile(means[:, neighbour, 0] - means[:, first, 0], TAILS)
-        difference = risk.mean[neighbour, 0] - risk.mean[first, 0]
-        return Interval(float(difference), float(low), float(high))
-
+    found = optima(risk)
     return Shift(
         smallest_size=int(risk.data_sizes[0]),
         largest_size=int(risk.data_sizes[-1]),
-        best_at_smallest=int(risk.difficulties[first]),
-        best_at_largest=int(risk.difficulties[final]),
-        censored_at_smallest=_edge(first, risk.mean[:, 0]),
-        censored_at_largest=_edge(final, risk.mean[:, -1]),
-        probability_harder=np.nan if is_one else float((drawn[:, -1] > drawn[:, 0]).mean()),
-        probability_interior=float(((drawn[:, 0] > levels[0]) & (drawn[:, 0] < levels[-1])).mean()),
-        tied_size=tied[0] if tied else None,
-        easier_rise=rise(-1),
-        harder_rise=rise(1),
+        smallest=found[0],
+        largest=found[-1],
+        move=statistics.move(found),
+        unit=risk.unit,
+        number=int(np.isfinite(risk.units).any(axis=(0, 1)).sum()),
+        step=float(np.diff(risk.difficulties.astype(float)).min(initial=np.inf)),
     )
 
 
-def format_probability(probability: float) -> str:
-    """Two decimals; "> 0.99" or "< 0.01" for 1 and 0, which a finite bootstrap cannot show."""
-    if np.isnan(probability):
-        return "unknown from one member a cell"
-    text = f"{probability:.2f}"
-    return {"1.00": "> 0.99", "0.00": "< 0.01"}.get(text, text)
+def intervals_are_over(table: pd.DataFrame) -> str:
+    """Say what the intervals of a table are over, in a sentence for wherever they are shown."""
+    trained = table.loc[table["train_mixture"] != UNTRAINED]
+    bases, seeds = trained["base_seed"].nunique(), trained["seed"].nunique()
+    if bases > 1:
+        return f"Means over {bases} bases with Student's 90% intervals."
+    if seeds > 1:
+        return (
+            f"Means over {seeds} seeds of one base with Student's 90% intervals over seeds; the "
+            f"variation between bases is not in them."
+        )
+    return "One member a cell: no intervals."
 
 
-def headline(table: pd.DataFrame, *, replicates: int = 2000, seed: int = 0) -> pd.DataFrame:
+def headline(table: pd.DataFrame) -> pd.DataFrame:
     """Text for the report and the documents: one row per study and data size.
 
-    Columns: study, data_size, best_difficulty ("8 [6, 10]"), censored, and the test risk and the
-    two gaps at that difficulty, each as "mean [low, high]". Where all levels have the same risk,
-    the best is "none", and the gaps are those of the easiest.
+    Columns: study; data_size; optimum, d* with its interval; best_levels, those that cannot be
+    told from the best; the test risk and the two gaps at the best level of the grid; and
+    honest_risk, each as "mean [low, high]".
     """
     rows = []
     for study in studies(table):
-        for row in optimum(table, study, replicates=replicates, seed=seed).to_dict("records"):
-            best = f"{row['best_difficulty']} [{row['low']}, {row['high']}]"
-            if row["tied"]:
-                best, row["censored"] = "none", ""
-            text = {"study": study.title, "data_size": row["data_size"], "best_difficulty": best}
-            text["censored"] = row["censored"]
-            for name in ("test_risk", *GAPS):
+        for row in optimum(table, study).to_dict("records"):
+            found: Optimum = row["optimum"]
+            levels = ", ".join(f"{level:g}" for level in found.best)
+            text = {"study": study.title, "data_size": row["data_size"], "optimum": str(found)}
+            text["best_levels"] = "all" if found.tied else levels
+            for name in ("test_risk", *GAPS, "honest_risk"):
                 text[name] = str(Interval(row[name], row[f"{name}_low"], row[f"{name}_high"]))
             rows.append(text)
     return pd.DataFrame(rows)

@@ -2,7 +2,7 @@
 
 Every cell of the pilot is averaged over bases and seeds, and `theory.predictor` extrapolates the
 curves to the budget. A hierarchical bootstrap over bases and seeds repeats both for every replicate
-(see `experiments.analysis.optimum`). All comparisons between difficulties are paired. No number
+(see `experiments.analysis.bootstrap`). All comparisons between difficulties are paired. No number
 here is a certificate; nor would certified risks certify which difficulty is best.
 """
 
@@ -13,9 +13,10 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from experiments.analysis import optimum
-from experiments.analysis.optimum import Interval, Study
+from experiments.analysis import bootstrap
+from experiments.analysis.optimum import Study
 from experiments.analysis.pilot import Mixtures, study_risks
+from experiments.analysis.statistics import Interval
 from synth.arguments import check_whole
 from theory.predictor import PREDICTOR, RULES, choose
 
@@ -25,6 +26,17 @@ VALIDATED_FACTOR = 16
 
 MOST_DATA = 10**15
 """The largest budget: more tokens than there is text, and still an exact number in a float."""
+
+
+def _share(share: float) -> str:
+    """Two decimals; "> 0.99" or "< 0.01" for 1 and 0, which a finite bootstrap cannot show."""
+    text = f"{share:.2f}"
+    return {"1.00": "> 0.99", "0.00": "< 0.01"}.get(text, text)
+
+
+def censored(position: int, levels: int) -> str:
+    """Name of the edge of the grid at which a best level lies; empty inside the grid."""
+    return "easiest" if position == 0 else "hardest" if position == levels - 1 else ""
 
 
 @dataclass(frozen=True)
@@ -78,7 +90,7 @@ class Recommendation:
             return f"No recommendation for n = {self.data_size}: {doubts}.{without}"
         beyond = {"easiest": "at most ", "hardest": "at least ", "": ""}[self.censored]
         answer = f"For n = {self.data_size} train on difficulty {beyond}{self.difficulty}"
-        share = optimum.format_probability(self.share)
+        share = _share(self.share)
         answer += f" (90% interval {self.low} to {self.high}; share of replicates: {share})."
         if self.censored:
             answer += f" It is the {self.censored} level of the pilot, so the best may lie beyond."
@@ -132,15 +144,15 @@ def recommend(
         )
     # The pilot of the means, and that of every replicate; both extrapolated to the budget.
     risks = measured.up_to(largest).complete()
-    counts = optimum.resample(risks.test_risk, replicates=replicates, seed=seed)
+    counts = bootstrap.resample(risks.test_risk, replicates=replicates, seed=seed)
     pilot = risks.pilot(lambda metric: metric.mean)
-    drawn = risks.pilot(lambda metric: optimum.replicate_means(metric, counts))
+    drawn = risks.pilot(lambda metric: bootstrap.replicate_means(metric, counts))
     predicted, replicated = (RULES[PREDICTOR](each, data_size) for each in (pilot, drawn))
     # The best level, of the means and of the replicates.
     levels = pilot.difficulties
     best = int(choose(predicted))
     chosen = levels[choose(replicated)]
-    low, high = np.quantile(chosen, optimum.TAILS, method="inverted_cdf")
+    low, high = np.quantile(chosen, bootstrap.TAILS, method="inverted_cdf")
     # Excess risk of the other levels, as measured at the largest size and as predicted.
     num_members = int(np.isfinite(risks.test_risk.values).any(axis=(0, 1)).sum())
     seen = _excess(levels, pilot.test_risk[:, -1], drawn.test_risk[..., -1], num_members)
@@ -155,9 +167,9 @@ def recommend(
         low=int(low),
         high=int(high),
         share=float((chosen == levels[best]).mean()),
-        censored=optimum.censored(best, len(levels)),
+        censored=censored(best, len(levels)),
         predicted={
-            int(level): Interval(float(mean), *map(float, np.quantile(draws, optimum.TAILS)))
+            int(level): Interval(float(mean), *map(float, np.quantile(draws, bootstrap.TAILS)))
             for level, mean, draws in zip(levels, *clipped, strict=True)
         },
         excess=excess,
@@ -179,7 +191,7 @@ def _excess(
     if num_members > 1:
         errors = (drawn - drawn[:, [best]]).std(axis=0)
         correction = np.sqrt(num_members / (num_members - 1))
-        widths = errors * correction * stats.t.ppf(optimum.TAILS[1], num_members - 1)
+        widths = errors * correction * stats.t.ppf(bootstrap.TAILS[1], num_members - 1)
     return {
         int(level): Interval(float(mean), float(mean - width), float(mean + width))
         for position, (level, mean, width) in enumerate(zip(levels, means, widths, strict=True))

@@ -26,9 +26,10 @@ import numpy as np
 import pandas as pd
 
 from experiments.analysis import optimum
+from experiments.analysis.bootstrap import best_levels
 from experiments.analysis.optimum import Cube, Study
 from experiments.analysis.pilot import StudyRisks, read_pilot, study_risks
-from experiments.analysis.recommend import recommend
+from experiments.analysis.recommend import censored, recommend
 from experiments.storage.results import read_table
 from experiments.storage.writing import write_parquet
 from experiments.sweep.grid import SweepConfig
@@ -113,8 +114,8 @@ def compare(runs: Runs, *, replicates: int = 2000, seed: int = 0) -> pd.DataFram
       Rows of two kinds. "measured": the optimum at every data size. "predicted": the
       predictor's, for each held-out data size and each `fitted_up_to` (0 in measured rows).
       Columns: run, study, kind, fitted_up_to, data_size, best_difficulty, low, high (90% interval,
-      see `experiments.analysis.optimum`), censored, abstains, and levels, the grid's as words of a
-      text.
+      see `experiments.analysis.bootstrap`), censored, abstains, and levels, the grid's as words of
+      a text.
     """
     options = {"replicates": replicates, "seed": seed}
     rows = []
@@ -123,9 +124,16 @@ def compare(runs: Runs, *, replicates: int = 2000, seed: int = 0) -> pd.DataFram
         levels, sizes = risks.test_risk.difficulties, risks.test_risk.data_sizes
         shared = {"run": run, "study": study.title}
         shared["levels"] = " ".join(str(level) for level in levels)
-        names = ["data_size", "best_difficulty", "low", "high", "censored"]
-        for row in optimum.optimum(table, study, **options).loc[:, names].to_dict("records"):
-            rows.append(shared | row | {"kind": "measured", "fitted_up_to": 0, "abstains": False})
+        low, high = best_levels(risks.test_risk, **options)
+        best = np.where(np.isnan(mean := risks.test_risk.mean), np.inf, mean).argmin(axis=0)
+        for place, position in enumerate(best):
+            rows.append(
+                shared
+                | {"kind": "measured", "fitted_up_to": 0, "abstains": False}
+                | {"data_size": int(sizes[place]), "best_difficulty": int(levels[position])}
+                | {"low": low[place], "high": high[place]}
+                | {"censored": _edge(position, mean[:, place])}
+            )
         # One prediction per held-out size, from the pilot up to each fitted one.
         for fitted, held_out in splits(sizes):
             made = recommend(table, study, config, held_out, fitted_up_to=fitted, **options)
@@ -191,6 +199,12 @@ def _case(risks: StudyRisks, fitted: int, held_out: int) -> StudyRisks | None:
 def _base_means(metric: Cube) -> np.ndarray:
     """Mean over the seeds of each base: [base, difficulty, data_size]."""
     return np.moveaxis(np.nanmean(metric.values, axis=3), 2, 0)
+
+
+def _edge(position: int, means: np.ndarray) -> str:
+    """As `censored`, of the levels that have a mean."""
+    finite = np.flatnonzero(np.isfinite(means))
+    return censored(int(np.searchsorted(finite, position)), len(finite))
 
 
 def _kind(rule: str) -> str:

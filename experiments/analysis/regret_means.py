@@ -13,7 +13,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from experiments.analysis.optimum import TAILS
+from experiments.analysis.bootstrap import TAILS
 
 CASE = ["run", "study", "base", "fitted_up_to", "data_size"]
 

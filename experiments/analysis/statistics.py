@@ -23,7 +23,7 @@ References:
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from scipy import special
@@ -32,6 +32,8 @@ CONFIDENCE = 0.9
 """Of every interval, two-sided, and of the set of levels that may be best."""
 WINDOW = 7
 """Levels nearest to the optimum to which its parabola is fitted, if the grid has as many."""
+MISFIT = 0.05
+"""Level of the test that takes levels from the window which no parabola fits."""
 POINTS = 2001
 """Points between the grid's ends at which the slope of the parabola is tested."""
 
@@ -94,8 +96,8 @@ class Optimum:
       level: the level of the grid with the least mean risk.
       position: the interpolated optimum d*, held inside the grid.
       low, high: its 90% interval; -inf or inf where the optimum may lie beyond the grid.
-      censored: "easiest" or "hardest" where d* is that edge of the grid, so that the true optimum
-        may lie beyond; else empty.
+      censored: "easiest" or "hardest" where `level` or else d* is that edge of the grid, so that
+        the true optimum may lie beyond; else empty.
       best: levels that cannot be told from the best one.
       tied: whether these are all levels.
       own: the optimum of each base, held inside the grid; NaN where there is none.
@@ -108,7 +110,18 @@ class Optimum:
     censored: str
     best: tuple[float, ...]
     tied: bool
-    own: np.ndarray
+    own: np.ndarray = field(compare=False)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the optimum may lie beyond the grid."""
+        return bool(self.censored) or bool(np.isinf([self.low, self.high]).any())
+
+    def __str__(self) -> str:
+        unknown = np.isnan(self.low) or (np.isinf(self.low) and np.isinf(self.high))
+        if self.tied and unknown:
+            return "none"
+        return _with_ends(self.position, self.low, self.high)
 
 
 @dataclass(frozen=True)
@@ -119,15 +132,30 @@ class Move:
       mean: the move of d*, each held inside the grid.
       low, high: its 90% interval; infinite where an optimum may lie beyond the grid on that side.
       signs: bases whose own optimum is harder at the largest n.
-      trend: one-sided p-value of `trend` of the bases' own optima over all n; NaN if there are
-        fewer than three sizes with an optimum, or fewer than two bases.
+      trend: bases whose own optima rise over all n in between (see `trend`).
     """
 
     mean: float
     low: float
     high: float
     signs: SignTest
-    trend: float
+    trend: SignTest
+
+    def __str__(self) -> str:
+        return _with_ends(self.mean, self.low, self.high)
+
+
+def _with_ends(mean: float, low: float, high: float) -> str:
+    """A level or a number of levels with its interval; of an open one, the end that there is."""
+    if np.isnan(low):
+        return f"{mean:.1f}"
+    if np.isinf(low) and np.isinf(high):
+        return "unknown"
+    if np.isinf(high):
+        return f"≥ {low:.1f}"
+    if np.isinf(low):
+        return f"≤ {high:.1f}"
+    return f"{mean:.1f} [{low:.1f}, {high:.1f}]"
 
 
 def t_interval(values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -196,42 +224,24 @@ def sign_test(differences: np.ndarray) -> SignTest:
     return SignTest(positive, negative, ties, p)
 
 
-def trend(values: np.ndarray) -> float:
-    """One-sided p-value of a trend test: a number rises from each size to the next.
+def trend(values: np.ndarray) -> SignTest:
+    """Sign test over bases of Page's trend statistic: does a number rise with n?
 
     Page's statistic of a base is the sum of its ranks over sizes, each times the size's own rank:
-    up to a constant, their correlation. Page compares its sum over bases with all orders of ranks
-    equally likely. That is wrong here even without a trend: optima scatter more at small n, whose
-    ranks are therefore more often extreme, and in simulation the test claimed a trend too often. So
-    the sum is compared with what it would be if the sign of each base's statistic (its distance
-    from the value without a trend) were drawn anew: an exact test, for a base without a trend
-    errs to either side alike. Fewer than five bases cannot reach .05.
+    up to a constant, their correlation. Page's own test compares the sum over bases with all orders
+    of ranks equally likely. That is wrong here even without a trend: optima scatter more at small
+    n, so their ranks there are more often extreme, and in simulation the test claimed a trend too
+    often. The sign of each base's statistic, as a distance from its value without a trend, needs
+    none of that.
 
     Args:
       values: [size, base]; sizes without any number, then bases that lack one, are left out.
-
-    Returns:
-      NaN with fewer than three sizes or two bases.
     """
     values = values[np.isfinite(values).any(axis=1)]
     values = values[:, np.isfinite(values).all(axis=0)]
-    size, bases = values.shape
-    if size < 3 or bases < 2:
-        return np.nan
-    # Ranks from 1; ties share their mean rank.
-    below = (values[:, None] > values).sum(axis=1)
-    ranks = below + ((values[:, None] == values).sum(axis=1) + 1) / 2
-    statistics = (np.arange(size) - (size - 1) / 2) @ ranks
-    sums = _all_signs(bases) @ statistics
-    return float(np.mean(sums >= statistics.sum() - 1e-9))
-
-
-def _all_signs(number: int) -> np.ndarray:
-    """All ways to give a sign to each of some numbers [way, number]; 4,096 random ones of more."""
-    if number > 12:
-        signs = np.random.default_rng(0).choice([-1, 1], (4096, number))
-        return np.vstack([signs[1:], np.ones((1, number), dtype=int)])
-    return 2 * (np.arange(2**number)[:, None] >> np.arange(number) & 1) - 1
+    # Ranks of the sizes within each base, from their middle; ties share their mean rank.
+    ranks = np.sign(values[:, None] - values).sum(axis=1)
+    return sign_test((np.arange(len(values)) - (len(values) - 1) / 2) @ ranks)
 
 
 def interaction(
@@ -293,9 +303,10 @@ def complete(risk: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def optimum(levels: np.ndarray, risk: np.ndarray) -> Optimum:
     """Find the best level at one n, between the levels of the grid and with an interval.
 
-    A parabola is fitted by least squares to the mean risk of the `WINDOW` levels nearest to the
-    vertex of one parabola through all levels; d* is its vertex, held inside the grid. (A window
-    around the lowest mean would centre on noise: a dip by chance would look like an optimum.)
+    A parabola is fitted by least squares to the mean risk of the levels around the optimum, as many
+    as it fits and `WINDOW` at most; d* is its vertex, held inside the grid. The window centres on
+    the vertex of one parabola through all levels where that fits: around the lowest mean it would
+    centre on noise, and a dip by chance would look like an optimum.
 
     The interval holds every point at which the slope may be zero, by Student's t over the bases'
     own slopes (Fieller's method, which needs no approximation for the quotient). It starts where
@@ -327,13 +338,18 @@ def optimum(levels: np.ndarray, risk: np.ndarray) -> Optimum:
     if has_all.any():
         own[has_all] = np.clip(position + steps, levels[0], levels[-1])
     is_flat = whole.shape[1] < 2 and np.ptp(mean) < 1e-9
-    edge = {levels[0]: "easiest", levels[-1]: "hardest"}
+    # Beyond a best level at the grid's edge nothing was tested that could show the risk to rise.
+    edges = {levels[0]: "easiest", levels[-1]: "hardest"}
+    censored = edges.get(level, edges.get(position, ""))
+    if not np.isnan(low):
+        low = -np.inf if level == levels[0] else low
+        high = np.inf if level == levels[-1] else high
     return Optimum(
         level=level,
         position=position,
         low=low,
         high=high,
-        censored=edge.get(position, ""),
+        censored=censored,
         best=tuple(float(each) for each in levels[is_best]),
         tied=len(levels) > 1 and bool(is_best.all()) and (whole.shape[1] > 1 or bool(is_flat)),
         own=own,
@@ -354,10 +370,7 @@ def _vertex(levels: np.ndarray, risk: np.ndarray) -> tuple[float, float, float, 
     nowhere = np.full(bases, np.nan)
     if len(levels) < 3:
         return float(levels[risk.mean(axis=1).argmin()]), -np.inf, np.inf, nowhere
-    # The window: nearest to the vertex of one parabola through all levels.
-    slope, bend = _parabolas(levels, risk.mean(axis=1, keepdims=True), levels.mean())
-    centre = _lowest(levels, levels.mean(), slope.item(), bend.item())
-    near = np.sort(np.argsort(np.abs(levels - centre), kind="stable")[:WINDOW])
+    near, centre = _window(levels, risk)
     # One parabola for each base, whose mean is the parabola of the mean.
     slopes, bends = _parabolas(levels[near], risk[near], centre)
     position = _lowest(levels, centre, slopes.mean(), bends.mean())
@@ -376,6 +389,50 @@ def _vertex(levels: np.ndarray, risk: np.ndarray) -> tuple[float, float, float, 
     low = points[min(falls, POINTS - 1)] if falls else -np.inf
     high = points[max(POINTS - 1 - rises, 0)] if rises else np.inf
     return position, float(min(low, position)), float(max(high, position)), steps
+
+
+def _window(levels: np.ndarray, risk: np.ndarray) -> tuple[np.ndarray, float]:
+    """Levels to which the parabola is fitted, and where they centre.
+
+    The centre is the vertex of one parabola through all levels, or, if that does not fit, the level
+    of least mean. Of the levels nearest to it as many are taken, `WINDOW` at most, as one parabola
+    fits; three at least.
+
+    Returns:
+      Positions of the levels, increasing, and the centre.
+    """
+    fits_all = _fits(levels, risk)
+    centre = float(levels[risk.mean(axis=1).argmin()])
+    if fits_all:
+        slope, bend = _parabolas(levels, risk.mean(axis=1, keepdims=True), centre)
+        centre = _lowest(levels, centre, slope.item(), bend.item())
+    nearest = np.argsort(np.abs(levels - centre), kind="stable")
+    for width in range(min(WINDOW, len(levels)), 3, -1):
+        near = np.sort(nearest[:width])
+        if (fits_all and width == len(levels)) or _fits(levels[near], risk[near]):
+            return near, centre
+    return np.sort(nearest[:3]), centre
+
+
+def _fits(levels: np.ndarray, risk: np.ndarray) -> bool:
+    """Whether the mean risk is a parabola up to noise: the F test of lack of fit at `MISFIT`.
+
+    Its noise is the bases' variation about their own parabolas. With one base there is none to
+    compare with, so that only three levels fit.
+    """
+    spare, freedom = len(levels) - 3, risk.shape[1] - 1
+    if spare < 1:
+        return True
+    if freedom < 1:
+        return False
+    powers = np.vander(levels - levels.mean(), 3)
+    residuals = risk - powers @ np.linalg.lstsq(powers, risk)[0]
+    mean = residuals.mean(axis=1, keepdims=True)
+    misfit = float((mean**2).sum()) * risk.shape[1]
+    noise = float(((residuals - mean) ** 2).sum()) / freedom
+    if noise < 1e-20:
+        return misfit < 1e-20
+    return special.fdtrc(spare, spare * freedom, misfit / noise) >= MISFIT
 
 
 def _parabolas(levels: np.ndarray, risk: np.ndarray, at: float) -> tuple[np.ndarray, np.ndarray]:

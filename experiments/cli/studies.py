@@ -212,8 +212,8 @@ def judge_rules(
     """
     from experiments import figures
     from experiments.analysis import regret
-    from experiments.analysis.optimum import Interval
     from experiments.analysis.regret_means import average_regret
+    from experiments.analysis.statistics import Interval
 
     tables = regret.write_regret(several_directories(directories, results), out)
     print_rows(
@@ -250,11 +250,13 @@ def compare_families(
     """
     from experiments import figures
     from experiments.analysis import families
+    from experiments.analysis.verdicts import RULE
 
     runs = several_directories(directories, results)
     with refusing(" ".join(map(str, runs))):
         table = families.write_families(runs, out)
-        verdicts = families.shown(families.verdicts(table))
+        judged = families.verdicts(table)
+        verdicts = families.shown(judged)
         sentences = families.left_out(table)
         drawn = figures.draw({"families": table}, out / "figures")
     numbers = verdicts.drop(columns="in words")
@@ -262,5 +264,5 @@ def compare_families(
     for family, sentence in zip(verdicts["family"], verdicts["in words"], strict=True):
         print_named(family, sentence)
     print_sentences(sentences)
-    console.print(families.RULE)
+    print_sentences([families.pooled(judged), RULE])
     print_paths([out / "families.parquet", *drawn])

@@ -106,22 +106,23 @@ def print_paths(paths: Iterable[Path]) -> None:
 def print_headline(table: pd.DataFrame) -> None:
     """Print, for each study and data size, the best difficulty and the two gaps there."""
     from experiments.analysis import optimum
-    from experiments.pages.report import verdict
+    from experiments.analysis.statistics import Interval
+    from experiments.analysis.verdicts import verdict
 
     means = ("test_risk", *optimum.GAPS)
     for study in optimum.studies(table):
-        said = verdict(optimum.shift(table, study))
+        _, said = verdict(optimum.shift(table, study))
         console.print()
         print_named(study.title, said)
         rows = []
         for row in optimum.optimum(table, study).to_dict("records"):
-            best = f"{row['best_difficulty']} [{row['low']}, {row['high']}]"
-            best = "none" if row["tied"] else optimum.LIMITS[row["censored"]] + best
-            gaps = [f"{row[m]:.2f} [{row[f'{m}_low']:.2f}, {row[f'{m}_high']:.2f}]" for m in means]
-            rows.append([row["data_size"], best, *gaps])
-        print_rows(("n", "best d", "test risk", "generalization gap", "extrapolation gap"), rows)
+            gaps = [Interval(row[m], row[f"{m}_low"], row[f"{m}_high"]) for m in means]
+            rows.append([row["data_size"], row["optimum"], row["best_difficulty"], *gaps])
+        columns = ("test risk", "generalization gap", "extrapolation gap")
+        print_rows(("n", "d*", "best d", *columns), rows)
     print_sentences(optimum.left_out(table))
-    console.print("Means with 90% bootstrap intervals; ≥ or ≤: at the edge of the grid.")
+    over = optimum.intervals_are_over(table)
+    console.print(f"{over} d* is interpolated; ≥ or ≤: it may lie beyond the grid.")
 
 
 def print_recommendations(table: pd.DataFrame, mixtures: Mixtures, data_size: int) -> None:

@@ -1,6 +1,6 @@
 """Test accuracy over the difficulty of the training data, one line for each number of training
-examples n. Bands are 90% bootstrap intervals; a star marks the best level, hollow if it is the
-grid's edge. The paper claims an inverted U.
+examples n. Bands are 90% intervals over bases; a star marks the best level, hollow if the
+optimum may lie beyond the grid. The paper claims an inverted U.
 
 Claim 3 of the paper, first half. The caption says what to look for, not what was found: it stands
 under the figure of every run.
@@ -45,7 +45,7 @@ def plot(tables: Mapping[str, pd.DataFrame]) -> Figure:
             (lines[n],) = axis.plot(levels, 1 - line["mean"], label=f"n = {n}", **look)
             # The star at its best level.
             top = best.loc[n]
-            is_censored = bool(top["censored"])
+            is_censored = bool(top["is_open"])
             edge_is_best |= is_censored
             axis.plot(
                 top["best_difficulty"],
@@ -64,7 +64,7 @@ def plot(tables: Mapping[str, pd.DataFrame]) -> Figure:
     handles: list[Artist] = [lines[n] for n in sorted(lines, reverse=True)]
     handles.append(style.key("best difficulty", markerfacecolor=style.INK, **star))
     if edge_is_best:
-        label = "best at the grid's\nedge (censored)"
+        label = "best, but it may lie\nbeyond the grid"
         handles.append(style.key(label, markerfacecolor="white", **star))
     style.side_legend(figure, [*handles, style.band_key()], style.SIZE_LABEL)
     style.note_left_out(figure, optimum.left_out(table))

@@ -1,5 +1,5 @@
 """Test accuracy over the number of training examples n, one line for each training difficulty.
-Bars are 90% bootstrap intervals; the grey line is the base before fine-tuning. The paper claims
+Bars are 90% intervals over bases; the grey line is the base before fine-tuning. The paper claims
 that accuracy saturates logarithmically.
 
 Claim 3 of the paper, second half.

@@ -1,6 +1,6 @@
 """Effect of fine-tuning by test level: accuracy minus that of the base on the same test slice,
-for the easiest, a middle and the hardest training difficulty. Bands are paired 90% bootstrap
-intervals; below the zero line fine-tuning has made the model worse.
+for the easiest, a middle and the hardest training difficulty. Bands are paired 90% intervals
+over bases; below the zero line fine-tuning has made the model worse.
 
 Claim 5 of the paper (its figure 6): easy training lifts the easy slices only; hard training at
 small n may lower all.

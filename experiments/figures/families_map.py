@@ -1,6 +1,6 @@
 """The map of the study for each task family: mean test accuracy for each number of training
-examples and training difficulty (numbers in percent), with the ridge of best levels and the 90%
-bootstrap interval of the best level. Colours run from each panel's lowest to its highest accuracy,
+examples and training difficulty (numbers in percent), with the ridge of interpolated optima and
+their 90% intervals over bases. Colours run from each panel's lowest to its highest accuracy,
 and levels of different families are not comparable: compare where the ridges go, not their heights.
 """
 

@@ -1,7 +1,7 @@
 """The best training difficulty for each number of training examples n, one panel per task family,
-with the 90% bootstrap interval of the best level and the bootstrap probability that it is harder at
-the largest n than at the smallest. Levels of different families are not comparable. Hatched: beyond
-the grid, not tested; a hollow marker at the grid's edge is a limit (censored), not an optimum.
+interpolated, with its 90% interval over bases, and its move from the smallest to the largest n.
+Dots: levels that cannot be told from the best. Levels of different families are not comparable.
+Hatched: beyond the grid, not tested; a hollow marker: the optimum may lie there.
 
 Claim 1 of the paper, beyond its own task.
 """

@@ -1,6 +1,6 @@
 """Test risk in three pieces: train risk, generalization gap, extrapolation gap. Read each group
 from left to right: every piece starts where the last one ended, a hatched piece goes down, and
-the last one ends at the test risk (diamond, with its 90% bootstrap interval). The paper claims
+the last one ends at the test risk (diamond, with its 90% interval over bases). The paper claims
 that the first gap grows with difficulty and shrinks with n, and that the second shrinks with
 difficulty.
 

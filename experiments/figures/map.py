@@ -1,6 +1,6 @@
 """The map of the study: mean test accuracy for each number of training examples and training
-difficulty (numbers in percent), with the ridge of best levels and the 90% bootstrap interval of the
-best level. A hollow marker lies on the grid's edge: the best level may be beyond it (censored).
+difficulty (numbers in percent), with the ridge of interpolated optima and their 90% intervals over
+bases. A hollow marker: the optimum may lie beyond the grid; its interval is open there.
 
 Figures 3 and 4 of the paper.
 """
@@ -66,18 +66,19 @@ def draw_panel(axis: Axes, table: pd.DataFrame, study: optimum.Study, scale: Nor
             color="black" if is_light else "white",
             zorder=3,
         )
-    # The ridge of best levels, and their intervals with caps at both ends.
+    # The ridge of optima, and their intervals: a cap at an end, none where it is open.
     best = optimum.optimum(table, study)
-    axis.plot(best["data_size"], best["best_difficulty"], linewidth=2.2, **RIDGE)
-    axis.vlines(best["data_size"], best["low"], best["high"], linewidth=2.2, **RIDGE)
-    ends = pd.concat([best["low"], best["high"]])
+    axis.plot(best["data_size"], best["position"], linewidth=2.2, **RIDGE)
+    low, high = (best[end].clip(y_edges[0], y_edges[-1]) for end in ("low", "high"))
+    axis.vlines(best["data_size"], low, high, linewidth=2.2, **RIDGE)
+    ends = pd.concat([best["low"], best["high"]]).replace([-np.inf, np.inf], np.nan)
     axis.plot([*best["data_size"]] * 2, ends, "_", markersize=9, markeredgewidth=2, **RIDGE)
     for row in best.to_dict("records"):
         axis.plot(
             row["data_size"],
-            row["best_difficulty"],
+            row["position"],
             markersize=10,
-            markerfacecolor="white" if row["censored"] else "black",
+            markerfacecolor="white" if row["is_open"] else "black",
             **RING,
         )
     style.size_axis(axis, sizes.tolist())
@@ -98,8 +99,8 @@ def legend(figure: Figure, *, columns: int) -> None:
     """Name the marks of the panels below them."""
     ring = RING | {"color": "none", "markersize": 9}
     handles = [
-        style.key("best difficulty", markerfacecolor="black", **ring),
-        style.key("best at the grid's edge (censored)", markerfacecolor="white", **ring),
+        style.key("optimum d*", markerfacecolor="black", **ring),
+        style.key("it may lie beyond the grid", markerfacecolor="white", **ring),
         style.key(f"ridge and {style.BAND_LABEL}", linewidth=2.2, **RIDGE),
     ]
     figure.legend(handles=handles, loc="outside lower center", ncols=columns)

@@ -1,7 +1,7 @@
-"""The best training difficulty for each number of training examples n, with the 90% bootstrap
-interval of the best level, and the bootstrap probability that it is harder at the largest n than at
-the smallest. Hatched: beyond the grid, not tested; a hollow marker at the grid's edge is a limit
-(censored), not an optimum. The paper claims a move to harder data.
+"""The best training difficulty d* for each number of training examples n, interpolated, with its
+90% interval over bases, and its move from the smallest to the largest n. Dots: levels that cannot
+be told from the best. Hatched: beyond the grid, not tested; a hollow marker: the optimum may lie
+there. The paper claims a move to harder data.
 
 Claim 1 of the paper.
 """
@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -21,6 +22,13 @@ from experiments.analysis import optimum
 from experiments.figures import style
 
 TABLES = ("table",)
+ALIKE: dict[str, Any] = {
+    "marker": "o",
+    "markersize": 5,
+    "color": "#8c8c8c",
+    "linestyle": "none",
+    "zorder": 3,
+}
 
 
 def draw_panel(axis: Axes, table: pd.DataFrame, study: optimum.Study, title: str) -> None:
@@ -28,9 +36,10 @@ def draw_panel(axis: Axes, table: pd.DataFrame, study: optimum.Study, title: str
     levels = sorted(optimum.study_rows(table, study)["difficulty"].unique())
     best = optimum.optimum(table, study)
     moved = optimum.shift(table, study)
+    signs = moved.move.signs
     axis.set_title(
-        f"{title}\nP(harder at n = {moved.largest_size} than at "
-        f"{moved.smallest_size}): {optimum.format_probability(moved.probability_harder)}"
+        f"{title}\nmove: {moved.move} levels; harder in {signs.positive} of {moved.number} "
+        f"{moved.unit}s"
     )
     # Hatched: levels beyond the grid.
     margin = (levels[-1] - levels[0]) / 6 or 1.0
@@ -38,24 +47,21 @@ def draw_panel(axis: Axes, table: pd.DataFrame, study: optimum.Study, title: str
         axis.axhspan(start, end, facecolor="#f3f3f3", edgecolor="#c4c4c4", hatch="////", lw=0)
         axis.axhline(start, color="#8c8c8c", linewidth=1.0, linestyle="--")
     axis.set_ylim(levels[0] - margin, levels[-1] + margin)
-    # The best level and its interval at each n.
-    axis.plot(best["data_size"], best["best_difficulty"], color=style.colour(1, 4))
-    axis.errorbar(
-        best["data_size"],
-        best["best_difficulty"],
-        yerr=[best["best_difficulty"] - best["low"], best["high"] - best["best_difficulty"]],
-        fmt="none",
-        ecolor=style.INK,
-        elinewidth=1.4,
-        capsize=6,
-    )
+    # The optimum and its interval at each n: a cap at an end, none where it is open.
+    axis.plot(best["data_size"], best["position"], color=style.colour(1, 4))
+    low, high = (best[end].clip(*axis.get_ylim()) for end in ("low", "high"))
+    axis.vlines(best["data_size"], low, high, color=style.INK, linewidth=1.4)
+    ends = pd.concat([best["low"], best["high"]]).replace([-np.inf, np.inf], np.nan)
+    axis.plot([*best["data_size"]] * 2, ends, "_", color=style.INK, markersize=12)
     for row in best.to_dict("records"):
+        alike = row["optimum"].best
+        axis.plot([row["data_size"]] * len(alike), alike, **ALIKE)
         axis.plot(
             row["data_size"],
-            row["best_difficulty"],
+            row["position"],
             marker="D",
             markersize=9,
-            markerfacecolor="white" if row["censored"] else style.colour(1, 4),
+            markerfacecolor="white" if row["is_open"] else style.colour(1, 4),
             markeredgecolor=style.INK,
             zorder=4,
         )
@@ -68,9 +74,10 @@ def legend(figure: Figure) -> None:
     diamond: dict[str, Any] = {"color": "none", "marker": "D", "markeredgecolor": style.INK}
     upright: dict[str, Any] = {"color": style.INK, "linestyle": "none", "markeredgewidth": 1.4}
     handles = [
-        style.key("best difficulty", markerfacecolor=style.colour(1, 4), **diamond),
-        style.key("at the grid's edge\n(censored)", markerfacecolor="white", **diamond),
+        style.key("optimum d*", markerfacecolor=style.colour(1, 4), **diamond),
+        style.key("it may lie\nbeyond the grid", markerfacecolor="white", **diamond),
         style.key(style.BAND_LABEL, marker="|", markersize=14, **upright),
+        style.key("cannot be told\nfrom the best", **ALIKE),
         Patch(facecolor="#f3f3f3", edgecolor="#c4c4c4", hatch="////", label="not tested"),
     ]
     style.side_legend(figure, handles)

@@ -20,8 +20,9 @@ import numpy as np
 import pandas as pd
 
 from experiments.analysis import families, optimum, premise
-from experiments.analysis.optimum import Interval
 from experiments.analysis.regret_means import average_regret
+from experiments.analysis.statistics import Interval
+from experiments.analysis.verdicts import RULE, verdict
 from experiments.benchmarks import (
     bounds,
     cluster,
@@ -35,7 +36,6 @@ from experiments.benchmarks import (
 from experiments.benchmarks import igsm as igsm_speed
 from experiments.figures.style import ledger_line
 from experiments.igsm import fidelity
-from experiments.pages.report import verdict
 from experiments.storage.results import read_manifest, read_parquet, read_table
 from synth.task import Task
 from synth.tasks import TASKS, make_task
@@ -63,7 +63,7 @@ def verdicts(table: pd.DataFrame) -> dict[str, str]:
     """One sentence on each study of a table, by title: does the best difficulty move?"""
     return {
         study.title: f"**{study.title[:1].upper()}{study.title[1:]}.** "
-        f"{verdict(optimum.shift(table, study))}"
+        f"{verdict(optimum.shift(table, study))[1]}"
         for study in optimum.studies(table)
     }
 
@@ -78,9 +78,7 @@ def headline() -> str:
     table, manifest = read_table(TRADEOFF), read_manifest(TRADEOFF)
     # One row a study, one column a data size.
     rows = optimum.headline(table)
-    limits = [optimum.LIMITS[edge] for edge in rows["censored"]]
-    rows["best"] = limits + rows["best_difficulty"]
-    best = rows.pivot_table("best", "study", "data_size", "first", sort=False)
+    best = rows.pivot_table("optimum", "study", "data_size", "first", sort=False)
     best = best.rename(columns="n = {}".format).rename_axis(index="best difficulty")
     # The run's members, place and time.
     config, last = manifest["config"], manifest["sessions"][-1]
@@ -94,7 +92,7 @@ def headline() -> str:
             *(f"- {sentence}" for sentence in verdicts(table).values()),
             "",
             f"{members.ngroups} members (fine-tuned models) from {config['base_seeds']} bases × "
-            f"{config['seeds']} seeds; 90% hierarchical bootstrap intervals; "
+            f"{config['seeds']} seeds; Student's 90% intervals over bases; "
             f"{config['test_examples']} fresh test draws per level, base and seed. "
             f"Recorded in {minutes_of(manifest):.0f} minutes on {last['num_devices']} cores of "
             f"{last['device']} at commit `{last['commit']}`.",
@@ -109,7 +107,7 @@ def optima() -> str:
     for title, sentence in verdicts(table).items():
         chosen = rows.loc[rows["study"] == title].drop(columns="study")
         parts += [sentence, markdown_table(chosen)]
-    return "\n\n".join([*parts, "Means with 90% hierarchical bootstrap intervals."])
+    return "\n\n".join([*parts, optimum.intervals_are_over(table)])
 
 
 TOLERANCES = {256: 0.15, 1024: 0.08, 4096: 0.05}
@@ -252,12 +250,14 @@ def family_verdicts() -> str:
     """Verdict on the shift in each family, with pictures; empty until they are recorded."""
     if not (FAMILIES / "families.parquet").exists():
         return ""
-    rows = families.shown(families.verdicts(read_parquet(FAMILIES / "families.parquet")))
+    judged = families.verdicts(read_parquet(FAMILIES / "families.parquet"))
+    rows = families.shown(judged)
     sentences = zip(rows["family"], rows["in words"], strict=True)
     parts = [
         markdown_table(rows.drop(columns="in words")),
         "\n".join(f"- **{family}**: {sentence}" for family, sentence in sentences),
-        families.RULE,
+        families.pooled(judged),
+        RULE,
         picture(FAMILIES, "families_optimum", "Best difficulty over data size, by family"),
         picture(FAMILIES, "families_map", "Test accuracy over data size and difficulty, by family"),
     ]

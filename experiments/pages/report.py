@@ -18,11 +18,12 @@ import pandas as pd
 
 from experiments import figures
 from experiments.analysis import optimum
+from experiments.analysis.statistics import Interval
+from experiments.analysis.verdicts import RULE, verdict
 from experiments.figures.style import ledger_line
 from experiments.pages.page import write_page
 
 MEDIA_TYPES = {".svg": "image/svg+xml", ".png": "image/png"}
-CLEAR = 0.95
 METRICS = {
     "test_risk": "test risk",
     "train_risk": "train risk",
@@ -31,58 +32,8 @@ METRICS = {
 }
 
 
-def verdict(moved: optimum.Shift, *, clear: float = CLEAR) -> str:
-    """Say in one or two sentences whether the best difficulty moves, and name limits of the grid.
-
-    Args:
-      moved: the comparison of the smallest and the largest data size.
-      clear: bootstrap probability from which the answer counts as clear, in (0.5, 1].
-    """
-    small, large = moved.smallest_size, moved.largest_size
-    at = f"(d = {moved.best_at_smallest} at n = {small}, d = {moved.best_at_largest} at n = {large}"
-    at += f"; probability of harder: {optimum.format_probability(moved.probability_harder)})"
-    # Cases in which the grid or the data cannot show a move.
-    if small == large:
-        return f"Only n = {small} was run, so nothing can be said about a move."
-    if moved.tied_size is not None:
-        return (
-            f"At n = {moved.tied_size} all levels of the grid have the same test risk: "
-            f"nothing can be said about a move."
-        )
-    if moved.censored_at_smallest == "hardest":
-        return (
-            f"The hardest level of the grid is already best at n = {small} {at}: "
-            f"the grid is too narrow to show a move to harder data."
-        )
-    if moved.censored_at_largest == "easiest":
-        return (
-            f"The easiest level of the grid is still best at n = {large} {at}: "
-            f"the grid is too narrow to show a move to harder data."
-        )
-    # The answer, by the bootstrap.
-    if moved.probability_harder >= clear:
-        answer = f"The best difficulty moves to harder data as n grows {at}."
-    elif moved.probability_harder <= 1 - clear:
-        answer = f"The best difficulty does not move to harder data as n grows {at}."
-    elif moved.best_at_largest > moved.best_at_smallest:
-        answer = f"The best difficulty looks harder at large n, but this is not settled {at}."
-    else:
-        answer = f"Whether the best difficulty moves to harder data is not settled {at}."
-    # Limits of the answer: edges of the grid, and neighbours that are not worse.
-    if moved.censored_at_largest:
-        answer += f" At n = {large} it is the hardest level tested, so it is a lower limit."
-    if moved.censored_at_smallest:
-        answer += f" At n = {small} it is the easiest level tested, so it is an upper limit."
-    elif moved.neighbours_are_worse:
-        answer += f" At n = {small} the next easier and the next harder level both have higher "
-        answer += "test risk (90% intervals of the paired differences)."
-    else:
-        answer += f" At n = {small} it is not clearly better than both neighbouring levels."
-    return answer
-
-
 def cells(table: pd.DataFrame) -> pd.DataFrame:
-    """One row per study and cell: numbers of members, and METRICS as `optimum.Interval`."""
+    """One row per study and cell: numbers of members, and METRICS as `statistics.Interval`."""
     parts = []
     for study in optimum.studies(table):
         frames = {name: optimum.mean_interval(table, study, name) for name in METRICS}
@@ -90,7 +41,7 @@ def cells(table: pd.DataFrame) -> pd.DataFrame:
         part.insert(0, "study", study.title)
         for name, title in METRICS.items():
             numbers = frames[name][["mean", "low", "high"]].itertuples(index=False)
-            part = part.assign(**{title: [optimum.Interval(*row) for row in numbers]})
+            part = part.assign(**{title: [Interval(*row) for row in numbers]})
         parts.append(part)
     return pd.concat(parts, ignore_index=True)
 
@@ -113,7 +64,7 @@ def _sortable(frame: pd.DataFrame) -> dict[str, Any]:
     """A frame as header and rows of (text, sort key): intervals sort by their mean."""
 
     def cell(value: Any) -> tuple[str, Any]:
-        if not isinstance(value, optimum.Interval):
+        if not isinstance(value, Interval):
             return str(value), value
         # NaN would not be a number to the sorter.
         return str(value), "" if np.isnan(value.mean) else value.mean
@@ -176,7 +127,9 @@ def write_report(
         name=manifest.get("recipe", Path(directory).name),
         preset=manifest.get("preset"),
         status=manifest.get("status", "unknown"),
-        verdicts=[(study.title, verdict(optimum.shift(table, study))) for study in studies],
+        verdicts=[(study.title, *verdict(optimum.shift(table, study))) for study in studies],
+        rule=RULE,
+        intervals=optimum.intervals_are_over(table),
         facts={
             "members": f"{len(trained):,}",
             "bases": table["base_seed"].nunique(),

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from experiments import figures
-from experiments.analysis import families, optimum
+from experiments.analysis import bootstrap, families, optimum
 from experiments.analysis.optimum import Study
 from experiments.analysis.recommend import recommend
 from experiments.analysis.regret import compare, judge
@@ -72,7 +72,8 @@ def test_a_cell_is_nan_and_all_others_stay_as_they_were(table, whole):
 def test_the_best_level_is_one_that_finished(table):
     best = optimum.optimum(table, RANGE).set_index("data_size")
     assert best["best_difficulty"].to_dict() == {16: 8, 64: 8, 256: 10, 1024: 10}
-    assert not best[["test_risk", "low", "high", "generalization_gap_low"]].isna().to_numpy().any()
+    names = ["test_risk", "low", "high", "generalization_gap_low", "honest_risk"]
+    assert not best[names].isna().to_numpy().any()
 
 
 def test_an_edge_of_the_levels_that_finished_is_an_edge(whole):
@@ -80,23 +81,15 @@ def test_an_edge_of_the_levels_that_finished_is_an_edge(whole):
     assert best["best_difficulty"].tolist() == [6, 8, 10, 8]
     assert best["censored"].tolist() == ["easiest", "", "", "hardest"]
     moved = optimum.shift(diverge(whole, (4, 16), (12, 1024)), RANGE)
-    assert (moved.censored_at_smallest, moved.censored_at_largest) == ("easiest", "hardest")
-    assert moved.probability_interior == 0
-    assert moved.easier_rise is None
-
-
-def test_the_neighbour_of_the_best_level_is_one_that_finished(whole):
-    moved = optimum.shift(diverge(whole, (8, 16)), RANGE)
-    risk = optimum.cube(whole, RANGE, "test_risk").mean[:, 0]
-    assert moved.harder_rise is not None
-    assert moved.harder_rise.mean == pytest.approx(risk[3] - risk[1])
-    assert moved.neighbours_are_worse
+    assert (moved.smallest.censored, moved.largest.censored) == ("easiest", "hardest")
+    assert moved.move.high == np.inf
 
 
 def test_tied_levels_are_those_that_finished(whole):
     flat = whole.assign(value=whole["value"].where(whole["data_size"] != 16, 1.0))
     moved = optimum.shift(diverge(flat, (4, 16)), RANGE)
-    assert moved.tied_size == 16
+    assert moved.smallest.tied
+    assert moved.smallest.best == (6, 8, 10, 12)
 
 
 def test_levels_and_sizes_that_diverged_wholly_are_no_part_of_the_grid(whole):
@@ -106,7 +99,7 @@ def test_levels_and_sizes_that_diverged_wholly_are_no_part_of_the_grid(whole):
     assert risk.data_sizes.tolist() == [64, 256, 1024]
     assert np.isfinite(risk.values).all()
     moved = optimum.shift(diverge(whole, *cells), RANGE)
-    assert (moved.smallest_size, moved.censored_at_largest) == (64, "hardest")
+    assert (moved.smallest_size, moved.largest.censored) == (64, "hardest")
 
 
 def test_a_study_that_diverged_wholly_is_no_study():
@@ -124,12 +117,12 @@ def test_members_too_few_to_resample_are_told(whole):
     alone = whole[(whole["base_seed"] < 2) & (whole["seed"] == 0)]
     lost = diverge(diverge(alone, (6, 16), base_seed=0), (8, 16), base_seed=1)
     risk = optimum.cube(lost, RANGE, "test_risk")
-    counts = optimum.resample(risk, replicates=50)
+    counts = bootstrap.resample(risk, replicates=50)
     assert (counts.sum(axis=2) == 1).all()
 
     def resample_each_alone() -> None:
         for seed in range(50):
-            optimum.resample(risk, replicates=1, seed=seed)
+            bootstrap.resample(risk, replicates=1, seed=seed)
 
     with pytest.raises(ValueError, match="too few members finished to resample them"):
         resample_each_alone()
@@ -142,10 +135,10 @@ def test_the_headline_of_a_run(table, capsys):
     print_headline(table)
     printed = " ".join(capsys.readouterr().out.split())
     assert NOTE in printed
-    assert "16 8 [" in printed
+    assert NOTE in printed
     assert "nan" not in printed
     assert "n=16: 8" in best_so_far(table)
-    assert optimum.headline(table)["best_difficulty"].tolist()[0].startswith("8 [")
+    assert optimum.headline(table)["best_levels"].tolist()[0] == "4, 8"
 
 
 @pytest.mark.parametrize("name", SWEEP)
@@ -253,8 +246,8 @@ def test_families_are_compared(table, whole, tmp_path, sweetspot):
     assert code == 0, text
     assert f"a: {NOTE}" in text
     compared = pd.read_parquet(tmp_path / "out" / "families.parquet")
-    judged = families.verdicts(compared, replicates=100)
-    assert judged["smallest_best"].tolist() == [8, 6]
+    judged = families.verdicts(compared)
+    assert [each.smallest.level for each in judged["shift"]] == [8, 6]
     for name in FAMILIES:
         assert f"a: {NOTE}" in " ".join(drawn(name, {"families": compared}).get_suptitle().split())
     assert Path(tmp_path / "out" / "figures" / "families_map.png").exists()

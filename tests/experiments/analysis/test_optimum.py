@@ -1,4 +1,4 @@
-"""Known answers for the optimum, its bootstrap and the shift."""
+"""Known answers for the optimum, the shift, and the bootstrap of predictions."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from experiments.analysis import optimum
+from experiments.analysis import bootstrap, optimum, statistics
 from experiments.analysis.optimum import Study
+from experiments.analysis.verdicts import HOLDS, judge
 
 RANGE = Study("range")
 CONSTANT = {16: 8, 64: 8, 256: 8, 1024: 8}
@@ -18,9 +19,9 @@ def test_planted_optimum_is_found(two_studies):
     assert best["data_size"].tolist() == [16, 64, 256, 1024]
     assert best["best_difficulty"].tolist() == [6, 8, 10, 10]
     assert best["censored"].tolist() == ["", "", "", ""]
+    np.testing.assert_allclose(best["position"], [6, 8, 10, 10], atol=0.2)
     # Base and seed effects are larger than the steps of the parabola: only pairing gives this.
-    assert np.all(best["low"] == best["best_difficulty"])
-    assert np.all(best["high"] == best["best_difficulty"])
+    assert np.all(best["high"] - best["low"] < 1)
 
 
 def test_pieces_at_the_optimum_add_up(two_studies):
@@ -34,11 +35,11 @@ def test_pieces_at_the_optimum_add_up(two_studies):
 
 def test_unpaired_argmin_would_be_uncertain(two_studies):
     risk = optimum.cube(two_studies, RANGE, "test_risk")
-    counts = optimum.resample(risk)
+    counts = bootstrap.resample(risk)
     generator = np.random.default_rng(1)
     unpaired = np.stack(
         [
-            optimum.replicate_means(risk, counts[generator.permutation(len(counts))])[:, level]
+            bootstrap.replicate_means(risk, counts[generator.permutation(len(counts))])[:, level]
             for level in range(len(risk.difficulties))
         ],
         axis=1,
@@ -62,21 +63,38 @@ def test_bootstrap_agrees_with_a_slow_loop(make_table):
     assert np.isnan(risk.values).sum() == 1
     generator = np.random.default_rng(7)
     slow = np.stack([slow_replicate(risk.values, generator) for _ in range(4000)])
-    fast = optimum.mean_interval(table, RANGE, "test_risk", replicates=4000)
-    shape = risk.mean.shape
-    low, high = np.quantile(slow, (0.05, 0.95), axis=0)
-    np.testing.assert_allclose(fast["low"].to_numpy().reshape(shape), low, atol=0.004)
-    np.testing.assert_allclose(fast["high"].to_numpy().reshape(shape), high, atol=0.004)
-    slow_shift = (slow[:, :, -1].argmin(axis=1) > slow[:, :, 0].argmin(axis=1)).mean()
-    fast_shift = optimum.shift(table, RANGE, replicates=4000).probability_harder
-    assert fast_shift == pytest.approx(slow_shift, abs=0.03)
+    fast = bootstrap.replicate_means(risk, bootstrap.resample(risk, replicates=4000))
+    for each in (0.05, 0.95):
+        np.testing.assert_allclose(
+            np.quantile(fast, each, axis=0), np.quantile(slow, each, axis=0), atol=0.004
+        )
+    low, high = bootstrap.best_levels(risk, replicates=4000, seed=1)
+    drawn = risk.difficulties[slow.argmin(axis=1)]
+    found = np.quantile(drawn, (0.05, 0.95), axis=0, method="inverted_cdf")
+    np.testing.assert_array_equal([low, high], found)
+
+
+def test_intervals_are_students_over_bases(make_table):
+    table = make_table(noise=0.03)
+    cells = optimum.mean_interval(table, RANGE, "test_risk").set_index(["difficulty", "data_size"])
+    risk = optimum.cube(table, RANGE, "test_risk")
+    expected = statistics.estimate(risk.values[1, 0].mean(axis=1))
+    found = cells.loc[(6, 16), ["mean", "low", "high"]]
+    assert found.tolist() == pytest.approx([expected.mean, expected.low, expected.high])
+    assert optimum.intervals_are_over(table).startswith("Means over 4 bases")
+    # With one base they are over its seeds, and say so; with one member there are none.
+    one = table[table["base_seed"] == 0]
+    assert "the variation between bases is not in them" in optimum.intervals_are_over(one)
+    alone = one[one["seed"] == 0]
+    assert "no intervals" in optimum.intervals_are_over(alone)
+    assert np.isnan(optimum.mean_interval(alone, RANGE, "test_risk")["low"].to_numpy()).all()
 
 
 def test_weighted_means_equal_repeated_members(make_table):
     risk = optimum.cube(make_table(diverged=((6, 16, 0, 0),)), RANGE, "test_risk")
-    counts = optimum.resample(risk, replicates=5)
+    counts = bootstrap.resample(risk, replicates=5)
     assert np.all(counts.sum(axis=(1, 2)) == 16)
-    means = optimum.replicate_means(risk, counts)
+    means = bootstrap.replicate_means(risk, counts)
     flat = risk.values.reshape(*risk.mean.shape, 16)
     for replicate in range(5):
         repeated = np.repeat(flat, counts[replicate].ravel(), axis=-1)
@@ -86,50 +104,37 @@ def test_weighted_means_equal_repeated_members(make_table):
 def test_pairs_without_data_are_not_drawn(make_table):
     table = make_table()
     table = table[~((table["base_seed"] == 2) & (table["seed"] > 0))]
-    counts = optimum.resample(optimum.cube(table, RANGE, "test_risk"), replicates=50)
+    counts = bootstrap.resample(optimum.cube(table, RANGE, "test_risk"), replicates=50)
     assert np.all(counts[:, 2, 1:] == 0)
     assert counts[:, 2, 0].max() > 0
-
-
-def test_same_seed_same_interval_other_seed_other_interval(make_table):
-    table = make_table()
-    first = optimum.mean_interval(table, RANGE, "test_risk", seed=3)
-    pd.testing.assert_frame_equal(first, optimum.mean_interval(table, RANGE, "test_risk", seed=3))
-    other = optimum.mean_interval(table, RANGE, "test_risk", seed=4)
-    assert not np.array_equal(first["low"], other["low"])
 
 
 def test_shift_and_interior_maximum(two_studies):
     moved = optimum.shift(two_studies, RANGE)
     assert (moved.smallest_size, moved.largest_size) == (16, 1024)
-    assert (moved.best_at_smallest, moved.best_at_largest) == (6, 10)
-    assert moved.probability_harder == 1.0
-    assert moved.probability_interior == 1.0
-    assert moved.neighbours_are_worse
-    assert moved.easier_rise is not None
-    assert moved.easier_rise.mean == pytest.approx(0.006 * 2**2, abs=0.004)
+    assert (moved.smallest.level, moved.largest.level) == (6, 10)
+    assert moved.move.low > 3
+    assert moved.move.high < 5
+    assert (moved.move.signs.positive, moved.unit, moved.number, moved.step) == (4, "base", 4, 2)
 
 
 def test_no_shift(make_table):
-    moved = optimum.shift(make_table(CONSTANT), RANGE)
-    assert moved.best_at_smallest == moved.best_at_largest == 8
-    assert moved.probability_harder == 0.0
-    noisy = optimum.shift(make_table(CONSTANT, noise=0.1), RANGE)
-    assert 0.02 < noisy.probability_harder < 0.98
-    assert not noisy.neighbours_are_worse
+    moved = optimum.shift(make_table(CONSTANT), RANGE).move
+    assert -1 < moved.low <= moved.high < 1
+    noisy = optimum.shift(make_table(CONSTANT, noise=0.1, num_bases=8), RANGE)
+    assert judge(noisy.move, noisy.step) != HOLDS
 
 
 def test_edges_are_censored(censored_study, make_table):
     best = optimum.optimum(censored_study, RANGE)
-    assert best["censored"].tolist() == ["", "", "hardest", "hardest"]
+    assert best["is_open"].tolist() == [False, False, True, True]
+    assert np.isinf(best["high"]).tolist() == [False, False, True, True]
     easy = make_table({16: 2, 64: 8})
     assert optimum.optimum(easy, RANGE)["censored"].tolist() == ["easiest", ""]
     moved = optimum.shift(easy, RANGE)
-    assert moved.censored_at_smallest == "easiest"
-    assert moved.easier_rise is None
-    assert moved.harder_rise is not None
-    assert not moved.neighbours_are_worse
-    assert moved.probability_interior == 0.0
+    assert moved.smallest.censored == "easiest"
+    assert moved.move.high == np.inf
+    assert moved.move.low > 2
 
 
 def test_diverged_members_are_left_out_and_counted(make_table):
@@ -138,7 +143,8 @@ def test_diverged_members_are_left_out_and_counted(make_table):
     assert sum(cells["num_missing"]) == 2
     assert cells.loc[(6, 16), "num_members"] == 14
     risk = optimum.cube(table, RANGE, "test_risk")
-    assert cells.loc[(6, 16), "mean"] == pytest.approx(np.nanmean(risk.values[1, 0]))
+    of_bases = np.nanmean(risk.values[1, 0], axis=1)
+    assert cells.loc[(6, 16), "mean"] == pytest.approx(of_bases.mean())
 
 
 def test_change_from_base_is_paired(make_table):
@@ -197,19 +203,19 @@ def test_errors_name_the_cell(make_table):
 def test_headline_has_a_row_for_each_study_and_size(two_studies, censored_study):
     lines = optimum.headline(two_studies)
     assert len(lines) == 8
-    assert lines["best_difficulty"].tolist()[0] == "6 [6, 6]"
+    assert lines["optimum"].tolist()[0].startswith("6.0 [")
+    assert lines["best_levels"].tolist()[0] == "6"
     assert set(lines["study"]) == {"trained on 1..d", "trained on exactly d"}
-    assert optimum.headline(censored_study)["censored"].tolist()[-1] == "hardest"
+    assert optimum.headline(censored_study)["optimum"].tolist()[-1].startswith("≥ ")
 
 
 def test_one_member_a_cell_claims_no_certainty(make_table):
     table = make_table()
     alone = table[(table["base_seed"] == 0) & (table["seed"] == 0)]
     moved = optimum.shift(alone, RANGE)
-    assert np.isnan(moved.probability_harder)
-    assert (moved.easier_rise, moved.harder_rise) == (None, None)
-    assert "unknown" in optimum.format_probability(moved.probability_harder)
-    assert not np.isnan(optimum.shift(table, RANGE).probability_harder)
+    assert np.isnan([moved.move.low, moved.move.high]).all()
+    assert (moved.unit, moved.number) == ("seed", 1)
+    assert "[" not in "".join(optimum.headline(alone).astype(str).to_numpy().ravel())
 
 
 def test_a_table_with_a_study_in_every_row_is_refused():

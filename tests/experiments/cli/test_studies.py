@@ -13,7 +13,6 @@ import pandas as pd
 import pytest
 
 from experiments import figures
-from experiments.analysis import families
 from experiments.recipes import RECIPES
 from experiments.storage.results import read_manifest, read_table
 from tests.experiments.tiny import OWN_TASK, TINY
@@ -158,7 +157,7 @@ def test_compare_writes_the_table_and_says_what_holds(sweetspot, finished_run, t
     ]
     for family in ("tiny", "other"):
         assert f"{family}: " in text
-    assert families.RULE in text
+    assert RULE in text
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import pytest
 
 from experiments import figures
 from experiments.analysis import optimum
-from experiments.analysis.optimum import Interval, Shift, Study
+from experiments.analysis.optimum import Study
 from experiments.pages import report
 from tests.experiments.certificate_tables import certificate_table
 
@@ -84,7 +84,7 @@ def test_page_is_whole_and_self_contained(page_path):
 
 def test_page_says_what_is_in_the_data_and_the_manifest(page_path):
     page = Page(page_path.read_text(encoding="utf-8"))
-    assert "The best difficulty moves to harder data as n grows" in page.text
+    assert "Whether the best difficulty moves to harder data is undecided" in page.text
     assert "6 [6, 6]" in page.text
     for value in ("abc123", "0.10.2", "61.5", "num layers", "4, 6, 8"):
         assert value in page.text
@@ -109,49 +109,20 @@ def test_errors(smoke_study, tmp_path):
         report.write_report(tmp_path, {"table": smoke_study}, {}, [Path("figure.pdf")])
 
 
-RISE = Interval(0.02, 0.01, 0.03)
-
-
-@pytest.mark.parametrize(
-    ("moved", "said"),
-    [
-        (Shift(16, 64, 6, 8, "", "", 0.99, 1.0, RISE, RISE), "moves to harder data as n grows"),
-        (Shift(16, 64, 6, 8, "", "", 0.99, 1.0, RISE, RISE), "both have higher test risk"),
-        (Shift(16, 64, 6, 8, "", "hardest", 0.99, 1.0, RISE, RISE), "it is a lower limit"),
-        (Shift(16, 64, 4, 8, "easiest", "", 0.99, 0.1, None, RISE), "it is an upper limit"),
-        (Shift(16, 64, 6, 6, "", "", 0.02, 1.0, RISE, RISE), "does not move"),
-        (Shift(16, 64, 6, 8, "", "", 0.80, 1.0, RISE, RISE), "not settled"),
-        (Shift(16, 64, 6, 6, "", "", 0.30, 1.0, RISE, RISE), "not settled"),
-        (Shift(16, 64, 9, 9, "hardest", "hardest", 0.0, 0.0, RISE, None), "too narrow"),
-        (Shift(16, 64, 4, 4, "easiest", "easiest", 0.0, 0.0, None, RISE), "too narrow"),
-        (
-            Shift(16, 64, 4, 6, "easiest", "", 0.9, 0.0, None, RISE, tied_size=16),
-            "At n = 16 all levels of the grid have the same test risk",
-        ),
-        (Shift(16, 16, 6, 6, "", "", 0.0, 1.0, RISE, RISE), "nothing can be said"),
-        (
-            Shift(16, 64, 6, 8, "", "", 0.99, 0.9, Interval(0.01, -0.01, 0.03), RISE),
-            "not clearly better than both",
-        ),
-    ],
-)
-def test_verdict_is_honest(moved, said):
-    assert said in report.verdict(moved)
-
-
 def test_verdict_follows_the_data(make_table):
     still = optimum.shift(make_table({16: 8, 64: 8}), Study("range"))
-    assert "does not move" in report.verdict(still)
+    assert "does not move" in report.verdict(still)[1]
 
 
 def test_where_all_levels_fail_alike_none_is_best(make_table):
     table = make_table({16: 8, 64: 8})
     small = table["data_size"] == 16
     table.loc[small & (table["metric"] == "test_risk"), "value"] = 1.0
-    assert optimum.shift(table, Study("range")).tied_size == 16
-    assert "At n = 16 all levels" in report.verdict(optimum.shift(table, Study("range")))
-    best = optimum.headline(table).set_index("data_size")["best_difficulty"]
-    assert (best[16], str(best[64]).split()[0]) == ("none", "8")
+    moved = optimum.shift(table, Study("range"))
+    assert moved.smallest.tied
+    assert "At n = 16 no level can be told" in report.verdict(moved)[1]
+    best = optimum.headline(table).set_index("data_size")["optimum"]
+    assert (best[16], str(best[64]).split()[0]) == ("none", "8.0")
 
 
 def test_cells_table_counts_the_missing(make_table):
@@ -196,7 +167,7 @@ def test_page_in_a_browser(page_path):
         page.on("pageerror", lambda error: problems.append(str(error)))
         page.goto(page_path.as_uri())
         assert page.get_by_role("heading", level=1).inner_text().startswith("tradeoff")
-        assert page.locator("#verdict").get_by_text("moves to harder data").first.is_visible()
+        assert page.locator("#verdict").get_by_text("moves to harder data is undecided").first.is_visible()
         images = page.locator("figure img")
         assert images.count() == 6
         for index in range(6):
