@@ -133,7 +133,7 @@ def test_families_wait_for_their_table(monkeypatch: pytest.MonkeyPatch, tmp_path
     write_families([run], tmp_path / "families")
     text = documents.family_verdicts()
     assert "| ours | " in text
-    assert "- **ours**: The best level moves to harder data: " in text
+    assert "- **ours**: Whether the best difficulty moves to harder data is undecided: " in text
     assert "](families/figures/families_map.png)" in text
 
 

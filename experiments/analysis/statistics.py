@@ -100,7 +100,8 @@ class Optimum:
         the true optimum may lie beyond; else empty.
       best: levels that cannot be told from the best one.
       tied: whether these are all levels.
-      own: the optimum of each base, held inside the grid; NaN where there is none.
+      own: the optimum of each base, held inside the grid; NaN for a base that lacks a level, and
+        for all bases where both ends are infinite: no optimum is seen.
     """
 
     level: float
@@ -235,9 +236,8 @@ def trend(values: np.ndarray) -> SignTest:
     none of that.
 
     Args:
-      values: [size, base]; sizes without any number, then bases that lack one, are left out.
+      values: [size, base]; bases that lack a number are left out.
     """
-    values = values[np.isfinite(values).any(axis=1)]
     values = values[:, np.isfinite(values).all(axis=0)]
     # Ranks of the sizes within each base, from their middle; ties share their mean rank.
     ranks = np.sign(values[:, None] - values).sum(axis=1)
@@ -335,7 +335,7 @@ def optimum(levels: np.ndarray, risk: np.ndarray) -> Optimum:
     is_best = best_levels(whole)
     position, low, high, steps = _vertex(levels, whole)
     own = np.full(number, np.nan)
-    if has_all.any():
+    if has_all.any() and not (np.isinf(low) and np.isinf(high)):
         own[has_all] = np.clip(position + steps, levels[0], levels[-1])
     is_flat = whole.shape[1] < 2 and np.ptp(mean) < 1e-9
     # Beyond a best level at the grid's edge nothing was tested that could show the risk to rise.
@@ -401,15 +401,24 @@ def _window(levels: np.ndarray, risk: np.ndarray) -> tuple[np.ndarray, float]:
     Returns:
       Positions of the levels, increasing, and the centre.
     """
-    fits_all = _fits(levels, risk)
-    centre = float(levels[risk.mean(axis=1).argmin()])
-    if fits_all:
-        slope, bend = _parabolas(levels, risk.mean(axis=1, keepdims=True), centre)
-        centre = _lowest(levels, centre, slope.item(), bend.item())
+    mean = risk.mean(axis=1)
+    best = float(levels[mean.argmin()])
+    ends = (levels[0], levels[-1])
+
+    def vertex(near: np.ndarray) -> float:
+        slope, bend = _parabolas(levels[near], mean[near, None], best)
+        return _lowest(levels, best, slope.item(), bend.item())
+
+    def fits(near: np.ndarray) -> bool:
+        # A parabola that is lowest at an end of the grid does not fit a best level inside it.
+        contradicts = best not in ends and vertex(near) in ends
+        return not contradicts and _fits(levels[near], risk[near])
+
+    everywhere = np.arange(len(levels))
+    centre = vertex(everywhere) if fits(everywhere) else best
     nearest = np.argsort(np.abs(levels - centre), kind="stable")
     for width in range(min(WINDOW, len(levels)), 3, -1):
-        near = np.sort(nearest[:width])
-        if (fits_all and width == len(levels)) or _fits(levels[near], risk[near]):
+        if fits(near := np.sort(nearest[:width])):
             return near, centre
     return np.sort(nearest[:3]), centre
 

@@ -38,7 +38,7 @@ def draw_panel(axis: Axes, table: pd.DataFrame, study: optimum.Study, title: str
     moved = optimum.shift(table, study)
     signs = moved.move.signs
     axis.set_title(
-        f"{title}\nmove: {moved.move} levels; harder in {signs.positive} of {moved.number} "
+        f"{title}\nmove: {moved.move} levels\nharder in {signs.positive} of {moved.number} "
         f"{moved.unit}s"
     )
     # Hatched: levels beyond the grid.

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from experiments.analysis import families, optimum, premise
+from experiments.analysis import coverage, families, optimum, premise
 from experiments.analysis.regret_means import average_regret
 from experiments.analysis.statistics import Interval
 from experiments.analysis.verdicts import RULE, verdict
@@ -354,6 +354,7 @@ def campaigns() -> str:
 PARTS: dict[str, Callable[[], str]] = {
     "headline": headline,
     "optima": optima,
+    "coverage": lambda: coverage.markdown(read_parquet(coverage.RESULTS / "coverage.parquet")),
     "certificates": certificates,
     "premise": premise_verdict,
     "regret": regret,

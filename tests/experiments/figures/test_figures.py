@@ -131,7 +131,7 @@ def test_censored_optima_are_hollow_where_they_are(censored_study):
     markers = [line for line in figure.axes[0].lines if line.get_marker() == "D"]
     seen = [(int(line.get_xdata()[0]), line.get_markerfacecolor() == "white") for line in markers]
     assert seen == [(16, False), (64, False), (256, True), (1024, True)]
-    assert "levels; harder in 4 of 4 bases" in figure.axes[0].get_title()
+    assert "levels\nharder in 4 of 4 bases" in figure.axes[0].get_title()
 
 
 def test_sizes_are_logarithmic_and_written_out(two_studies):
