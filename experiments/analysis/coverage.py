@@ -13,7 +13,7 @@ hold too often (see docs/statistics.md).
 
 from __future__ import annotations
 
-import sys
+import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -204,22 +204,28 @@ def markdown(table: pd.DataFrame) -> str:
             text = f"{row['share']:.1%}" if row["name"] != COUNT else f"{row['share']:.1f}"
             cells[row["name"]] = text + ("" if is_met else " *")
         lines.append([*map(str, design), *cells.values()])  # type: ignore[call-overload]
+    studies = int(table["studies"].iloc[0])
     bars = ", ".join(f"{kind} {low:.1%} to {high:.1%}" for kind, (low, high) in BARS.items())
     return "\n".join(
         [
             *("| " + " | ".join(line) + " |" for line in lines),
             "",
-            f"{table['studies'].iloc[0]:,} simulated studies in each row. Bars: {bars}; "
-            f"{sum(met)} of {len(met)} shares meet theirs, a star marks the others.",
+            f"{studies:,} simulated studies in each row, so that a share of 90% has a standard error "
+            f"of {np.sqrt(0.09 / studies):.1%}. Bars: {bars}; {sum(met)} of {len(met)} shares meet "
+            f"theirs, a star marks the others.",
         ]
     )
 
 
 def main() -> None:
     """Simulate, print the table, and with --record keep it."""
-    table = coverage()
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--studies", type=int, default=STUDIES)
+    parser.add_argument("--record", action="store_true")
+    asked = parser.parse_args()
+    table = coverage(asked.studies)
     print(markdown(table))
-    if sys.argv[1:] == ["--record"]:
+    if asked.record:
         write_parquet(RESULTS / "coverage.parquet", table)
 
 

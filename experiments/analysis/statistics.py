@@ -83,7 +83,14 @@ class SignTest:
     ties: int
     p: float
 
+    @property
+    def number(self) -> int:
+        """Bases that could be compared."""
+        return self.positive + self.negative + self.ties
+
     def __str__(self) -> str:
+        if self.number == 0:
+            return "–"
         ties = f", {self.ties} tied" if self.ties else ""
         return f"{self.positive} of {self.positive + self.negative}{ties}, p = {self.p:.2g}"
 

@@ -55,9 +55,10 @@ def verdict(shift: Shift) -> tuple[str, str]:
         UNDECIDED: "Whether the best difficulty moves to harder data is undecided",
     }[word]
     units = f"{shift.unit}s"
+    signs = f"; harder in {move.signs} over {units}" if move.signs.number else ""
     is_known = np.isfinite([move.low, move.high]).any()
     distance = f"a move of {move} levels" if is_known else "a move of unknown length"
-    said = [f"{answer}: {at}, {distance}; harder in {move.signs} over {units}."]
+    said = [f"{answer}: {at}, {distance}{signs}."]
     for found, size in ((shift.smallest, small), (shift.largest, large)):
         if found.tied:
             said.append(f"At n = {size} no level can be told from the best.")

@@ -37,9 +37,10 @@ def draw_panel(axis: Axes, table: pd.DataFrame, study: optimum.Study, title: str
     best = optimum.optimum(table, study)
     moved = optimum.shift(table, study)
     signs = moved.move.signs
+    unit = " levels" if str(moved.move) != "unknown" else ""
     axis.set_title(
-        f"{title}\nmove: {moved.move} levels\nharder in {signs.positive} of {moved.number} "
-        f"{moved.unit}s"
+        f"{title}\nmove: {moved.move}{unit}\n"
+        + (f"harder in {signs.positive} of {signs.number} {moved.unit}s" if signs.number else "")
     )
     # Hatched: levels beyond the grid.
     margin = (levels[-1] - levels[0]) / 6 or 1.0

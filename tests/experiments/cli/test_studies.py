@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 
 from experiments import figures
+from experiments.analysis.verdicts import RULE
 from experiments.recipes import RECIPES
 from experiments.storage.results import read_manifest, read_table
 from tests.experiments.tiny import OWN_TASK, TINY
