@@ -210,9 +210,9 @@ def markdown(table: pd.DataFrame) -> str:
         [
             *("| " + " | ".join(line) + " |" for line in lines),
             "",
-            f"{studies:,} simulated studies in each row, so that a share of 90% has a standard error "
-            f"of {np.sqrt(0.09 / studies):.1%}. Bars: {bars}; {sum(met)} of {len(met)} shares meet "
-            f"theirs, a star marks the others.",
+            f"{studies:,} simulated studies in each row: the standard error of 90% is "
+            f"{np.sqrt(0.09 / studies):.1%}. Bars: {bars}; {sum(met)} of {len(met)} shares meet "
+            "theirs, a star marks the others.",
         ]
     )
 
