@@ -41,7 +41,12 @@ VOID = {"meta", "link", "img", "br"}
 OWN = ("difficulty_measures", "fidelity")
 """Figures of tables without names that others choose."""
 
-NAMES_OF_FIGURES = [name for name in figures.FIGURES if name not in OWN]
+# A figure that only some tables have (`applies`) draws no names that others choose.
+NAMES_OF_FIGURES = [
+    name
+    for name, figure in figures.FIGURES.items()
+    if name not in OWN and not hasattr(figure, "applies")
+]
 
 
 class Elements(HTMLParser):
