@@ -4,9 +4,9 @@ Input are predictions (see `experiments.analysis.contrasts`) and the tables of t
 them. A prediction of a run is computed for each base, and its mean over bases has Student's
 interval (`experiments.analysis.statistics`).
 
-A prediction *holds* if its 90% interval lies above zero, *fails* if the interval lies below zero,
-and is *undecided* otherwise. A claim holds in a run if all its predictions hold, fails if one of
-them fails, and is undecided otherwise.
+A contrast *holds* if its 90% interval lies above zero, *fails* if the interval lies below zero, and
+is *undecided* otherwise; moves are judged by `experiments.analysis.verdicts.RULE`. A claim holds in
+a run if all its predictions hold, fails if one of them fails, and is undecided otherwise.
 """
 
 from __future__ import annotations
@@ -18,13 +18,12 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from experiments.analysis import optimum, statistics
+from experiments.analysis import optimum, statistics, vertex
 from experiments.analysis.contrasts import Contrast, Move, Prediction, Rise, Term
 from experiments.analysis.optimum import Cube
 from experiments.analysis.statistics import Interval
 from experiments.analysis.studies import Study
-
-HOLDS, FAILS, UNDECIDED = "holds", "fails", "undecided"
+from experiments.analysis.verdicts import FAILS, HOLDS, UNDECIDED, judge
 
 
 @dataclass(frozen=True)
@@ -100,7 +99,8 @@ def finding(run: str, table: pd.DataFrame, prediction: Contrast | Move) -> Findi
     risk = _risk(table, prediction, [prediction.from_size, prediction.to_size])
     between = (risk.data_sizes >= prediction.from_size) & (risk.data_sizes <= prediction.to_size)
     risk = risk.only(sizes=between)
-    return _moved(run, prediction, [_optimum(risk, size) for size in range(int(between.sum()))])
+    optima = [_optimum(risk, size) for size in range(int(between.sum()))]
+    return _moved(run, prediction, optima, _step(risk))
 
 
 def rise(run: str, tables: Mapping[str, pd.DataFrame], prediction: Rise) -> Finding:
@@ -116,11 +116,12 @@ def rise(run: str, tables: Mapping[str, pd.DataFrame], prediction: Rise) -> Find
     """
     if missing := [preset for preset in prediction.presets if preset not in tables]:
         raise ValueError(f"tables: no run of {missing}")
-    optima = []
+    optima, steps = [], []
     for preset in prediction.presets:
         risk = _risk(tables[preset], prediction, [prediction.data_size])
         optima.append(_optimum(risk, risk.data_sizes.tolist().index(prediction.data_size)))
-    return _moved(run, prediction, optima)
+        steps.append(_step(risk))
+    return _moved(run, prediction, optima, min(steps))
 
 
 def _risk(table: pd.DataFrame, prediction: Move | Rise, sizes: Sequence[int]) -> Cube:
@@ -132,16 +133,22 @@ def _risk(table: pd.DataFrame, prediction: Move | Rise, sizes: Sequence[int]) ->
     return risk
 
 
-def _optimum(risk: Cube, size: int) -> statistics.Optimum:
-    return statistics.optimum(risk.difficulties, risk.units[:, size])
+def _step(risk: Cube) -> float:
+    return float(np.diff(risk.difficulties).min())
 
 
-def _moved(run: str, prediction: Move | Rise, optima: Sequence[statistics.Optimum]) -> Finding:
-    """The move from the first to the last of some optima."""
-    moved = statistics.move(optima)
-    effect = Interval(moved.mean, moved.low, moved.high)
+def _optimum(risk: Cube, size: int) -> vertex.Optimum:
+    return vertex.optimum(risk.difficulties, risk.units[:, size])
+
+
+def _moved(
+    run: str, prediction: Move | Rise, optima: Sequence[vertex.Optimum], step: float
+) -> Finding:
+    """The move from the first to the last of some optima, on a grid whose least step is given."""
+    moved = vertex.move(optima)
     number = int(np.isfinite(optima[-1].own - optima[0].own).sum())
-    return Finding(run, prediction, effect, moved.signs.p, number, verdict(effect))
+    effect = Interval(moved.mean, moved.low, moved.high)
+    return Finding(run, prediction, effect, moved.signs.p, number, judge(moved, step))
 
 
 def study_of(table: pd.DataFrame, prediction: Move | Rise) -> Study:

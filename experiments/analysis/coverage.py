@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from experiments.analysis import statistics
+from experiments.analysis import statistics, vertex
 from experiments.analysis.verdicts import HOLDS, judge
 from experiments.storage.writing import write_parquet
 
@@ -115,8 +115,8 @@ def statements(world: World, risk: np.ndarray) -> dict[tuple[str, str], float]:
       By kind ("interval", "set", "test", "share") and name.
     """
     levels, curves, optima = np.array(world.levels), world.curves, world.optima
-    found = [statistics.optimum(levels, each) for each in risk.swapaxes(0, 1)]
-    moved = statistics.move(found)
+    found = [vertex.optimum(levels, each) for each in risk.swapaxes(0, 1)]
+    moved = vertex.move(found)
 
     def covers(interval: Any, truth: float) -> float:
         return float(interval.low <= truth <= interval.high)

@@ -22,8 +22,8 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from experiments.analysis import statistics
-from experiments.analysis.statistics import Interval, Move, Optimum
+from experiments.analysis import statistics, vertex
+from experiments.analysis.statistics import Interval
 
 # Offered here too, for those that use both.
 from experiments.analysis.studies import UNTRAINED as UNTRAINED
@@ -31,6 +31,7 @@ from experiments.analysis.studies import Study as Study
 from experiments.analysis.studies import left_out as left_out
 from experiments.analysis.studies import studies as studies
 from experiments.analysis.studies import study_rows as study_rows
+from experiments.analysis.vertex import Move, Optimum
 
 AXES = ["difficulty", "data_size", "base_seed", "seed"]
 MOST_NAMED = 10
@@ -214,7 +215,7 @@ def mean_interval(table: pd.DataFrame, study: Study, metric: str, **kind) -> pd.
 
 def optima(risk: Cube) -> list[Optimum]:
     """The optimum of a risk at each of its data sizes."""
-    return [statistics.optimum(risk.difficulties, each) for each in np.moveaxis(risk.units, 1, 0)]
+    return [vertex.optimum(risk.difficulties, each) for each in np.moveaxis(risk.units, 1, 0)]
 
 
 def optimum(table: pd.DataFrame, study: Study) -> pd.DataFrame:
@@ -254,7 +255,7 @@ def shift(table: pd.DataFrame, study: Study) -> Shift:
         largest_size=int(risk.data_sizes[-1]),
         smallest=found[0],
         largest=found[-1],
-        move=statistics.move(found),
+        move=vertex.move(found),
         unit=risk.unit,
         number=int(np.isfinite(risk.units).any(axis=(0, 1)).sum()),
         step=float(np.diff(risk.difficulties.astype(float)).min(initial=np.inf)),

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from experiments.analysis.optimum import Shift
-from experiments.analysis.statistics import Move
+from experiments.analysis.vertex import Move
 
 HOLDS, FAILS, UNDECIDED = "holds", "fails", "undecided"
 SIGNIFICANT = 0.05

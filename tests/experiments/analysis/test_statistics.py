@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from experiments.analysis import coverage, optimum, statistics
+from experiments.analysis import coverage, optimum, statistics, vertex
 from experiments.analysis.optimum import Study
 
 LEVELS = np.arange(4.0, 14.0)
@@ -22,7 +22,7 @@ def study(optima, *, bends=0.01, noise=0.002, bases=8, seed=0):
 
 
 def optima_of(risk, levels=LEVELS):
-    return [statistics.optimum(levels, each) for each in risk.swapaxes(0, 1)]
+    return [vertex.optimum(levels, each) for each in risk.swapaxes(0, 1)]
 
 
 def test_students_interval_is_scipys():
@@ -96,16 +96,16 @@ def test_levels_that_noise_hides_are_tied_and_have_no_bounded_optimum():
 
 
 def test_a_move_is_found_and_its_open_ends_are_told():
-    moved = statistics.move(optima_of(study([7, 8, 9])))
+    moved = vertex.move(optima_of(study([7, 8, 9])))
     assert moved.low < 2 < moved.high
     assert moved.low > 1
     assert (moved.signs.positive, moved.signs.p) == (8, 2**-8)
     assert moved.trend.p == 2**-8
-    beyond = statistics.move(optima_of(study([9, 16])))
+    beyond = vertex.move(optima_of(study([9, 16])))
     assert beyond.mean == pytest.approx(4, abs=0.2)
     assert beyond.low > 3
     assert beyond.high == np.inf
-    back = statistics.move(optima_of(study([16, 9])))
+    back = vertex.move(optima_of(study([16, 9])))
     assert back.low == -np.inf
     assert back.high < -3
 
@@ -115,23 +115,23 @@ def test_without_noise_everything_is_certain():
     (found, *_) = optima = optima_of(risk)
     assert found.best == (7.0,)
     assert found.high - found.low < 0.02
-    moved = statistics.move(optima)
+    moved = vertex.move(optima)
     assert moved.mean == pytest.approx(0, abs=1e-6)
     assert (moved.low, moved.high) == (pytest.approx(0, abs=0.01), pytest.approx(0, abs=0.01))
 
 
 def test_cells_and_bases_that_diverged_are_left_out():
     risk = study([7, 9])
-    whole = statistics.optimum(LEVELS[:9], np.delete(risk[:9, 0], 3, axis=1))
+    whole = vertex.optimum(LEVELS[:9], np.delete(risk[:9, 0], 3, axis=1))
     risk[9, 0] = np.nan
     risk[0, 0, 3] = np.nan
     found, last = optima_of(risk)
     assert found.position == whole.position
     assert (found.low, found.high) == (whole.low, whole.high)
     assert np.isnan(found.own).tolist() == [base == 3 for base in range(8)]
-    assert statistics.move([found, last]).signs.positive == 7
+    assert vertex.move([found, last]).signs.positive == 7
     with pytest.raises(ValueError, match="no level has a finished member"):
-        statistics.optimum(LEVELS, np.full((10, 8), np.nan))
+        vertex.optimum(LEVELS, np.full((10, 8), np.nan))
 
 
 def test_where_no_parabola_fits_fewer_levels_are_taken():
@@ -139,19 +139,19 @@ def test_where_no_parabola_fits_fewer_levels_are_taken():
     levels = np.array([4.0, 6, 9, 12, 16])
     curve = np.array([0.837, 0.817, 0.937, 0.986, 0.993])
     noise = 0.01 * np.random.default_rng(0).standard_normal((5, 8))
-    found = statistics.optimum(levels, curve[:, None] + noise)
+    found = vertex.optimum(levels, curve[:, None] + noise)
     assert found.level == 6
     assert 4.5 < found.low < found.position < found.high < 7
 
 
 def test_two_levels_or_one_base_give_no_interval():
-    two = statistics.optimum(LEVELS[:2], study([4])[:2, 0])
+    two = vertex.optimum(LEVELS[:2], study([4])[:2, 0])
     assert (two.level, two.position, two.censored) == (4.0, 4.0, "easiest")
     assert (two.low, two.high) == (-np.inf, np.inf)
     alone = optima_of(study([7, 9], bases=1))
     assert alone[0].position == pytest.approx(7, abs=0.3)
     assert np.isnan([alone[0].low, alone[0].high]).all()
-    moved = statistics.move(alone)
+    moved = vertex.move(alone)
     assert moved.mean == pytest.approx(2, abs=0.5)
     assert np.isnan([moved.low, moved.high]).all()
 

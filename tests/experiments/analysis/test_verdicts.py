@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from experiments.analysis.optimum import Shift
-from experiments.analysis.statistics import Move, Optimum, SignTest, sign_test
+from experiments.analysis.statistics import SignTest, sign_test
 from experiments.analysis.verdicts import FAILS, HOLDS, UNDECIDED, judge, verdict
+from experiments.analysis.vertex import Move, Optimum
 
 EIGHT = sign_test(np.ones(8))
 SEVEN = sign_test(np.array([1] * 7 + [-1]))
