@@ -20,13 +20,13 @@ that decode a token together.
 Commands and cost (two CPU cores)::
 
     python -m experiments.benchmarks.llm --quick    # two minutes: checks that it works
-    python -m experiments.benchmarks.llm --record   # ten minutes: the table of docs/performance.md
+    python -m experiments.benchmarks.llm --record   # five minutes: the table of docs/performance.md
 
-Expect: the record is of an Intel Xeon and of the code before it read keys by columns. There a test
-set is decoded 2.4 to 3.8 times as fast as by `transformers`, and one batch of answers of one length
-2.9 times at the tiny shape, but 1.3 times at 25 million parameters: a bar missed. SmolLM2's shape
-and the reading of prompts are not recorded yet. (Where each device of a mesh has a single key-value
-head, XLA on CPUs copies the cache for every token: a tenth of the time at 25 million parameters.)
+Expect: a test set decoded 2.3 to 3.8 times as fast as by `transformers`, and one batch of answers
+of one length 1.6 times at SmolLM2's shape, 2.2 times at 25 million parameters and 2.7 times at the
+tiny shape. Reading prompts takes about as long in both: 1.2 to 1.4 times as fast, and half as fast
+at the tiny shape. (Where each device of a mesh has a single key-value head, XLA on CPUs copies the
+cache for every token: a tenth of the time at 25 million parameters.)
 """
 
 from __future__ import annotations
@@ -326,10 +326,9 @@ def markdown(table: pd.DataFrame, manifest: Mapping[str, Any]) -> str:
         for name, words in manifest["answers"].items()
         if ANSWERING in name
     )
-    # Records from before there was a bandwidth have no word on their limit.
-    limit = manifest.get("limit", PRODUCTS)
     note = (
-        f"float32, {manifest['num_devices']} devices. The limit is {limit}. Test sets: {told}. "
+        f"float32, {manifest['num_devices']} devices. The limit is {manifest['limit']}. "
+        f"Test sets: {told}. "
         f"{min(manifest['agreement'].values()):.0%} of the answers are equal."
     )
     return page(header, cells, manifest, digits=2, note=note)

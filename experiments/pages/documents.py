@@ -36,6 +36,7 @@ from experiments.benchmarks import (
 from experiments.benchmarks import igsm as igsm_speed
 from experiments.figures.style import ledger_line
 from experiments.igsm import fidelity
+from experiments.pages import paper
 from experiments.storage.results import read_manifest, read_parquet, read_table
 from synth.task import Task
 from synth.tasks import TASKS, make_task
@@ -351,6 +352,18 @@ def campaigns() -> str:
     return markdown_table(pd.DataFrame(dict(zip(columns, zip(*rows, strict=True), strict=True))))
 
 
+def claims_in_short() -> str:
+    """The paper's claims with their verdicts."""
+    rows = paper.in_short(paper.ledger())
+    return markdown_table(pd.DataFrame(rows, columns=["claim", "verdict", "bases"]))
+
+
+def claims_in_full() -> str:
+    """Every prediction that was written down, and what it came to."""
+    rows = paper.ledger_rows(paper.ledger())
+    return markdown_table(pd.DataFrame(rows, columns=[*paper.LEDGER_COLUMNS]))
+
+
 PARTS: dict[str, Callable[[], str]] = {
     "headline": headline,
     "optima": optima,
@@ -370,6 +383,8 @@ PARTS: dict[str, Callable[[], str]] = {
     "cluster": lambda: cluster.markdown(*read_record("cluster")),
     "plan": lambda: plan.markdown(*read_record("plan")),
     "campaigns": campaigns,
+    "claims": claims_in_short,
+    "ledger": claims_in_full,
 }
 """Every generated part by name; each has exactly one place in the documents."""
 PLACE = re.compile(r"(<!-- begin:(\S+) -->\n).*?(<!-- end:\2 -->)", re.DOTALL)

@@ -209,3 +209,18 @@ def signed(found: Finding) -> str:
     scale, digits, unit = (100, 1, " points") if is_risk else (1, 1, " levels")
     low, high = (f"{scale * end:+.{digits}f}" for end in (effect.low, effect.high))
     return f"{scale * effect.mean:+.{digits}f}{unit} [{low}, {high}]"
+
+
+def in_short(found: list[Finding]) -> list[tuple[str, str, str]]:
+    """Each claim with its verdict in each run, and the fewest bases behind one."""
+    rows = []
+    for number, words in CLAIMS.items():
+        by_run: dict[str, list[Finding]] = {}
+        for each in found:
+            if each.prediction.claim == number:
+                by_run.setdefault(each.run, []).append(each)
+        said = "; ".join(f"{run}: {claims.claim_verdict(own)}" for run, own in by_run.items())
+        fewest = min((each.number for own in by_run.values() for each in own), default=None)
+        bases = "–" if fewest is None else str(fewest)
+        rows.append((f"{number}. {words}", said or "not tested this way yet", bases))
+    return rows
