@@ -29,7 +29,9 @@ from experiments.benchmarks import (
     finetuning,
     generation,
     grid,
+    growth,
     llm,
+    phases,
     plan,
     read_record,
 )
@@ -376,6 +378,8 @@ PARTS: dict[str, Callable[[], str]] = {
     "tasks": tasks,
     "igsm": igsm,
     "performance": lambda: grid.markdown(*read_record("grid")),
+    "phases": lambda: phases.markdown(*read_record("phases")),
+    "growth": lambda: growth.markdown(*read_record("growth")),
     "bounds": lambda: bounds.markdown(*read_record("bounds")),
     "finetuning": lambda: finetuning.markdown(*read_record("finetuning")),
     "llm": lambda: llm.markdown(*read_record("llm")),
