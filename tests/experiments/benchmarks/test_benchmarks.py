@@ -445,12 +445,14 @@ def test_real_checkpoints_are_compared_round_by_round():
         "num_devices": 2,
         "agreement": agreement,
         "answers": answers,
+        "limit": "the weights alone",
         "verdicts": [dataclasses.asdict(verdict) for verdict in verdicts],
     }
     text = llm.markdown(table, manifest)
     rates = "300 (200–600) | 50 (33–100) | 600 (400–1,200)"
     assert f"| tiny: width 64, 2 layers | {llm.DECODING} | {rates} |" in text
     assert "Test sets: tiny, 9 answers of 5 tokens on average and 8 at most; 25M, 9" in text
+    assert "The limit is the weights alone. Test sets: tiny" in text
     assert "99% of the answers are equal" in text
 
 

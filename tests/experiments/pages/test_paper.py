@@ -59,7 +59,8 @@ def test_runs_of_a_recipe_are_compared_once_all_are_there(results):
             folder / "manifest.json", {"recipe": "base-strength", "preset": f"ratio-{ratio}"}
         )
     rises = [each for each in paper.ledger(results) if each.prediction.claim == 6]
-    assert [each.verdict for each in rises] == ["undecided", "holds"]
+    # At n = 512 all have the same optimum.
+    assert [each.verdict for each in rises] == ["fails", "holds"]
 
 
 def test_the_commands_list_redraw_and_refuse(capsys, monkeypatch):
