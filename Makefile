@@ -58,6 +58,8 @@ hostile: $(VENV)/.dev  ## attack the path of real checkpoints with 1,000 hostile
 figures: $(VENV)/.base  ## redraw every picture and table of README and docs from the tracked results
 	$(SWEETSPOT) figures --results $(RESULTS)/tradeoff --names accuracy_over_difficulty \
 		accuracy_over_size change_by_slice gaps map optimum_over_size
+	$(SWEETSPOT) figures --results $(RESULTS)/paper-protocol --names accuracy_over_difficulty \
+		accuracy_over_size change_by_slice map optimum_over_size
 	$(SWEETSPOT) figures --results $(RESULTS)/certificates \
 		--names certificates certified_gaps complexity tightness
 	$(SWEETSPOT) figures --results $(RESULTS)/prediction
