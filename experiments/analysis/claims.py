@@ -28,7 +28,7 @@ from experiments.analysis.verdicts import FAILS, HOLDS, UNDECIDED, judge
 
 @dataclass(frozen=True)
 class Finding:
-    """What a prediction came to in one run.
+    """The effect and the verdict of one prediction in one run.
 
     Attributes:
       run: name of the run.

@@ -174,7 +174,7 @@ def trend(values: np.ndarray) -> SignTest:
 def interaction(
     risk: np.ndarray, easy: int, hard: int, small: int = 0, large: int = -1
 ) -> Estimate:
-    """How much better hard data get, relative to easy ones, from a small n to a large one.
+    """Estimate how much better hard data get, relative to easy ones, from a small n to a large one.
 
     [R(hard, small) - R(easy, small)] - [R(hard, large) - R(easy, large)], one number per base.
     Positive: hard data gain. It needs no optimum and no model of the curve.

@@ -73,7 +73,7 @@ class Optimum:
 
 @dataclass(frozen=True)
 class Move:
-    """How far the optimum moves from the smallest to the largest n, in levels.
+    """The distance by which the optimum moves from the smallest to the largest n, in levels.
 
     Attributes:
       mean: the move of d*, each held inside the grid.
@@ -243,7 +243,7 @@ def _window(levels: np.ndarray, risk: np.ndarray) -> tuple[np.ndarray, float]:
 
 
 def _fits(levels: np.ndarray, risk: np.ndarray) -> bool:
-    """Whether the mean risk is a parabola up to noise: the F test of lack of fit at `MISFIT`.
+    """Test whether the mean risk is a parabola up to noise: the F test of lack of fit at `MISFIT`.
 
     Its noise is the bases' variation about their own parabolas. With one base there is none to
     compare with, so that only three levels fit.
@@ -270,7 +270,7 @@ def _parabolas(levels: np.ndarray, risk: np.ndarray, at: float) -> tuple[np.ndar
 
 
 def _lowest(levels: np.ndarray, at: float, slope: float, bend: float) -> float:
-    """Where a parabola, given by its derivatives at a point, is lowest between the grid's ends."""
+    """Find the lowest point between the grid's ends of a parabola, given by its derivatives."""
     if bend > 1e-12:
         return float(np.clip(at - slope / bend, levels[0], levels[-1]))
     ends = np.array([levels[0], levels[-1]])

@@ -85,13 +85,10 @@ def _gaps(metric: str, *cells: tuple[float, int, int]) -> tuple[Term, ...]:
     return tuple(Term(weight, d, n, metric=metric) for weight, d, n in cells)
 
 
-def _minus_base(difficulty: int, size: int, *levels: int) -> tuple[Term, ...]:
-    """Accuracy of a cell minus that of its base, on the test levels from the first to the last."""
-    span = (levels[0], levels[-1])
-    return (
-        Term.of_base(1, span),
-        Term(-1, difficulty, size, metric="risk", levels=span),
-    )
+def _lost(difficulty: int, size: int, first: int, last: int) -> tuple[Term, ...]:
+    """Accuracy that a cell loses against its base, from one test level to another."""
+    span = (first, last)
+    return Term.of_base(-1, span), Term(1, difficulty, size, metric="risk", levels=span)
 
 
 PREREGISTERED: tuple[Prediction, ...] = (
@@ -135,17 +132,17 @@ PREREGISTERED: tuple[Prediction, ...] = (
     Contrast(
         5,
         "loss of accuracy on levels 12 to 16 by training on d = 8, n = 4096",
-        tuple(dataclasses.replace(t, weight=-t.weight) for t in _minus_base(8, 4096, 12, 16)),
+        _lost(8, 4096, 12, 16),
     ),
     Contrast(
         5,
         "loss of accuracy on levels 1 to 10 by training on d = 16, n = 64",
-        tuple(dataclasses.replace(t, weight=-t.weight) for t in _minus_base(16, 64, 1, 10)),
+        _lost(16, 64, 1, 10),
     ),
     Contrast(
         5,
         "loss of accuracy on levels 11 to 16 by training on d = 16, n = 64",
-        tuple(dataclasses.replace(t, weight=-t.weight) for t in _minus_base(16, 64, 11, 16)),
+        _lost(16, 64, 11, 16),
     ),
     Contrast(
         7,
