@@ -332,10 +332,18 @@ def test_a_batch_in_parts_has_the_loss_and_gradient_of_the_whole(
     monkeypatch.setattr(module, "num_parts", lambda *_: 1)
     whole = jax.jit(lambda: loss_and_gradient(*batch))()
     monkeypatch.setattr(module, "num_parts", num_parts)
-    widest = max(DECODER.intermediate_size, DECODER.num_heads * (LENGTH - 1), DECODER.vocab_size)
+    widest = max(DECODER.intermediate_size, DECODER.vocab_size)
     monkeypatch.setattr(module, "CACHED_BYTES", cached_rows * 4 * (LENGTH - 1) * widest)
     assert num_parts(DECODER, rows, LENGTH - 1) == parts
     assert_close(jax.jit(lambda: loss_and_gradient(*batch))(), whole, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "length", "parts"), [(64, 24, 4), (16, 34, 2), (16, 64, 4), (64, 84, 16)]
+)
+def test_a_batch_has_the_number_of_parts_that_was_fastest(batch_size, length, parts):
+    toy = DecoderConfig(vocab_size=12, hidden_size=32, intermediate_size=96, num_heads=4)
+    assert num_parts(toy, batch_size, length) == parts
 
 
 def test_a_batch_is_whole_on_an_accelerator(monkeypatch):
