@@ -74,6 +74,7 @@ def run_command(asked: Asked) -> Callable[..., None]:
         size: Preset = None,
         preset: Annotated[str, tyro.conf.arg(metavar="PRESET")] = asked.preset,
         out: NewDirectory = None,
+        bases: Annotated[Path | None, tyro.conf.arg(metavar="DIRECTORY")] = None,
         # tyro would make subcommands of the decoder's optional parts.
         config: Annotated[
             SweepConfig, tyro.conf.arg(name=""), tyro.conf.AvoidSubcommands
@@ -88,20 +89,25 @@ def run_command(asked: Asked) -> Callable[..., None]:
           size: preset, which is the size of the run; by default demo, or else the recipe's first.
           preset: the same, as a flag.
           out: run directory; default runs/RECIPE-PRESET.
+          bases: run whose bases are used, trained in the same way; default: new ones are trained.
           config: fields to change.
           workers: where the parts are made.
           planning: print what it takes instead.
         """
+        from experiments.sweep.bases import read_bases
         from experiments.sweep.study import SweepStudy, run_sweep
 
         asked.check(recipe, size)
         preset = asked.preset
         out = out or Path("runs") / f"{recipe}-{preset}"
         if planning.is_asked:
-            planning.show(SweepStudy(config, out, recipe=recipe, preset=preset))
+            given = None if bases is None else read_bases(bases, config)
+            planning.show(SweepStudy(config, out, recipe=recipe, preset=preset, given=given))
             return
         with workers.start(out) as executor:
-            table = run_sweep(config, out, recipe=recipe, preset=preset, executor=executor)
+            table = run_sweep(
+                config, out, recipe=recipe, preset=preset, bases=bases, executor=executor
+            )
         print_headline(table)
         console.print(f"Table: {out / 'table.parquet'}")
 

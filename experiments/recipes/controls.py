@@ -7,17 +7,13 @@
 - ``window``: levels d - 2 to d in place of exactly d.
 - ``range``: levels 1 to d.
 
-Each preset has the bases of `paper_protocol` (equal seeds) on a coarser grid.
+Each preset has a coarser grid than `paper_protocol`, and the same bases, which need not be trained
+again.
 
 Commands and cost (two CPU cores)::
 
     sweetspot run controls --preset smoke        # seconds: for tests
-    sweetspot run controls --preset fixed-rate   # 10 minutes
-    sweetspot run controls --preset compute-4    # an hour and a half
-    sweetspot run controls --preset steps        # half an hour
-    sweetspot run controls --preset tokens       # half an hour
-    sweetspot run controls --preset window       # half an hour
-    sweetspot run controls --preset range        # half an hour
+    sweetspot run controls --preset fixed-rate --bases experiments/results/paper-protocol
 
 Expect: not recorded yet.
 """

@@ -10,7 +10,7 @@ Bases, epochs and the tuned rate are those of `paper_protocol`.
 Commands and cost (two CPU cores)::
 
     sweetspot run leave-out --preset smoke   # seconds: for tests
-    sweetspot run leave-out --preset cpu     # an hour
+    sweetspot run leave-out --preset cpu --bases experiments/results/paper-protocol
 
 Expect: not recorded yet. The claim is that leaving out hard examples helps at small n and hurts at
 large n, and that leaving out easy ones does the reverse.

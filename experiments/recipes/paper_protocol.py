@@ -14,7 +14,8 @@ Commands and cost (two CPU cores)::
 
     sweetspot run paper-protocol --preset smoke   # seconds: for tests
     sweetspot run paper-protocol --preset cpu     # half an hour; recorded beside other work
-    sweetspot run paper-protocol --preset dft     # the same by DFT, not run yet
+    # The same by DFT, not run yet:
+    sweetspot run paper-protocol --preset dft --bases experiments/results/paper-protocol
     sweetspot run paper-protocol --preset gpu     # one GPU, not run yet: symbolic iGSM
 
 Expect (``cpu``): the best level stays at 12 from n = 16 to 4096, where the base gets three fifths

@@ -8,7 +8,7 @@ The data set has the levels 1 to 18, equally often: its thirds are the levels 1 
 Commands and cost (two CPU cores)::
 
     sweetspot run thirds --preset smoke   # seconds: for tests
-    sweetspot run thirds --preset cpu     # a quarter of an hour
+    sweetspot run thirds --preset cpu --bases experiments/results/paper-protocol
 
 Expect: not recorded yet. The claim is that the best third gets harder as n grows.
 """

@@ -27,6 +27,7 @@ from experiments.engine.study import Output, Part, Study
 from experiments.engine.workload import Workload
 from experiments.storage import checkpoint
 from experiments.storage.writing import write_atomically
+from experiments.sweep.bases import Bases, read_bases
 from experiments.sweep.grid import Member, SweepConfig
 from experiments.sweep.plan import Chunk, plan
 from experiments.sweep.programs import Outcome, Sweep
@@ -57,6 +58,7 @@ def run_sweep(
     recipe: str = "custom",
     preset: str = "custom",
     task: Task | None = None,
+    bases: Path | None = None,
     executor: Executor = in_this_process,
     max_chunks: int | None = None,
 ) -> pd.DataFrame:
@@ -67,6 +69,7 @@ def run_sweep(
       out: run directory; new, or holding the same sweep.
       recipe, preset: names kept in the manifest.
       task: a task object to use instead of ``config.task``.
+      bases: directory of a run whose bases are used; default: new ones are trained.
       executor: runs the parts, see `run_study`.
       max_chunks: stop after this many chunks (the rest is left to a later call).
 
@@ -74,12 +77,14 @@ def run_sweep(
       The result table, of the finished chunks.
 
     Raises:
-      ResultsError: if the directory cannot be used (see `experiments.storage.results.open_run`).
+      ResultsError: if a directory cannot be used (see `experiments.storage.results.open_run` and
+        `experiments.sweep.bases.read_bases`).
       OutOfMemoryError: if this process makes the parts, and needs more memory than there is.
       ValueError: if the configuration does not fit the task, or a base errs on more than
         `pretrain.max_risk` of its own mixture.
     """
-    study = SweepStudy(config, Path(out), recipe=recipe, preset=preset, task=task)
+    given = None if bases is None else read_bases(bases, config)
+    study = SweepStudy(config, Path(out), recipe=recipe, preset=preset, task=task, given=given)
     if executor is in_this_process:
         study.check_size()
     return run_study(study, executor=executor, max_parts=max_chunks)["table"]
@@ -98,9 +103,16 @@ class SweepStudy(Study):
         recipe: str,
         preset: str,
         task: Task | None = None,
+        given: Bases | None = None,
     ):
-        """Plan the chunks; the arguments are those of `run_sweep`."""
+        """Plan the chunks.
+
+        Args:
+          config, directory, recipe, preset, task: those of `run_sweep`.
+          given: bases to use; default: new ones are trained.
+        """
         self.sweep, self.directory = Sweep(config, task=task, phases=self.phases), directory
+        self._given = given
         self._names = {"recipe": recipe, "preset": preset}
         self._chunks = {chunk.name: chunk for chunk in plan(self.sweep.draws)}
 
@@ -128,8 +140,9 @@ class SweepStudy(Study):
     def stages(self) -> list[list[Part]]:
         """Train the bases; evaluate them; fine-tune and measure the members."""
         number = self.sweep.config.base_seeds
+        made = "training" if self._given is None else "taking over"
         return [
-            [Part("pretrain", f"training {number} base(s)", files=tuple(self._bases), weight=0)],
+            [Part("pretrain", f"{made} {number} base(s)", files=tuple(self._bases), weight=0)],
             [Part("bases", "evaluating the bases", TABLE, weight=0)],
             [
                 Part(chunk.name, _title(chunk), TABLE, weight=len(chunk.members))
@@ -138,7 +151,7 @@ class SweepStudy(Study):
         ]
 
     def make(self, part: Part) -> Output:
-        """Train the missing bases, evaluate all, or run a chunk."""
+        """Make the missing bases, evaluate all, or run a chunk."""
         sweep = self.sweep
         if part.name == "pretrain":
             return self._pretrained()
@@ -192,7 +205,7 @@ class SweepStudy(Study):
         """Operations, tokens and bytes of bases and chunks, and how to time them."""
         from experiments.sweep.workload import SweepWorkload
 
-        return SweepWorkload(self.sweep, self._chunks)
+        return SweepWorkload(self.sweep, self._chunks, trains_bases=self._given is None)
 
     def note(self, tables: Mapping[str, pd.DataFrame]) -> str:
         """One line per loss and mixture: the best difficulty for each data size so far."""
@@ -211,11 +224,16 @@ class SweepStudy(Study):
         return [checkpoint.load(self.directory / path)[1] for path in self._bases]
 
     def _pretrained(self) -> Output:
-        """Train the bases that are not in the directory yet."""
+        """Train the bases that are not in the directory yet, or take those that were given."""
         missing = {path: seed for path, seed in self._bases.items() if not self.has_file(path)}
-        trained = self.sweep.pretrain_bases([*missing.values()])
+        seeds = [*missing.values()]
+        if self._given is None:
+            trained, origin = self.sweep.pretrain_bases(seeds), {}
+        else:
+            trained = [self._given.parameters[seed] for seed in seeds]
+            origin = {"bases_from": self._given.origin}
         savers = [partial(_save, self.sweep.decoder, parameters) for parameters in trained]
-        return Output(files=dict(zip(missing, savers, strict=True)))
+        return Output(files=dict(zip(missing, savers, strict=True)), manifest=origin)
 
     def _log10_num_problems(self) -> dict[str, float | None]:
         """Decimal logarithm of the number of distinct problems by level; None if not known."""

@@ -79,6 +79,7 @@ class SweepWorkload(Workload):
     Args:
       sweep: the sweep's programs and draws, none of which it runs.
       chunks: the chunks by the name of their part.
+      trains_bases: false if the bases of another run are used.
     """
 
     assumptions = (
@@ -88,8 +89,8 @@ class SweepWorkload(Workload):
         "peak; this was not measured there.",
     )
 
-    def __init__(self, sweep: Sweep, chunks: dict[str, Chunk]):
-        self._sweep, self._chunks = sweep, chunks
+    def __init__(self, sweep: Sweep, chunks: dict[str, Chunk], *, trains_bases: bool = True):
+        self._sweep, self._chunks, self._trains_bases = sweep, chunks, trains_bases
         self._devices = sweep.members.mesh.size
         self._kinds: dict[Program, Group] = {}
         self._operations = Operations(sweep)
@@ -126,6 +127,8 @@ class SweepWorkload(Workload):
     def work(self, part: Part) -> Sequence[Work]:
         """Operations of bases, of their evaluation, or of a chunk, and examples to draw."""
         config = self._sweep.config
+        if part.name == "pretrain" and not self._trains_bases:
+            return []
         if part.name == "pretrain":
             steps, tokens = self._operations.base_step()
             total = config.pretrain.steps * steps
