@@ -6,7 +6,6 @@ with `jax.vmap` or `jax.lax.map`. Keys are split by purpose.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -173,7 +172,7 @@ def scheduled_rate(
     step: ArrayLike,
     peak: float | Float[Array, ""],
     *,
-    steps: int,
+    steps: int | Int[Array, ""],
     warmup: float,
     schedule: Schedule,
 ) -> Array:
@@ -182,26 +181,28 @@ def scheduled_rate(
     Args:
       step: number of the step, from 0.
       peak: the rate after the warm-up.
-      steps: number of steps.
+      steps: number of steps; may be traced.
       warmup: share of the steps in the warm-up.
       schedule: ``cosine`` falls from the peak to zero, ``constant`` keeps the peak.
     """
-    rising = math.ceil(warmup * steps)
-    step = jnp.asarray(step, jnp.float32)
+    step, steps = jnp.asarray(step, jnp.float32), jnp.asarray(steps, jnp.float32)
+    rising = jnp.ceil(warmup * steps)
     rise = jnp.minimum(1.0, (step + 1.0) / (rising + 1.0))
-    progress = jnp.clip((step - rising) / max(1, steps - rising), 0.0, 1.0)
+    progress = jnp.clip((step - rising) / jnp.maximum(1.0, steps - rising), 0.0, 1.0)
     fall = 0.5 * (1 + jnp.cos(jnp.pi * progress)) if schedule == "cosine" else 1.0
     return peak * rise * fall
 
 
-def _transformation(config: FinetuneConfig) -> optax.GradientTransformation:
+def _transformation(
+    config: FinetuneConfig, steps: int | Int[Array, ""]
+) -> optax.GradientTransformation:
     optimiser = config.optimiser
 
     def rate(step: ArrayLike) -> Array:
         return scheduled_rate(
             step,
             config.learning_rate,
-            steps=config.steps,
+            steps=steps,
             warmup=optimiser.warmup,
             schedule=optimiser.schedule,
         )
@@ -218,8 +219,9 @@ def _train(
     config: FinetuneConfig,
     batch: Callable[[Int[Array, ""]], tuple[Int[Array, "b l"], Bool[Array, "b l"]]],
     key: PRNGKeyArray,
+    steps: int | Int[Array, ""],
 ) -> tuple[Parameters, Float[Array, " steps"]]:
-    """Run `config.steps` optimiser steps.
+    """Run optimiser steps.
 
     Args:
       decoder: shape of the model (static).
@@ -227,14 +229,15 @@ def _train(
       config: settings.
       batch: from the number of a step to the tokens and the loss mask of its batch.
       key: for the positions of each step.
+      steps: how many, at most `config.steps`; may be traced.
 
     Returns:
-      The trained parameters, and the loss before each step.
+      The trained parameters, and the loss before each step; zero for steps that are not taken.
     """
-    transformation = _transformation(config)
+    transformation = _transformation(config, steps)
 
-    def step(carry, index):
-        parameters, state = carry
+    def step(index, carry):
+        parameters, state, losses = carry
         loss, gradient = loss_and_gradient(
             decoder, parameters, *batch(index), jax.random.fold_in(key, index), config.loss
         )
@@ -242,11 +245,12 @@ def _train(
         with jax.numpy_dtype_promotion("standard"):
             update, state = transformation.update(gradient, state, parameters)
             parameters = jax.tree.map(jnp.add, parameters, update)
-        return (parameters, state), loss
+        return parameters, state, losses.at[index].set(loss)
 
     with jax.numpy_dtype_promotion("standard"):
         state = transformation.init(parameters)
-    (parameters, _), losses = jax.lax.scan(step, (parameters, state), jnp.arange(config.steps))
+    start = parameters, state, jnp.zeros(config.steps)
+    parameters, _, losses = jax.lax.fori_loop(0, steps, step, start)
     return parameters, losses
 
 
@@ -256,6 +260,7 @@ def finetune(
     data: TrainingData,
     config: FinetuneConfig,
     key: PRNGKeyArray,
+    steps: Int[Array, ""] | None = None,
 ) -> tuple[Parameters, Float[Array, " steps"]]:
     """Fine-tune one member: a pure function of its arguments.
 
@@ -265,10 +270,12 @@ def finetune(
       data: the training examples.
       config: settings of the run.
       key: a JAX key; the only source of randomness.
+      steps: how many of `config.steps` the run takes, default all; may be traced, so that runs of
+        different lengths share a program.
 
     Returns:
-      The fine-tuned parameters, and the loss in nats per solution token before each step. In a run
-      that diverges some of these are not finite.
+      The fine-tuned parameters, and the loss in nats per solution token before each step, zero for
+      steps that are not taken. In a run that diverges some losses are not finite.
     """
     key_order, key_positions = jax.random.split(key)
     batch_size = config.optimiser.batch_size
@@ -279,7 +286,8 @@ def finetune(
     def batch(step):
         return data.tokens[order[step]], data.loss_mask[order[step]]
 
-    return _train(decoder, base, config, batch, key_positions)
+    taken = config.steps if steps is None else steps
+    return _train(decoder, base, config, batch, key_positions, taken)
 
 
 def pretrain(
@@ -305,4 +313,5 @@ def pretrain(
         keys = jax.random.split(jax.random.fold_in(key_data, step), config.optimiser.batch_size)
         return jax.vmap(sample)(keys)
 
-    return _train(decoder, initialise(decoder, key_init), config, batch, key_positions)
+    start = initialise(decoder, key_init)
+    return _train(decoder, start, config, batch, key_positions, config.steps)

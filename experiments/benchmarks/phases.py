@@ -102,10 +102,10 @@ def measure(quick: bool) -> tuple[pd.DataFrame, dict[str, Any]]:
             cache, out = Path(folder) / f"cache-{number}", Path(folder) / str(number)
             kept = {"JAX_COMPILATION_CACHE_DIR": str(cache)}
             cold = apart(session, config, out, None, **kept)
-            programs[name] = cold["groups_traced"]
+            programs[name] = cold["programs_traced"]
             # Groups take turns: so many chunks are one of each.
             again = out.with_name(f"{number}-again")
-            warm = apart(session, config, again, cold["groups_traced"], **kept)
+            warm = apart(session, config, again, cold["programs_traced"], **kept)
             seconds = cold["phases"] | {"compile (warm)": warm["phases"]["compile"]}
             rows += [
                 {"sweep": name, "phase": phase, "repeat": 0, "seconds": taken}

@@ -335,8 +335,9 @@ class MemberCertification(Certification):
             arguments += candidate_arguments(member, data, key, number)
         sweep = self.sweep
         # All sizes share one shape: `MembersConfig.fitted` refuses epochs.
-        shapes = group(sweep.draws, cells.members[0])
-        measure = model_errors(sweep.decoder, lambda rate: sweep.finetuning(shapes, rate))
+        own = group(sweep.draws, cells.members[0])
+        settings = functools.partial(sweep.finetuning, own.loss, own.steps)
+        measure = model_errors(sweep.decoder, settings)
         errors = sweep.members.map(measure, arguments, at_once=sweep.config.chunk_members)
         return [
             row

@@ -1,14 +1,17 @@
-"""The plan of a sweep: members -> groups of equal shapes -> chunks.
+"""The plan of a sweep: members -> groups of equal shapes and steps -> chunks.
 
-Members whose arrays have the same shapes form a *group*, which is one compiled program. A group
-runs in *chunks*, the unit of resume: all of one size, but the last.
+Members whose arrays have the same shapes share one compiled program; those that also take the same
+number of steps form a *group*. A group runs in *chunks*, the unit of resume: all of one size, but
+the last.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import math
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from experiments.sweep.draws import Draws
 from experiments.sweep.grid import Member
@@ -16,14 +19,27 @@ from synth.arguments import LARGEST
 from synth.config import Loss
 
 
+class Shapes(NamedTuple):
+    """What members of one compiled program share: their arrays' shapes, and the loss."""
+
+    length: int
+    rows: int
+    loss: Loss
+
+
 @dataclass(frozen=True)
 class Group:
-    """The arrays' shapes and the static settings that members of one compiled program share."""
+    """What members that run together share: their program, and the number of steps."""
 
     length: int
     steps: int
     rows: int
     loss: Loss
+
+    @property
+    def shapes(self) -> Shapes:
+        """Of the program, which groups of any number of steps share."""
+        return Shapes(self.length, self.rows, self.loss)
 
 
 @dataclass(frozen=True)
@@ -44,7 +60,7 @@ class Chunk:
 
 
 def group(draws: Draws, member: Member) -> Group:
-    """The compiled program that a member runs in."""
+    """The group that a member runs in."""
     return Group(
         length=draws.task.max_length(draws.mixture(member).hardest),
         steps=_steps(draws, member),
@@ -82,6 +98,17 @@ def _bought(draws: Draws, member: Member) -> float:
     else:
         examples = config.compute * member.data_size
     return examples / config.optimiser.batch_size
+
+
+def most_steps(draws: Draws) -> dict[Shapes, int]:
+    """Steps of the longest fine-tuning in each compiled program."""
+    most: dict[Shapes, int] = {}
+    # Seeds and learning rates change nothing, so that one of each is enough.
+    few = dataclasses.replace(draws.config, base_seeds=1, seeds=1, learning_rates=(1.0,))
+    for member in few.members:
+        own = group(draws, member)
+        most[own.shapes] = max(own.steps, most.get(own.shapes, 0))
+    return most
 
 
 def plan(draws: Draws) -> list[Chunk]:

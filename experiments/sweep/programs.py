@@ -17,15 +17,15 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Int
 
 from experiments.engine.phases import Phases
 from experiments.storage.memory import program_memory
 from experiments.sweep.draws import Draws
 from experiments.sweep.grid import Member, SweepConfig
 from experiments.sweep.mapping import MemberMap, Stacked, equal_parts
-from experiments.sweep.plan import Chunk, Group
-from synth.config import DecoderConfig, FinetuneConfig
+from experiments.sweep.plan import Chunk, Group, Shapes, most_steps
+from synth.config import DecoderConfig, FinetuneConfig, Loss
 from synth.decoder import Parameters
 from synth.finetune import TrainingData, finetune, pretrain
 from synth.gaps import correct_examples
@@ -68,7 +68,7 @@ class Sweep:
       draws: the data.
       decoder: shape of the model.
       members: maps a function of one member over many.
-      traces: how often the fine-tuning of each group was traced; once, unless shapes differ or
+      traces: how often each program of fine-tuning was traced; once, unless its shapes differ or
         memory made another number of members at once necessary.
       phases: the clock of the study that runs the programs.
     """
@@ -85,8 +85,8 @@ class Sweep:
             max_positions=self.task.max_length(config.test_hardest),
         )
         self.members = MemberMap(config.mapping, phases=self.phases)
-        self.traces: Counter[Group] = Counter()
-        self._programs: dict[Group, Any] = {}
+        self.traces: Counter[Shapes] = Counter()
+        self._programs: dict[Shapes, Any] = {}
         self._evaluation: Any = None
 
     # Bases.
@@ -174,7 +174,8 @@ class Sweep:
           places: members, in a multiple of the devices.
         """
         shapes = self.members.shapes(first, places=places)
-        return program_memory(self._program(group).lower(shapes).compile())
+        program = self._program(group.shapes)
+        return program_memory(program.lower(shapes, np.int32(group.steps)).compile())
 
     def _finetune(
         self, group: Group, members: Sequence[Member], bases: list[Parameters], places: int
@@ -185,8 +186,9 @@ class Sweep:
         # arguments have no name, so that their memory is free by then.
         with self.phases("train"):
             parameters, *measured = jax.block_until_ready(
-                self._program(group)(
-                    self.members.stack(self._arguments(members, bases), places=places)
+                self._program(group.shapes)(
+                    self.members.stack(self._arguments(members, bases), places=places),
+                    np.int32(group.steps),
                 )
             )
         seeds = [(member.base_seed, member.seed) for member in members]
@@ -199,33 +201,39 @@ class Sweep:
         results = zip(self.members.unstack(measured, count), test, validation, kept, strict=True)
         return [Outcome(*own, *rest) for own, *rest in results]
 
-    def finetuning(self, group: Group, learning_rate: Array) -> FinetuneConfig:
-        """The fine-tuning of a group's members, at a learning rate that may be traced."""
+    def finetuning(self, loss: Loss, steps: int, learning_rate: Array) -> FinetuneConfig:
+        """The fine-tuning of a member, at a learning rate that may be traced."""
         return FinetuneConfig(
-            steps=group.steps,
+            steps=steps,
             learning_rate=learning_rate,
-            loss=group.loss,
+            loss=loss,
             optimiser=self.config.optimiser,
         )
 
-    def _program(self, group: Group):
-        """The compiled fine-tuning of a group, traced once."""
-        if group not in self._programs:
-            member = functools.partial(self._member, group)
-            self._programs[group] = jax.jit(self.members.over(member))
-        return self._programs[group]
+    @functools.cached_property
+    def _most_steps(self) -> dict[Shapes, int]:
+        return most_steps(self.draws)
 
-    def _member(self, group: Group, arguments: dict[str, Any]) -> tuple:
+    def _program(self, shapes: Shapes):
+        """A compiled fine-tuning, traced once; its arguments are members and a number of steps."""
+        if shapes not in self._programs:
+            member = functools.partial(self._member, shapes)
+            self._programs[shapes] = jax.jit(self.members.over(member))
+        return self._programs[shapes]
+
+    def _member(self, shapes: Shapes, arguments: dict[str, Any], steps: Int[Array, ""]) -> tuple:
         """Fine-tune one member and measure it on its own mixture: the code that is mapped."""
         # This line runs when the program is traced, not when it runs.
-        self.traces[group] += 1
+        self.traces[shapes] += 1
         config, data, fresh = self.config, arguments["data"], arguments["fresh"]
+        most = self._most_steps[shapes]
         parameters, losses = finetune(
             self.decoder,
             arguments["base"],
             data,
-            self.finetuning(group, arguments["learning_rate"]),
+            self.finetuning(shapes.loss, most, arguments["learning_rate"]),
             jax.random.wrap_key_data(arguments["key"]),
+            steps,
         )
         # One pass over training rows and fresh draws, so that the evaluation is compiled once.
         rows = min(config.risk_examples, len(data.tokens))
@@ -237,7 +245,9 @@ class Sweep:
         )
         train = correct[:rows], jnp.arange(rows) < data.num_examples
         finite = [jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(parameters)]
-        final_loss = losses[-max(1, group.steps // 10) :].mean()
+        index = jnp.arange(most)
+        is_last = (index >= steps - jnp.maximum(1, steps // 10)) & (index < steps)
+        final_loss = losses.mean(where=is_last)
         diverged = ~jnp.all(jnp.array([*finite, jnp.isfinite(final_loss)]))
         return parameters, *train, correct[rows:], final_loss, diverged
 

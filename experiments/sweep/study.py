@@ -189,13 +189,13 @@ class SweepStudy(Study):
         return tune(table)
 
     def session_fields(self) -> dict[str, Any]:
-        """Numbers of traces and of groups that were traced: equal unless shapes vary in one.
+        """Numbers of traces and of programs that were traced: equal unless shapes vary in one.
 
         Also when the training of bases began, if there were any to train; and where memory did not
         hold all members of a chunk at once, how many it held.
         """
         traces, fewest = self.sweep.traces, self.sweep.members.together.fewest
-        fields: dict[str, Any] = {"traces": sum(traces.values()), "groups_traced": len(traces)}
+        fields: dict[str, Any] = {"traces": sum(traces.values()), "programs_traced": len(traces)}
         if "pretrain" in self.phases.began:
             began = datetime.fromtimestamp(self.phases.began["pretrain"], UTC)
             fields["pretraining_began"] = began.isoformat(timespec="milliseconds")

@@ -118,7 +118,7 @@ class SweepWorkload(Workload):
         return Program("drawing data", is_compiled=False)
 
     def _finetuning(self, group: Group) -> Program:
-        program = self._program("fine-tuning", str(group), group.length)
+        program = self._program("fine-tuning", str(group.shapes), group.length)
         self._kinds[program] = group
         return program
 

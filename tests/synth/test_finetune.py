@@ -351,6 +351,24 @@ def test_a_batch_is_whole_on_an_accelerator(monkeypatch):
     assert num_parts(DECODER, 64, 10_000) == 1
 
 
+@pytest.mark.parametrize("num_steps", [1, 4, 7])
+def test_a_traced_number_of_steps_gives_the_run_of_that_many(num_steps, base, data):
+    """In whole epochs, in which the order of the rows does not depend on the longest run."""
+    own = dataclasses.replace(data, num_examples=jnp.int32(4))
+    settings = {"learning_rate": 1e-2, "optimiser": Optimiser(batch_size=4)}
+    most, few = (FinetuneConfig(steps=steps, **settings) for steps in (9, num_steps))
+    key = jax.random.key(5)
+
+    def traced(steps):
+        return finetune(DECODER, base, own, most, key, steps)
+
+    parameters, losses = jax.jit(traced)(jnp.int32(num_steps))
+    expected, own_losses = jax.jit(lambda: finetune(DECODER, base, own, few, key))()
+    assert_close(parameters, expected, atol=1e-6)
+    np.testing.assert_allclose(losses[:num_steps], own_losses, rtol=1e-5)
+    assert not losses[num_steps:].any()
+
+
 def test_dft_has_the_gradient_of_the_negative_probability(base, data):
     """d(-sg(p) log p) = -p dp / p = -dp, by the chain rule."""
     tokens, positions = data.tokens[0], jnp.arange(LENGTH) * 2

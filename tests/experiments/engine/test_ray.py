@@ -117,7 +117,7 @@ def test_a_sweep_equals_the_one_in_this_process(workers, finished_run, tmp_path)
     assert all(worker["phases"]["train"] > 0 for worker in session["workers"])
     assert set(session["phases"]) == {"write", "rest"}
     # A worker compiles a group's program once, however many chunks it makes.
-    assert session["traces"] == session["groups_traced"] <= 4
+    assert session["traces"] == session["programs_traced"] <= 4
     # No sign of the workers is left in the directory.
     assert list(out.glob(".visible*")) == []
 

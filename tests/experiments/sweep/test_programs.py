@@ -312,11 +312,25 @@ def test_table_is_tidy(table):
     assert risks[(risks > 0) & (risks < 1)].nunique() > 2
 
 
-def test_one_trace_for_each_group(finished_run):
+def test_one_trace_for_each_program(finished_run):
     manifest = read_manifest(finished_run)
     (session,) = manifest["sessions"]
-    assert session["traces"] == session["groups_traced"] == 2
+    assert session["traces"] == session["programs_traced"] == 2
     assert len(manifest["chunks"]) == 4
+
+
+@pytest.mark.slow  # compiles three programs
+def test_members_of_one_length_share_a_program_whatever_their_steps(bases):
+    """Three epochs of 8 and of 32 examples are 3 and 12 steps; alone, 3 steps give the same."""
+    sizes = (8, 32)
+    epochs = tiny(difficulties=(2,), data_sizes=sizes, compute=3.0, compute_unit="epochs")
+    together, alone = Sweep(epochs), Sweep(dataclasses.replace(epochs, data_sizes=sizes[:1]))
+    first, second = plan(together.draws)
+    assert [first.group.steps, second.group.steps] == [3, 12]
+    shared, _ = [run_chunk(together, chunk, bases)[0] for chunk in (first, second)]
+    assert list(together.traces.values()) == [1]
+    (chunk,) = plan(alone.draws)
+    assert_same_results(shared, run_chunk(alone, chunk, bases)[0])
 
 
 def test_risks_follow_from_the_predictions(finished_run, table):

@@ -192,7 +192,7 @@ def test_a_sweep_halves_and_its_results_stay_the_same_bit_for_bit(monkeypatch, c
     assert "4 members run at once from here" in capsys.readouterr().out
     # The manifest's session says so.
     study = SweepStudy(config, Path("unused"), recipe="tiny", preset="test")
-    assert study.session_fields() == {"traces": 0, "groups_traced": 0}
+    assert study.session_fields() == {"traces": 0, "programs_traced": 0}
     study.sweep = halved
     assert study.session_fields()["members_at_once"] == 4
 

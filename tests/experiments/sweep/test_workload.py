@@ -28,7 +28,7 @@ def test_a_plan_of_a_smoke_preset_is_right(recipe, tmp_path):
     made = [*(out / "parts").glob("*.parquet"), out / "bases"]
     assert told.whole.parts == len(made)
     (session,) = manifest["sessions"]
-    assert told.whole.programs["fine-tuning"] == session["groups_traced"] == session["traces"]
+    assert told.whole.programs["fine-tuning"] == session["programs_traced"] == session["traces"]
     assert (table["metric"] == "test_risk").sum() == len(names) + config.base_seeds * config.seeds
 
     # Tokens and disk are about right; tokens counted in data of other seeds.
