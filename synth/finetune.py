@@ -6,8 +6,10 @@ with `jax.vmap` or `jax.lax.map`. Keys are split by purpose.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -66,10 +68,9 @@ def token_losses(
 
 
 def batch_positions(
-    decoder: DecoderConfig, key: PRNGKeyArray, batch_size: int, length: int
+    decoder: DecoderConfig, keys: PRNGKeyArray, length: int
 ) -> Int[Array, "batch length"]:
     """Draw the positions of each sequence of a batch, see `draw_positions`."""
-    keys = jax.random.split(key, batch_size)
     return jax.vmap(lambda key: draw_positions(decoder, key, length))(keys)
 
 
@@ -99,28 +100,30 @@ def num_parts(decoder: DecoderConfig, batch_size: int, length: int) -> int:
     )
 
 
+Rows = tuple[Int[Array, "rows length"], Bool[Array, "rows length"]]
+"""Tokens of examples of one padded length, and their loss masks: true on solution tokens."""
+
+
 def loss_and_gradient(
     decoder: DecoderConfig,
     parameters: Parameters,
-    tokens: Int[Array, "batch length"],
-    loss_mask: Bool[Array, "batch length"],
+    batch: Sequence[Rows],
     key: PRNGKeyArray,
     loss: Loss,
 ) -> tuple[Float[Array, ""], Parameters]:
     """Mean loss in nats over the solution tokens of a batch, at drawn positions; its gradient.
 
-    Both are summed over parts of the batch, see `num_parts`.
+    Both are summed over the groups of the batch, and over parts of each, see `num_parts`.
 
     Args:
       decoder: shape of the model (static).
       parameters: its weights.
-      tokens, loss_mask: the batch; the mask is true on solution tokens.
+      batch: its examples, in groups of one padded length each.
       key: for the positions.
       loss: ``sft`` or ``dft``, see `FinetuneConfig` (static).
     """
-    size, length = tokens.shape
-    positions = batch_positions(decoder, key, size, length)
-    total = loss_mask[:, 1:].sum().astype(jnp.float32)
+    total = jnp.stack([loss_mask[:, 1:].sum() for _, loss_mask in batch]).sum().astype(jnp.float32)
+    keys = jax.random.split(key, sum(len(tokens) for tokens, _ in batch))
 
     def of_part(tokens, loss_mask, positions):
         def share(parameters):
@@ -129,17 +132,20 @@ def loss_and_gradient(
 
         return jax.value_and_grad(share)(parameters)
 
-    parts = num_parts(decoder, size, length - 1)
-    batch = (tokens, loss_mask, positions)
-    if parts == 1:
-        return of_part(*batch)
-
     def add(total, part):
         return jax.tree.map(jnp.add, total, of_part(*part)), None
 
-    nothing = (jnp.float32(0.0), jax.tree.map(jnp.zeros_like, parameters))
-    batch = jax.tree.map(lambda leaf: leaf.reshape(parts, -1, length), batch)
-    return jax.lax.scan(add, nothing, batch)[0]
+    result = (jnp.float32(0.0), jax.tree.map(jnp.zeros_like, parameters))
+    for tokens, loss_mask in batch:
+        size, length = tokens.shape
+        group = (tokens, loss_mask, batch_positions(decoder, keys[:size], length))
+        keys, parts = keys[size:], num_parts(decoder, size, length - 1)
+        if parts == 1:
+            result, _ = add(result, group)
+        else:
+            group = jax.tree.map(lambda leaf, n=parts: leaf.reshape(n, -1, leaf.shape[1]), group)
+            result, _ = jax.lax.scan(add, result, group)
+    return result
 
 
 def epoch_order(
@@ -217,7 +223,7 @@ def _train(
     decoder: DecoderConfig,
     parameters: Parameters,
     config: FinetuneConfig,
-    batch: Callable[[Int[Array, ""]], tuple[Int[Array, "b l"], Bool[Array, "b l"]]],
+    batch: Callable[[Int[Array, ""]], Sequence[Rows]],
     key: PRNGKeyArray,
     steps: int | Int[Array, ""],
 ) -> tuple[Parameters, Float[Array, " steps"]]:
@@ -227,7 +233,7 @@ def _train(
       decoder: shape of the model (static).
       parameters: to start from.
       config: settings.
-      batch: from the number of a step to the tokens and the loss mask of its batch.
+      batch: from the number of a step to its batch, see `loss_and_gradient`.
       key: for the positions of each step.
       steps: how many, at most `config.steps`; may be traced.
 
@@ -239,7 +245,7 @@ def _train(
     def step(index, carry):
         parameters, state, losses = carry
         loss, gradient = loss_and_gradient(
-            decoder, parameters, *batch(index), jax.random.fold_in(key, index), config.loss
+            decoder, parameters, batch(index), jax.random.fold_in(key, index), config.loss
         )
         # optax mixes scalars of different types, which strict promotion refuses.
         with jax.numpy_dtype_promotion("standard"):
@@ -284,15 +290,27 @@ def finetune(
     ).reshape(config.steps, batch_size)
 
     def batch(step):
-        return data.tokens[order[step]], data.loss_mask[order[step]]
+        return [(data.tokens[order[step]], data.loss_mask[order[step]])]
 
     taken = config.steps if steps is None else steps
     return _train(decoder, base, config, batch, key_positions, taken)
 
 
+class Stratum(NamedTuple):
+    """Examples of a batch that are drawn alike and padded to one length.
+
+    Attributes:
+      num_examples: of each batch.
+      sample: function from a key to tokens and loss mask of one example.
+    """
+
+    num_examples: int
+    sample: Callable[[PRNGKeyArray], tuple[Int[Array, " length"], Bool[Array, " length"]]]
+
+
 def pretrain(
     decoder: DecoderConfig,
-    sample: Callable[[PRNGKeyArray], tuple[Int[Array, " length"], Bool[Array, " length"]]],
+    strata: Sequence[Stratum],
     config: FinetuneConfig,
     key: PRNGKeyArray,
 ) -> tuple[Parameters, Float[Array, " steps"]]:
@@ -300,18 +318,28 @@ def pretrain(
 
     Args:
       decoder: shape of the model (static).
-      sample: function from a key to tokens and loss mask of one example.
+      strata: what every batch is made of.
       config: settings of the run.
       key: a JAX key.
 
     Returns:
       The base's parameters, and the loss in nats per solution token before each step.
+
+    Raises:
+      ValueError: if the strata do not make a batch.
     """
+    sizes, size = [stratum.num_examples for stratum in strata], config.optimiser.batch_size
+    if sum(sizes) != size:
+        raise ValueError(f"strata must make a batch of {size} examples, got {sizes}")
     key_init, key_data, key_positions = jax.random.split(key, 3)
 
     def batch(step):
-        keys = jax.random.split(jax.random.fold_in(key_data, step), config.optimiser.batch_size)
-        return jax.vmap(sample)(keys)
+        keys = jax.random.split(jax.random.fold_in(key_data, step), size)
+        ends = itertools.accumulate(sizes)
+        return [
+            jax.vmap(stratum.sample)(keys[end - stratum.num_examples : end])
+            for end, stratum in zip(ends, strata, strict=True)
+        ]
 
     start = initialise(decoder, key_init)
     return _train(decoder, start, config, batch, key_positions, config.steps)

@@ -142,6 +142,30 @@ class Mixture:
     def hardest(self) -> int:
         return self.levels[-1]
 
+    def between(self, low: float, high: float) -> Mixture:
+        """The mixture between two of its quantiles: what an equal share of its draws is, in order.
+
+        Args:
+          low, high: from 0 to 1, such as 0.5 and 1 for the harder half of its draws.
+
+        Raises:
+          ValueError: if they are no such interval.
+
+        Example:
+          >>> Mixture.up_to(4).between(0.5, 1.0).levels
+          (3, 4)
+        """
+        if not 0 <= low < high <= 1:
+            raise ValueError(f"low and high must be 0 <= low < high <= 1, got {low} and {high}")
+        ends = np.cumsum(self.probabilities)
+        ends[-1] = 1.0
+        starts = np.concatenate([[0.0], ends[:-1]])
+        inside = np.minimum(ends, high) - np.maximum(starts, low)
+        # What rounding leaves of a level that ends where the interval begins is none of it.
+        is_in = inside > 1e-9
+        levels = np.array(self.levels)[is_in]
+        return Mixture(tuple(levels.tolist()), tuple(inside[is_in] / inside[is_in].sum()))
+
     def log_probabilities(self, hardest: int) -> Float[np.ndarray, " levels"]:
         """Log-probability of levels ``1 .. hardest`` in nats, minus infinity off the support.
 

@@ -62,7 +62,8 @@ def loss(
     key: PRNGKeyArray,
 ) -> Float[Array, ""]:
     """Mean cross-entropy in nats over the solution tokens of a batch, at drawn positions."""
-    positions = batch_positions(decoder, key, *tokens.shape)
+    keys = jax.random.split(key, len(tokens))
+    positions = batch_positions(decoder, keys, tokens.shape[1])
     half = decoder.head_size // 2
     frequency = decoder.rope_theta ** (-jnp.arange(half) / half)
     angle = positions[:, None, :-1, None].astype(jnp.float32) * frequency[None, None, None, :]
@@ -139,12 +140,12 @@ def parity(
     decoder: DecoderConfig, parameters: Parameters, data: TrainingData, key: PRNGKeyArray
 ) -> Mapping[str, float]:
     """Differences from `synth` on one batch, as those of `experiments.benchmarks.torch_loop`."""
-    batch = data.tokens, data.loss_mask, key
+    rows = data.tokens, data.loss_mask
     value, gradient = jax.jit(jax.value_and_grad(loss), static_argnums=1)(
-        parameters, decoder, *batch
+        parameters, decoder, *rows, key
     )
-    ours, our_gradient = jax.jit(loss_and_gradient, static_argnums=(0, 5))(
-        decoder, parameters, *batch, "sft"
+    ours, our_gradient = jax.jit(loss_and_gradient, static_argnums=(0, 4))(
+        decoder, parameters, [rows], key, "sft"
     )
     differences = jax.tree.map(
         lambda own, other: float(jnp.linalg.norm(own - other) / jnp.linalg.norm(own)),

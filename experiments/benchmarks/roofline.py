@@ -70,7 +70,7 @@ def step_products(decoder: DecoderConfig, batch_size: int, length: int) -> Count
     """
     traced = jax.make_jaxpr(
         lambda parameters, tokens, loss_mask, key: loss_and_gradient(
-            decoder, parameters, tokens, loss_mask, key, "sft"
+            decoder, parameters, [(tokens, loss_mask)], key, "sft"
         )
     )(
         jax.eval_shape(lambda: initialise(decoder, jax.random.key(0))),

@@ -258,7 +258,8 @@ def tensors(tokens: Any, loss_mask: Any) -> tuple[Tensor, Tensor]:
 
 def positions_of(decoder: DecoderConfig, key: PRNGKeyArray, batch: int, length: int) -> Tensor:
     """The positions [batch, length] that `synth.finetune.loss_and_gradient` draws from a key."""
-    return torch.from_numpy(np.array(batch_positions(decoder, key, batch, length)))
+    keys = jax.random.split(key, batch)
+    return torch.from_numpy(np.array(batch_positions(decoder, keys, length)))
 
 
 def parity(
@@ -276,8 +277,8 @@ def parity(
       ``loss``: absolute difference in nats; ``gradient``: the largest over parameters of the
       norm of the difference divided by the norm of ours.
     """
-    our_loss, our_gradient = jax.jit(loss_and_gradient, static_argnums=(0, 5))(
-        decoder, parameters, data.tokens, data.loss_mask, key, "sft"
+    our_loss, our_gradient = jax.jit(loss_and_gradient, static_argnums=(0, 4))(
+        decoder, parameters, [(data.tokens, data.loss_mask)], key, "sft"
     )
     model = load(decoder, parameters)
     positions = positions_of(decoder, key, *data.tokens.shape)

@@ -10,7 +10,7 @@ import dataclasses
 import functools
 import itertools
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,11 +25,12 @@ from experiments.sweep.draws import Draws
 from experiments.sweep.grid import Member, SweepConfig
 from experiments.sweep.mapping import MemberMap, Stacked, equal_parts
 from experiments.sweep.plan import Chunk, Group, Shapes, most_steps
+from experiments.sweep.pretraining import base_program
 from synth.config import DecoderConfig, FinetuneConfig, Loss
 from synth.decoder import Parameters
-from synth.finetune import TrainingData, finetune, pretrain
+from synth.finetune import TrainingData, finetune
 from synth.gaps import correct_examples
-from synth.task import ArrayTask, Pool, Task, draw, pool
+from synth.task import Pool, Task
 from synth.tasks import make_task
 
 Correct = list[Bool[np.ndarray, " examples"]]
@@ -278,55 +279,3 @@ def _correct_in_pools(
     """Evaluate one member on pools of its own: the code that is mapped."""
     parameters, drawn = member
     return [correct_examples(decoder, parameters, part.tokens, part.loss_mask) for part in drawn]
-
-
-def base_program(sweep: Sweep, steps: int) -> tuple[Callable[..., Parameters], tuple]:
-    """Return a function that trains one base, and arrays that all bases share.
-
-    The function takes the data of the base's key, and these arrays.
-
-    Args:
-      sweep: whose bases they are.
-      steps: of the training.
-    """
-    pretraining = sweep.config.pretrain
-    config = FinetuneConfig(
-        steps=steps,
-        learning_rate=pretraining.learning_rate,
-        optimiser=pretraining.optimiser,
-    )
-    sample, shared = _pretraining_draws(sweep)
-
-    def base(key, *shared):
-        key = jax.random.wrap_key_data(key)
-        return pretrain(sweep.decoder, lambda key: sample(key, *shared), config, key)[0]
-
-    return base, shared
-
-
-def _pretraining_draws(sweep: Sweep) -> tuple[Callable[..., tuple], tuple]:
-    """Return a function that draws one example, and arrays that all bases share.
-
-    The function takes a key and these arrays.
-    """
-    task, pretraining, mixture = sweep.task, sweep.config.pretrain, sweep.config.pretrain.mixture
-    if isinstance(task, ArrayTask):
-        length = task.max_length(mixture.hardest)
-        log_probabilities = mixture.log_probabilities(task.hardest)
-
-        def fresh(key):
-            example, _ = draw(task, key, log_probabilities)
-            return example.tokens[:length], example.loss_mask[:length]
-
-        return fresh, ()
-    # Text is drawn on the host: a large pool stands in for fresh draws. Bases have keys 0 to
-    # base_seeds - 1; the pool has key base_seeds, even if only some bases are missing.
-    rows = min(pretraining.text_examples, pretraining.steps * pretraining.optimiser.batch_size)
-    key_pool = jax.random.fold_in(sweep.draws.key("bases"), sweep.config.base_seeds)
-    drawn = pool(task, key_pool, mixture, rows)
-
-    def row(key, tokens, loss_mask):
-        index = jax.random.randint(key, (), 0, rows)
-        return tokens[index], loss_mask[index]
-
-    return row, (drawn.tokens, drawn.loss_mask)

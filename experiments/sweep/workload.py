@@ -15,7 +15,8 @@ from experiments.engine.study import Part
 from experiments.engine.workload import Program, Speed, Work, Workload
 from experiments.sweep.grid import Member
 from experiments.sweep.plan import Chunk, Group
-from experiments.sweep.programs import Sweep, base_program
+from experiments.sweep.pretraining import base_program, base_strata
+from experiments.sweep.programs import Sweep
 from synth.decoder import Parameters, initialise
 from synth.task import ArrayTask
 
@@ -50,8 +51,11 @@ class Operations:
         """Operations of a step of a base's training, and its tokens without padding."""
         pretraining, sweep = self._sweep.config.pretrain, self._sweep
         rows = pretraining.optimiser.batch_size
-        length = sweep.task.max_length(pretraining.hardest)
-        flops = training_flops(sweep.decoder, rows * length, length)
+        flops = sum(
+            training_flops(sweep.decoder, count * length, length)
+            for count, mixture in base_strata(sweep)
+            for length in [sweep.task.max_length(mixture.hardest)]
+        )
         return flops, rows * sweep.draws.mean_tokens(pretraining.mixture)
 
     def of_member(self, group: Group) -> float:

@@ -18,6 +18,7 @@ from synth import finetune as module
 from synth.config import DecoderConfig, FinetuneConfig, Optimiser
 from synth.decoder import draw_positions, initialise, logits
 from synth.finetune import (
+    Stratum,
     TrainingData,
     epoch_order,
     finetune,
@@ -248,7 +249,7 @@ def test_steps_equal_the_reference(config, base, data):
     order = np.asarray(
         order_of(key_order, data.num_examples, NUM_ROWS, config.steps * config.optimiser.batch_size)
     ).reshape(config.steps, config.optimiser.batch_size)
-    gradient_of = jax.jit(loss_and_gradient, static_argnums=(0, 5))
+    gradient_of = jax.jit(loss_and_gradient, static_argnums=(0, 4))
     warmup = math.ceil(config.optimiser.warmup * config.steps)
     parameters = {name: leaf.astype(np.float64) for name, leaf in leaves(base).items()}
     first = {name: np.zeros_like(leaf) for name, leaf in parameters.items()}
@@ -259,8 +260,7 @@ def test_steps_equal_the_reference(config, base, data):
         loss, gradient = gradient_of(
             DECODER,
             tree,
-            data.tokens[rows],
-            data.loss_mask[rows],
+            [(data.tokens[rows], data.loss_mask[rows])],
             jax.random.fold_in(key_positions, step),
             config.loss,
         )
@@ -305,8 +305,8 @@ def test_steps_equal_the_reference(config, base, data):
 def test_the_loss_of_a_batch_is_the_mean_over_solution_tokens(loss, base, data):
     key = jax.random.key(6)
     tokens, loss_mask = np.asarray(data.tokens[:3]), np.asarray(data.loss_mask[:3])
-    jitted = jax.jit(loss_and_gradient, static_argnums=(0, 5))
-    mean, _ = jitted(DECODER, base, tokens, loss_mask, key, loss)
+    jitted = jax.jit(loss_and_gradient, static_argnums=(0, 4))
+    mean, _ = jitted(DECODER, base, [(tokens, loss_mask)], key, loss)
     total, count = 0.0, 0
     for row, mask, row_key in zip(tokens, loss_mask, jax.random.split(key, 3), strict=True):
         positions = np.asarray(draw_positions(DECODER, row_key, LENGTH))
@@ -326,7 +326,7 @@ def test_a_batch_in_parts_has_the_loss_and_gradient_of_the_whole(
     cached_rows, parts, base, data, monkeypatch
 ):
     key, rows = jax.random.key(7), 6
-    batch = DECODER, base, data.tokens[:rows], data.loss_mask[:rows], key, "sft"
+    batch = DECODER, base, [(data.tokens[:rows], data.loss_mask[:rows])], key, "sft"
     # Rows with different numbers of solution tokens: a mean of the parts' means would differ.
     assert len(set(np.asarray(data.loss_mask[:rows].sum(axis=1)))) > 1
     monkeypatch.setattr(module, "num_parts", lambda *_: 1)
@@ -336,6 +336,17 @@ def test_a_batch_in_parts_has_the_loss_and_gradient_of_the_whole(
     monkeypatch.setattr(module, "CACHED_BYTES", cached_rows * 4 * (LENGTH - 1) * widest)
     assert num_parts(DECODER, rows, LENGTH - 1) == parts
     assert_close(jax.jit(lambda: loss_and_gradient(*batch))(), whole, atol=1e-6)
+
+
+def test_groups_of_a_batch_have_the_loss_and_gradient_of_the_whole(base, data):
+    """Whether short examples are padded to the longest one changes nothing."""
+    key, padding = jax.random.key(7), 3
+    longer = ((0, 0), (0, padding))
+    tokens, loss_mask = jnp.pad(data.tokens[:6], longer), jnp.pad(data.loss_mask[:6], longer)
+    short, long = (data.tokens[:4], data.loss_mask[:4]), (tokens[4:], loss_mask[4:])
+    run = jax.jit(loss_and_gradient, static_argnums=(0, 4))
+    whole = run(DECODER, base, [(tokens, loss_mask)], key, "sft")
+    assert_close(run(DECODER, base, [short, long], key, "sft"), whole, atol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -466,10 +477,11 @@ def test_pretraining_learns_to_copy():
         return tokens, jnp.arange(4) == 3
 
     config = FinetuneConfig(80, 3e-2, optimiser=Optimiser(batch_size=16))
+    strata = (Stratum(16, sample),)
     compiled = jax.jit(pretrain, static_argnums=(0, 1, 2))
-    parameters, losses = compiled(DECODER, sample, config, jax.random.key(8))
+    parameters, losses = compiled(DECODER, strata, config, jax.random.key(8))
     assert losses[0] > 1
     assert losses[-10:].mean() < 0.1
-    assert_equal(compiled(DECODER, sample, config, jax.random.key(8))[0], parameters)
-    other = compiled(DECODER, sample, config, jax.random.key(9))[0]
+    assert_equal(compiled(DECODER, strata, config, jax.random.key(8))[0], parameters)
+    other = compiled(DECODER, strata, config, jax.random.key(9))[0]
     assert np.abs(other["embedding"] - parameters["embedding"]).max() > 0.1

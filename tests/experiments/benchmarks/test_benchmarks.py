@@ -121,7 +121,7 @@ def test_flops_equal_the_products_that_jax_traces(decoder, batch_size, length):
     parameters = jax.eval_shape(lambda: initialise(decoder, jax.random.key(0)))
     traced = jax.make_jaxpr(
         lambda parameters, tokens, loss_mask, key: loss_and_gradient(
-            decoder, parameters, tokens, loss_mask, key, "sft"
+            decoder, parameters, [(tokens, loss_mask)], key, "sft"
         )
     )(
         parameters,

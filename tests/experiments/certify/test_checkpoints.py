@@ -27,7 +27,7 @@ from experiments.storage.config import Devices
 from experiments.storage.results import ResultsError
 from synth.config import DecoderConfig, FinetuneConfig
 from synth.decoder import logits
-from synth.finetune import pretrain
+from synth.finetune import Stratum, pretrain
 from synth.tasks.igsm import problems
 from tests.experiments.llm.tiny import random_parameters
 from theory.bounds import BOUNDS
@@ -91,7 +91,8 @@ def folder(tmp_path_factory) -> Path:
         return successors(key, 6), jnp.arange(6) > 2
 
     config = FinetuneConfig(steps=250, learning_rate=1e-2)
-    parameters, losses = jax.jit(lambda key: pretrain(DECODER, sample, config, key))(
+    strata = [Stratum(config.optimiser.batch_size, sample)]
+    parameters, losses = jax.jit(lambda key: pretrain(DECODER, strata, config, key))(
         jax.random.key(0)
     )
     assert losses[-1] < 0.02
