@@ -10,9 +10,9 @@ SAMPLE ?= 100
 .PHONY: demo test test-slow test-long mutants lint types bench hostile figures clean
 
 demo: $(VENV)/.base  ## run the main recipe at demo size, certify it, draw its figures, write its report
-	$(SWEETSPOT) run tradeoff --preset demo --out runs/demo
-	$(SWEETSPOT) bound --results runs/demo --data-sizes 128 1024 \
-		--methods base test-set held-out gains --trained-difficulties 6
+	$(SWEETSPOT) run paper-protocol --preset demo --out runs/demo
+	$(SWEETSPOT) bound --results runs/demo --mixture exact --data-sizes 512 4096 \
+		--methods base test-set held-out
 	$(SWEETSPOT) report --results runs/demo
 
 test: $(VENV)/.dev  ## the default tests

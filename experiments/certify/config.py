@@ -113,16 +113,11 @@ class MembersConfig:
                 raise ValueError(f"{name} must be distinct, got {asked}")
         if self.mixture not in sweep.mixtures:
             raise ValueError(f"mixture must be one of {sweep.mixtures}, got {self.mixture!r}")
-        # Refuse sweeps whose cells differ in sample size or steps, or were tuned on the sample.
+        # Refuse sweeps whose cells differ in sample size, or were tuned on the sample.
         if sweep.data_unit != "examples":
             raise ValueError(
                 "data_unit of the sweep must be 'examples': a token budget makes the number of "
                 f"examples depend on them, got {sweep.data_unit!r}"
-            )
-        if sweep.compute_unit == "epochs":
-            raise ValueError(
-                "compute_unit of the sweep must be 'steps' or 'tokens': members that are certified "
-                "together take equally many steps, got 'epochs'"
             )
         if len(sweep.learning_rates) > 1:
             raise ValueError(

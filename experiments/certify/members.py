@@ -51,6 +51,7 @@ from experiments.certify.config import (
 from experiments.certify.points import (
     candidate_arguments,
     cell_data,
+    halved_steps,
     model_errors,
     point_predictors,
 )
@@ -70,7 +71,6 @@ from experiments.storage.results import (
     stated,
 )
 from experiments.sweep.grid import Member, SweepConfig, sweep_config
-from experiments.sweep.plan import group
 from experiments.sweep.programs import Sweep
 from synth.decoder import Parameters
 from synth.task import Task
@@ -328,15 +328,16 @@ class MemberCertification(Certification):
     def _certify_points(self, cells: CellGroup) -> list[Row]:
         """Fine-tune on first halves; certify point masses, and mixtures of them."""
         number = self.config.num_candidates if "candidates" in cells.methods else 1
+        sweep = self.sweep
+        steps = {member: halved_steps(sweep.draws, member) for member in cells.members}
         # Collect the arguments of every fine-tuning: candidates of a cell differ in their key.
         arguments = []
         for member in cells.members:
             data, key = self._data(member), self._key(member)
-            arguments += candidate_arguments(member, data, key, number)
-        sweep = self.sweep
-        # All sizes share one shape: `MembersConfig.fitted` refuses epochs.
-        own = group(sweep.draws, cells.members[0])
-        settings = functools.partial(sweep.finetuning, own.loss, own.steps)
+            arguments += candidate_arguments(member, data, key, number, steps[member])
+        # All sizes share one program, in which the number of steps is traced.
+        loss = cells.members[0].loss
+        settings = functools.partial(sweep.finetuning, loss, max(steps.values()))
         measure = model_errors(sweep.decoder, settings)
         errors = sweep.members.map(measure, arguments, at_once=sweep.config.chunk_members)
         return [

@@ -5,6 +5,7 @@ The second half of the sample tests them. See `experiments.certify.members` for 
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +17,7 @@ from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from experiments.sweep.draws import Draws
 from experiments.sweep.grid import Member
+from experiments.sweep.plan import group
 from synth.config import DecoderConfig, FinetuneConfig
 from synth.decoder import Parameters
 from synth.finetune import TrainingData, finetune
@@ -40,8 +42,17 @@ def cell_data(draws: Draws, member: Member, base: Parameters) -> dict[str, Any]:
     }
 
 
+def halved_steps(draws: Draws, member: Member) -> int:
+    """Optimiser steps on the first half of a member's sample: half as many, if epochs are stated.
+
+    Raises:
+      ValueError: see `experiments.sweep.plan.group`.
+    """
+    return group(draws, dataclasses.replace(member, data_size=member.data_size // 2)).steps
+
+
 def candidate_arguments(
-    member: Member, data: dict[str, Any], key: PRNGKeyArray, number: int
+    member: Member, data: dict[str, Any], key: PRNGKeyArray, number: int, steps: int
 ) -> list[dict[str, Any]]:
     """Arguments of `model_errors` for each candidate of a cell; candidates differ in their key.
 
@@ -50,6 +61,7 @@ def candidate_arguments(
       data: see `cell_data`.
       key: of the cell.
       number: of candidates.
+      steps: of each fine-tuning.
     """
     tokens, loss_mask = data["sample"]
     key_positions, key_candidates = jax.random.split(key)
@@ -61,6 +73,7 @@ def candidate_arguments(
         "buckets": data["buckets"],
         "learning_rate": np.float32(member.learning_rate),
         "key_positions": jax.random.key_data(key_positions),
+        "steps": np.int32(steps),
     }
     return [
         shared | {"key": jax.random.key_data(jax.random.fold_in(key, candidate))}
@@ -75,7 +88,7 @@ def model_errors(
 
     Args:
       decoder: shape of the model.
-      finetuning: returns the configuration of the fine-tuning, given a learning rate.
+      finetuning: returns the configuration of the longest fine-tuning, given a learning rate.
     """
 
     def measure(arguments: dict[str, Any]) -> dict[str, Errors]:
@@ -87,6 +100,7 @@ def model_errors(
             data,
             finetuning(arguments["learning_rate"]),
             jax.random.wrap_key_data(arguments["key"]),
+            arguments["steps"],
         )
         drawn = [(data.tokens, data.loss_mask), arguments["fresh"], *arguments["buckets"]]
         key_positions = jax.random.wrap_key_data(arguments["key_positions"])

@@ -15,6 +15,7 @@ from experiments.certify.config import (
     CheckpointConfig,
     MembersConfig,
 )
+from experiments.certify.points import halved_steps
 from experiments.certify.posteriors import FRESH_DRAWS, PATH_DRAWS, PATH_STEPS
 from experiments.engine.cost import (
     SIMULATOR_UTILISATION,
@@ -97,7 +98,8 @@ class MembersWorkload(Workload):
         )
         if set(methods) <= set(POINT_METHODS):
             count = len(members) * (config.num_candidates if "candidates" in methods else 1)
-            shown = shapes.steps * sweep.config.optimiser.batch_size
+            steps = sum(halved_steps(sweep.draws, member) for member in members) / len(members)
+            shown = steps * sweep.config.optimiser.batch_size
             measured = (shapes.rows + sweep.config.risk_examples) * length
             tokens = float(shown * length)
             # Base and fine-tuned model are both measured.

@@ -19,10 +19,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from experiments.analysis import coverage, families, optimum, premise
+from experiments.analysis import coverage, families, premise
 from experiments.analysis.regret_means import average_regret
 from experiments.analysis.statistics import Interval
-from experiments.analysis.verdicts import RULE, verdict
+from experiments.analysis.verdicts import RULE
 from experiments.benchmarks import (
     bounds,
     cluster,
@@ -38,79 +38,24 @@ from experiments.benchmarks import (
 from experiments.benchmarks import igsm as igsm_speed
 from experiments.figures.style import ledger_line
 from experiments.igsm import fidelity
-from experiments.pages import paper
+from experiments.pages import headline, paper
+from experiments.pages.headline import minutes_of, verdicts
+from experiments.pages.markdown import markdown_table
 from experiments.storage.results import read_manifest, read_parquet, read_table
 from synth.task import Task
 from synth.tasks import TASKS, make_task
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "experiments" / "results"
-TRADEOFF, CERTIFICATES = RESULTS / "tradeoff", RESULTS / "certificates"
+PROTOCOL, TRADEOFF = RESULTS / "paper-protocol", RESULTS / "tradeoff"
+CERTIFICATES = RESULTS / "certificates"
 ROBUSTNESS = RESULTS / "robustness"
 PREDICTION, FAMILIES, TINY_IGSM = (RESULTS / n for n in ("prediction", "families", "tiny-igsm"))
-
-
-def markdown_table(frame: pd.DataFrame) -> str:
-    """A data frame as a Markdown table, every value as text."""
-    rows = [[str(name) for name in frame.columns], ["---"] * len(frame.columns)]
-    rows += [[str(value) for value in row] for row in frame.itertuples(index=False)]
-    return "\n".join("| " + " | ".join(row) + " |" for row in rows)
 
 
 def picture(results: Path, figure: str, caption: str) -> str:
     """A figure of a directory of results as a Markdown image, its path relative to the project."""
     return f"![{caption}]({(results / 'figures' / f'{figure}.png').relative_to(ROOT)})"
-
-
-def verdicts(table: pd.DataFrame) -> dict[str, str]:
-    """One sentence on each study of a table, by title: does the best difficulty move?"""
-    return {
-        study.title: f"**{study.title[:1].upper()}{study.title[1:]}.** "
-        f"{verdict(optimum.shift(table, study))[1]}"
-        for study in optimum.studies(table)
-    }
-
-
-def minutes_of(manifest: Mapping[str, Any]) -> float:
-    """Minutes of all sessions of a run."""
-    return sum(session.get("wall_time_seconds", 0.0) for session in manifest["sessions"]) / 60
-
-
-def headline() -> str:
-    """The best difficulty of the tracked run by study and data size, and how it was recorded."""
-    table, manifest = read_table(TRADEOFF), read_manifest(TRADEOFF)
-    # One row a study, one column a data size.
-    rows = optimum.headline(table)
-    best = rows.pivot_table("optimum", "study", "data_size", "first", sort=False)
-    best = best.rename(columns="n = {}".format).rename_axis(index="best difficulty")
-    # The run's members, place and time.
-    config, last = manifest["config"], manifest["sessions"][-1]
-    members = table.loc[table["train_mixture"] != "none"].groupby(
-        ["base_seed", "seed", "train_mixture", "difficulty", "data_size"]
-    )
-    return "\n".join(
-        [
-            markdown_table(best.reset_index()),
-            "",
-            *(f"- {sentence}" for sentence in verdicts(table).values()),
-            "",
-            f"{members.ngroups} members (fine-tuned models) from {config['base_seeds']} bases × "
-            f"{config['seeds']} seeds; Student's 90% intervals over bases; "
-            f"{config['test_examples']} fresh test draws per level, base and seed. "
-            f"Recorded in {minutes_of(manifest):.0f} minutes on {last['num_devices']} cores of "
-            f"{last['device']} at commit `{last['commit']}`.",
-        ]
-    )
-
-
-def optima() -> str:
-    """Risks and gaps at the best difficulty, for each study of the tracked run."""
-    table, parts = read_table(TRADEOFF), []
-    rows = optimum.headline(table).rename(columns=lambda name: name.replace("_", " "))
-    for title, sentence in verdicts(table).items():
-        chosen = rows.loc[rows["study"] == title].drop(columns="study")
-        parts += [sentence, markdown_table(chosen)]
-    return "\n\n".join([*parts, optimum.intervals_are_over(table)])
 
 
 TOLERANCES = {256: 0.15, 1024: 0.08, 4096: 0.05}
@@ -367,8 +312,9 @@ def claims_in_full() -> str:
 
 
 PARTS: dict[str, Callable[[], str]] = {
-    "headline": headline,
-    "optima": optima,
+    "headline": lambda: headline.headline(PROTOCOL),
+    "optima": lambda: headline.optima(PROTOCOL),
+    "fixed-steps": lambda: headline.optima(TRADEOFF),
     "coverage": lambda: coverage.markdown(read_parquet(coverage.RESULTS / "coverage.parquet")),
     "certificates": certificates,
     "premise": premise_verdict,

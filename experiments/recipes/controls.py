@@ -10,10 +10,16 @@
 Each preset has a coarser grid than `paper_protocol`, and the same bases, which need not be trained
 again.
 
-Commands and cost (two CPU cores)::
+Commands and cost (two CPU cores); with ``--bases experiments/results/paper-protocol`` no bases are
+trained::
 
     sweetspot run controls --preset smoke        # seconds: for tests
-    sweetspot run controls --preset fixed-rate --bases experiments/results/paper-protocol
+    sweetspot run controls --preset fixed-rate
+    sweetspot run controls --preset compute-4
+    sweetspot run controls --preset steps
+    sweetspot run controls --preset tokens
+    sweetspot run controls --preset window
+    sweetspot run controls --preset range
 
 Expect: not recorded yet.
 """

@@ -13,6 +13,7 @@ the same bases and data.
 Commands and cost (two CPU cores)::
 
     sweetspot run paper-protocol --preset smoke   # seconds: for tests
+    sweetspot run paper-protocol --preset demo    # 3 minutes: `make demo`
     sweetspot run paper-protocol --preset cpu     # half an hour; recorded beside other work
     # The same by DFT, not run yet:
     sweetspot run paper-protocol --preset dft --bases experiments/results/paper-protocol
@@ -64,6 +65,16 @@ PRESETS = {
         test_hardest=5,
         test_examples=16,
         risk_examples=16,
+    ),
+    # One learning rate, so that the members can be certified (see `experiments.certify.config`).
+    "demo": dataclasses.replace(
+        CPU,
+        difficulties=(8, 10, 12, 14, 16),
+        data_sizes=(64, 512, 4096),
+        learning_rates=(2e-4,),
+        base_seeds=6,
+        test_examples=64,
+        chunk_members=12,
     ),
     "cpu": CPU,
     "dft": dataclasses.replace(CPU, losses=("dft",)),

@@ -182,3 +182,59 @@ def write_run(
     manifest = {"config": stored, "status": "complete"} | fields
     (directory / "manifest.json").write_text(json.dumps(manifest))
     return directory
+
+
+def parabola_row(
+    base: int, seed: int, level: int, size: int, metric: str, value: float, **more
+) -> dict:
+    """A row of a table of `parabolas`."""
+    return {
+        "task": "chain-running",
+        "base": f"base-{base}",
+        "base_seed": base,
+        "seed": seed,
+        "train_mixture": "exact",
+        "loss": "sft",
+        "difficulty": level,
+        "data_size": size,
+        "data_unit": "examples",
+        "compute": "3 epochs",
+        "slice": pd.NA,
+        "metric": metric,
+        "value": value,
+        "learning_rate": 1e-3,
+        "num_examples": 100,
+        "status": "ok",
+    } | more
+
+
+def parabolas(optimum_of: dict[int, float]) -> pd.DataFrame:
+    """Parabolas around an optimum for each n; bases differ in height alone, and seeds a little."""
+    made = []
+    random = np.random.default_rng(0)
+    for base in range(8):
+        height = 0.5 + 0.02 * random.standard_normal()
+        for seed in (0, 1):
+            untrained = {"difficulty": 0, "data_size": 0, "train_mixture": "none", "loss": "none"}
+            made.append(parabola_row(base, seed, 0, 0, "test_risk", height, **untrained))
+            made += [
+                parabola_row(base, seed, 0, 0, "risk", level / 10, slice=level, **untrained)
+                for level in (1, 2, 3)
+            ]
+            for level in (6, 8, 10, 12, 14):
+                for size in optimum_of:
+                    away = level - optimum_of[size]
+                    risk = height - 0.05 + 0.004 * away**2 + 0.002 * random.standard_normal()
+                    made.append(parabola_row(base, seed, level, size, "test_risk", risk))
+                    made += [
+                        parabola_row(base, seed, level, size, "risk", 0.25, slice=each)
+                        for each in (1, 2, 3)
+                    ]
+    table = pd.DataFrame(made)
+    table["slice"] = table["slice"].astype("Int64")
+    return table
+
+
+RISING = parabolas({64: 8.0, 512: 10.0, 4096: 12.0})
+STEADY = parabolas({64: 10.0, 512: 10.0, 4096: 10.0})
+FALLING = parabolas({64: 12.0, 512: 10.0, 4096: 8.0})

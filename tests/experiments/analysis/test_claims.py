@@ -5,74 +5,28 @@ from __future__ import annotations
 import dataclasses
 
 import numpy as np
-import pandas as pd
 import pytest
 
 from experiments.analysis import claims
 from experiments.analysis.contrasts import Contrast, Move, Rise, Term
 from experiments.analysis.statistics import Interval
 from experiments.recipes import RECIPES
+from tests.experiments.worlds import (
+    FALLING,
+    RISING,
+    STEADY,
+)
 
-BASES, LEVELS, SIZES = range(8), (6, 8, 10, 12, 14), (64, 512, 4096)
-
-
-def rows(base: int, seed: int, level: int, size: int, metric: str, value: float, **more) -> dict:
-    return {
-        "task": "chain-running",
-        "base": f"base-{base}",
-        "base_seed": base,
-        "seed": seed,
-        "train_mixture": "exact",
-        "loss": "sft",
-        "difficulty": level,
-        "data_size": size,
-        "data_unit": "examples",
-        "compute": "3 epochs",
-        "slice": pd.NA,
-        "metric": metric,
-        "value": value,
-        "learning_rate": 1e-3,
-        "num_examples": 100,
-        "status": "ok",
-    } | more
-
-
-def table_of(optimum_of: dict[int, float]) -> pd.DataFrame:
-    """Parabolas around an optimum for each n; bases differ in height alone, and seeds a little."""
-    made = []
-    random = np.random.default_rng(0)
-    for base in BASES:
-        height = 0.5 + 0.02 * random.standard_normal()
-        for seed in (0, 1):
-            untrained = {"difficulty": 0, "data_size": 0, "train_mixture": "none", "loss": "none"}
-            made.append(rows(base, seed, 0, 0, "test_risk", height, **untrained))
-            made += [
-                rows(base, seed, 0, 0, "risk", level / 10, slice=level, **untrained)
-                for level in (1, 2, 3)
-            ]
-            for level in LEVELS:
-                for size in SIZES:
-                    away = level - optimum_of[size]
-                    risk = height - 0.05 + 0.004 * away**2 + 0.002 * random.standard_normal()
-                    made.append(rows(base, seed, level, size, "test_risk", risk))
-                    made += [
-                        rows(base, seed, level, size, "risk", 0.25, slice=each)
-                        for each in (1, 2, 3)
-                    ]
-    table = pd.DataFrame(made)
-    table["slice"] = table["slice"].astype("Int64")
-    return table
-
-
-MOVING = table_of({64: 8.0, 512: 10.0, 4096: 12.0})
-STAYING = table_of({64: 10.0, 512: 10.0, 4096: 10.0})
-BACKWARDS = table_of({64: 12.0, 512: 10.0, 4096: 8.0})
 MOVE = Move(1, "the best level", 64, 4096)
 
 
 @pytest.mark.parametrize(
     ("table", "expected", "verdict"),
-    [(MOVING, 4.0, "holds"), (STAYING, 0.0, "fails"), (BACKWARDS, -4.0, "fails")],
+    [
+        (RISING, 4.0, "holds"),
+        (STEADY, 0.0, "fails"),
+        (FALLING, -4.0, "fails"),
+    ],
 )
 def test_a_move_is_judged_by_its_interval(table, expected, verdict):
     found = claims.finding("run", table, MOVE)
@@ -83,12 +37,12 @@ def test_a_move_is_judged_by_its_interval(table, expected, verdict):
 
 def test_a_contrast_is_the_weighted_sum_of_its_cells_for_each_base():
     difference = Contrast(3, "easy minus best", (Term(1, 8, 4096), Term(-1, 12, 4096)))
-    found = claims.finding("run", MOVING, difference)
+    found = claims.finding("run", RISING, difference)
     # Parabolas: 0.004 * 4**2 above the lowest point.
     assert found.effect.mean == pytest.approx(0.064, abs=0.002)
     assert found.verdict == "holds"
     assert found.p < 1e-6
-    values = claims.contrast_values(MOVING, difference)
+    values = claims.contrast_values(RISING, difference)
     assert values.shape == (8,)
     assert values.mean() == pytest.approx(found.effect.mean)
 
@@ -99,13 +53,13 @@ def test_levels_are_averaged_and_the_base_is_a_cell():
         "risk minus the base's",
         (Term(1, 8, 64, metric="risk", levels=(2, 3)), Term.of_base(-1, (2, 3))),
     )
-    np.testing.assert_allclose(claims.contrast_values(MOVING, lost), 0.25 - 0.25)
+    np.testing.assert_allclose(claims.contrast_values(RISING, lost), 0.25 - 0.25)
     overall = Contrast(5, "risk minus the base's", (Term(1, 8, 64), Term.of_base(-1)))
-    assert claims.finding("run", MOVING, overall).effect.mean == pytest.approx(-0.05, abs=0.002)
+    assert claims.finding("run", RISING, overall).effect.mean == pytest.approx(-0.05, abs=0.002)
 
 
 def test_a_diverged_member_takes_its_base_out_of_the_contrast():
-    table = MOVING.copy()
+    table = RISING.copy()
     gone = (table["base_seed"] == 3) & (table["difficulty"] == 8) & (table["data_size"] == 64)
     table.loc[gone, "status"] = "diverged"
     contrast = Contrast(3, "difference", (Term(1, 8, 64), Term(-1, 12, 64)))
@@ -121,22 +75,26 @@ def test_predictions_whose_cells_were_not_run_are_left_out():
         Move(1, "another size", 16, 4096),
         Contrast(3, "another level", (Term(1, 7, 64),)),
     )
-    assert [each.prediction for each in claims.findings("run", MOVING, predictions)] == [MOVE]
+    assert [each.prediction for each in claims.findings("run", RISING, predictions)] == [MOVE]
     for prediction in predictions[1:]:
         with pytest.raises(ValueError, match="table: no "):
-            claims.finding("run", MOVING, prediction)
+            claims.finding("run", RISING, prediction)
 
 
 def test_a_rise_compares_runs():
-    tables = {"weak": BACKWARDS, "middling": STAYING, "strong": MOVING}
+    tables = {
+        "weak": FALLING,
+        "middling": STEADY,
+        "strong": RISING,
+    }
     risen = Rise(6, "the best level", ("weak", "middling", "strong"), 4096)
     found = claims.rise("runs", tables, risen)
     assert found.effect.mean == pytest.approx(4.0, abs=0.3)
     assert (found.verdict, found.number) == ("holds", 8)
     assert claims.rise("runs", tables, dataclasses.replace(risen, data_size=64)).verdict == "fails"
-    assert claims.findings("weak", BACKWARDS, [risen]) == []
+    assert claims.findings("weak", FALLING, [risen]) == []
     with pytest.raises(ValueError, match="tables: no run of \\['weak', 'middling'\\]"):
-        claims.rise("runs", {"strong": MOVING}, risen)
+        claims.rise("runs", {"strong": RISING}, risen)
 
 
 def test_a_claim_holds_if_all_its_predictions_do():

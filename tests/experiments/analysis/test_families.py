@@ -13,7 +13,7 @@ import pytest
 
 from experiments import figures
 from experiments.analysis import families, optimum
-from experiments.pages.documents import markdown_table
+from experiments.pages.markdown import markdown_table
 from experiments.storage.results import ResultsError, read_parquet
 from tests.experiments.figures.drawing import assert_all_is_on_the_page, assert_has_a_caption, drawn
 from tests.experiments.worlds import (

@@ -29,12 +29,14 @@ from experiments.certify.config import (
     MembersConfig,
 )
 from experiments.certify.members import MemberCertification, certify
+from experiments.certify.points import halved_steps
 from experiments.recipes import RECIPES
 from experiments.storage import checkpoint
 from experiments.storage.results import ResultsError, read_manifest, read_table
 from experiments.sweep.draws import Draws
 from experiments.sweep.grid import Member, SweepConfig
 from experiments.sweep.programs import Sweep
+from experiments.sweep.study import run_sweep
 from synth.config import FinetuneConfig, Optimiser
 from synth.decoder import draw_positions, logits
 from synth.finetune import TrainingData, finetune
@@ -529,6 +531,20 @@ def test_another_block_of_some_cells_alone(finished_run, tmp_path, monkeypatch):
     assert lora.kl > 0
 
 
+@pytest.mark.slow  # a sweep and its certificates
+def test_members_of_epochs_take_half_of_their_steps_on_half_of_a_sample(finished_run, tmp_path):
+    epochs = tiny(compute=8.0, compute_unit="epochs", difficulties=(2,), data_sizes=(4, 12))
+    draws = Sweep(epochs).draws
+    steps = {each.data_size: halved_steps(draws, each) for each in epochs.members}
+    # Eight epochs of 2 and of 6 examples, 8 in a step.
+    assert steps == {4: 2, 12: 6}
+    directory = tmp_path / "run"
+    run_sweep(epochs, directory, recipe="tiny", preset="test", bases=finished_run)
+    found = certify(directory, MembersConfig(methods=("test-set",), num_draws=60))
+    assert found["data_size"].tolist() == [4, 12]
+    assert found["risk_bound"].between(0.1, 1).all()
+
+
 @pytest.mark.parametrize("preset", RECIPES["certificates"].PRESETS)
 def test_the_recipe_of_certificates_fits_the_defaults(preset):
     sweep = RECIPES["certificates"].PRESETS[preset]
@@ -574,7 +590,6 @@ def test_fields_out_of_range_are_refused(changes, message):
         ({"num_draws": 11}, {}, "num_draws must be at least the largest data size"),
         ({}, {"data_unit": "tokens"}, "data_unit of the sweep must be 'examples'"),
         ({}, {"data_sizes": (1, 3)}, "data_sizes must be at least 2, to be halved; got (1, 3)"),
-        ({}, {"compute_unit": "epochs"}, "compute_unit of the sweep must be 'steps' or 'tokens'"),
         ({}, {"learning_rates": (0.1, 0.2)}, "learning_rates of the sweep must be one"),
         ({}, {"master_seed": DEVELOPMENT_SEED}, f"master_seed {DEVELOPMENT_SEED} is the one that"),
     ],

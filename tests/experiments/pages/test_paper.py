@@ -12,7 +12,7 @@ from experiments.cli import paper as commands
 from experiments.pages import paper
 from experiments.recipes import RECIPES
 from experiments.storage.results import write_json, write_parquet
-from tests.experiments.analysis.test_claims import BACKWARDS, MOVING
+from tests.experiments.worlds import FALLING, RISING
 
 
 def test_every_item_names_a_figure_and_a_command_of_a_recipe():
@@ -28,9 +28,9 @@ def test_every_item_names_a_figure_and_a_command_of_a_recipe():
 def results(tmp_path):
     """Two recorded runs of one recipe, and one of a recipe that predicted nothing."""
     for name, recipe, preset, table in (
-        ("protocol", "paper-protocol", "cpu", MOVING),
-        ("weak", "base-strength", "ratio-40", BACKWARDS),
-        ("old", "tradeoff", "cpu", MOVING),
+        ("protocol", "paper-protocol", "cpu", RISING),
+        ("weak", "base-strength", "ratio-40", FALLING),
+        ("old", "tradeoff", "cpu", RISING),
     ):
         write_parquet(tmp_path / name / "table.parquet", table)
         write_json(tmp_path / name / "manifest.json", {"recipe": recipe, "preset": preset})
@@ -52,7 +52,11 @@ def test_the_ledger_tells_what_predictions_came_to(results, monkeypatch):
 
 def test_runs_of_a_recipe_are_compared_once_all_are_there(results):
     assert not [each for each in paper.ledger(results) if each.prediction.claim == 6]
-    for ratio, table in (("50", BACKWARDS), ("60", MOVING), ("70", MOVING)):
+    for ratio, table in (
+        ("50", FALLING),
+        ("60", RISING),
+        ("70", RISING),
+    ):
         folder = results / f"ratio-{ratio}"
         write_parquet(folder / "table.parquet", table)
         write_json(

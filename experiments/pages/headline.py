@@ -1,0 +1,85 @@
+"""The generated parts of the documents about the main run: the paper's protocol at toy size."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from experiments.analysis import gain, optimum
+from experiments.analysis.statistics import Interval
+from experiments.analysis.verdicts import verdict
+from experiments.pages.markdown import markdown_table
+from experiments.storage.results import read_manifest, read_table
+
+
+def verdicts(table: pd.DataFrame) -> dict[str, str]:
+    """One sentence on each study of a table, by title: does the best difficulty move?"""
+    return {
+        study.title: f"**{study.title[:1].upper()}{study.title[1:]}.** "
+        f"{verdict(optimum.shift(table, study))[1]}"
+        for study in optimum.studies(table)
+    }
+
+
+def minutes_of(manifest: Mapping[str, Any]) -> float:
+    """Minutes of all sessions of a run."""
+    return sum(session.get("wall_time_seconds", 0.0) for session in manifest["sessions"]) / 60
+
+
+def points(interval: Interval) -> str:
+    """A difference of accuracies in points of percent, with signs."""
+    mean, low, high = (f"{100 * end:+.1f}" for end in (interval.mean, interval.low, interval.high))
+    return f"{mean} [{low}, {high}]"
+
+
+def headline(results: Path) -> str:
+    """Best difficulty, accuracy and gain on the base by data size, and how it was recorded.
+
+    Args:
+      results: a recorded run with one study.
+    """
+    table, manifest = read_table(results), read_manifest(results)
+    (study,) = optimum.studies(table)
+    base, gains = gain.base_accuracy(table, study), gain.gains(table, study)
+    # One column a data size.
+    best = optimum.optimum(table, study).to_dict("records")
+    columns = {f"n = {row['data_size']}": row for row in best}
+    rows = [
+        {"": "best difficulty d\\*"} | {name: str(row["optimum"]) for name, row in columns.items()},
+        {"": "test accuracy there, %"}
+        | {name: f"{100 * (1 - row['honest_risk']):.1f}" for name, row in columns.items()},
+        {"": "minus the untouched base's, points"}
+        | {name: points(gains[row["data_size"]]) for name, row in columns.items()},
+    ]
+    # The run's members, place and time.
+    config, last = manifest["config"], manifest["sessions"][-1]
+    members = table.loc[table["train_mixture"] != "none", optimum.AXES].drop_duplicates()
+    return "\n".join(
+        [
+            markdown_table(pd.DataFrame(rows)),
+            "",
+            f"- {verdict(optimum.shift(table, study))[1]}",
+            f"- The untouched bases get {100 * base.mean:.1f}% of the test right. "
+            f"{gain.worth_it(gains)}",
+            "",
+            f"{len(members)} members (fine-tuned models) from {config['base_seeds']} bases, each "
+            f"at the best of {len(config['learning_rates'])} learning rates; Student's 90% "
+            f"intervals over bases; accuracy is that of a level chosen on the other bases; "
+            f"{config['test_examples']} fresh test draws per level and base. Recorded in "
+            f"{minutes_of(manifest):.0f} minutes on {last['num_devices']} cores of "
+            f"{last['device']} at commit `{last['commit']}`.",
+        ]
+    )
+
+
+def optima(results: Path) -> str:
+    """Risks and gaps at the best difficulty, for each study of a recorded run."""
+    table, parts = read_table(results), []
+    rows = optimum.headline(table).rename(columns=lambda name: name.replace("_", " "))
+    for title, sentence in verdicts(table).items():
+        chosen = rows.loc[rows["study"] == title].drop(columns="study")
+        parts += [sentence, markdown_table(chosen)]
+    return "\n\n".join([*parts, optimum.intervals_are_over(table)])
