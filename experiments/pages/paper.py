@@ -43,14 +43,14 @@ class Item:
     Attributes:
       paper: what the paper shows.
       ours: what is shown here.
-      command: records the run; None where it is made by an issue to come.
+      command: records the run.
       run: folder of the recorded run under experiments/results.
       figure: name of the figure that is drawn from it.
     """
 
     paper: str
     ours: str
-    command: str | None
+    command: str
     run: str
     figure: str
 
@@ -112,15 +112,22 @@ ITEMS = {
         "bases of several strengths",
         "the best difficulty for four kinds of bases on one grid and one test",
         "sweetspot run base-strength ratio-40 (and -50, -60, -70)",
-        "base-strength-ratio-40",
-        "optimum_over_size",
+        "settings",
+        "strengths",
     ),
     "claim7": Item(
         "DFT against SFT",
         "the same cells trained by DFT, each loss at its own tuned rate",
         "sweetspot run paper-protocol dft",
-        "paper-protocol-dft",
-        "map",
+        "losses",
+        "losses",
+    ),
+    "controls": Item(
+        "none of its own",
+        "whether the best difficulty moves when one thing is changed, or the test is another",
+        "sweetspot run controls fixed-rate (and its other presets)",
+        "settings",
+        "moves",
     ),
     "prop4.1": Item(
         "a PAC-Bayes bound, used qualitatively",
@@ -130,7 +137,10 @@ ITEMS = {
         "certificates",
     ),
 }
-"""By the paper's numbers; claims 6 and 7 have no figure that we know of."""
+"""By the paper's numbers; claims 6 and 7 have no figure that we know of.
+
+`experiments.pages.settings` puts together the tables of claims 6 and 7 and of the controls.
+"""
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,91 @@
+"""The best difficulty under several settings, one row each: does its move survive?
+
+A setting is a run in which one thing is changed, or one run under another test mixture (see
+`experiments.analysis.reweight`). All are over the same bases.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+import pandas as pd
+
+from experiments.analysis import optimum
+from experiments.analysis.verdicts import judge
+
+
+def compared(
+    settings: Iterable[tuple[str, str, pd.DataFrame]], *, smallest_size: int
+) -> pd.DataFrame:
+    """Judge the move of the best difficulty in each setting.
+
+    Args:
+      settings: kind, name and result table of each; a table has one study.
+      smallest_size: data sizes below are left out, so that settings start alike.
+
+    Returns:
+      One row per setting: kind, setting, from_size, to_size; d* at both with its interval
+      (``from_position``, ``from_low``, …); ``move``, ``move_low``, ``move_high`` in levels; p of
+      the sign test over bases, number of bases, verdict.
+
+    Raises:
+      ValueError: if a table has several studies, or no data size that is left.
+    """
+    rows = []
+    for kind, name, table in settings:
+        kept = table.loc[(table["data_size"] == 0) | (table["data_size"] >= smallest_size)]
+        (study,) = optimum.studies(kept)
+        shift = optimum.shift(kept, study)
+        row = {"kind": kind, "setting": name}
+        row |= {"from_size": shift.smallest_size, "to_size": shift.largest_size}
+        for end, found in (("from", shift.smallest), ("to", shift.largest)):
+            row |= {f"{end}_{part}": getattr(found, part) for part in ("position", "low", "high")}
+        move = shift.move
+        row |= {"move": move.mean, "move_low": move.low, "move_high": move.high}
+        row |= {"p": move.signs.p, "bases": shift.number, "verdict": judge(move, shift.step)}
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+HALF = 0.5
+"""Share of a level that a base gets right where its knowledge is said to end."""
+
+
+def half_level(accuracy: np.ndarray, levels: np.ndarray) -> float:
+    """The level of which a base gets half right, interpolated; NaN if it never falls that low.
+
+    Args:
+      accuracy: on each level [level].
+      levels: of the test, increasing [level].
+    """
+    below = np.flatnonzero(accuracy < HALF)
+    if not len(below) or below[0] == 0:
+        return float("nan")
+    last, first = below[0] - 1, below[0]
+    share = (accuracy[last] - HALF) / (accuracy[last] - accuracy[first])
+    return float(levels[last] + share * (levels[first] - levels[last]))
+
+
+def strengths(runs: Iterable[tuple[str, pd.DataFrame]]) -> pd.DataFrame:
+    """The best difficulty beside what the bases know, for bases of several strengths.
+
+    Args:
+      runs: name and result table of each; a table has one study.
+
+    Returns:
+      One row per run and data size: run, data_size; ``half_level``, the level of which the bases
+      get half right on average; position, low, high of d*.
+    """
+    rows = []
+    for name, table in runs:
+        (study,) = optimum.studies(table)
+        untrained = table.loc[(table["train_mixture"] == "none") & (table["metric"] == "risk")]
+        accuracy = 1 - untrained.groupby("slice")["value"].mean()
+        half = half_level(accuracy.to_numpy(dtype=float), accuracy.index.to_numpy(dtype=float))
+        risk = optimum.cube(table, study, "test_risk")
+        for size, found in zip(risk.data_sizes, optimum.optima(risk), strict=True):
+            row = {"run": name, "half_level": half, "data_size": int(size)}
+            row |= {part: getattr(found, part) for part in ("position", "low", "high")}
+            rows.append(row)
+    return pd.DataFrame(rows)

@@ -1,0 +1,71 @@
+"""Accuracy of the untouched bases by test level: a thin line for each base, a thick one for their
+mean. Bases that are good and not perfect fall off gradually; over a cliff there is little to gain.
+
+The regime in which the claims of the paper are tested.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from experiments.analysis.studies import UNTRAINED
+from experiments.figures import style
+
+TABLES = ("table",)
+
+
+def applies(tables: Mapping[str, pd.DataFrame]) -> bool:
+    """Return whether the table has the bases' risk by test level."""
+    table = tables["table"]
+    return bool(((table["train_mixture"] == UNTRAINED) & (table["metric"] == "risk")).any())
+
+
+@style.styled
+def plot(tables: Mapping[str, pd.DataFrame]) -> Figure:
+    """One panel."""
+    table = tables["table"]
+    chosen = (table["train_mixture"] == UNTRAINED) & (table["metric"] == "risk")
+    accuracy = 1 - table.loc[chosen].pivot_table("value", "slice", "base_seed")
+    figure = Figure(figsize=(6.4, 3.4))
+    axis = figure.subplots()
+    for base in accuracy:
+        axis.plot(accuracy.index, accuracy[base], color="#9a9a9a", linewidth=0.9)
+    axis.plot(
+        accuracy.index,
+        accuracy.mean(axis=1),
+        color=style.INK,
+        marker="o",
+        markersize=4,
+        linewidth=2.2,
+    )
+    # The levels that members of the run are trained on.
+    trained = sorted(table.loc[table["train_mixture"] != UNTRAINED, "difficulty"].unique())
+    axis.plot(
+        trained,
+        [-0.045] * len(trained),
+        "^",
+        color=style.colour(1, 4),
+        markersize=7,
+        clip_on=False,
+    )
+    axis.set_ylim(-0.05, 1.03)
+    axis.set_xlabel("test difficulty (operations)")
+    axis.set_ylabel("accuracy of the base")
+    axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+    style.percent_axis(axis)
+    handles = [
+        style.key(f"mean of {accuracy.shape[1]} bases", color=style.INK, marker="o", markersize=4),
+        style.key("one base", color="#9a9a9a", linewidth=0.9),
+        style.key(
+            "levels d that members\nare trained on",
+            color=style.colour(1, 4),
+            marker="^",
+            linestyle="none",
+        ),
+    ]
+    style.side_legend(figure, handles)
+    return figure

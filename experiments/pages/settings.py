@@ -1,0 +1,92 @@
+"""Put recorded runs side by side: settings of the main run, bases of several strengths, two losses.
+
+Writes tables that figures are drawn from, when a run has been recorded::
+
+    python -m experiments.pages.settings
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pandas as pd
+
+from experiments.analysis import reweight
+from experiments.analysis.settings import compared, strengths
+from experiments.storage.results import read_manifest, read_table
+from experiments.storage.writing import write_json, write_parquet
+
+RESULTS = Path(__file__).parents[1] / "results"
+MAIN = "paper-protocol"
+CONTROLS = {
+    "paper-protocol-dft": "DFT in place of SFT",
+    "controls-fixed-rate": "one learning rate",
+    "controls-compute-4": "twelve epochs",
+    "controls-steps": "192 steps at every n",
+    "controls-tokens": "n counts tokens",
+    "controls-window": "levels d − 2 to d",
+    "controls-range": "levels 1 to d",
+}
+"""Recorded runs in which one thing is changed, in words."""
+
+STRENGTHS = {
+    "base-strength-ratio-40": "ratio .40",
+    "base-strength-ratio-50": "ratio .50",
+    "base-strength-ratio-60": "ratio .60",
+    MAIN: "ratio .65",
+    "base-strength-ratio-70": "ratio .70",
+}
+SMALLEST_SIZE = 64
+"""Of the controls; the main run has smaller ones, too."""
+
+
+def recorded(results: Path, names: dict[str, str]) -> Iterator[tuple[str, str, pd.DataFrame]]:
+    """Name, words and table of the runs that are recorded."""
+    for name, words in names.items():
+        if (results / name / "table.parquet").is_file():
+            yield name, words, read_table(results / name)
+
+
+def settings(results: Path = RESULTS) -> pd.DataFrame:
+    """The move of the best difficulty in the main run, its controls, and other test mixtures."""
+    main = read_table(results / MAIN)
+    rows = [("main", "exactly d, three epochs, tuned rate", main)]
+    rows += [("control", words, table) for _, words, table in recorded(results, CONTROLS)]
+    levels = main.loc[main["metric"] == "risk", "slice"].nunique()
+    rows += [
+        ("test", f"{name} test", reweight.reweighted(main, weights))
+        for name, weights in reweight.mixtures(levels).items()
+        if name != "uniform"
+    ]
+    for folder in sorted(results.glob("families-*/table.parquet")):
+        name = folder.parent.name.removeprefix("families-")
+        rows.append(("family", name, read_table(folder.parent)))
+    return compared(rows, smallest_size=SMALLEST_SIZE)
+
+
+def both_losses(results: Path = RESULTS) -> pd.DataFrame:
+    """Members by SFT and by DFT in one table, over the same bases and data."""
+    sft, dft = (read_table(results / name) for name in (MAIN, f"{MAIN}-dft"))
+    return pd.concat([sft, dft.loc[dft["train_mixture"] != "none"]], ignore_index=True)
+
+
+def write(results: Path = RESULTS) -> None:
+    """Write ``settings/`` and ``losses/`` into a folder of recorded runs."""
+    runs = [(words, table) for _, words, table in recorded(results, STRENGTHS)]
+    write_parquet(results / "settings" / "moves.parquet", settings(results))
+    write_parquet(results / "settings" / "strengths.parquet", strengths(runs))
+    write_parquet(results / "losses" / "table.parquet", both_losses(results))
+    # Which code made each run.
+    names = [MAIN, *CONTROLS, *STRENGTHS, *(each.name for each in results.glob("families-*"))]
+    commits = {
+        name: read_manifest(results / name)["sessions"][0]["commit"]
+        for name in dict.fromkeys(names)
+        if (results / name / "table.parquet").is_file()
+    }
+    for folder in ("settings", "losses"):
+        write_json(results / folder / "manifest.json", {"made_from": commits})
+
+
+if __name__ == "__main__":
+    write()
