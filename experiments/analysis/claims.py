@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 
 from experiments.analysis import optimum, statistics, vertex
-from experiments.analysis.contrasts import Contrast, Move, Prediction, Rise, Term
+from experiments.analysis.contrasts import Contrast, Covered, Move, Prediction, Rise, Term
 from experiments.analysis.optimum import Cube
 from experiments.analysis.statistics import Interval
 from experiments.analysis.studies import Study
@@ -169,10 +169,32 @@ def findings(run: str, table: pd.DataFrame, predictions: Iterable[Prediction]) -
     """Compute the predictions whose cells the table of a run has; the others are left out."""
     found = []
     for prediction in predictions:
-        if not isinstance(prediction, Rise):
+        if isinstance(prediction, (Contrast, Move)):
             with contextlib.suppress(ValueError):
                 found.append(finding(run, table, prediction))
     return found
+
+
+def covered(run: str, certificates: pd.DataFrame, prediction: Covered) -> Finding:
+    """Compare a bound on the test risk with that risk, as measured for the same predictor.
+
+    The effect is the distance of the bound above the risk in the cell where it is least, for each
+    base.
+
+    Args:
+      run: its name.
+      certificates: of the run, one row for each certificate.
+      prediction: names the method and the bound.
+
+    Raises:
+      ValueError: if the run has no certificate by this method.
+    """
+    rows = certificates.loc[certificates["method"] == prediction.method]
+    if rows.empty:
+        raise ValueError(f"certificates: none by {prediction.method!r}")
+    above = rows[prediction.bound] - rows["test_risk"]
+    effect = statistics.estimate(above.groupby(rows["base_seed"]).min().to_numpy(dtype=float))
+    return Finding(run, prediction, effect, effect.p, effect.number, verdict(effect))
 
 
 def claim_verdict(found: Sequence[Finding]) -> str:

@@ -83,4 +83,21 @@ class Rise:
     mixture: str = "exact"
 
 
-Prediction = Contrast | Move | Rise
+@dataclass(frozen=True)
+class Covered:
+    """The prediction that certificates lie above the measured test risk in every cell (claim 8).
+
+    Attributes:
+      claim: number of the paper's claim.
+      says: what is compared, in words.
+      method: of the certificates, a value of the column ``method``.
+      bound: their column, a bound on the test risk.
+    """
+
+    claim: int
+    says: str
+    method: str
+    bound: str = "test_bound_unconditional"
+
+
+Prediction = Contrast | Move | Rise | Covered

@@ -15,9 +15,9 @@ import pandas as pd
 
 from experiments.analysis import claims
 from experiments.analysis.claims import Finding
-from experiments.analysis.contrasts import Rise
+from experiments.analysis.contrasts import Contrast, Covered, Rise
 from experiments.recipes import RECIPES
-from experiments.storage.results import read_manifest, read_table
+from experiments.storage.results import read_manifest, read_tables
 
 RESULTS = Path(__file__).parents[1] / "results"
 
@@ -151,11 +151,13 @@ class Recorded:
       name: of its folder under experiments/results.
       manifest: of the run.
       table: its rows.
+      certificates: its certificates; None if it is not certified.
     """
 
     name: str
     manifest: dict[str, Any]
     table: pd.DataFrame
+    certificates: pd.DataFrame | None
 
 
 def recorded_sweeps(results: Path = RESULTS) -> Iterator[Recorded]:
@@ -164,7 +166,8 @@ def recorded_sweeps(results: Path = RESULTS) -> Iterator[Recorded]:
         manifest = read_manifest(path.parent)
         recipe = RECIPES.get(str(manifest.get("recipe")))
         if recipe is not None and hasattr(recipe, "PREREGISTERED"):
-            yield Recorded(path.parent.name, manifest, read_table(path.parent))
+            tables = read_tables(path.parent)
+            yield Recorded(path.parent.name, manifest, tables["table"], tables.get("certificates"))
 
 
 def ledger(results: Path = RESULTS) -> list[Finding]:
@@ -181,6 +184,12 @@ def ledger(results: Path = RESULTS) -> list[Finding]:
         predictions = RECIPES[recipe].PREREGISTERED
         for run in runs:
             found += claims.findings(run.name, run.table, predictions)
+            if run.certificates is not None:
+                found += [
+                    claims.covered(run.name, run.certificates, each)
+                    for each in predictions
+                    if isinstance(each, Covered)
+                ]
         # Comparisons of runs: those that no run alone could compute.
         told, names = {each.prediction for each in found}, " + ".join(run.name for run in runs)
         together = pd.concat([run.table for run in runs], ignore_index=True)
@@ -215,7 +224,7 @@ LEDGER_COLUMNS = ("claim", "run", "predicted to be above zero", "effect", "p", "
 def signed(found: Finding) -> str:
     """An effect and its 90% interval, with signs: points of percent, or levels for a move."""
     effect = found.effect
-    is_risk = isinstance(found.prediction, claims.Contrast)
+    is_risk = isinstance(found.prediction, (Contrast, Covered))
     scale, digits, unit = (100, 1, " points") if is_risk else (1, 1, " levels")
     low, high = (f"{scale * end:+.{digits}f}" for end in (effect.low, effect.high))
     return f"{scale * effect.mean:+.{digits}f}{unit} [{low}, {high}]"

@@ -21,6 +21,12 @@ trained::
     sweetspot run controls --preset window
     sweetspot run controls --preset range
 
+The members of ``fixed-rate`` are certified as well: a rate that was tuned on a sample's members
+cannot be used to certify with that sample::
+
+    sweetspot bound runs/controls-fixed-rate --mixture exact --data-sizes 512 4096 \\
+        --methods base held-out gains --base-seeds 0 1 2 3 4 5 6 7
+
 Expect: not recorded yet.
 """
 
@@ -28,7 +34,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from experiments.analysis.contrasts import Move, Prediction
+from experiments.analysis.contrasts import Covered, Move, Prediction
 from experiments.recipes.paper_protocol import CPU as PROTOCOL
 from experiments.recipes.paper_protocol import PRESETS as PROTOCOLS
 
@@ -50,5 +56,7 @@ PREREGISTERED: tuple[Prediction, ...] = (
     Move(1, "the best level at 262,144 tokens minus that at 4,096", 4096, 262_144),
     Move(1, "the best level at n = 4096 minus that at n = 64", 64, 4096, mixture="window"),
     Move(1, "the best level at n = 4096 minus that at n = 64", 64, 4096, mixture="range"),
+    Covered(8, "bound on the base's own test risk minus that risk, its least", "base"),
+    Covered(8, "bound on the test risk of trained norm gains minus that risk, its least", "gains"),
 )
-"""What claim 1 predicts under each control, written down before the runs that test it."""
+"""What claims 1 and 8 predict under each control, written down before the runs that test it."""

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from experiments.analysis import claims
-from experiments.analysis.contrasts import Contrast, Move, Rise, Term
+from experiments.analysis.contrasts import Contrast, Covered, Move, Rise, Term
 from experiments.analysis.statistics import Interval
+from experiments.certify.config import BLOCK_SETTINGS, POINT_METHODS
 from experiments.recipes import RECIPES
 from tests.experiments.worlds import (
     FALLING,
@@ -120,6 +121,9 @@ def test_every_prediction_names_cells_that_its_recipe_runs(recipe):
                 assert prediction.data_size in config.data_sizes
                 assert prediction.mixture in config.mixtures
                 assert prediction.loss in config.losses
+            continue
+        if isinstance(prediction, Covered):
+            assert prediction.method in (*POINT_METHODS, *BLOCK_SETTINGS)
             continue
         cells = (
             [(t.mixture, t.loss, t.difficulty, t.data_size) for t in prediction.terms]

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 
+import pandas as pd
 import pytest
 
 from experiments import figures
-from experiments.analysis.contrasts import Move
+from experiments.analysis.claims import covered
+from experiments.analysis.contrasts import Covered, Move
 from experiments.cli import paper as commands
 from experiments.pages import paper
 from experiments.recipes import RECIPES
@@ -18,7 +20,6 @@ from tests.experiments.worlds import FALLING, RISING
 def test_every_item_names_a_figure_and_a_command_of_a_recipe():
     for name, item in paper.ITEMS.items():
         assert item.figure in figures.FIGURES, name
-        assert item.command is not None
         words = item.command.replace(",", "").split()
         if words[1] == "run":
             assert words[3] in RECIPES[words[2]].PRESETS, name
@@ -65,6 +66,30 @@ def test_runs_of_a_recipe_are_compared_once_all_are_there(results):
     rises = [each for each in paper.ledger(results) if each.prediction.claim == 6]
     # At n = 512 all have the same optimum.
     assert [each.verdict for each in rises] == ["fails", "holds"]
+
+
+def test_the_ledger_tells_whether_certificates_cover(results, monkeypatch):
+    """Bounds .1 and .3 above the risk, and below it at one base of four."""
+    predicted = Covered(8, "the bound", "base")
+    monkeypatch.setattr(RECIPES["paper-protocol"], "PREREGISTERED", (predicted,))
+    assert paper.ledger(results) == []
+    rows = pd.DataFrame(
+        {
+            "method": "base",
+            "base_seed": base,
+            "test_risk": 0.5,
+            "test_bound_unconditional": 0.5 + above,
+        }
+        for base in range(4)
+        for above in (0.1 + 0.01 * base, 0.3)
+    )
+    write_parquet(results / "protocol" / "certificates.parquet", rows)
+    (found,) = paper.ledger(results)
+    assert (found.prediction, found.number, found.verdict) == (predicted, 4, "holds")
+    assert found.effect.mean == pytest.approx(0.115)
+    assert paper.ledger_rows([found])[0][3].startswith("+11.5 points [")
+    with pytest.raises(ValueError, match="certificates: none by 'gains'"):
+        covered("run", rows, dataclasses.replace(predicted, method="gains"))
 
 
 def test_the_commands_list_redraw_and_refuse(capsys, monkeypatch):
