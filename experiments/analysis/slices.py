@@ -76,14 +76,20 @@ def span(study: Study, difficulty: int, hardest: int, window_width: int) -> tupl
       difficulty: of the cell.
       hardest: of the study's difficulties.
       window_width: of a window.
+
+    Raises:
+      ValueError: if the mixture is none of these.
     """
     easiest = {
         "range": 1,
         "exact": difficulty,
         "window": max(1, difficulty - window_width),
         "above": difficulty,
-    }[study.train_mixture]
-    return easiest, hardest if study.train_mixture == "above" else difficulty
+    }
+    if study.train_mixture not in easiest:
+        raise ValueError(f"mixture must be one of {[*easiest]}, got {study.train_mixture[:80]!r}")
+    hardest_level = hardest if study.train_mixture == "above" else difficulty
+    return easiest[study.train_mixture], hardest_level
 
 
 def parts(table: pd.DataFrame, study: Study, *, window_width: int = 2) -> dict[str, np.ndarray]:

@@ -8,6 +8,7 @@ know are shown unchanged. The template is `report.html.jinja` beside this module
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,11 +18,13 @@ import numpy as np
 import pandas as pd
 
 from experiments import figures
-from experiments.analysis import optimum
-from experiments.analysis.statistics import Interval
+from experiments.analysis import claims, optimum, slices
+from experiments.analysis.statistics import Interval, t_interval
 from experiments.analysis.verdicts import RULE, verdict
 from experiments.figures.style import ledger_line
 from experiments.pages.page import write_page
+from experiments.pages.paper import LEDGER_COLUMNS, ledger_rows
+from experiments.recipes import RECIPES
 
 MEDIA_TYPES = {".svg": "image/svg+xml", ".png": "image/png"}
 METRICS = {
@@ -32,8 +35,17 @@ METRICS = {
 }
 
 
-def cells(table: pd.DataFrame) -> pd.DataFrame:
-    """One row per study and cell: numbers of members, and METRICS as `statistics.Interval`."""
+GROUPS = ("easier than the mixture", "unknown to the base")
+"""Groups of test levels whose risk is shown, see `experiments.analysis.slices`."""
+
+
+def cells(table: pd.DataFrame, *, window_width: int = 2) -> pd.DataFrame:
+    """One row per study and cell: numbers of members, and risks as `statistics.Interval`.
+
+    Args:
+      table: the tidy result table.
+      window_width: of the mixture ``window``.
+    """
     parts = []
     for study in optimum.studies(table):
         frames = {name: optimum.mean_interval(table, study, name) for name in METRICS}
@@ -42,6 +54,13 @@ def cells(table: pd.DataFrame) -> pd.DataFrame:
         for name, title in METRICS.items():
             numbers = frames[name][["mean", "low", "high"]].itertuples(index=False)
             part = part.assign(**{title: [Interval(*row) for row in numbers]})
+        # The risk on groups of test levels, where the table has slices and a mixture that we know.
+        groups = {name: np.full((len(part), 1), np.nan) for name in GROUPS}
+        with contextlib.suppress(ValueError):
+            groups = slices.groups(table, study, window_width=window_width)
+        for name in GROUPS:
+            ends = (each.ravel() for each in t_interval(groups[name]))
+            part[f"risk, levels {name}"] = [Interval(*row) for row in zip(*ends, strict=True)]
         parts.append(part)
     return pd.concat(parts, ignore_index=True)
 
@@ -138,7 +157,8 @@ def write_report(
         },
         left_out=optimum.left_out(table),
         headline=_sortable(optimum.headline(table)),
-        cells=_sortable(cells(table)),
+        cells=_sortable(cells(table, window_width=_window_width(manifest))),
+        predictions=_predictions(table, manifest),
         certificates=_sortable(certificates(bounds)) if bounds is not None else None,
         ledger=ledger_line(bounds) if bounds is not None else "",
         pictures=_pictures(figure_paths),
@@ -146,6 +166,24 @@ def write_report(
         details=details,
         raw=json.dumps(manifest, indent=1, default=str),
     )
+
+
+def _window_width(manifest: Mapping[str, Any]) -> int:
+    """Width of the mixture ``window`` as the run states it; that of most runs if it does not."""
+    config = manifest.get("config")
+    width = config.get("window_width") if isinstance(config, Mapping) else None
+    return width if isinstance(width, int) else 2
+
+
+def _predictions(table: pd.DataFrame, manifest: Mapping[str, Any]) -> dict[str, Any] | None:
+    """What the predictions that the run's recipe wrote down came to; None if there are none."""
+    recipe = RECIPES.get(str(manifest.get("recipe")))
+    predictions = getattr(recipe, "PREREGISTERED", ())
+    found = claims.findings(str(manifest.get("preset")), table, predictions)
+    if not found:
+        return None
+    rows = [[(text, text) for text in (row[0], *row[2:])] for row in ledger_rows(found)]
+    return {"header": [LEDGER_COLUMNS[0], *LEDGER_COLUMNS[2:]], "rows": rows}
 
 
 def _slice_examples(table: pd.DataFrame) -> str:

@@ -9,8 +9,10 @@ import pytest
 
 from experiments import figures
 from experiments.analysis import optimum
+from experiments.analysis.contrasts import Contrast, Term
 from experiments.analysis.optimum import Study
 from experiments.pages import report
+from experiments.recipes import RECIPES
 from tests.experiments.certificate_tables import certificate_table
 
 MANIFEST = {
@@ -69,7 +71,7 @@ def test_page_is_whole_and_self_contained(page_path):
     page = Page(text)
     assert page.open == []
     images = page.attributes("img")
-    assert len(images) == 6
+    assert len(images) == 8
     assert all((image["src"] or "").startswith("data:image/svg+xml;base64,") for image in images)
     assert all(image["alt"] for image in images)
     assert "http://" not in text
@@ -129,6 +131,21 @@ def test_cells_table_counts_the_missing(make_table):
     cells = report.cells(make_table(diverged=((6, 16, 0, 0),)))
     assert len(cells) == 20
     assert sum(cells["num_missing"]) == 1
+    # From level 1 on there are no easier levels.
+    assert {str(each) for each in cells["risk, levels easier than the mixture"]} == {"–"}
+
+
+def test_predictions_of_the_recipe_have_a_section(smoke_study, page_path, tmp_path, monkeypatch):
+    assert "predictions-title" not in page_path.read_text(encoding="utf-8")
+    manifest = {"recipe": "paper-protocol", "preset": "smoke"}
+    cell = smoke_study.loc[smoke_study["train_mixture"] == "range"].iloc[0]
+    term = Term(1, int(cell["difficulty"]), int(cell["data_size"]), mixture="range")
+    predicted = Contrast(1, "what is compared", (term,))
+    monkeypatch.setattr(RECIPES["paper-protocol"], "PREREGISTERED", (predicted,))
+    written = report.write_report(tmp_path, {"table": smoke_study}, manifest, [])
+    text = Page(written.read_text(encoding="utf-8")).text
+    assert "Predictions written down before the run" in text
+    assert "what is compared" in text
 
 
 def test_certificates_have_a_section_where_there_are_any(smoke_study, page_path, tmp_path):
