@@ -50,14 +50,13 @@ OUTSIDE_BAR, START_BAR = 0.15, 4.0
 def sweeps(quick: bool) -> dict[str, SweepConfig]:
     """The sweeps by name."""
     from experiments.recipes.families import PRESETS as FAMILIES
+    from experiments.recipes.paper_protocol import PRESETS as PROTOCOL
     from experiments.recipes.tradeoff import PRESETS as TRADEOFF
 
     if quick:
         return {"tradeoff smoke": TRADEOFF["smoke"]}
-    family = dataclasses.replace(
-        FAMILIES["group-words"], data_sizes=(16, 256), compute=300, base_seeds=2
-    )
-    return {"tradeoff demo": TRADEOFF["demo"], "families group-words, part": family}
+    family = dataclasses.replace(FAMILIES["group-words"], data_sizes=(64, 1024), base_seeds=2)
+    return {"paper-protocol demo": PROTOCOL["demo"], "families group-words, part": family}
 
 
 def session(config: SweepConfig, out: Path, max_chunks: int | None) -> dict[str, Any]:

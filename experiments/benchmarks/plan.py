@@ -36,15 +36,16 @@ def cases(quick: bool) -> dict[str, Any]:
     """Configuration of each study that is planned and run, by name."""
     from experiments.llm.recipes.tiny_igsm import CPU, SMOKE
     from experiments.recipes.families import PRESETS as FAMILIES
+    from experiments.recipes.paper_protocol import PRESETS as PROTOCOL
     from experiments.recipes.tradeoff import PRESETS as TRADEOFF
 
     if quick:
         return {"tradeoff smoke": TRADEOFF["smoke"], "tiny-igsm smoke": SMOKE}
     base = dataclasses.replace(CPU.base.training, compute=500)  # type: ignore[type-var]
     return {
-        "tradeoff demo": TRADEOFF["demo"],
+        "paper-protocol demo": PROTOCOL["demo"],
         "families group-words, part": dataclasses.replace(
-            FAMILIES["group-words"], data_sizes=(16, 256), compute=300, base_seeds=2
+            FAMILIES["group-words"], data_sizes=(64, 1024), base_seeds=2
         ),
         "tiny-igsm, part": dataclasses.replace(
             CPU,

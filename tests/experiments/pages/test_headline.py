@@ -1,0 +1,37 @@
+"""The generated parts on the main run, from a table with known numbers."""
+
+from __future__ import annotations
+
+import pytest
+
+from experiments.pages import headline
+from experiments.storage.results import write_json, write_parquet
+from tests.experiments.worlds import RISING
+
+
+@pytest.fixture
+def results(tmp_path):
+    write_parquet(tmp_path / "table.parquet", RISING)
+    session = {"commit": "abc", "num_devices": 2, "device": "a CPU", "wall_time_seconds": 120}
+    config = {"base_seeds": 8, "seeds": 2, "learning_rates": [1e-3, 1e-4], "test_examples": 96}
+    write_json(tmp_path / "manifest.json", {"config": config, "sessions": [session]})
+    return tmp_path
+
+
+def test_the_headline_has_the_best_level_its_accuracy_and_the_gain(results, monkeypatch):
+    # The parabolas have no gaps.
+    monkeypatch.setattr(headline.optimum, "AT_OPTIMUM", ("test_risk",))
+    told = headline.headline(results)
+    header, _, best, accuracy, gain, *rest = told.splitlines()
+    assert header == "|  | n = 64 | n = 512 | n = 4096 |"
+    assert best.startswith("| best difficulty d\\* | 8.")
+    assert [float(word) for word in accuracy.split("|")[2:5]] == pytest.approx([55] * 3, abs=1)
+    assert gain.count("+5.") + gain.count("+4.") >= 3
+    words = "\n".join(rest)
+    assert "The best difficulty moves to harder data as n grows" in words
+    assert (
+        "Fine-tuning at the best difficulty is better than the untouched base at n = 64, 512"
+        in words
+    )
+    assert "240 members (fine-tuned models) from 8 bases, each at the best of 2" in words
+    assert "Recorded in 2 minutes on 2 cores of a CPU at commit `abc`." in words
