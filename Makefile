@@ -58,8 +58,13 @@ hostile: $(VENV)/.dev  ## attack the path of real checkpoints with 1,000 hostile
 figures: $(VENV)/.base  ## redraw every picture and table of README and docs from the tracked results
 	$(SWEETSPOT) figures --results $(RESULTS)/tradeoff --names accuracy_over_difficulty \
 		accuracy_over_size change_by_slice gaps map optimum_over_size
+	$(BIN)/python -m experiments.pages.settings
 	$(SWEETSPOT) figures --results $(RESULTS)/paper-protocol --names accuracy_over_difficulty \
-		accuracy_over_size change_by_slice map optimum_over_size
+		accuracy_over_size base_accuracy change_by_slice gap_parts map
+	$(SWEETSPOT) figures --results $(RESULTS)/leave-out --names leave_out
+	$(SWEETSPOT) figures --results $(RESULTS)/thirds --names accuracy_over_size
+	$(SWEETSPOT) figures --results $(RESULTS)/settings
+	$(SWEETSPOT) figures --results $(RESULTS)/losses --names losses
 	$(SWEETSPOT) figures --results $(RESULTS)/certificates \
 		--names certificates certified_gaps complexity tightness
 	$(SWEETSPOT) figures --results $(RESULTS)/prediction

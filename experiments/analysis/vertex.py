@@ -68,7 +68,7 @@ class Optimum:
         unknown = np.isnan(self.low) or (np.isinf(self.low) and np.isinf(self.high))
         if self.tied and unknown:
             return "none"
-        return _with_ends(self.position, self.low, self.high)
+        return with_ends(self.position, self.low, self.high)
 
 
 @dataclass(frozen=True)
@@ -89,10 +89,10 @@ class Move:
     trend: SignTest
 
     def __str__(self) -> str:
-        return _with_ends(self.mean, self.low, self.high)
+        return with_ends(self.mean, self.low, self.high)
 
 
-def _with_ends(mean: float, low: float, high: float) -> str:
+def with_ends(mean: float, low: float, high: float) -> str:
     """A level or a number of levels with its interval; of an open one, the end that there is."""
     if np.isnan(low):
         return f"{mean:.1f}"

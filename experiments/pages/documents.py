@@ -319,7 +319,9 @@ def campaigns() -> str:
 def claims_in_short() -> str:
     """The paper's claims with their verdicts."""
     rows = paper.in_short(paper.ledger())
-    return markdown_table(pd.DataFrame(rows, columns=["claim", "verdict", "bases"]))
+    return markdown_table(
+        pd.DataFrame(rows, columns=["claim", "verdict", "controls, families", "bases"])
+    )
 
 
 def claims_in_full() -> str:
@@ -331,6 +333,7 @@ def claims_in_full() -> str:
 PARTS: dict[str, Callable[[], str]] = {
     "headline": lambda: headline.headline(PROTOCOL),
     "optima": lambda: headline.optima(PROTOCOL),
+    "settings": lambda: headline.settings(RESULTS / "settings"),
     "fixed-steps": lambda: headline.optima(TRADEOFF),
     "coverage": lambda: coverage.markdown(read_parquet(coverage.RESULTS / "coverage.parquet")),
     "certificates": certificates,

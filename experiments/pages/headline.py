@@ -11,8 +11,9 @@ import pandas as pd
 from experiments.analysis import gain, optimum
 from experiments.analysis.statistics import Interval
 from experiments.analysis.verdicts import verdict
+from experiments.analysis.vertex import with_ends
 from experiments.pages.markdown import markdown_table
-from experiments.storage.results import read_manifest, read_table
+from experiments.storage.results import read_manifest, read_parquet, read_table
 
 
 def verdicts(table: pd.DataFrame) -> dict[str, str]:
@@ -83,3 +84,30 @@ def optima(results: Path) -> str:
         chosen = rows.loc[rows["study"] == title].drop(columns="study")
         parts += [sentence, markdown_table(chosen)]
     return "\n\n".join([*parts, optimum.intervals_are_over(table)])
+
+
+def settings(results: Path) -> str:
+    """The move of the best difficulty in each setting, with its picture.
+
+    Args:
+      results: of `experiments.pages.settings`.
+    """
+    moves = read_parquet(results / "moves.parquet")
+    rows = [
+        {
+            "setting": row["setting"],
+            "n": f"{row['from_size']:,} to {row['to_size']:,}",
+            "d\\*, least data": _level(row, "from"),
+            "d\\*, most data": _level(row, "to"),
+            "move": with_ends(row["move"], row["move_low"], row["move_high"]),
+            "bases": row["bases"],
+            "claim 1": row["verdict"],
+        }
+        for row in moves.to_dict("records")
+    ]
+    path = (results / "figures" / "moves.png").relative_to(Path(__file__).parents[2])
+    return f"{markdown_table(pd.DataFrame(rows))}\n\n![Move of the best difficulty]({path})"
+
+
+def _level(row: Mapping[Any, Any], end: str) -> str:
+    return with_ends(*(row[f"{end}_{part}"] for part in ("position", "low", "high")))

@@ -16,6 +16,7 @@ import pandas as pd
 from experiments.analysis import claims
 from experiments.analysis.claims import Finding
 from experiments.analysis.contrasts import Contrast, Covered, Rise
+from experiments.analysis.verdicts import FAILS, HOLDS, UNDECIDED
 from experiments.recipes import RECIPES
 from experiments.storage.results import read_manifest, read_tables
 
@@ -230,16 +231,32 @@ def signed(found: Finding) -> str:
     return f"{scale * effect.mean:+.{digits}f}{unit} [{low}, {high}]"
 
 
-def in_short(found: list[Finding]) -> list[tuple[str, str, str]]:
-    """Each claim with its verdict in each run, and the fewest bases behind one."""
+ELSEWHERE = ("controls", "families")
+"""Beginnings of the names of runs that ask whether a verdict holds under other conditions."""
+
+
+def in_short(found: list[Finding]) -> list[tuple[str, str, str, str]]:
+    """Each claim with its verdict in the runs that follow the paper, and in how many others.
+
+    Returns:
+      Rows of claim, verdict, verdicts elsewhere, and the fewest bases behind one.
+    """
     rows = []
     for number, words in CLAIMS.items():
         by_run: dict[str, list[Finding]] = {}
         for each in found:
             if each.prediction.claim == number:
                 by_run.setdefault(each.run, []).append(each)
-        said = "; ".join(f"{run}: {claims.claim_verdict(own)}" for run, own in by_run.items())
+        judged = {run: claims.claim_verdict(own) for run, own in by_run.items()}
+        main = {run: word for run, word in judged.items() if not run.startswith(ELSEWHERE)}
+        others = [word for run, word in judged.items() if run not in main]
+        if not main:
+            main, others = judged, []
+        said = "; ".join(f"{word} ({run})" for run, word in main.items())
+        counts = [(word, others.count(word)) for word in (HOLDS, FAILS, UNDECIDED)]
+        elsewhere = ", ".join(f"{word} in {count}" for word, count in counts if count)
         fewest = min((each.number for own in by_run.values() for each in own), default=None)
         bases = "–" if fewest is None else str(fewest)
-        rows.append((f"{number}. {words}", said or "not tested this way yet", bases))
+        row = f"{number}. {words}", said or "not tested this way yet", elsewhere or "–", bases
+        rows.append(row)
     return rows

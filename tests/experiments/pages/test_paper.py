@@ -8,8 +8,9 @@ import pandas as pd
 import pytest
 
 from experiments import figures
-from experiments.analysis.claims import covered
+from experiments.analysis.claims import Finding, covered
 from experiments.analysis.contrasts import Covered, Move
+from experiments.analysis.statistics import Interval
 from experiments.cli import paper as commands
 from experiments.pages import paper
 from experiments.recipes import RECIPES
@@ -66,6 +67,27 @@ def test_runs_of_a_recipe_are_compared_once_all_are_there(results):
     rises = [each for each in paper.ledger(results) if each.prediction.claim == 6]
     # At n = 512 all have the same optimum.
     assert [each.verdict for each in rises] == ["fails", "holds"]
+
+
+def test_the_short_ledger_tells_the_main_runs_from_others():
+    move = Move(1, "the best level", 64, 4096)
+    effect = Interval(1.0, 0.5, 1.5)
+
+    def of(run, word, number=8):
+        return Finding(run, move, effect, 0.01, number, word)
+
+    found = [
+        of("paper-protocol", "fails"),
+        of("controls-window", "holds"),
+        of("controls-range", "undecided", number=6),
+        of("families-igsm", "holds"),
+    ]
+    first, second, *_ = paper.in_short(found)
+    assert first[1:] == ("fails (paper-protocol)", "holds in 2, undecided in 1", "6")
+    assert second[1:] == ("not tested this way yet", "–", "–")
+    # A claim that controls alone test has their verdict.
+    (alone, *_) = paper.in_short(found[1:2])
+    assert alone[1:] == ("holds (controls-window)", "–", "8")
 
 
 def test_the_ledger_tells_whether_certificates_cover(results, monkeypatch):
