@@ -28,7 +28,7 @@ def plot(tables: Mapping[str, pd.DataFrame]) -> Figure:
     # A gap between kinds of settings.
     kinds = table["kind"].ne(table["kind"].shift()).cumsum().to_numpy()
     places = -(np.arange(len(table)) + 0.6 * (kinds - 1))
-    ends = table[["move_low", "move_high"]].replace([-np.inf, np.inf], np.nan)
+    ends = table[["move", "move_low", "move_high"]].replace([-np.inf, np.inf], np.nan)
     reach = 1.15 * float(np.nanmax(np.abs(ends.to_numpy()), initial=1.0))
     axis.set_xlim(-reach, reach)
     axis.axvline(0.0, color=style.INK, linewidth=1.0)

@@ -9,6 +9,7 @@ benchmark has been recorded, fill them again::
 
 from __future__ import annotations
 
+import functools
 import inspect
 import os
 import re
@@ -20,6 +21,7 @@ import numpy as np
 import pandas as pd
 
 from experiments.analysis import coverage, families, premise
+from experiments.analysis.claims import Finding
 from experiments.analysis.regret_means import average_regret
 from experiments.analysis.statistics import Interval
 from experiments.analysis.verdicts import RULE
@@ -316,9 +318,26 @@ def campaigns() -> str:
     return markdown_table(pd.DataFrame(dict(zip(columns, zip(*rows, strict=True), strict=True))))
 
 
+@functools.cache
+def ledger() -> list[Finding]:
+    """What the predictions of all recorded runs came to."""
+    return paper.ledger()
+
+
+def study(run: str, *others: str) -> str:
+    """What a recorded run's predictions came to, and whether its best difficulty moves.
+
+    Args:
+      run: its folder.
+      others: names of comparisons with other runs in the ledger.
+    """
+    sentences = verdicts(read_table(RESULTS / run)).values()
+    return "\n".join([paper.told(ledger(), run, *others), *(f"- {each}" for each in sentences)])
+
+
 def claims_in_short() -> str:
     """The paper's claims with their verdicts."""
-    rows = paper.in_short(paper.ledger())
+    rows = paper.in_short(ledger())
     return markdown_table(
         pd.DataFrame(rows, columns=["claim", "verdict", "controls, families", "bases"])
     )
@@ -326,13 +345,17 @@ def claims_in_short() -> str:
 
 def claims_in_full() -> str:
     """Every prediction that was written down, and what it came to."""
-    rows = paper.ledger_rows(paper.ledger())
+    rows = paper.ledger_rows(ledger())
     return markdown_table(pd.DataFrame(rows, columns=[*paper.LEDGER_COLUMNS]))
 
 
 PARTS: dict[str, Callable[[], str]] = {
-    "headline": lambda: headline.headline(PROTOCOL),
+    "headline": lambda: headline.headline(PROTOCOL, RESULTS / "leave-out"),
     "optima": lambda: headline.optima(PROTOCOL),
+    "leave-out": lambda: study("leave-out"),
+    "thirds": lambda: study("thirds"),
+    "losses": lambda: study("paper-protocol-dft", "paper-protocol + paper-protocol-dft"),
+    "base-strength": lambda: paper.told(ledger(), "base-strength"),
     "settings": lambda: headline.settings(RESULTS / "settings"),
     "fixed-steps": lambda: headline.optima(TRADEOFF),
     "coverage": lambda: coverage.markdown(read_parquet(coverage.RESULTS / "coverage.parquet")),

@@ -36,11 +36,12 @@ def points(interval: Interval) -> str:
     return f"{mean} [{low}, {high}]"
 
 
-def headline(results: Path) -> str:
+def headline(results: Path, kept: Path) -> str:
     """Best difficulty, accuracy and gain on the base by data size, and how it was recorded.
 
     Args:
       results: a recorded run with one study.
+      kept: one with mixtures of 1 to d, which keep the easy levels, over the same bases.
     """
     table, manifest = read_table(results), read_manifest(results)
     (study,) = optimum.studies(table)
@@ -62,7 +63,8 @@ def headline(results: Path) -> str:
         [
             markdown_table(pd.DataFrame(rows)),
             "",
-            f"- {verdict(optimum.shift(table, study))[1]}",
+            f"- **Trained on exactly d.** {verdict(optimum.shift(table, study))[1]}",
+            f"- {next(each for each in verdicts(read_table(kept)).values() if '1..d' in each)}",
             f"- The untouched bases get {100 * base.mean:.1f}% of the test right. "
             f"{gain.worth_it(gains)}",
             "",

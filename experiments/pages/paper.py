@@ -231,6 +231,16 @@ def signed(found: Finding) -> str:
     return f"{scale * effect.mean:+.{digits}f}{unit} [{low}, {high}]"
 
 
+def told(found: list[Finding], *runs: str) -> str:
+    """What the predictions of some runs came to, as a list in Markdown."""
+    own = [each for each in found if each.run in runs]
+    return "\n".join(
+        f"- Claim {each.prediction.claim}, {each.prediction.says}: {signed(each)}, "
+        f"p = {each.p:.2g} over {each.number} bases; **{each.verdict}**."
+        for each in own
+    )
+
+
 ELSEWHERE = ("controls", "families")
 """Beginnings of the names of runs that ask whether a verdict holds under other conditions."""
 

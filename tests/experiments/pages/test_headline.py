@@ -21,14 +21,18 @@ def results(tmp_path):
 def test_the_headline_has_the_best_level_its_accuracy_and_the_gain(results, monkeypatch):
     # The parabolas have no gaps.
     monkeypatch.setattr(headline.optimum, "AT_OPTIMUM", ("test_risk",))
-    told = headline.headline(results)
+    kept = results / "kept"
+    as_range = RISING.assign(train_mixture=RISING["train_mixture"].replace("exact", "range"))
+    write_parquet(kept / "table.parquet", as_range)
+    told = headline.headline(results, kept)
     header, _, best, accuracy, gain, *rest = told.splitlines()
     assert header == "|  | n = 64 | n = 512 | n = 4096 |"
     assert best.startswith("| best difficulty d\\* | 8.")
     assert [float(word) for word in accuracy.split("|")[2:5]] == pytest.approx([55] * 3, abs=1)
     assert gain.count("+5.") + gain.count("+4.") >= 3
     words = "\n".join(rest)
-    assert "The best difficulty moves to harder data as n grows" in words
+    for study in ("exactly d", "1..d"):
+        assert f"- **Trained on {study}.** The best difficulty moves to harder data" in words
     assert (
         "Fine-tuning at the best difficulty is better than the untouched base at n = 64, 512"
         in words
