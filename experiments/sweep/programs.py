@@ -204,12 +204,7 @@ class Sweep:
 
     def finetuning(self, loss: Loss, steps: int, learning_rate: Array) -> FinetuneConfig:
         """The fine-tuning of a member, at a learning rate that may be traced."""
-        return FinetuneConfig(
-            steps=steps,
-            learning_rate=learning_rate,
-            loss=loss,
-            optimiser=self.config.optimiser,
-        )
+        return FinetuneConfig(steps, learning_rate, loss, self.config.optimiser)
 
     @functools.cached_property
     def _most_steps(self) -> dict[Shapes, int]:
@@ -245,12 +240,7 @@ class Sweep:
             jnp.concatenate([data.loss_mask[:rows], fresh.loss_mask]),
         )
         train = correct[:rows], jnp.arange(rows) < data.num_examples
-        finite = [jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(parameters)]
-        index = jnp.arange(most)
-        is_last = (index >= steps - jnp.maximum(1, steps // 10)) & (index < steps)
-        final_loss = losses.mean(where=is_last)
-        diverged = ~jnp.all(jnp.array([*finite, jnp.isfinite(final_loss)]))
-        return parameters, *train, correct[rows:], final_loss, diverged
+        return parameters, *train, correct[rows:], *_end_of_training(parameters, losses, steps)
 
     def _evaluate(
         self, parameters: Parameters, stream: str, seeds: Sequence[tuple[int, int]], places: int
@@ -271,6 +261,17 @@ class Sweep:
         both = Stacked((parameters, drawn.tree), drawn.is_used)
         with self.phases("evaluate"):
             return self.members.unstack(self._evaluation(both), len(seeds))
+
+
+def _end_of_training(
+    parameters: Parameters, losses: Float[Array, " most"], steps: Int[Array, ""]
+) -> tuple[Float[Array, ""], Bool[Array, ""]]:
+    """Mean loss of the last tenth of the steps, and whether it or a parameter is not finite."""
+    index = jnp.arange(len(losses))
+    is_last = (index >= steps - jnp.maximum(1, steps // 10)) & (index < steps)
+    final_loss = losses.mean(where=is_last)
+    finite = [jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(parameters)]
+    return final_loss, ~jnp.all(jnp.array([*finite, jnp.isfinite(final_loss)]))
 
 
 def _correct_in_pools(

@@ -11,7 +11,7 @@ import pytest
 
 from synth.config import DecoderConfig, FinetuneConfig, Optimiser
 from synth.decoder import Parameters
-from synth.finetune import pretrain
+from synth.finetune import Stratum, pretrain
 from synth.gaps import evaluation_positions
 from synth.generate import left_padded_prompts
 from synth.task import Mixture, Pool, pool
@@ -68,7 +68,8 @@ def trained() -> Trained:
 
     config = FinetuneConfig(150, 1e-2, optimiser=Optimiser(batch_size=16))
     compiled = jax.jit(pretrain, static_argnums=(0, 1, 2))
-    parameters, losses = compiled(decoder, sample, config, jax.random.key(0))
+    strata = (Stratum(16, sample),)
+    parameters, losses = compiled(decoder, strata, config, jax.random.key(0))
     drawn = pool(task, jax.random.key(1), Mixture.up_to(3), 64)
     prompts, lengths = left_padded_prompts(drawn)
     max_new_tokens = int(drawn.loss_mask.sum(axis=1).max()) + 1

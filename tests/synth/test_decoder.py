@@ -286,7 +286,7 @@ def test_parameters_of_two_types_need_a_stated_one():
         compiled_logits(decoder, parameters, *golden.inputs(decoder))
 
 
-@pytest.mark.parametrize("lora", [None, Lora(rank=2)])
+@pytest.mark.parametrize("lora", [None, pytest.param(Lora(rank=2), marks=pytest.mark.slow)])
 def test_what_is_kept_changes_memory_and_not_the_gradient(lora, monkeypatch):
     """Kept for the backward pass: everything, products, or each layer's input alone."""
     decoder = dataclasses.replace(CONFIGS["qwen2"], num_layers=8, unroll=False, lora=lora)

@@ -315,6 +315,7 @@ def make_member(batch_size: int):
     return jax.tree.unflatten(structure, noisy), data, jax.random.wrap_key_data(work.key)
 
 
+@pytest.mark.slow  # compiles both models and their training
 def test_plain_jax_model_is_the_same_model_and_learns():
     base, data, key = make_member(16)
     difference = jax_loop.parity(grid.DECODER, base, data, key)

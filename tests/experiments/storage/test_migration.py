@@ -251,6 +251,10 @@ def test_there_are_recorded_runs():
 @pytest.mark.parametrize("directory", RECORDED, ids=lambda path: path.name)
 def test_recorded_manifests_can_be_read(directory):
     manifest = read_manifest(directory)
+    if "made_from" in manifest:
+        # Put together from other recorded runs, each of which has a manifest of its own.
+        assert set(manifest["made_from"]) <= {path.name for path in RECORDED}
+        return
     for run in manifest.get("families", {"": manifest}).values():
         if run.get("kind") == "llm":
             config = from_record(ScanConfig, run["config"])

@@ -136,8 +136,25 @@ def test_adapters_alone_are_trained():
     assert jax.tree.structure(moments) == jax.tree.structure(state.trained)
 
 
-@pytest.mark.parametrize("axis", ["data", "fsdp", "tp"])
-@pytest.mark.parametrize("adapters", [False, True])
+SLOW = pytest.mark.slow  # each compiles two steps; one axis with adapters and one without are fast
+
+
+@pytest.mark.parametrize(
+    ("axis", "adapters"),
+    [
+        ("data", False),
+        ("fsdp", True),
+        *(
+            pytest.param(axis, adapters, marks=SLOW)
+            for axis, adapters in [
+                ("fsdp", False),
+                ("tp", False),
+                ("data", True),
+                ("tp", True),
+            ]
+        ),
+    ],
+)
 def test_two_devices_are_as_good_as_one(axis, adapters, monkeypatch):
     """Also where attention has several blocks, and the loss several chunks."""
     monkeypatch.setattr(blockwise, "LEAST", 5)
