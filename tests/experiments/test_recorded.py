@@ -21,7 +21,11 @@ from theory.bounds import catoni_grid, pac_bayes_kl
 from theory.certificate import BOUND, Certificate, Ledger
 
 RESULTS = Path(__file__).parents[2] / "experiments" / "results"
-SWEEPS = ("certificates", "modulus-7", "tradeoff")
+SWEEPS = sorted(
+    path.parent.name
+    for path in RESULTS.glob("*/manifest.json")
+    if "chunks" in (manifest := read_manifest(path.parent)) and manifest.get("kind") != "llm"
+)
 
 
 @pytest.fixture
@@ -35,6 +39,10 @@ def no_work(monkeypatch) -> None:
 
 def copy_of(name: str, tmp_path: Path) -> Path:
     return Path(shutil.copytree(RESULTS / name, tmp_path / name))
+
+
+def test_there_are_recorded_sweeps():
+    assert {"certificates", "modulus-7", "paper-protocol", "tradeoff"} <= {*SWEEPS}
 
 
 @pytest.mark.parametrize("name", SWEEPS)
