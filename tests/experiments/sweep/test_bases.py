@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import pickle
 import shutil
 
+import jax
+import numpy as np
 import pandas as pd
 import pytest
 
 from experiments.engine.forecast import forecast
+from experiments.storage import checkpoint
 from experiments.storage.results import ResultsError, read_manifest, read_table
 from experiments.sweep.bases import read_bases
 from experiments.sweep.programs import Sweep
@@ -75,3 +79,16 @@ def test_the_command_refuses_what_is_no_run(sweetspot, tmp_path):
     assert code == 2
     assert "is not a run" in printed
     assert list(tmp_path.iterdir()) == []
+
+
+def test_given_bases_travel_to_another_process(finished_run, tmp_path):
+    given = read_bases(finished_run, TINY)
+    study = SweepStudy(TINY, tmp_path / "run", recipe="tiny", preset="test", given=given)
+    there = pickle.loads(pickle.dumps(study))
+    (pretrain,), *_ = there.stages()
+    output = there.make(pretrain)
+    for path, write in output.files.items():
+        write(tmp_path / path)
+    written = [checkpoint.load(tmp_path / path)[1] for path in output.files]
+    for own, expected in zip(written, given.parameters, strict=True):
+        jax.tree.map(np.testing.assert_array_equal, own, expected)
