@@ -190,7 +190,7 @@ def test_page_in_a_browser(page_path):
             .first.is_visible()
         )
         images = page.locator("figure img")
-        assert images.count() == 6
+        assert images.count() == 8
         for index in range(6):
             box = images.nth(index).bounding_box()
             assert box is not None
