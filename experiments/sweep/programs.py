@@ -213,16 +213,17 @@ class Sweep:
     def _program(self, shapes: Shapes):
         """A compiled fine-tuning, traced once; its arguments are members and a number of steps."""
         if shapes not in self._programs:
-            member = functools.partial(self._member, shapes)
+            # Looked up here, since the draws behind it cannot be traced.
+            member = functools.partial(self._member, shapes, self._most_steps[shapes])
             self._programs[shapes] = jax.jit(self.members.over(member))
         return self._programs[shapes]
 
-    def _member(self, shapes: Shapes, arguments: dict[str, Any], steps: Int[Array, ""]) -> tuple:
+    def _member(
+        self, shapes: Shapes, most: int, arguments: dict[str, Any], steps: Int[Array, ""]
+    ) -> tuple:
         """Fine-tune one member and measure it on its own mixture: the code that is mapped."""
-        # This line runs when the program is traced, not when it runs.
-        self.traces[shapes] += 1
+        self.traces[shapes] += 1  # when the program is traced, not when it runs
         config, data, fresh = self.config, arguments["data"], arguments["fresh"]
-        most = self._most_steps[shapes]
         parameters, losses = finetune(
             self.decoder,
             arguments["base"],
