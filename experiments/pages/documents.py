@@ -355,7 +355,9 @@ PARTS: dict[str, Callable[[], str]] = {
     "leave-out": lambda: study("leave-out"),
     "thirds": lambda: study("thirds"),
     "losses": lambda: study("paper-protocol-dft", "paper-protocol + paper-protocol-dft"),
-    "covered": lambda: paper.told(ledger(), "controls-fixed-rate"),
+    "covered": lambda: paper.told(
+        [each for each in ledger() if each.prediction.claim == 8], "controls-fixed-rate"
+    ),
     "base-strength": lambda: paper.told(ledger(), "base-strength"),
     "settings": lambda: headline.settings(RESULTS / "settings"),
     "fixed-steps": lambda: headline.optima(TRADEOFF),
