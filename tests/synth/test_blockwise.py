@@ -55,6 +55,7 @@ def test_values_and_gradients_are_those_of_the_plain_form(length, packed):
         np.testing.assert_allclose(one, other, rtol=0, atol=1e-5)
 
 
+@pytest.mark.slow  # compiles many shapes
 def test_leading_axes_may_be_mapped_or_missing():
     query, key, value, _ = inputs(21)
     together = attend_in_blocks(query, key, value)
@@ -65,6 +66,7 @@ def test_leading_axes_may_be_mapped_or_missing():
     np.testing.assert_allclose(alone, together[0], rtol=0, atol=2e-6)
 
 
+@pytest.mark.slow  # compiles two types
 def test_bfloat16_is_near_and_keeps_its_type():
     ours = values_and_slopes(attend_in_blocks, *inputs(21, "bfloat16"))
     exact = values_and_slopes(plain, *inputs(21))

@@ -170,6 +170,7 @@ def test_finetune_then_evaluate(tiny_folder, data, tmp_path, capsys):
         commands.finetune_checkpoint(str(tiny_folder), data, tmp_path / "other", difficulty=9)
 
 
+@pytest.mark.slow  # fine-tunes and certifies
 def test_what_a_checkpoint_was_trained_on_is_not_certified(tiny_folder, data, tmp_path, capsys):
     """Without being told: the run's manifest lies beside the checkpoint."""
     config = TrainingConfig(

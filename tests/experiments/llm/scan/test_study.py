@@ -162,6 +162,7 @@ def test_buckets_of_length_and_a_budget_of_tokens(config, tmp_path):
     assert 3 <= trained_on <= 7
 
 
+@pytest.mark.slow  # begins two scans
 def test_other_data_are_not_taken_for_those_that_a_run_began_with(scanned, config, tmp_path):
     out, _ = scanned
     copy = tmp_path / "run"
