@@ -161,7 +161,7 @@ class Mixture:
         ends[-1] = 1.0
         starts = np.concatenate([[0.0], ends[:-1]])
         inside = np.minimum(ends, high) - np.maximum(starts, low)
-        # What rounding leaves of a level that ends where the interval begins is none of it.
+        # Rounding may leave a trace of a level that ends where the interval begins: drop it.
         is_in = inside > 1e-9
         levels = np.array(self.levels)[is_in]
         return Mixture(tuple(levels.tolist()), tuple(inside[is_in] / inside[is_in].sum()))

@@ -1,4 +1,4 @@
-"""What fine-tuning gains on the untouched base, at the best difficulty of each data size.
+"""The gain of fine-tuning on the untouched base, at the best difficulty of each data size.
 
 The level is chosen on the other bases, so that the gain is not that of the luckiest of many cells.
 A base and its members have the same test draws: their difference has less noise than either.

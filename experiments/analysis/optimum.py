@@ -34,6 +34,9 @@ from experiments.analysis.studies import study_rows as study_rows
 from experiments.analysis.vertex import Move, Optimum
 
 AXES = ["difficulty", "data_size", "base_seed", "seed"]
+MEMBER = [*AXES, "train_mixture", "loss", "learning_rate"]
+"""Columns that tell members apart."""
+
 MOST_NAMED = 10
 """Cells that an error names."""
 

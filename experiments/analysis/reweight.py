@@ -9,10 +9,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from experiments.analysis.optimum import AXES
-
-MEMBER = [*AXES, "train_mixture", "loss", "learning_rate"]
-"""Columns that tell members apart."""
+from experiments.analysis.optimum import MEMBER
 
 RATIO = 0.85
 """Of the weights of neighbouring levels in the heavy mixtures."""

@@ -1,7 +1,7 @@
 """The best difficulty under several settings, one row each: does its move survive?
 
 A setting is a run in which one thing is changed, or one run under another test mixture (see
-`experiments.analysis.reweight`). All are over the same bases.
+`experiments.analysis.reweight`). These are over the same bases; a family is a setting with its own.
 """
 
 from __future__ import annotations
@@ -80,7 +80,9 @@ def strengths(runs: Iterable[tuple[str, pd.DataFrame]]) -> pd.DataFrame:
     rows = []
     for name, table in runs:
         (study,) = optimum.studies(table)
-        untrained = table.loc[(table["train_mixture"] == "none") & (table["metric"] == "risk")]
+        untrained = table.loc[
+            (table["train_mixture"] == optimum.UNTRAINED) & (table["metric"] == "risk")
+        ]
         accuracy = 1 - untrained.groupby("slice")["value"].mean()
         half = half_level(accuracy.to_numpy(dtype=float), accuracy.index.to_numpy(dtype=float))
         risk = optimum.cube(table, study, "test_risk")

@@ -1,4 +1,4 @@
-"""How far the best training difficulty moves from the smallest to the largest n, in levels, under
+"""The move of the best training difficulty from the smallest to the largest n, in levels, under
 each setting: one thing changed at a time, and other test mixtures. Bars are 90% intervals over
 bases; an arrow where the optimum may lie beyond the grid. Right of the zero line: to harder data.
 

@@ -320,12 +320,12 @@ def campaigns() -> str:
 
 @functools.cache
 def ledger() -> list[Finding]:
-    """What the predictions of all recorded runs came to."""
+    """Effects and verdicts of the predictions of all recorded runs."""
     return paper.ledger()
 
 
 def study(run: str, *others: str) -> str:
-    """What a recorded run's predictions came to, and whether its best difficulty moves.
+    """Effects and verdicts of a recorded run's predictions, and whether its best difficulty moves.
 
     Args:
       run: its folder.

@@ -58,7 +58,7 @@ def headline(results: Path, kept: Path) -> str:
     ]
     # The run's members, place and time.
     config, last = manifest["config"], manifest["sessions"][-1]
-    members = table.loc[table["train_mixture"] != "none", optimum.AXES].drop_duplicates()
+    members = table.loc[table["train_mixture"] != optimum.UNTRAINED, optimum.AXES].drop_duplicates()
     return "\n".join(
         [
             markdown_table(pd.DataFrame(rows)),

@@ -232,7 +232,7 @@ def signed(found: Finding) -> str:
 
 
 def told(found: list[Finding], *runs: str) -> str:
-    """What the predictions of some runs came to, as a list in Markdown."""
+    """Effects and verdicts of the predictions of some runs, as a list in Markdown."""
     own = [each for each in found if each.run in runs]
     return "\n".join(
         f"- Claim {each.prediction.claim}, {each.prediction.says}: {signed(each)}, "

@@ -136,7 +136,7 @@ def write_report(
         raise ValueError(f"tables: 'table' is needed, got {sorted(tables)}")
     table = tables["table"]
     studies = optimum.studies(table)
-    members = table.drop_duplicates([*optimum.AXES, "train_mixture", "loss", "learning_rate"])
+    members = table.drop_duplicates(optimum.MEMBER)
     trained = members.loc[members["train_mixture"] != optimum.UNTRAINED]
     bounds = tables.get("certificates")
     details = {name: value for name, value in manifest.items() if name != "config"}
@@ -176,7 +176,7 @@ def _window_width(manifest: Mapping[str, Any]) -> int:
 
 
 def _predictions(table: pd.DataFrame, manifest: Mapping[str, Any]) -> dict[str, Any] | None:
-    """What the predictions that the run's recipe wrote down came to; None if there are none."""
+    """Effects and verdicts of the predictions of the run's recipe; None if there are none."""
     recipe = RECIPES.get(str(manifest.get("recipe")))
     predictions = getattr(recipe, "PREREGISTERED", ())
     found = claims.findings(str(manifest.get("preset")), table, predictions)

@@ -80,7 +80,7 @@ def write(results: Path = RESULTS) -> None:
     write_parquet(results / "settings" / "moves.parquet", settings(results))
     write_parquet(results / "settings" / "strengths.parquet", strengths(runs))
     write_parquet(results / "losses" / "table.parquet", both_losses(results))
-    # Which code made each run.
+    # The commit that made each run.
     names = [MAIN, *CONTROLS, *STRENGTHS, *(each.name for each in results.glob("families-*"))]
     commits = {
         name: read_manifest(results / name)["sessions"][0]["commit"]

@@ -61,4 +61,4 @@ PREREGISTERED: tuple[Prediction, ...] = (
     Covered(8, "bound on the base's own test risk minus that risk, its least", "base"),
     Covered(8, "bound on the test risk of trained norm gains minus that risk, its least", "gains"),
 )
-"""What claims 1 and 8 predict under each control, written down before the runs that test it."""
+"""Predictions of claims 1 and 8 under each control, written down before the runs that test them."""

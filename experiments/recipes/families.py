@@ -95,4 +95,4 @@ PREREGISTERED: tuple[Prediction, ...] = (
     Move(1, "the best level at n = 4096 minus that at n = 64", 64, 4096),
     Move(1, "the best level at n = 2048 minus that at n = 64", 64, 2048),
 )
-"""What claim 1 predicts in each family, written down before the runs that test it."""
+"""Predictions of claim 1 in each family, written down before the runs that test them."""

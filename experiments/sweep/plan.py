@@ -20,7 +20,7 @@ from synth.config import Loss
 
 
 class Shapes(NamedTuple):
-    """What members of one compiled program share: their arrays' shapes, and the loss."""
+    """The arrays' shapes and the loss that members of one compiled program share."""
 
     length: int
     rows: int
@@ -29,7 +29,7 @@ class Shapes(NamedTuple):
 
 @dataclass(frozen=True)
 class Group:
-    """What members that run together share: their program, and the number of steps."""
+    """The program and the number of steps that members which run together share."""
 
     length: int
     steps: int
