@@ -2,13 +2,15 @@
 
 - ``fixed-rate``: one learning rate for all cells in place of the best of three.
 - ``compute-4``: twelve epochs in place of three.
+- ``one-epoch``: one epoch in place of three, on the grid of `paper_protocol`. The better of both on
+  the validation draw, cell by cell, is a second setting with early stopping (`experiments.pages`).
 - ``steps``: 192 steps for every cell, three epochs at n = 1024.
 - ``tokens``: n counts tokens, so that harder cells have fewer examples.
 - ``window``: levels d - 2 to d in place of exactly d.
 - ``range``: levels 1 to d.
 
-Each preset has a coarser grid than `paper_protocol`, and the same bases, which need not be trained
-again.
+The other presets have a coarser grid. All have the bases of `paper_protocol`, which need not be
+trained again.
 
 Commands and cost (two CPU cores); with ``--bases experiments/results/paper-protocol`` no bases are
 trained::
@@ -16,6 +18,7 @@ trained::
     sweetspot run controls --preset smoke        # seconds: for tests
     sweetspot run controls --preset fixed-rate
     sweetspot run controls --preset compute-4
+    sweetspot run controls --preset one-epoch
     sweetspot run controls --preset steps
     sweetspot run controls --preset tokens
     sweetspot run controls --preset window
@@ -46,6 +49,7 @@ PRESETS = {
     "smoke": PROTOCOLS["smoke"],
     "fixed-rate": dataclasses.replace(COARSE, learning_rates=(2e-4,)),
     "compute-4": dataclasses.replace(COARSE, compute=12),
+    "one-epoch": dataclasses.replace(PROTOCOL, compute=1),
     "steps": dataclasses.replace(COARSE, compute=192, compute_unit="steps"),
     # An example of 12 operations has 64 tokens.
     "tokens": dataclasses.replace(COARSE, data_unit="tokens", data_sizes=(4096, 32_768, 262_144)),

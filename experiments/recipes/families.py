@@ -9,6 +9,9 @@ get nearly always right, about half of the time, and never.
 computation, question first. Over shuffled sentences a decoder of this size does not learn to plan:
 37% on op 1 to 3 after 2500 steps. It has two learning rates and fewer examples.
 
+The presets that end in ``-range`` train on the levels 1 to d, over the bases of the preset that is
+named before: keeping the easy levels is what decides in `controls`, and this tests it elsewhere.
+
 `PREREGISTERED` was written down before the first run.
 
 Commands and cost (two CPU cores)::
@@ -20,6 +23,9 @@ Commands and cost (two CPU cores)::
     sweetspot run families --preset addition
     sweetspot run families --preset dyck
     sweetspot run families --preset igsm
+    sweetspot run families --preset group-words-range --bases runs/families-group-words
+    sweetspot run families --preset parity-scratchpad-range --bases runs/families-parity-scratchpad
+    sweetspot run families --preset expressions-range --bases runs/families-expressions
     sweetspot compare --results runs/families-group-words runs/families-igsm --out runs/compare
 
 Expect: no move to harder data. In group-words d* is 11.7 at n = 64 and 10.3 at n = 4096, in
@@ -90,9 +96,14 @@ PRESETS = {
         base_seeds=6,
     ),
 }
+PRESETS |= {
+    f"{name}-range": dataclasses.replace(PRESETS[name], mixtures=("range",))
+    for name in ("group-words", "parity-scratchpad", "expressions")
+}
 
 PREREGISTERED: tuple[Prediction, ...] = (
     Move(1, "the best level at n = 4096 minus that at n = 64", 64, 4096),
     Move(1, "the best level at n = 2048 minus that at n = 64", 64, 2048),
+    Move(1, "levels 1..d: the best d at n = 4096 minus that at n = 64", 64, 4096, mixture="range"),
 )
 """Predictions of claim 1 in each family, written down before the runs that test them."""
