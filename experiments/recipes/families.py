@@ -9,6 +9,9 @@ get nearly always right, about half of the time, and never.
 computation, question first. Over shuffled sentences a decoder of this size does not learn to plan:
 37% on op 1 to 3 after 2500 steps. It has two learning rates and fewer examples.
 
+``chain-lines`` is the chain's other layout, a line for each variable, in an order of computation;
+shuffled, a decoder of this size learns one operation and no more.
+
 The presets that end in ``-range`` train on the levels 1 to d, over the bases of the preset that is
 named before: keeping the easy levels is what decides in `controls`, and this tests it elsewhere.
 
@@ -22,6 +25,7 @@ Commands and cost (two CPU cores)::
     sweetspot run families --preset expressions         # not recorded yet, as those below
     sweetspot run families --preset addition
     sweetspot run families --preset dyck
+    sweetspot run families --preset chain-lines
     sweetspot run families --preset igsm
     sweetspot run families --preset group-words-range --bases runs/families-group-words
     sweetspot run families --preset parity-scratchpad-range --bases runs/families-parity-scratchpad
@@ -43,6 +47,7 @@ from experiments.recipes.paper_protocol import PRESETS as PROTOCOLS
 from experiments.sweep.grid import SweepConfig
 from synth.config import DecoderConfig
 
+LINES = {"shuffled": False, "num_distractors": 0, "second_operand": "constant"}
 IGSM = {"form": "terse", "modulus": 5, "shuffle": 6, "question": "first", "tokens_fixed": 30}
 
 
@@ -80,6 +85,9 @@ PRESETS = {
     "addition": _family("addition", (2, 3, 4, 5, 7), hardest=10, ratio=0.6, test=12),
     "dyck": _family(
         "dyck", (4, 5, 6, 8, 10), hardest=10, ratio=0.7, test=15, task_options={"length": 46}
+    ),
+    "chain-lines": _family(
+        "chain", (4, 5, 6, 7, 8), hardest=8, ratio=0.5, test=12, task_options=LINES
     ),
     "igsm": _family(
         "igsm",
