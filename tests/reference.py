@@ -426,3 +426,55 @@ def solve_pointer(problem: str, chain_of_thought: bool) -> PointerAnswer:
         cycle.append(leads[cycle[-1]])
     worked = [*path, *register[hops:]] if chain_of_thought else [path[-1]]
     return PointerAnswer(" ".join([*worked, "."]), hops, len(cycle))
+
+
+def total_bound(sample_risk, kl, *, num_examples, delta, test, train, variant) -> float:
+    """The total bound of one cell: theorem, then the worst test risk that it leaves possible.
+
+    The largest p with kl(risk ‖ p) <= c is found by halving an interval, xi as a sum over all
+    counts in the log domain, and the worst case by trying the corners of the linear programme.
+    """
+    xi = sum(
+        math.exp(
+            math.lgamma(num_examples + 1)
+            - math.lgamma(k + 1)
+            - math.lgamma(num_examples - k + 1)
+            + (k * math.log(k / num_examples) if k else 0.0)
+            + (num_examples - k) * (math.log1p(-k / num_examples) if k < num_examples else 0.0)
+        )
+        for k in range(num_examples + 1)
+    )
+    if variant == "literal":
+        rate = (kl + math.log(2 * math.sqrt(num_examples) / delta)) / (2 * num_examples)
+        distance = sum(abs(p - q) for p, q in zip(test, train, strict=True)) / 2
+        return min(1.0, min(1.0, sample_risk + math.sqrt(rate)) + distance)
+
+    def binary_kl(p: float) -> float:
+        one = sample_risk * math.log(sample_risk / p) if sample_risk else 0.0
+        right = 1 - sample_risk
+        return one + (right * math.log(right / (1 - p)) if right else 0.0)
+
+    low, high, radius = sample_risk, 1.0, (kl + math.log(xi / delta)) / num_examples
+    for _ in range(100):
+        middle = (low + high) / 2
+        if middle < 1 and binary_kl(middle) <= radius:
+            low = middle
+        else:
+            high = middle
+    # Corners: risks of 0 and 1, for "monotone" steps alone; a constraint mixes at most two of them.
+    count = len(test)
+    if variant == "monotone":
+        corners = [[float(level >= start) for level in range(count)] for start in range(count + 1)]
+    else:
+        corners = [[float(bits >> level & 1) for level in range(count)] for bits in range(2**count)]
+    points = [
+        tuple(sum(r * p for r, p in zip(each, mixture, strict=True)) for mixture in (train, test))
+        for each in corners
+    ]
+    worst = max(power for size, power in points if size <= high + 1e-15)
+    for size, power in points:
+        for other, larger in points:
+            if size < high < other:
+                share = (high - size) / (other - size)
+                worst = max(worst, (1 - share) * power + share * larger)
+    return min(1.0, worst)

@@ -8,6 +8,7 @@ rounded to the safe side.
 - `theory.certificate`: the record of a bound, with its account of delta.
 - `theory.posterior`: training the posteriors that are certified.
 - `theory.shift`: the extrapolation gap.
+- `theory.total`: both together, a bound on the test risk.
 - `theory.predictor`: the best difficulty for a data budget.
 
 The names below are imported when they are first used, so that `theory.config` loads without JAX.
@@ -36,11 +37,13 @@ if TYPE_CHECKING:
     )
     from theory.certificate import Certificate, Ledger
     from theory.divergence import binary_kl, kl_inverse, kl_inverse_first, kl_inverse_lower, xi
+    from theory.total import TotalBound, total_bound
 
 __all__ = [
     "BOUNDS",
     "Certificate",
     "Ledger",
+    "TotalBound",
     "binary_kl",
     "catoni",
     "catoni_grid",
@@ -57,11 +60,12 @@ __all__ = [
     "quadratic",
     "sample_compression",
     "thiemann",
+    "total_bound",
     "xi",
 ]
 
 
-_MODULES = ("bounds", "certificate", "divergence")
+_MODULES = ("bounds", "certificate", "divergence", "total")
 
 
 def __getattr__(name: str) -> Any:

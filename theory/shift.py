@@ -17,7 +17,8 @@ Arguments, the same in every function:
 
 - `risk_bound` [*cells]: bound on the training mixture's risk R_S, in [0, 1].
 - `slice_risk` [*cells, levels]: risk at each level, in [0, 1].
-- `test`, `train` [levels]: probabilities of the difficulties in the test and in training.
+- `test`, `train` [*cells, levels]: probabilities of the difficulties in the test and in training;
+  their leading axes broadcast against those of the risks.
 - `num_errors` [*cells, levels]: wrong examples at each level.
 - `num_examples` [levels]: labelled examples at each level; 0 where nothing was measured.
 - `lower`, `upper` [levels]: ends of simultaneous intervals for the slice risks, such as
@@ -64,29 +65,32 @@ class ShiftedBound:
 
 
 def _distributions(
-    test: Float[ArrayLike, " levels"], train: Float[ArrayLike, " levels"]
+    test: Float[ArrayLike, "*cells levels"], train: Float[ArrayLike, "*cells levels"]
 ) -> tuple[np.ndarray, np.ndarray]:
     """Check both distributions, and normalise them."""
     distributions = []
     for name, given in (("test", test), ("train", train)):
         array = np.asarray(given, dtype=np.float64)
-        if array.ndim != 1 or not (array >= 0).all() or not abs(array.sum() - 1) <= 1e-6:
+        sums = array.sum(axis=-1, keepdims=True) if array.ndim else np.zeros(1)
+        if not (array >= 0).all() or not (np.abs(sums - 1) <= 1e-6).all():
             raise ValueError(
-                f"{name} must be probabilities [levels] that sum to 1 (within 1e-6), got {array}"
+                f"{name} must be probabilities [..., levels] that sum to 1 (within 1e-6), "
+                f"got {array}"
             )
-        distributions.append(array / array.sum())
+        distributions.append(array / sums)
     first, second = distributions
-    if first.shape != second.shape:
+    if first.shape[-1] != second.shape[-1]:
         raise ValueError(
-            f"test and train must have the same levels, got {len(first)} and {len(second)}"
+            f"test and train must have the same levels, got {first.shape[-1]} and "
+            f"{second.shape[-1]}"
         )
     return first, second
 
 
 def _arguments(
     risk_bound: Float[ArrayLike, "*cells"],
-    test: Float[ArrayLike, " levels"],
-    train: Float[ArrayLike, " levels"],
+    test: Float[ArrayLike, "*cells levels"],
+    train: Float[ArrayLike, "*cells levels"],
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return check_range("risk_bound", risk_bound, 0, 1), *_distributions(test, train)
 
@@ -100,8 +104,8 @@ def _per_level(name: str, given: ArrayLike, num_levels: int) -> np.ndarray:
 
 
 def _excess(test: np.ndarray, train: np.ndarray) -> np.ndarray:
-    """F_S - F_T at all levels but the last, [levels - 1]; positive where training is easier."""
-    return np.cumsum(train - test)[:-1]
+    """F_S - F_T but for the last level, [*cells, levels - 1]; positive if training is easier."""
+    return np.cumsum(train - test, axis=-1)[..., :-1]
 
 
 def _unconditional(values: np.ndarray, method: str) -> ShiftedBound:
@@ -114,19 +118,19 @@ def _conditional(values: np.ndarray, method: str) -> ShiftedBound:
 
 def extrapolation_gap(
     slice_risk: Float[ArrayLike, "*cells levels"],
-    test: Float[ArrayLike, " levels"],
-    train: Float[ArrayLike, " levels"],
+    test: Float[ArrayLike, "*cells levels"],
+    train: Float[ArrayLike, "*cells levels"],
 ) -> Float[np.ndarray, "*cells"]:
     """Test risk minus the training mixture's risk, exactly; shape [*cells]."""
     test, train = _distributions(test, train)
-    risk = _per_level("slice_risk", check_range("slice_risk", slice_risk, 0, 1), len(test))
-    return risk @ (test - train)
+    risk = _per_level("slice_risk", check_range("slice_risk", slice_risk, 0, 1), test.shape[-1])
+    return np.sum(risk * (test - train), axis=-1)
 
 
 def gap_by_increments(
     slice_risk: Float[ArrayLike, "*cells levels"],
-    test: Float[ArrayLike, " levels"],
-    train: Float[ArrayLike, " levels"],
+    test: Float[ArrayLike, "*cells levels"],
+    train: Float[ArrayLike, "*cells levels"],
 ) -> Float[np.ndarray, "*cells"]:
     """The same gap [*cells] as a sum over levels j of (F_S(j) - F_T(j)) (r(j + 1) - r(j)).
 
@@ -134,14 +138,14 @@ def gap_by_increments(
     form: only the rises of the risk matter, each weighed by how much easier training is below it.
     """
     test, train = _distributions(test, train)
-    risk = _per_level("slice_risk", check_range("slice_risk", slice_risk, 0, 1), len(test))
-    return np.diff(risk) @ _excess(test, train)
+    risk = _per_level("slice_risk", check_range("slice_risk", slice_risk, 0, 1), test.shape[-1])
+    return np.sum(np.diff(risk) * _excess(test, train), axis=-1)
 
 
 def total_variation(
     risk_bound: Float[ArrayLike, "*cells"],
-    test: Float[ArrayLike, " levels"],
-    train: Float[ArrayLike, " levels"],
+    test: Float[ArrayLike, "*cells levels"],
+    train: Float[ArrayLike, "*cells levels"],
 ) -> ShiftedBound:
     """Bound R_T by R_S + TV(test, train).
 
@@ -157,8 +161,8 @@ def total_variation(
 
 def importance(
     risk_bound: Float[ArrayLike, "*cells"],
-    test: Float[ArrayLike, " levels"],
-    train: Float[ArrayLike, " levels"],
+    test: Float[ArrayLike, "*cells levels"],
+    train: Float[ArrayLike, "*cells levels"],
 ) -> ShiftedBound:
     """Bound R_T by beta R_S with beta = max test/train, or by 1 if the test has unseen levels.
 
@@ -169,17 +173,17 @@ def importance(
       Cortes, Mansour and Mohri (2010), Learning bounds for importance weighting.
     """
     risk, test, train = _arguments(risk_bound, test, train)
-    largest = float(divergence.max_ratio(test, train))
+    largest = np.asarray(divergence.max_ratio(test, train))
     # An infinite ratio gives no bound, not even for a risk of zero.
-    values = largest * risk if np.isfinite(largest) else np.ones_like(risk)
-    return _unconditional(values, "importance")
+    bounded = np.isfinite(largest)
+    return _unconditional(np.where(bounded, np.where(bounded, largest, 1) * risk, 1), "importance")
 
 
 def weighted_importance(
     weighted_risk: Float[ArrayLike, "*cells"],
     radius: Float[ArrayLike, "*cells"],
-    test: Float[ArrayLike, " levels"],
-    train: Float[ArrayLike, " levels"],
+    test: Float[ArrayLike, "*cells levels"],
+    train: Float[ArrayLike, "*cells levels"],
 ) -> ShiftedBound:
     """Bound R_T by beta klinv(weighted risk, radius): importance weights inside the bound.
 
@@ -208,17 +212,16 @@ def weighted_importance(
       0.1107
     """
     risk, test, train = _arguments(weighted_risk, test, train)
-    largest = float(divergence.max_ratio(test, train))
-    if not np.isfinite(largest):
-        return _unconditional(np.ones_like(risk), "weighted importance")
-    values = largest * divergence.kl_inverse(risk, radius)
-    return _unconditional(np.asarray(values), "weighted importance")
+    largest = np.asarray(divergence.max_ratio(test, train))
+    bounded, inside = np.isfinite(largest), divergence.kl_inverse(risk, radius)
+    values = np.where(bounded, np.where(bounded, largest, 1) * inside, 1)
+    return _unconditional(values, "weighted importance")
 
 
 def kl_dro(
     risk_bound: Float[ArrayLike, "*cells"],
-    test: Float[ArrayLike, " levels"],
-    train: Float[ArrayLike, " levels"],
+    test: Float[ArrayLike, "*cells levels"],
+    train: Float[ArrayLike, "*cells levels"],
 ) -> ShiftedBound:
     """Bound R_T by the largest value with kl(R_T || R_S) <= KL(test || train), in nats.
 
@@ -234,14 +237,14 @@ def kl_dro(
       optimization.
     """
     risk, test, train = _arguments(risk_bound, test, train)
-    distance = float(divergence.kl_divergence(test, train))
-    return _unconditional(divergence.kl_inverse_first(risk, distance), "kl_dro")
+    distance = divergence.kl_divergence(test, train)
+    return _unconditional(np.asarray(divergence.kl_inverse_first(risk, distance)), "kl_dro")
 
 
 def chi_square(
     risk_bound: Float[ArrayLike, "*cells"],
-    test: Float[ArrayLike, " levels"],
-    train: Float[ArrayLike, " levels"],
+    test: Float[ArrayLike, "*cells levels"],
+    train: Float[ArrayLike, "*cells levels"],
 ) -> ShiftedBound:
     """Bound R_T by the maximum over R in [0, bound] of R + sqrt(chi2(test, train) R (1 - R)).
 
@@ -256,17 +259,18 @@ def chi_square(
       Duchi and Namkoong (2019), Variance-based regularization with convex objectives.
     """
     risk, test, train = _arguments(risk_bound, test, train)
-    distance = float(divergence.chi_square(test, train))
-    if np.isinf(distance):
-        return _unconditional(np.ones_like(risk), "chi_square")
+    distance = np.asarray(divergence.chi_square(test, train))
+    bounded = np.isfinite(distance)
+    distance = np.where(bounded, distance, 0)
     risk = np.minimum(risk, (1 + 1 / np.sqrt(1 + distance)) / 2)
-    return _unconditional(risk + np.sqrt(distance * risk * (1 - risk)), "chi_square")
+    values = risk + np.sqrt(distance * risk * (1 - risk))
+    return _unconditional(np.where(bounded, values, 1), "chi_square")
 
 
 def neyman_pearson(
     risk_bound: Float[ArrayLike, "*cells"],
-    test: Float[ArrayLike, " levels"],
-    train: Float[ArrayLike, " levels"],
+    test: Float[ArrayLike, "*cells levels"],
+    train: Float[ArrayLike, "*cells levels"],
 ) -> ShiftedBound:
     """Bound R_T by its largest value over all slice risks whose R_S is within the bound.
 
@@ -283,15 +287,39 @@ def neyman_pearson(
       Neyman and Pearson (1933), On the problem of the most efficient tests of statistical
       hypotheses.
     """
-    # The test risk as a piecewise linear function of the training risk, one piece for each level.
     risk, test, train = _arguments(risk_bound, test, train)
-    unseen = test[train == 0].sum()
-    test, train = test[train > 0], train[train > 0]
-    worst_first = np.argsort(-test / train)
-    size = np.cumsum(train[worst_first])
-    power = unseen + np.cumsum(test[worst_first])
-    values = np.interp(risk, np.append(0.0, size), np.append(unseen, power))
-    return _unconditional(values, "neyman_pearson")
+    test, train = np.broadcast_arrays(test, train)
+    ratio = _ratio(test, train)
+    worst_first = np.argsort(-ratio, axis=-1)
+    ratio, test, train = (
+        np.take_along_axis(each, worst_first, axis=-1) for each in (ratio, test, train)
+    )
+    return _unconditional(_largest(risk, ratio, test, train), "neyman_pearson")
+
+
+def _ratio(test: np.ndarray, train: np.ndarray) -> np.ndarray:
+    """test/train, [*cells, levels]: infinite at levels that training lacks."""
+    seen = train > 0
+    return np.where(seen, test / np.where(seen, train, 1), np.inf)
+
+
+def _largest(
+    risk: Float[np.ndarray, "*cells"],
+    ratio: Float[np.ndarray, "*cells levels"],
+    test: Float[np.ndarray, "*cells levels"],
+    train: Float[np.ndarray, "*cells levels"],
+) -> Float[np.ndarray, "*cells"]:
+    """The test risk if the levels in their order have risk 1, as far as the training risk reaches.
+
+    Args:
+      risk: the training risk that is there to spend.
+      ratio: test risk that a unit of training risk buys at each level, never rising in their order;
+        infinite where it costs nothing.
+      test, train: see the module, in the same order.
+    """
+    spent = np.clip(risk[..., None] - (np.cumsum(train, axis=-1) - train), 0, train)
+    is_free = np.isinf(ratio)
+    return np.sum(np.where(is_free, test, np.where(is_free, 0, ratio) * spent), axis=-1)
 
 
 UNCONDITIONAL: dict[str, Callable[..., ShiftedBound]] = {
@@ -306,8 +334,8 @@ UNCONDITIONAL: dict[str, Callable[..., ShiftedBound]] = {
 
 def unconditional(
     risk_bound: Float[ArrayLike, "*cells"],
-    test: Float[ArrayLike, " levels"],
-    train: Float[ArrayLike, " levels"],
+    test: Float[ArrayLike, "*cells levels"],
+    train: Float[ArrayLike, "*cells levels"],
 ) -> ShiftedBound:
     """Bound R_T by the smallest of the unconditional maps.
 
@@ -326,27 +354,65 @@ def unconditional(
 
 def monotone(
     risk_bound: Float[ArrayLike, "*cells"],
-    test: Float[ArrayLike, " levels"],
-    train: Float[ArrayLike, " levels"],
+    test: Float[ArrayLike, "*cells levels"],
+    train: Float[ArrayLike, "*cells levels"],
 ) -> ShiftedBound:
-    """Bound R_T by R_S + max(0, max_j (F_S(j) - F_T(j))), if the risk rises with difficulty.
+    """Bound R_T by its largest value over all slice risks that rise with difficulty and have R_S.
 
-    If training is nowhere easier than the test (F_S <= F_T), this is R_T <= R_S: the gap is at most
-    zero. In general the rises add up to at most 1, so the gap (see `gap_by_increments`) is at most
-    the largest difference of the distribution functions, which is at most TV.
+    This is a linear programme: maximise the test risk over risks r(1) <= r(2) <= ... in [0, 1]
+    whose training risk is within the bound. Its corners are steps, which are 0 below a level and 1
+    from there on, and the best mixture of steps lies on the concave majorant of their points
+    (training risk, test risk). The majorant's slopes are test/train, pooled over neighbouring
+    levels until they fall from the hardest level down: `neyman_pearson` after isotonic regression.
+
+    If training is on exactly d of T equally likely levels, or uniform on 1 to d, it equals
+    1 - (d/T) (1 - bound): the share of the levels that the training covers, times how reliable it
+    is there. If training is nowhere easier than the test, it is at most the bound.
 
     Valid when:
       The risk lies in [0, 1] and never falls from one level to the next harder one. Long training
       on exactly one level violates this.
+
+    References:
+      Barlow, Bartholomew, Bremner and Brunk (1972), Statistical inference under order restrictions.
+
+    Example:
+      >>> print(f"{float(monotone(0.2, test=[0.25] * 4, train=[0, 0, 1, 0]).values):.3f}")
+      0.400
     """
     risk, test, train = _arguments(risk_bound, test, train)
-    return _conditional(risk + _excess(test, train).max(initial=0.0), "monotone")
+    test, train = (np.flip(each, axis=-1) for each in np.broadcast_arrays(test, train))
+    return _conditional(_largest(risk, _pooled_ratio(test, train), test, train), "monotone")
+
+
+def _pooled_ratio(test: np.ndarray, train: np.ndarray) -> np.ndarray:
+    """Slopes of the concave majorant of the points (training risk, test risk), [*cells, levels].
+
+    The slope at a level is the least over starts at or before it of the largest, over ends at or
+    after it, of the chord's slope.
+    """
+    test_before, train_before = (
+        np.concatenate([np.zeros_like(each[..., :1]), np.cumsum(each, axis=-1)], axis=-1)
+        for each in (test, train)
+    )
+    slopes = np.full(test.shape, np.inf)
+    for start in range(test.shape[-1]):
+        gained, cost = (
+            each[..., start + 1 :] - each[..., start, None] for each in (test_before, train_before)
+        )
+        # Sums of zeros are zero but for rounding. A chord without any mass does not count.
+        costs = cost > 1e-12
+        chords = np.where(gained > 1e-12, np.inf, 0.0)
+        np.divide(gained, cost, out=chords, where=costs)
+        largest = np.maximum.accumulate(chords[..., ::-1], axis=-1)[..., ::-1]
+        np.minimum(slopes[..., start:], largest, out=slopes[..., start:])
+    return slopes
 
 
 def lipschitz(
     risk_bound: Float[ArrayLike, "*cells"],
-    test: Float[ArrayLike, " levels"],
-    train: Float[ArrayLike, " levels"],
+    test: Float[ArrayLike, "*cells levels"],
+    train: Float[ArrayLike, "*cells levels"],
     *,
     constant: float,
 ) -> ShiftedBound:
@@ -370,8 +436,8 @@ def lipschitz(
 
 def increments(
     risk_bound: Float[ArrayLike, "*cells"],
-    test: Float[ArrayLike, " levels"],
-    train: Float[ArrayLike, " levels"],
+    test: Float[ArrayLike, "*cells levels"],
+    train: Float[ArrayLike, "*cells levels"],
     *,
     least: Float[ArrayLike, " levels-1"],
     most: Float[ArrayLike, " levels-1"],
@@ -386,13 +452,13 @@ def increments(
     """
     risk, test, train = _arguments(risk_bound, test, train)
     least, most = np.asarray(least, dtype=np.float64), np.asarray(most, dtype=np.float64)
-    if not least.shape == most.shape == (len(test) - 1,) or not (least <= most).all():
+    if not least.shape == most.shape == (test.shape[-1] - 1,) or not (least <= most).all():
         raise ValueError(
-            f"least and most must have shape [{len(test) - 1}] and least <= most, "
+            f"least and most must have shape [{test.shape[-1] - 1}] and least <= most, "
             f"got {least} and {most}"
         )
     excess = _excess(test, train)
-    gap = np.maximum(excess, 0) @ most - np.maximum(-excess, 0) @ least
+    gap = np.sum(np.maximum(excess, 0) * most - np.maximum(-excess, 0) * least, axis=-1)
     # A risk is not negative; limits that put the gap below -R_S contradict the bound.
     return _conditional(np.maximum(risk + gap, 0.0), "increments")
 

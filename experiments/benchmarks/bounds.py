@@ -1,4 +1,4 @@
-"""Bounds over many cells at once: cells a second of each of `theory.BOUNDS`.
+"""Bounds over many cells at once: cells a second of each of `theory.BOUNDS` and of total bounds.
 
 One call bounds ten thousand cells of five data sizes; ξ(n) is cached for each size.
 
@@ -12,6 +12,7 @@ Expect: every bound does 10,000 cells in less than 100 ms.
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -21,10 +22,12 @@ import pandas as pd
 
 from experiments.benchmarks import Verdict, command, describe, main, page, spread
 from theory import BOUNDS
+from theory.total import VARIANTS, total_bound
 
 TEST_SET = ("chernoff", "clopper_pearson")
 """Bounds on a fixed predictor, which take a complexity of zero."""
 SIZES = (64, 256, 1024, 4096, 16384)
+LEVELS = 24
 BAR = 100_000
 
 
@@ -39,11 +42,20 @@ def measure(cells: int, repeats: int) -> tuple[pd.DataFrame, dict[str, Any]]:
       The tidy table, one row per bound and repeat: ``seconds`` for ``cells``; and the manifest.
     """
     generator = np.random.default_rng(0)
+    # Each cell of a total bound has a training mixture of its own: levels 1 to d of 24.
+    hardest = generator.integers(1, LEVELS + 1, cells)
+    train = (np.arange(LEVELS) < hardest[:, None]) / hardest[:, None]
+    totals = {
+        f"total, {variant}": functools.partial(
+            total_bound, test=np.full(LEVELS, 1 / LEVELS), train=train, variant=variant
+        )
+        for variant in VARIANTS
+    }
     sizes = generator.choice(SIZES, cells)
     risks = generator.integers(0, sizes + 1) / sizes
     measured = []
     for repeat in range(-1, repeats):
-        for name, bound in BOUNDS.items():
+        for name, bound in (BOUNDS | totals).items():
             kl = 0.0 if name in TEST_SET else generator.gamma(2.0, 20.0, cells)
             start = time.perf_counter()
             bound(risks, kl, num_examples=sizes, delta=0.05)

@@ -57,6 +57,9 @@ class MembersConfig:
       base_seeds, seeds: members of each cell.
       num_candidates: fine-tunings for ``candidates``, at least 2.
       num_draws: Monte Carlo draws (weights and example) behind a Gibbs risk.
+      master_seed: draws samples and tests anew from this seed, while bases and learning rates stay
+        those of the sweep; default: the sweep's own. A sweep that tuned its rates needs another
+        one, since the rates must not have been chosen on the sample that is certified.
 
     Raises:
       ValueError: if a field is out of range.
@@ -72,9 +75,12 @@ class MembersConfig:
     seeds: tuple[int, ...] = (0,)
     num_candidates: int = 3
     num_draws: int = 12_288
+    master_seed: int | None = None
 
     def __post_init__(self) -> None:
         check_some(self, "methods", (*POINT_METHODS, *BLOCK_SETTINGS))
+        if self.master_seed is not None:
+            check_seed(self, "master_seed")
         _check_delta(self.delta)
         check_least(self, 2, "num_candidates", most=MOST_CANDIDATES)
         check_least(self, 1, "num_draws", most=MOST_DRAWS)
@@ -119,10 +125,11 @@ class MembersConfig:
                 "data_unit of the sweep must be 'examples': a token budget makes the number of "
                 f"examples depend on them, got {sweep.data_unit!r}"
             )
-        if len(sweep.learning_rates) > 1:
+        seed = sweep.master_seed if self.master_seed is None else self.master_seed
+        if len(sweep.learning_rates) > 1 and seed == sweep.master_seed:
             raise ValueError(
-                "learning_rates of the sweep must be one: which is best was seen on members that "
-                f"had trained on all of S, got {sweep.learning_rates}"
+                "master_seed must not be the sweep's, because it chose its learning rates, "
+                f"{sweep.learning_rates}, by members that had trained on all of S; got {seed}"
             )
         if min(filled.data_sizes or ()) < 2:
             raise ValueError(
@@ -133,7 +140,7 @@ class MembersConfig:
                 f"num_draws must be at least the largest data size, so that every example is "
                 f"drawn; got {self.num_draws}"
             )
-        if sweep.master_seed == DEVELOPMENT_SEED:
+        if seed == DEVELOPMENT_SEED:
             raise ValueError(
                 f"master_seed {DEVELOPMENT_SEED} is the one that settings were tuned at; certify "
                 f"another"

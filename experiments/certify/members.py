@@ -15,14 +15,15 @@ each cell these predictors are made and certified for the risk on fresh draws of
 
 Every certificate that a run makes shares delta equally with all others, since all may be drawn in
 one figure, and one chosen; another call on the same sample, in another directory, spends delta
-anew. Settings were tuned at the master seed `DEVELOPMENT_SEED`, and a sweep with that seed is
-refused.
+anew. A sweep that tuned its learning rates chose them on the sample that its own keys draw; the
+configuration's `master_seed` then draws another sample, which neither rates nor bases have seen.
+Settings of posteriors were tuned at the master seed `DEVELOPMENT_SEED`, which is refused.
 
 Columns of the table beyond the cell and the fields of `theory.certificate.Certificate`:
   gibbs_risk, num_fresh: the certified predictor's risk on fresh draws of the training mixture, and
     their number (if weights are drawn, four times for each example).
   base_risk: the untouched base's risk there (missing for trained blocks).
-  plain_risk: the in-distribution risk of the sweep's own member, trained on all of S.
+  plain_risk: the in-distribution risk of the sweep's own member, trained on all of its sample.
   test_risk and others: see `experiments.certify.rows.on_the_test`.
   test_bound_probe, num_probes: for the test-set predictor, the bound from labelled examples at each
     level, and their number.
@@ -41,7 +42,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float, PRNGKeyArray
 
-from experiments.certify.cells import CellGroup, plan
+from experiments.certify.cells import CellGroup, plan, tuned_rates
 from experiments.certify.config import (
     BLOCK_SETTINGS,
     DEFAULT_CERTIFICATES,
@@ -240,8 +241,11 @@ class MemberCertification(Certification):
           ValueError: if nothing is left to certify.
         """
         self.directory, self._sweep_directory = sweep_directory / "certificates", sweep_directory
-        self.config, self.sweep = config, Sweep(settings, task=task)
-        self._sweep_identity, self._groups = sweep_identity, plan(config, settings)
+        fresh = settings.master_seed if config.master_seed is None else config.master_seed
+        drawn = dataclasses.replace(settings, master_seed=fresh)
+        self.config, self.sweep = config, Sweep(drawn, task=task)
+        rates = tuned_rates(config, settings, table)
+        self._sweep_identity, self._groups = sweep_identity, plan(config, settings, rates)
         self.parts = [
             Part(
                 name,

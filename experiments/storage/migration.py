@@ -24,7 +24,7 @@ ACCOUNT = ("commit", "device", "num_devices", "versions", "wall_time_seconds")
 def upgrade(manifest: Record) -> Record:
     """A manifest in the form of today; one that has it already is given back as it is.
 
-    Three things have changed:
+    Four things have changed:
 
     - Settings of the optimiser stood flat among the other fields of a sweep, of its pre-training
       and of a checkpoint's training; they are a field `optimiser` now.
@@ -32,6 +32,7 @@ def upgrade(manifest: Record) -> Record:
       `text_examples` and `level_ratio` in their pre-training; these get the values that were meant.
     - Certifications and fine-tunings had one account of commit, device, versions and time at the
       top; it is the first of their sessions now.
+    - Certifications of a sweep drew samples from its own master seed, and had no other.
     """
     upgraded = dict(manifest)
     if isinstance(config := manifest.get("config"), dict):
@@ -43,6 +44,8 @@ def upgrade(manifest: Record) -> Record:
         upgraded["sweep"] = upgrade(sweep)
     if isinstance(families := manifest.get("families"), dict):
         upgraded["families"] = {name: upgrade(run) for name, run in families.items()}
+    if isinstance(certify := manifest.get("certify"), dict) and "sweep" in manifest:
+        upgraded["certify"] = {"master_seed": None} | certify
     if "wall_time_seconds" in manifest and "sessions" not in manifest:
         account = {name: upgraded.pop(name) for name in ACCOUNT if name in manifest}
         upgraded["sessions"] = [account]

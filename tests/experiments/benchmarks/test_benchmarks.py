@@ -33,6 +33,7 @@ from synth.decoder import initialise, num_parameters
 from synth.finetune import TrainingData, epoch_order, finetune, loss_and_gradient
 from synth.tasks.igsm import problems
 from theory import BOUNDS
+from theory.total import VARIANTS
 
 ROOT = Path(__file__).parents[3]
 SECONDS = {"ours": 1.0, "jax_pinned": 0.9, "torch": 3.0, "torch_pinned": 1.5}
@@ -213,7 +214,7 @@ def test_markdown_of_generation():
 
 def test_markdown_of_bounds():
     table, manifest = bounds.measure(10, 2)
-    assert set(table["bound"]) == set(BOUNDS)
+    assert set(table["bound"]) == set(BOUNDS) | {f"total, {name}" for name in VARIANTS}
     slowest = table.assign(seconds=1e-3)
     slowest.loc[slowest["bound"] == "occam", "seconds"] = 2e-3
     (verdict,) = bounds.verdicts(slowest)

@@ -20,6 +20,7 @@ import pytest
 import scipy.stats
 
 from experiments.certify import posteriors
+from experiments.certify.cells import tuned_rates
 from experiments.certify.config import (
     BLOCK_SETTINGS,
     DEFAULT_CERTIFICATES,
@@ -43,7 +44,7 @@ from synth.finetune import TrainingData, finetune
 from synth.task import Mixture, Pool, pool
 from synth.tasks import make_task
 from tests.experiments.tiny import OWN_TASK, TINY, tiny
-from theory.bounds import BOUNDS
+from theory.bounds import BOUNDS, mcallester_maurer
 from theory.certificate import BOUND, MONTE_CARLO, Certificate, Ledger
 from theory.config import PosteriorConfig
 
@@ -245,7 +246,20 @@ def test_the_test_risk_is_bounded_from_the_mixtures(table):
     np.testing.assert_allclose(
         table["test_bound_unconditional"], (0.5 + 0.5 * bounds).clip(upper=1), atol=1e-6
     )
-    np.testing.assert_allclose(table["test_bound_monotone"], (0.5 + bounds).clip(upper=1), 1e-6)
+    np.testing.assert_allclose(
+        table["test_bound_monotone"], table["test_bound_unconditional"], atol=1e-6
+    )
+    assert (table["test_bound_literal"] >= table["test_bound_unconditional"]).all()
+    exact = table["num_draws"] == 0
+    literal = 0.5 + mcallester_maurer(
+        table["empirical_risk"],
+        table["kl"],
+        num_examples=table["num_examples"],
+        delta=table["delta"],
+    )
+    np.testing.assert_allclose(
+        table["test_bound_literal"][exact], np.minimum(literal, 1)[exact], atol=1e-6
+    )
     levels = table["test_risk"] * 4 * TINY.test_examples
     points = table["method"] != "candidates"
     np.testing.assert_allclose(levels[points], levels[points].round(), atol=1e-9)
@@ -545,6 +559,34 @@ def test_members_of_epochs_take_half_of_their_steps_on_half_of_a_sample(finished
     assert found["risk_bound"].between(0.1, 1).all()
 
 
+def test_rates_are_those_that_the_sweep_kept_for_each_cell(finished_run):
+    table = read_table(finished_run)
+    large = (table["data_size"] == 12) & (table["train_mixture"] != "none")
+    kept = table.assign(learning_rate=table["learning_rate"].mask(large, 3e-3))
+    dropped = kept.loc[large].assign(learning_rate=1e-3, status="not_selected")
+    config = dataclasses.replace(CONFIG, difficulties=(2,), data_sizes=(3, 12))
+    rates = tuned_rates(config, TINY, pd.concat([dropped, kept]))
+    assert (rates[2, 3], rates[2, 12]) == (TINY.learning_rates[0], 3e-3)
+    with pytest.raises(ResultsError, match="no finished member with difficulty 2, data size 3"):
+        tuned_rates(config, TINY, dropped)
+
+
+def test_another_seed_draws_a_sample_that_did_not_choose_the_rates(finished_run, tmp_path):
+    own_rate = TINY.learning_rates[0]
+    directory = written_run(tmp_path / "run", finished_run, tiny(learning_rates=(own_rate, 1.0)))
+    shutil.copytree(finished_run / "bases", directory / "bases")
+    config = dataclasses.replace(CONFIG, methods=("base", "test-set"), master_seed=5)
+    made = certify(directory, config)
+    assert set(made["seed"]) == {5}
+    before = certify(
+        Path(shutil.copytree(finished_run, tmp_path / "own")),
+        dataclasses.replace(config, master_seed=None),
+    )
+    assert set(before["seed"]) == {TINY.master_seed}
+    assert made["empirical_risk"].tolist() != before["empirical_risk"].tolist()
+    np.testing.assert_array_equal(made["plain_risk"], before["plain_risk"])
+
+
 @pytest.mark.parametrize("preset", RECIPES["certificates"].PRESETS)
 def test_the_recipe_of_certificates_fits_the_defaults(preset):
     sweep = RECIPES["certificates"].PRESETS[preset]
@@ -590,7 +632,17 @@ def test_fields_out_of_range_are_refused(changes, message):
         ({"num_draws": 11}, {}, "num_draws must be at least the largest data size"),
         ({}, {"data_unit": "tokens"}, "data_unit of the sweep must be 'examples'"),
         ({}, {"data_sizes": (1, 3)}, "data_sizes must be at least 2, to be halved; got (1, 3)"),
-        ({}, {"learning_rates": (0.1, 0.2)}, "learning_rates of the sweep must be one"),
+        (
+            {},
+            {"learning_rates": (0.1, 0.2)},
+            "master_seed must not be the sweep's, because it chose",
+        ),
+        (
+            {"master_seed": 0},
+            {"learning_rates": (0.1, 0.2)},
+            "by members that had trained on all of S; got 0",
+        ),
+        ({"master_seed": DEVELOPMENT_SEED}, {}, f"master_seed {DEVELOPMENT_SEED} is the one that"),
         ({}, {"master_seed": DEVELOPMENT_SEED}, f"master_seed {DEVELOPMENT_SEED} is the one that"),
     ],
 )
