@@ -13,6 +13,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.text import Text
 
 from experiments import figures
+from experiments.analysis.certified import minima
 from experiments.certify.blocks import BLOCKS
 from experiments.certify.config import POINT_METHODS
 from experiments.figures import style
@@ -28,7 +29,14 @@ from tests.experiments.certificate_tables import (
 from tests.experiments.figures.drawing import assert_all_is_on_the_page, assert_has_a_caption, drawn
 
 Tables = dict[str, pd.DataFrame]
-NAMES = ("certificates", "certified_gaps", "complexity", "tightness")
+NAMES = (
+    "bound_over_curve",
+    "certificates",
+    "certified_gaps",
+    "certified_optimum",
+    "complexity",
+    "tightness",
+)
 
 
 @pytest.fixture(scope="module")
@@ -212,6 +220,22 @@ def test_any_choice_of_methods_can_be_drawn(methods):
 
 def test_figures_without_their_tables_are_left_out(few, tmp_path):
     paths = figures.draw({"certificates": few["certificates"]}, tmp_path)
-    names = [f"{name}.{suffix}" for name in NAMES[:2] + NAMES[3:] for suffix in ("png", "svg")]
+    # No complexity table, and a curve needs three levels.
+    shown = ("certificates", "certified_gaps", "tightness")
+    names = [f"{name}.{suffix}" for name in shown for suffix in ("png", "svg")]
     assert [path.name for path in paths] == names
     assert all(path.stat().st_size > 5000 for path in paths)
+
+
+def test_each_least_value_has_a_star_where_it_is(tables, figure_of):
+    """The stars of a panel: one for the measured risk, one for each bound that is below 1."""
+    found = minima(tables["certificates"])
+    own = found.loc[(found["method"] == "held-out") & (found["data_size"] == SIZES[-1])]
+    panel = grid(figure_of["bound_over_curve"])[0, -1]
+    stars = [line for line in panel.lines if line.get_marker() == "*"]
+    levels = [np.asarray(line.get_xdata()).item() for line in stars]
+    assert levels[0] == own["measured"].iloc[0]
+    assert levels[1:] == own["certified"].tolist()
+    heights = [np.asarray(line.get_ydata()).item() for line in stars[1:]]
+    np.testing.assert_allclose(heights, own["least_bound"])
+    assert len(stars) == 1 + len(own)
