@@ -35,7 +35,8 @@ def curves(certificates: pd.DataFrame) -> pd.DataFrame:
         raise ValueError(f"certificates: the columns {missing} are missing; certify again")
     table = certificates.assign(contradicted=~certificates["is_monotone"].astype(bool))
     kept = [*CELL, "difficulty", "test_risk", "risk_bound", *names, "contradicted"]
-    return table[kept].groupby([*CELL, "difficulty"], sort=False, as_index=False).mean()
+    by_cell = table.loc[:, kept].groupby([*CELL, "difficulty"], sort=False)
+    return pd.DataFrame(by_cell.mean()).reset_index()
 
 
 def minima(certificates: pd.DataFrame) -> pd.DataFrame:
@@ -49,24 +50,27 @@ def minima(certificates: pd.DataFrame) -> pd.DataFrame:
     """
     rows = []
     for cell, group in curves(certificates).groupby(CELL, sort=False):
-        cells = group.sort_values("difficulty").reset_index(drop=True)
-        best = int(cells["test_risk"].to_numpy().argmin())
+        cells = group.sort_values("difficulty")
+        levels, risk, contradicted = (
+            cells[name].to_numpy() for name in ("difficulty", "test_risk", "contradicted")
+        )
+        best = int(risk.argmin())
         for variant in VARIANTS:
             bound = cells[f"{BOUND_COLUMN}{variant}"].to_numpy()
             place = int(bound.argmin())
+            # A bound of 1 everywhere picks no level.
             said = bound[place] < VACUOUS
-            row = dict(zip(CELL, cell, strict=True))  # type: ignore[arg-type]
-            row |= {"variant": variant, "measured": int(cells["difficulty"][best])}
-            row |= {
-                "certified": float(cells["difficulty"][place]) if said else np.nan,
-                "steps": float(abs(place - best)) if said else np.nan,
-                "regret": float(cells["test_risk"][place] - cells["test_risk"][best])
-                if said
-                else np.nan,
-                "least_bound": float(bound[place]),
-                "contradicted": float(cells["contradicted"][place]),
+            chosen = {
+                "certified": levels[place],
+                "steps": abs(place - best),
+                "regret": risk[place] - risk[best],
             }
-            rows.append(row)
+            rows.append(
+                dict(zip(CELL, cell, strict=True))  # type: ignore[arg-type]
+                | {"variant": variant, "measured": int(levels[best])}
+                | {name: float(value) if said else np.nan for name, value in chosen.items()}
+                | {"least_bound": float(bound[place]), "contradicted": float(contradicted[place])}
+            )
     return pd.DataFrame(rows)
 
 

@@ -43,7 +43,7 @@ def applies(tables: Mapping[str, pd.DataFrame]) -> bool:
     """Return whether the table holds all total bounds, at enough levels for a curve."""
     table = tables["certificates"]
     has_all = all(f"{certified.BOUND_COLUMN}{each}" in table for each in certified.VARIANTS)
-    return has_all and "train_mixture" in table and table["difficulty"].nunique() >= FEWEST_LEVELS
+    return has_all and "train_mixture" in table and len({*table["difficulty"]}) >= FEWEST_LEVELS
 
 
 def looks() -> dict[str, dict[str, Any]]:
@@ -106,6 +106,6 @@ def _panel(axis: Axes, cells: pd.DataFrame, least: pd.DataFrame) -> None:
             axis.plot(levels[chosen], bound[chosen], zorder=3, **mark)
         place = by_variant["certified"][variant]
         if not np.isnan(place):
-            star = {"color": look["color"], "markersize": 13, "zorder": 5}
-            axis.plot(place, by_variant["least_bound"][variant], "*", **star)
+            height = by_variant["least_bound"][variant]
+            axis.plot(place, height, "*", color=look["color"], markersize=13, zorder=5)
     axis.set_ylim(0, 1.05)
