@@ -102,7 +102,11 @@ def _panel(axis: Axes, cells: pd.DataFrame, least: pd.DataFrame) -> None:
         axis.plot(levels, bound, zorder=2, **line)
         hollow = cells["contradicted"].to_numpy() > 0.5 if variant == "monotone" else risk < 0
         for chosen, face in ((hollow, "white"), (~hollow, look["color"])):
-            mark = look | {"linestyle": "none", "markersize": 4, "markerfacecolor": face}
+            mark: dict[str, Any] = look | {
+                "linestyle": "none",
+                "markersize": 4,
+                "markerfacecolor": face,
+            }
             axis.plot(levels[chosen], bound[chosen], zorder=3, **mark)
         place = by_variant["certified"][variant]
         if not np.isnan(place):
