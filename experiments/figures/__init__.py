@@ -1,6 +1,8 @@
 """One figure per file: `TABLES` names the tables it needs, `plot(tables)` returns a Figure.
 
-A figure for some tables alone has a function `applies(tables)`, which says whether it can be drawn.
+`TITLE` is its title in words; the docstring's first paragraph is its caption. A figure for some
+tables alone has a function `applies(tables)`, which says whether it can be drawn. A figure that
+bears on a claim may have `finding(tables)`, which says in a sentence what these tables show.
 
 A new figure is one new file here; it is found by its `plot`. Nothing here trains or imports JAX.
 Importing this package is cheap: the figures, and the plotting libraries with them, are imported
@@ -45,6 +47,17 @@ def caption(name: str) -> str:
     return " ".join((_find()[name].__doc__ or "").split("\n\n")[0].split())
 
 
+def title(name: str) -> str:
+    """Title of a figure in words."""
+    return _find()[name].TITLE
+
+
+def finding(name: str, tables: Mapping[str, pd.DataFrame]) -> str:
+    """What the tables show in a figure, in a sentence or two; empty if the figure has none."""
+    module = _find()[name]
+    return module.finding(tables) if hasattr(module, "finding") else ""
+
+
 def _applies(figure: ModuleType, tables: Mapping[str, pd.DataFrame]) -> bool:
     """Return whether a figure's tables are there, and are of its kind."""
     is_there = set(figure.TABLES) <= set(tables)
@@ -70,7 +83,7 @@ def draw(
     """
     import matplotlib
 
-    from experiments.figures import style
+    from experiments.figures import hover, style
 
     modules = _find()
     if names is None:
@@ -91,9 +104,11 @@ def draw(
         figure = modules[name].plot(tables)
         # Saving lays the figure out and draws it, for which it needs the settings again.
         with matplotlib.rc_context(style.settings()):
+            texts = hover.mark(figure)
             for suffix, metadata in (("png", {}), ("svg", {"Date": None})):
                 path = Path(out_dir) / f"{name}.{suffix}"
                 figure.savefig(path, dpi=200, metadata=metadata)
                 paths.append(path)
+            hover.add_titles(path, texts)
         figure.clear()
     return paths

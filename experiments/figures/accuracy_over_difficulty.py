@@ -21,6 +21,7 @@ from matplotlib.ticker import FixedLocator
 from experiments.analysis import optimum
 from experiments.figures import style
 
+TITLE = "Test accuracy over training difficulty"
 TABLES = ("table",)
 
 

@@ -17,6 +17,7 @@ from matplotlib.figure import Figure
 from experiments.analysis import optimum
 from experiments.figures import style
 
+TITLE = "Test accuracy over the amount of data"
 TABLES = ("table",)
 
 

@@ -15,6 +15,7 @@ from matplotlib.ticker import MaxNLocator
 from experiments.analysis.studies import UNTRAINED
 from experiments.figures import style
 
+TITLE = "What the untouched bases know"
 TABLES = ("table",)
 
 

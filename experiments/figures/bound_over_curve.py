@@ -22,6 +22,7 @@ from matplotlib.figure import Figure
 from experiments.analysis import certified
 from experiments.figures import style
 
+TITLE = "The bound over the measured curve"
 TABLES = ("certificates",)
 MOST_SIZES, MOST_METHODS, FEWEST_LEVELS = 4, 2, 3
 SHOWN = ("held-out", "gains", "lora", "candidates", "test-set", "subspace", "full", "base")

@@ -20,6 +20,7 @@ from matplotlib.figure import Figure
 
 from experiments.figures import style
 
+TITLE = "Certified and measured risk on the training mixture"
 TABLES = ("certificates",)
 HELD_OUT = ("test-set", "checkpoint", "held-out", "candidates")
 """Methods of the upper row; all others are in the lower one."""

@@ -21,6 +21,7 @@ from matplotlib.patches import Patch
 
 from experiments.figures import style
 
+TITLE = "The two gaps, certified and measured"
 TABLES = ("certificates",)
 PIECES = ("on its own sample", "+ generalization", "+ extrapolation")
 WIDTH = 0.38

@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 from experiments.analysis import certified
 from experiments.figures import bound_over_curve, style
 
+TITLE = "Where the bound is least"
 TABLES = ("certificates",)
 applies = bound_over_curve.applies
 MEASURED: dict[str, Any] = {"color": style.INK, "marker": "o", "markersize": 9, "linewidth": 4.5}

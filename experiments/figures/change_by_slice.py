@@ -19,6 +19,7 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 from experiments.analysis import optimum
 from experiments.figures import style
 
+TITLE = "What fine-tuning changes, by test level"
 TABLES = ("table",)
 
 

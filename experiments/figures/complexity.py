@@ -17,6 +17,7 @@ from matplotlib.figure import Figure
 from experiments.analysis import premise
 from experiments.figures import style
 
+TITLE = "Nats that a lower risk costs"
 TABLES = ("certificates", "complexity")
 
 

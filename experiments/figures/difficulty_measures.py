@@ -21,6 +21,7 @@ from experiments.figures import style
 from experiments.llm.difficulty.agreement import pass_rate_over, present, rank_correlations
 from experiments.llm.difficulty.buckets import MEASURES, Measure
 
+TITLE = "Measures of difficulty against each other"
 TABLES = ("measures",)
 TITLES: dict[Measure, str] = {
     "cot_tokens": "Length of the solution",

@@ -17,6 +17,7 @@ from experiments.analysis import families
 from experiments.figures import map as accuracy_map
 from experiments.figures import style
 
+TITLE = "The map in each family"
 TABLES = ("families",)
 
 

@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 from experiments.analysis import families
 from experiments.figures import optimum_over_size, style
 
+TITLE = "The best difficulty in each family"
 TABLES = ("families",)
 
 

@@ -15,6 +15,7 @@ from matplotlib.ticker import MaxNLocator
 
 from experiments.figures import style
 
+TITLE = "Our iGSM beside the reference"
 TABLES = ("fidelity",)
 PANELS = {
     "problem_words": ("words of the problem", "words"),

@@ -17,6 +17,7 @@ from experiments.analysis import optimum, slices
 from experiments.analysis.statistics import t_interval
 from experiments.figures import style
 
+TITLE = "The extrapolation gap in two parts: forgetting and reach"
 TABLES = ("table",)
 SPLIT = ("exact", "above")
 """Mixtures whose easiest level the table states; one that begins at level 1 has no easier ones."""

@@ -4,7 +4,7 @@ the last one ends at the test risk (diamond, with its 90% interval over bases). 
 that the first gap grows with difficulty and shrinks with n, and that the second shrinks with
 difficulty.
 
-Claim 2 of the paper. The smallest and the largest n are shown.
+Claim 2 of the paper. The smallest, a middle and the largest n are shown.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from matplotlib.patches import Patch
 from experiments.analysis import optimum
 from experiments.figures import style
 
+TITLE = "The generalization and the extrapolation gap"
 TABLES = ("table",)
 PIECES = ("train_risk", *optimum.GAPS)
 BAR_WIDTH = 0.22
@@ -27,18 +28,27 @@ BAR_WIDTH = 0.22
 
 @style.styled
 def plot(tables: Mapping[str, pd.DataFrame]) -> Figure:
-    """Waterfalls over difficulty; smallest n above, largest below, one column per study."""
+    """Waterfalls over difficulty; smallest n above, largest below, a column for each study."""
     table = tables["table"]
     studies = optimum.studies(table)
-    figure, axes = style.panels([study.title for study in studies], rows=2, height=2.9)
+    sizes = {
+        study: optimum.cube(table, study, "test_risk").data_sizes.tolist() for study in studies
+    }
+    shown = {
+        study: [own[place] for place in sorted({0, len(own) // 2, len(own) - 1})]
+        for study, own in sizes.items()
+    }
+    rows = max(map(len, shown.values()))
+    figure, axes = style.panels([study.title for study in studies], rows=rows, height=2.6)
     for column, study in enumerate(studies):
         names = (*PIECES, "test_risk")
         frames = {name: optimum.mean_interval(table, study, name) for name in names}
-        sizes = sorted(frames["test_risk"]["data_size"].unique())
-        for row, n in enumerate((sizes[0], sizes[-1])):
+        for row, n in enumerate(shown[study]):
             axis = axes[row, column]
             _waterfalls(axis, {k: part.loc[part["data_size"] == n] for k, part in frames.items()})
             style.corner_label(axis, f"n = {n}")
+        for row in range(len(shown[study]), rows):
+            axes[row, column].set_visible(False)
     # Room for the label of n above the highest bar; all panels share this axis.
     axes[0, 0].set_ylim(top=1.12 * axes[0, 0].get_ylim()[1])
     style.outer_labels(axes, style.DIFFICULTY_LABEL, style.RISK_LABEL)

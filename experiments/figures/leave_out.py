@@ -19,6 +19,7 @@ from experiments.analysis import optimum
 from experiments.analysis.statistics import t_interval
 from experiments.figures import style
 
+TITLE = "Leaving out the hardest or the easiest examples"
 TABLES = ("table",)
 
 

@@ -18,6 +18,7 @@ from experiments.analysis import optimum
 from experiments.analysis.statistics import t_interval
 from experiments.figures import style
 
+TITLE = "DFT beside SFT"
 TABLES = ("table",)
 
 

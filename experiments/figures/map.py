@@ -22,6 +22,7 @@ from matplotlib.ticker import FixedLocator
 from experiments.analysis import optimum
 from experiments.figures import style
 
+TITLE = "Test accuracy over difficulty and amount of data"
 TABLES = ("table",)
 # White lines and black rings, each with an outline of the other: legible on every colour.
 RIDGE: dict[str, Any] = {
@@ -34,6 +35,7 @@ RING: dict[str, Any] = {
     "markeredgewidth": 2.0,
     "path_effects": (withStroke(linewidth=4.5, foreground="white"),),
 }
+BORDER: dict[str, Any] = {"color": "black", "linestyle": (0, (1.2, 1)), "linewidth": 2.6}
 
 
 def cell_edges(centres: np.ndarray) -> np.ndarray:
@@ -66,6 +68,7 @@ def draw_panel(axis: Axes, table: pd.DataFrame, study: optimum.Study, scale: Nor
             color="black" if is_light else "white",
             zorder=3,
         )
+    _outline_gains(axis, table, study, x_edges, y_edges)
     # The ridge of optima, and their intervals: a cap at an end, none where it is open.
     best = optimum.optimum(table, study)
     axis.plot(best["data_size"], best["position"], linewidth=2.2, **RIDGE)
@@ -87,6 +90,24 @@ def draw_panel(axis: Axes, table: pd.DataFrame, study: optimum.Study, scale: Nor
     axis.spines[:].set_visible(False)
 
 
+def _outline_gains(
+    axis: Axes,
+    table: pd.DataFrame,
+    study: optimum.Study,
+    x_edges: np.ndarray,
+    y_edges: np.ndarray,
+) -> None:
+    """Draw the border between the cells that are better than the untouched base and the others."""
+    if optimum.UNTRAINED not in set(table["train_mixture"]):
+        return
+    is_better = optimum.cube(table, study, "test_risk", minus_base=True).mean < 0
+    # Edges between neighbouring cells that differ: upright ones, then level ones.
+    for row, column in np.argwhere(is_better[:, 1:] != is_better[:, :-1]):
+        axis.plot([x_edges[column + 1]] * 2, y_edges[row : row + 2], **BORDER)
+    for row, column in np.argwhere(is_better[1:] != is_better[:-1]):
+        axis.plot(x_edges[column : column + 2], [y_edges[row + 1]] * 2, **BORDER)
+
+
 def accuracy_scale(table: pd.DataFrame, studies: Sequence[optimum.Study]) -> Normalize:
     """A colour scale from the lowest to the highest mean test accuracy of the studies' cells."""
     accuracies = [1 - optimum.cube(table, study, "test_risk").mean for study in studies]
@@ -102,6 +123,7 @@ def legend(figure: Figure, *, columns: int) -> None:
         style.key("optimum d*", markerfacecolor="black", **ring),
         style.key("it may lie beyond the grid", markerfacecolor="white", **ring),
         style.key(f"ridge and {style.BAND_LABEL}", linewidth=2.2, **RIDGE),
+        style.key("border to cells below\nthe untouched base", **BORDER),
     ]
     figure.legend(handles=handles, loc="outside lower center", ncols=columns)
 

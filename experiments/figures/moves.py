@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 
 from experiments.figures import style
 
+TITLE = "Does the move of the best difficulty survive?"
 TABLES = ("moves",)
 MARKS = {"holds": "#000000", "fails": "white", "undecided": "#9a9a9a"}
 

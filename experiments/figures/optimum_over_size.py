@@ -21,6 +21,7 @@ from matplotlib.ticker import FixedLocator
 from experiments.analysis import optimum
 from experiments.figures import style
 
+TITLE = "The best difficulty over the amount of data"
 TABLES = ("table",)
 ALIKE: dict[str, Any] = {
     "marker": "o",

@@ -18,6 +18,7 @@ from matplotlib.ticker import FixedLocator
 
 from experiments.figures import style
 
+TITLE = "Predicted and measured best difficulty"
 TABLES = ("prediction",)
 COLUMNS = 3
 DIAMOND: dict[str, Any] = {"marker": "D", "markersize": 8, "markeredgecolor": style.INK}

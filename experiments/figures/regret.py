@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 from experiments.analysis.regret_means import average_regret
 from experiments.figures import style
 
+TITLE = "What each rule for the difficulty costs"
 TABLES = ("regret",)
 KINDS = {
     "predictor": ("the predictor", style.colour(0, 3)),

@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 
 from experiments.figures import style
 
+TITLE = "The best difficulty and what the base knows"
 TABLES = ("strengths",)
 
 

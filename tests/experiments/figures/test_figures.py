@@ -6,6 +6,7 @@ import logging
 import subprocess
 import sys
 from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -103,11 +104,11 @@ def test_draw_names_what_it_skips_and_refuses_the_unknown(tmp_path, caplog):
 
 def test_pieces_of_the_gaps_add_up_to_the_test_risk(two_studies):
     figure = figures.FIGURES["gaps"].plot({"table": two_studies})
-    axes = np.array(data_axes(figure)).reshape(2, 2)
+    axes = np.array(data_axes(figure)).reshape(3, 2)
     saw_negative = False
     for column, mixture in enumerate(("range", "exact")):
         risk = optimum.mean_interval(two_studies, Study(mixture), "test_risk")
-        for row, n in enumerate((16, 1024)):
+        for row, n in enumerate((16, 256, 1024)):
             expected = risk.loc[risk["data_size"] == n, "mean"].to_numpy()
             axis = axes[row, column]
             bars = [
@@ -204,3 +205,18 @@ def test_leaving_out_is_drawn_for_tables_with_both_mixtures(two_studies, tmp_pat
     least = np.flatnonzero(above.difficulties > 1)[0]
     gains = everything.mean[-1] - above.mean[least]
     np.testing.assert_allclose(np.asarray(easy.lines[1].get_ydata(), float), gains, atol=1e-12)
+
+
+def test_points_of_an_svg_say_their_values(two_studies, tmp_path):
+    """A browser shows the titles on hover; points are those of the data, not the caps of bars."""
+    _, svg = figures.draw({"table": two_studies}, tmp_path, ["accuracy_over_size"])
+    risk = optimum.mean_interval(two_studies, Study("range"), "test_risk")
+    row = risk.iloc[-1]
+    value = f"{1 - row['mean']:.3g}"
+    said = (
+        f"<title>trained on 1..d, d = {row['difficulty']:g}, {row['data_size']:g}: {value}</title>"
+    )
+    text = svg.read_text(encoding="utf-8")
+    assert text.count(said) == 1
+    assert text.count("<title>") == 2 * len(risk)
+    ElementTree.fromstring(text)
