@@ -100,6 +100,18 @@ def t_interval(values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return mean, mean - width, mean + width
 
 
+def line_change(places: np.ndarray, values: np.ndarray) -> Estimate:
+    """Change from the first to the last place along a least-squares line through each base.
+
+    Args:
+      places: where the values stand, such as levels [place].
+      values: one number per place and base [place, base]; a base that lacks one is left out.
+    """
+    centred = places.astype(float) - places.mean()
+    slopes = centred @ values / (centred @ centred)
+    return estimate(slopes * (places[-1] - places[0]))
+
+
 def mean_and_error(values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Mean over the last axis, its standard error (NaN below two values), and the number."""
     finite = np.isfinite(values)

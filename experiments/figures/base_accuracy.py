@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from experiments.analysis.settings import half_level
 from experiments.analysis.studies import UNTRAINED
 from experiments.figures import style
 
@@ -23,6 +25,17 @@ def applies(tables: Mapping[str, pd.DataFrame]) -> bool:
     """Return whether the table has the bases' risk by test level."""
     table = tables["table"]
     return bool(((table["train_mixture"] == UNTRAINED) & (table["metric"] == "risk")).any())
+
+
+def finding(tables: Mapping[str, pd.DataFrame]) -> str:
+    """The level of which the bases get half right."""
+    table = tables["table"]
+    risks = table.loc[(table["train_mixture"] == UNTRAINED) & (table["metric"] == "risk")]
+    accuracy = 1 - risks.groupby("slice")["value"].mean()
+    level = half_level(accuracy.to_numpy(dtype=float), accuracy.index.to_numpy(dtype=float))
+    if np.isnan(level):
+        return "there is no level of which the bases get half right."
+    return f"the bases get half of level {level:.1f} right, interpolated."
 
 
 @style.styled

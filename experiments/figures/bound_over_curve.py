@@ -58,6 +58,17 @@ def largest_sizes(sizes: list[int]) -> list[int]:
     return sorted(sizes)[-MOST_SIZES:]
 
 
+def finding(tables: Mapping[str, pd.DataFrame]) -> str:
+    """How often each least bound is near the least risk."""
+    found = certified.agreement(certified.minima(tables["certificates"]))
+    said = [
+        f"{row['variant']} {row['near']} of {row['pairs']}"
+        + (f" ({row['vacuous']} vacuous)" if row["vacuous"] else "")
+        for row in found.to_dict("records")
+    ]
+    return f"least bound within one level of the least risk, from n = 64 on: {'; '.join(said)}."
+
+
 @style.styled
 def plot(tables: Mapping[str, pd.DataFrame]) -> Figure:
     """A column for each of the largest data sizes, a row for each of at most two methods."""
@@ -99,11 +110,12 @@ def _panel(axis: Axes, cells: pd.DataFrame, least: pd.DataFrame) -> None:
     by_variant = least.set_index("variant")
     for variant, look in looks().items():
         bound = cells[f"{certified.BOUND_COLUMN}{variant}"].to_numpy()
-        line = look | {"marker": "none"}
+        line: dict[str, Any] = {**look, "marker": "none"}
         axis.plot(levels, bound, zorder=2, **line)
         hollow = cells["contradicted"].to_numpy() > 0.5 if variant == "monotone" else risk < 0
         for chosen, face in ((hollow, "white"), (~hollow, look["color"])):
-            mark: dict[str, Any] = look | {
+            mark: dict[str, Any] = {
+                **look,
                 "linestyle": "none",
                 "markersize": 4,
                 "markerfacecolor": face,

@@ -19,6 +19,7 @@ from experiments.figures import style
 
 TITLE = "The extrapolation gap in two parts: forgetting and reach"
 TABLES = ("table",)
+SPLIT_PARTS = ("backward", "forward")
 SPLIT = ("exact", "above")
 """Mixtures whose easiest level the table states; one that begins at level 1 has no easier ones."""
 
@@ -26,6 +27,20 @@ SPLIT = ("exact", "above")
 def applies(tables: Mapping[str, pd.DataFrame]) -> bool:
     """Return whether the table has a mixture with easier levels below it."""
     return bool({*SPLIT} & {*tables["table"]["train_mixture"]})
+
+
+def finding(tables: Mapping[str, pd.DataFrame]) -> str:
+    """Both parts at the easiest and the hardest level, with the most data."""
+    table, said = tables["table"], []
+    for study in optimum.studies(table):
+        if study.train_mixture not in SPLIT:
+            continue
+        found = slices.parts(table, study)
+        levels = optimum.cube(table, study, "test_risk").difficulties
+        for place in sorted({0, len(levels) - 1}):
+            back, ahead = (float(np.nanmean(found[name][place, -1])) for name in SPLIT_PARTS)
+            said.append(f"at d = {levels[place]} backward {back:+.2f}, forward {ahead:+.2f}")
+    return f"with the most data, {'; '.join(said)}."
 
 
 @style.styled
@@ -53,7 +68,7 @@ def plot(tables: Mapping[str, pd.DataFrame]) -> Figure:
             axis.axhline(0.0, color=style.INK, linewidth=1.0)
             title = f"n = {n:,}"
             axis.set_title(title if len(studies) == 1 else f"{study.title}\n{title}")
-            for position, name in enumerate(("backward", "forward")):
+            for position, name in enumerate(SPLIT_PARTS):
                 mean, low, high = t_interval(found[name][:, at])
                 look = style.look(position, 2)
                 axis.fill_between(levels, low, high, color=look["color"], alpha=0.2, linewidth=0)

@@ -9,6 +9,7 @@ Claim 2 of the paper. The smallest, a middle and the largest n are shown.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 
 import numpy as np
@@ -18,12 +19,45 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from experiments.analysis import optimum
+from experiments.analysis.statistics import Interval, line_change
 from experiments.figures import style
 
 TITLE = "The generalization and the extrapolation gap"
 TABLES = ("table",)
 PIECES = ("train_risk", *optimum.GAPS)
 BAR_WIDTH = 0.22
+
+
+def finding(tables: Mapping[str, pd.DataFrame]) -> str:
+    """Whether the gaps change with d and n as the paper claims, by lines through each base."""
+    table, said = tables["table"], []
+    for study in optimum.studies(table):
+        gaps = {name: optimum.cube(table, study, name) for name in optimum.GAPS}
+        levels, sizes = (
+            getattr(gaps[optimum.GAPS[0]], axis) for axis in ("difficulties", "data_sizes")
+        )
+        if len(levels) < 2 or len(sizes) < 2:
+            continue
+        first, second = (gaps[name].units for name in optimum.GAPS)
+        least, most, hardest = f"{sizes[0]:,}", f"{sizes[-1]:,}", levels[-1]
+        over_d, over_n = (functools.partial(line_change, axis) for axis in (levels, np.log(sizes)))
+        changes = (
+            (f"the generalization gap at n = {least} grows with d", over_d(first[:, 0]), 1),
+            (f"that gap at d = {hardest} shrinks with n", over_n(first[-1]), -1),
+            (f"the extrapolation gap at n = {most} shrinks with d", over_d(second[:, -1]), -1),
+        )
+        words = [_agrees(claim, change, sign) for claim, change, sign in changes]
+        said.append(f"{study.title}, {'; '.join(words)}.")
+    return " ".join(said)
+
+
+def _agrees(claim: str, change: Interval, sign: int) -> str:
+    """A claim, whether the change has its sign, and the change from the first to the last cell."""
+    ends = f"{change.mean:+.3f} [{change.low:+.3f}, {change.high:+.3f}]"
+    if change.low > 0 or change.high < 0:
+        holds = (change.mean > 0) == (sign > 0)
+        return f"{'' if holds else 'it is not so that '}{claim} ({ends})"
+    return f"it cannot be told whether {claim} ({ends})"
 
 
 @style.styled

@@ -15,6 +15,8 @@ from matplotlib.container import ErrorbarContainer
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from experiments.figures import style
+
 PREFIX = "point"
 NO_POINTS = {"", "none", "None", " ", None, "_", "|"}
 """Markers that stand for no point: none at all, and the caps of error bars."""
@@ -50,7 +52,8 @@ def _texts(axis: Axes, line: Line2D, label: str) -> list[str]:
     points = np.column_stack([np.ravel(line.get_xdata()), np.ravel(line.get_ydata())])
     finite = points.astype(float)[np.isfinite(points.astype(float)).all(axis=1)]
     values = [f"{_nearest_tick(axis, x):g}: {y:.3g}" for x, y in finite]
-    return [" ".join(", ".join([*known, value]).split()) for value in values]
+    said = (" ".join(", ".join([*known, value]).split()) for value in values)
+    return [style.readable(each) for each in said]
 
 
 def _nearest_tick(axis: Axes, x: float) -> float:

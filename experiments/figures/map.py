@@ -128,6 +128,20 @@ def legend(figure: Figure, *, columns: int) -> None:
     figure.legend(handles=handles, loc="outside lower center", ncols=columns)
 
 
+def finding(tables: Mapping[str, pd.DataFrame]) -> str:
+    """The most accurate cell of each study, and the untouched base."""
+    table, said = tables["table"], []
+    for study in optimum.studies(table):
+        risk = optimum.cube(table, study, "test_risk")
+        row, column = np.unravel_index(np.nanargmin(risk.mean), risk.mean.shape)
+        cell = f"d = {risk.difficulties[row]}, n = {risk.data_sizes[column]:,}"
+        said.append(f"{study.title}, the most accurate cell is {cell} ({1 - risk.mean.min():.1%})")
+    if optimum.UNTRAINED in set(table["train_mixture"]):
+        base = optimum.cube(table, optimum.studies(table)[0].untrained, "test_risk").mean
+        said.append(f"the untouched base has {1 - base[0, 0]:.1%}")
+    return "; ".join(said) + "."
+
+
 @style.styled
 def plot(tables: Mapping[str, pd.DataFrame]) -> Figure:
     """One heat map per study, all with one colour scale."""

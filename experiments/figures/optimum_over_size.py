@@ -19,6 +19,7 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import FixedLocator
 
 from experiments.analysis import optimum
+from experiments.analysis.verdicts import verdict
 from experiments.figures import style
 
 TITLE = "The best difficulty over the amount of data"
@@ -83,6 +84,16 @@ def legend(figure: Figure) -> None:
         Patch(facecolor="#f3f3f3", edgecolor="#c4c4c4", hatch="////", label="not tested"),
     ]
     style.side_legend(figure, handles)
+
+
+def finding(tables: Mapping[str, pd.DataFrame]) -> str:
+    """The verdict on each study."""
+    table = tables["table"]
+    studies = optimum.studies(table)
+    said = [verdict(optimum.shift(table, study))[1] for study in studies]
+    if len(studies) == 1:
+        return said[0]
+    return " ".join(f"{study.title}: {each}" for study, each in zip(studies, said, strict=True))
 
 
 @style.styled

@@ -1,13 +1,12 @@
-"""One self-contained HTML page for a run: verdict, figures, tables, configuration, provenance.
+"""One self-contained HTML page for a run: verdict and advice, figures, tables, provenance.
 
-The page loads nothing: figures are embedded, styles and the table sorter are inline. Every sentence
-and number comes from the tables and the manifest; fields of the manifest that this module does not
-know are shown unchanged. The template is `report.html.jinja` beside this module.
+The page loads nothing: figures, styles, the table sorter and CSV files are inside it. Every
+sentence and number comes from the tables and the manifest; fields of the manifest that this module
+does not know are shown unchanged. The template is `report.html.jinja` beside this module.
 """
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import json
 from collections.abc import Mapping, Sequence
@@ -17,16 +16,23 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from experiments import figures
-from experiments.analysis import claims, optimum, slices
+from experiments.analysis import claims, gain, optimum, slices
 from experiments.analysis.statistics import Interval, t_interval
 from experiments.analysis.verdicts import RULE, verdict
 from experiments.figures.style import ledger_line
+from experiments.pages.headline import points
 from experiments.pages.page import write_page
 from experiments.pages.paper import LEDGER_COLUMNS, ledger_rows
+from experiments.pages.pictures import sections
+from experiments.pages.tables import sortable
+from experiments.pages.task_words import task_words
 from experiments.recipes import RECIPES
 
-MEDIA_TYPES = {".svg": "image/svg+xml", ".png": "image/png"}
+CITE = (
+    "The question and the claims: Liu et al. (2026), Data Difficulty and the Generalization–"
+    "Extrapolation Tradeoff in LLM Fine-Tuning, ICML. The software: the sweetspot developers, "
+    "sweetspot (CITATION.cff)."
+)
 METRICS = {
     "test_risk": "test risk",
     "train_risk": "train risk",
@@ -79,37 +85,51 @@ def certificates(table: pd.DataFrame) -> pd.DataFrame:
     return means.loc[:, list(shown)].rename(columns=shown).round(3).reset_index()
 
 
-def _sortable(frame: pd.DataFrame) -> dict[str, Any]:
-    """A frame as header and rows of (text, sort key): intervals sort by their mean."""
+def advice(table: pd.DataFrame) -> pd.DataFrame:
+    """What to train on with n examples: one row per study and data size.
 
-    def cell(value: Any) -> tuple[str, Any]:
-        if not isinstance(value, Interval):
-            return str(value), value
-        # NaN would not be a number to the sorter.
-        return str(value), "" if np.isnan(value.mean) else value.mean
+    Columns: study (if there are several); n; train on, the levels that cannot be told from the
+    best; gain on the untouched base in points of test accuracy, with its 90% interval, of a level
+    chosen on the other bases.
+    """
+    rows, all_studies = [], optimum.studies(table)
+    for study in all_studies:
+        gains: Mapping[int, Interval] = {}
+        with contextlib.suppress(ValueError):
+            gains = gain.gains(table, study)
+        for row in optimum.optimum(table, study).to_dict("records"):
+            found: optimum.Optimum = row["optimum"]
+            levels = ", ".join(f"{level:g}" for level in found.best)
+            n = int(row["data_size"])
+            own = {"study": study.title} if len(all_studies) > 1 else {}
+            own |= {"n": n, "train on d =": "any level" if found.tied else levels}
+            own["points above the base"] = "–" if n not in gains else points(gains[n])
+            rows.append(own)
+    return pd.DataFrame(rows)
 
-    header = [str(name).removeprefix("num_").replace("_", " ") for name in frame.columns]
-    rows = [[cell(value) for value in row] for row in frame.itertuples(index=False)]
-    return {"header": header, "rows": rows}
+
+def worth(table: pd.DataFrame) -> list[tuple[str, str]]:
+    """For each study, at which data sizes fine-tuning is better than not to; none without bases."""
+    said = []
+    for study in optimum.studies(table):
+        with contextlib.suppress(ValueError):
+            said.append((study.title, gain.worth_it(gain.gains(table, study))))
+    return said
 
 
-def _pictures(paths: Sequence[Path]) -> list[dict[str, str]]:
-    """Name, caption and data address of each figure; the SVG where there are both."""
-    chosen: dict[str, Path] = {}
-    for path in map(Path, paths):
-        if path.suffix not in MEDIA_TYPES:
-            raise ValueError(f"figure_paths: {path} must end in one of {list(MEDIA_TYPES)}")
-        if path.stem not in chosen or path.suffix == ".svg":
-            chosen[path.stem] = path
-    pictures = []
-    for name, path in chosen.items():
-        # Embedded as an image, since element names of two inline SVGs would collide.
-        data = base64.b64encode(path.read_bytes()).decode("ascii")
-        text = figures.caption(name) if name in figures.FIGURES else ""
-        title = name.replace("_", " ")
-        source = f"data:{MEDIA_TYPES[path.suffix]};base64,{data}"
-        pictures.append({"name": name, "title": title, "caption": text, "source": source})
-    return pictures
+def made_by(manifest: Mapping[str, Any]) -> dict[str, str]:
+    """Command, commit, date and device of a run, as far as its manifest states them."""
+    recipe, preset = manifest.get("recipe"), manifest.get("preset")
+    program = "sweetspot llm scan" if manifest.get("kind") == "llm" else "sweetspot run"
+    sessions = manifest.get("sessions") or [{}]
+    first = sessions[0] if isinstance(sessions[0], Mapping) else {}
+    facts = {
+        "command": f"{program} {recipe} --preset {preset}" if recipe and preset else "",
+        "commit": first.get("commit"),
+        "started": first.get("started"),
+        "device": first.get("device"),
+    }
+    return {name: str(value) for name, value in facts.items() if value}
 
 
 def write_report(
@@ -124,7 +144,7 @@ def write_report(
       directory: where the page goes, usually the run's own directory.
       tables: name -> table; "table" is needed, "certificates" has a section if given.
       manifest: as `results.read_manifest` returns it; shown unchanged, nested.
-      figure_paths: SVG or PNG files as `figures.draw` returns them, in the order of the page.
+      figure_paths: SVG or PNG files as `figures.draw` returns them.
 
     Returns:
       The page's path.
@@ -156,12 +176,17 @@ def write_report(
             "test examples per slice": _slice_examples(table),
         },
         left_out=optimum.left_out(table),
-        headline=_sortable(optimum.headline(table)),
-        cells=_sortable(cells(table, window_width=_window_width(manifest))),
+        advice=sortable(advice(table)),
+        worth=worth(table),
+        task=task_words(manifest.get("config") or {}),
+        made_by=made_by(manifest),
+        cite=CITE,
+        headline=sortable(optimum.headline(table)),
+        cells=sortable(cells(table, window_width=_window_width(manifest))),
         predictions=_predictions(table, manifest),
-        certificates=_sortable(certificates(bounds)) if bounds is not None else None,
+        certificates=sortable(certificates(bounds)) if bounds is not None else None,
         ledger=ledger_line(bounds) if bounds is not None else "",
-        pictures=_pictures(figure_paths),
+        sections=sections(figure_paths, tables),
         config=manifest.get("config", {}),
         details=details,
         raw=json.dumps(manifest, indent=1, default=str),
@@ -182,8 +207,8 @@ def _predictions(table: pd.DataFrame, manifest: Mapping[str, Any]) -> dict[str, 
     found = claims.findings(str(manifest.get("preset")), table, predictions)
     if not found:
         return None
-    rows = [[(text, text) for text in (row[0], *row[2:])] for row in ledger_rows(found)]
-    return {"header": [LEDGER_COLUMNS[0], *LEDGER_COLUMNS[2:]], "rows": rows}
+    rows = [(row[0], *row[2:]) for row in ledger_rows(found)]
+    return sortable(pd.DataFrame(rows, columns=[LEDGER_COLUMNS[0], *LEDGER_COLUMNS[2:]]))
 
 
 def _slice_examples(table: pd.DataFrame) -> str:

@@ -154,7 +154,7 @@ def test_gallery_shows_an_attack_as_text(kind, tmp_path, monkeypatch):
 def test_a_lone_surrogate_and_endless_nesting_in_a_manifest(tmp_path):
     table = {"table": small_table()}
     path = report.write_report(tmp_path, table, {"recipe": "\ud800", "preset": "p"}, [])
-    assert "<h1>\ufffd · p</h1>" in path.read_text(encoding="utf-8")
+    assert "sweetspot report · \ufffd · p</p>" in path.read_text(encoding="utf-8")
     nested: dict[str, Any] = {}
     for _ in range(400):
         nested = {"a": nested}

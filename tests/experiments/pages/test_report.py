@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import base64
+import io
+import re
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
+import pandas as pd
 import pytest
 
 from experiments import figures
 from experiments.analysis import optimum
 from experiments.analysis.contrasts import Contrast, Term
 from experiments.analysis.optimum import Study
+from experiments.analysis.statistics import Interval
 from experiments.pages import report
+from experiments.pages.tables import csv_address
+from experiments.pages.task_words import task_words
 from experiments.recipes import RECIPES
 from tests.experiments.certificate_tables import certificate_table
 
@@ -70,18 +78,72 @@ def test_page_is_whole_and_self_contained(page_path):
     text = page_path.read_text(encoding="utf-8")
     page = Page(text)
     assert page.open == []
-    images = page.attributes("img")
-    assert len(images) == 8
-    assert all((image["src"] or "").startswith("data:image/svg+xml;base64,") for image in images)
-    assert all(image["alt"] for image in images)
+    drawings = page.attributes("svg")
+    assert len(drawings) == 8
+    assert all(drawing["role"] == "img" and drawing["aria-label"] for drawing in drawings)
     assert "http://" not in text
     assert "https://" not in text
     assert [link["href"] for link in page.attributes("link")] == ["data:,"]
     assert not any("src" in script for script in page.attributes("script"))
     ids = [attributes["id"] for _, attributes in page.tags if "id" in attributes]
     assert len(ids) == len(set(ids))
-    anchors = [(a["href"] or "").removeprefix("#") for a in page.attributes("a")]
-    assert set(anchors) <= set(ids)
+    used = re.findall(r'(?:href="|url\()#([^")]+)', text)
+    assert set(used) <= set(ids)
+    files = [a for a in page.attributes("a") if not (a["href"] or "").startswith("#")]
+    assert [a["download"] for a in files] == ["advice.csv", "headline.csv", "cells.csv"]
+    assert all((a["href"] or "").startswith("data:text/csv;base64,") for a in files)
+
+
+def test_the_answer_stands_before_the_figures_and_these_in_the_order_of_the_argument(page_path):
+    text = page_path.read_text(encoding="utf-8")
+    places = [
+        text.index(mark)
+        for mark in (
+            'id="verdict"',
+            'id="advice"',
+            "What was asked",
+            'id="figure-map"',
+            'id="figure-optimum_over_size"',
+            'id="headline"',
+            'id="figure-gaps"',
+            'id="cells"',
+            'id="provenance"',
+        )
+    ]
+    assert places == sorted(places)
+    page = Page(text)
+    assert "Test accuracy over difficulty and amount of data" in page.text
+    assert "sweetspot run tradeoff --preset smoke" in page.text
+    assert "In this run: trained on 1..d, the most accurate cell is d = " in page.text
+    assert "<title>trained on" in text
+
+
+def test_advice_names_levels_and_the_gain(make_table):
+    found = report.advice(make_table({16: 6, 64: 8}))
+    assert found["n"].tolist() == [16, 64]
+    assert "6" in found["train on d ="][0]
+    assert found["points above the base"].str.match(r"[+-]\d+\.\d \[|–").all()
+
+
+def test_the_task_is_told_with_an_example():
+    told = task_words({"task": "chain-running", "task_options": {}, "test_hardest": 9})
+    assert told is not None
+    assert told["difficulty"] == 3
+    assert told["problem"].startswith("|")
+    assert told["solution"].endswith(".")
+    assert "difficulty" in told["text"]
+    # A name that would import code, and options that do not fit.
+    assert task_words({"task": "os:system"}) is None
+    assert task_words({"task": "chain-running", "task_options": {"wrong": 1}}) is None
+    assert task_words({}) is None
+
+
+def test_csv_has_the_ends_of_intervals_as_numbers():
+    frame = pd.DataFrame({"d": [4, 6], "risk": [Interval(0.5, 0.4, 0.6), Interval(0.2, 0.1, 0.3)]})
+    address = csv_address(frame)
+    read = pd.read_csv(io.BytesIO(base64.b64decode(address.split(",", 1)[1])))
+    assert read.columns.tolist() == ["d", "risk mean", "risk low", "risk high"]
+    assert read.to_numpy().tolist() == [[4, 0.5, 0.4, 0.6], [6, 0.2, 0.1, 0.3]]
 
 
 def test_page_says_what_is_in_the_data_and_the_manifest(page_path):
@@ -169,12 +231,25 @@ def test_certificates_have_a_section_where_there_are_any(smoke_study, page_path,
     assert rows["measured test risk"][0] == round(means["test_risk"], 3)
 
 
+def serious(page: Any) -> list[str]:
+    """Rules of axe that a page breaks, of those that it calls serious or critical."""
+    axe = Path(pytest.importorskip("axe_playwright_python").__file__).parent / "axe.min.js"
+    page.evaluate(axe.read_text(encoding="utf-8"))
+    found = page.evaluate("axe.run()")["violations"]
+    return [
+        f"{each['id']}: {each['nodes'][0]['html'][:200]}"
+        for each in found
+        if each["impact"] in ("serious", "critical")
+    ]
+
+
 @pytest.mark.slow
 def test_page_in_a_browser(page_path):
     playwright = pytest.importorskip("playwright.sync_api")
     if not Path("/usr/bin/chromium").exists():
         pytest.skip("needs /usr/bin/chromium")
     problems: list[str] = []
+    asked: list[str] = []
     with playwright.sync_playwright() as driver:
         browser = driver.chromium.launch(
             executable_path="/usr/bin/chromium", args=["--no-sandbox", "--disable-gpu"]
@@ -182,21 +257,19 @@ def test_page_in_a_browser(page_path):
         page = browser.new_page(viewport={"width": 1280, "height": 900}, offline=True)
         page.on("console", lambda message: problems.append(message.text))
         page.on("pageerror", lambda error: problems.append(str(error)))
+        page.on("request", lambda request: asked.append(request.url))
         page.goto(page_path.as_uri())
-        assert page.get_by_role("heading", level=1).inner_text().startswith("tradeoff")
-        assert (
-            page.locator("#verdict")
-            .get_by_text("moves to harder data is undecided")
-            .first.is_visible()
-        )
-        images = page.locator("figure img")
+        heading = page.get_by_role("heading", level=1).inner_text()
+        assert heading == "How hard should the training data be?"
+        verdict = page.locator("#verdict")
+        assert verdict.get_by_text("moves to harder data is undecided").first.is_visible()
+        images = page.locator("figure svg[role=img]")
         assert images.count() == 8
         for index in range(6):
             box = images.nth(index).bounding_box()
             assert box is not None
             assert box["width"] > 300
             assert box["height"] > 150
-            assert images.nth(index).evaluate("image => image.naturalWidth") > 0
 
         def column(position: int) -> list[float]:
             cells = page.locator(f"#cells tbody td:nth-child({position + 1})")
@@ -209,13 +282,26 @@ def test_page_in_a_browser(page_path):
         assert column(position) == sorted(column(position))
         button.click()
         assert column(position) == sorted(column(position), reverse=True)
-        # Narrow: only the tables scroll sideways, the page does not.
-        for scheme, width in (("light", 1280), ("dark", 1280), ("light", 400)):
+        # Narrow: only tables and figures scroll sideways, the page does not.
+        for scheme, width in (("light", 1280), ("dark", 1280), ("light", 390)):
             page.emulate_media(color_scheme=scheme)
             page.set_viewport_size({"width": width, "height": 900})
             assert page.evaluate("document.documentElement.scrollWidth") <= width
+            first = verdict.locator("p").first.bounding_box()
+            assert first is not None
+            assert first["y"] + first["height"] < 900
+            assert serious(page) == []
             shot = page_path.parent / f"report_{scheme}_{width}.png"
             page.screenshot(path=shot, full_page=True)
             assert shot.stat().st_size > 50_000
+        # Printed, on the width of A4 across less margins: every table fits.
+        page.set_viewport_size({"width": 1047, "height": 700})
+        page.emulate_media(media="print", color_scheme="light")
+        widths = page.eval_on_selector_all(
+            "table", "tables => tables.map(t => [t.scrollWidth, t.parentElement.clientWidth])"
+        )
+        assert len(widths) == 3
+        assert all(table <= place + 1 for table, place in widths)
+        assert asked == [page_path.as_uri()]
         browser.close()
     assert problems == []
