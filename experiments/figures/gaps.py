@@ -72,7 +72,7 @@ def plot(tables: Mapping[str, pd.DataFrame]) -> Figure:
         study: [own[place] for place in sorted({0, len(own) // 2, len(own) - 1})]
         for study, own in sizes.items()
     }
-    rows = max(map(len, shown.values()))
+    rows = max(map(len, shown.values()), default=1)
     figure, axes = style.panels([study.title for study in studies], rows=rows, height=2.6)
     for column, study in enumerate(studies):
         names = (*PIECES, "test_risk")

@@ -16,12 +16,14 @@ from experiments.analysis import reweight
 from experiments.analysis.settings import compared, strengths
 from experiments.storage.results import read_manifest, read_table
 from experiments.storage.writing import write_json, write_parquet
+from experiments.sweep.tune import tune
 
 RESULTS = Path(__file__).parents[1] / "results"
-MAIN = "paper-protocol"
+MAIN, ONE_EPOCH = "paper-protocol", "controls-one-epoch"
 CONTROLS = {
     "paper-protocol-dft": "DFT in place of SFT",
     "controls-fixed-rate": "one learning rate",
+    ONE_EPOCH: "one epoch",
     "controls-compute-4": "twelve epochs",
     "controls-steps": "192 steps at every n",
     "controls-tokens": "n counts tokens",
@@ -48,11 +50,27 @@ def recorded(results: Path, names: dict[str, str]) -> Iterator[tuple[str, str, p
             yield name, words, read_table(results / name)
 
 
+def early_stopped(results: Path) -> pd.DataFrame | None:
+    """The main run where each cell may also stop after one epoch; None if that is not recorded.
+
+    One epoch and three are trainings of their own, each with its whole schedule, at each learning
+    rate; the validation draw chooses among all of them.
+    """
+    if not (results / ONE_EPOCH / "table.parquet").is_file():
+        return None
+    longer, shorter = (read_table(results / name) for name in (MAIN, ONE_EPOCH))
+    joined = pd.concat([longer, shorter.loc[shorter["train_mixture"] != "none"]])
+    open_again = joined["status"].replace("not_selected", "ok")
+    return tune(joined.assign(status=open_again).reset_index(drop=True))
+
+
 def settings(results: Path = RESULTS) -> pd.DataFrame:
     """The move of the best difficulty in the main run, its controls, and other test mixtures."""
     main = read_table(results / MAIN)
     rows = [("main", "exactly d, three epochs, tuned rate", main)]
     rows += [("control", words, table) for _, words, table in recorded(results, CONTROLS)]
+    if (chosen := early_stopped(results)) is not None:
+        rows.append(("control", "one epoch or three, chosen on validation", chosen))
     # Of the two studies of `leave-out`, the one whose mixtures begin at level 1.
     for _, words, table in recorded(results, {"leave-out": "levels 1 to d, d up to 20"}):
         rows.append(("control", words, table.loc[table["train_mixture"] != "above"]))
@@ -63,7 +81,7 @@ def settings(results: Path = RESULTS) -> pd.DataFrame:
         if name != "uniform"
     ]
     for folder in sorted(results.glob("families-*/table.parquet")):
-        name = folder.parent.name.removeprefix("families-")
+        name = folder.parent.name.removeprefix("families-").replace("-range", ", levels 1 to d")
         rows.append(("family", name, read_table(folder.parent)))
     return compared(rows, smallest_size=SMALLEST_SIZE)
 

@@ -527,6 +527,7 @@ def rates_table(risks: dict[float, list[float]], *, difficulty: int = 2) -> pd.D
                 "loss": "sft",
                 "difficulty": difficulty,
                 "data_size": 3,
+                "compute": "3 epochs",
                 "learning_rate": rate,
                 "seed": seed,
                 "status": "diverged" if math.isnan(value) else "ok",
@@ -578,6 +579,15 @@ def test_tuning_leaves_bases_and_single_rates_alone(table):
     base = untouched.assign(train_mixture="none", metric="test_risk", learning_rate=0.0)
     found = tune(pd.concat([untouched, base], ignore_index=True))
     assert set(found.loc[found["train_mixture"] == "none", "status"]) == {"ok"}
+
+
+def test_of_tables_with_several_computes_the_pair_is_chosen():
+    """One epoch at the rate that loses at three epochs is the best pair of all."""
+    longer = rates_table({0.1: [0.3], 0.2: [0.4]})
+    shorter = rates_table({0.1: [0.5], 0.2: [0.2]}).assign(compute="1 epochs")
+    found = tune(pd.concat([longer, shorter], ignore_index=True))
+    kept = found.loc[found["status"] == "ok", ["compute", "learning_rate"]].drop_duplicates()
+    assert kept.to_numpy().tolist() == [["1 epochs", 0.2]]
 
 
 # Tasks on the host.
