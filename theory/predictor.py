@@ -1,17 +1,24 @@
-r"""Predict the best difficulty for a data budget from a pilot with fewer data.
+r"""Predict the best difficulty for a data budget, from the base alone or from a pilot.
 
-The PAC-Bayes-kl bound with the extrapolation gap added has the form
+The rule that is used (`mean_level`) needs no fine-tuning at all: **train on data whose mean
+difficulty is the level of which the base gets half right**. With exactly one level in the training
+data that level is chosen; with the levels 1 to d, a d of about twice that level. It says nothing of
+n, and it won on the recorded runs, where the best difficulty hardly depends on n unless the
+training keeps the easy levels (docs/results.md).
+
+What the risk will be is predicted from a pilot. The PAC-Bayes-kl bound with the extrapolation gap
+added has the form
 
     U(n, d) = klinv(L(n, d), K(n, d) / n) + G_ext(n, d),
 
 with L the train risk, K a complexity in nats and G_ext the test risk minus the training mixture's
 (Liu et al. 2026, Proposition 4.1, has the same two gaps). Here U is a **prediction** and no
-certificate: K is the complexity that the measured gap implies, and all three terms are extrapolated
-to n from smaller data sizes. Certificates for every d would not certify the argmin of U either, as
-an upper bound can be loose where the risk is smallest. A rule is judged by its regret on data sizes
+certificate: K is the complexity that the measured gap implies, and the terms are extrapolated to n
+from smaller data sizes. Certificates for every d would not certify the argmin of U either, as an
+upper bound can be loose where the risk is smallest. A rule is judged by its regret on data sizes
 that it has not seen.
 
-The predictor (`bound`) extrapolates well because its limit is known: more data close the
+That prediction (`bound`) extrapolates well because its limit is known: more data close the
 generalization gap klinv(L, K / n) − L, which ends at 0, and the test risk follows that gap. A line
 in ln n has no end.
 
@@ -31,7 +38,6 @@ from numpy.typing import ArrayLike
 from scipy import stats
 
 from theory.divergence import binary_kl, kl_inverse
-from theory.shift import gap_by_increments
 
 MARGIN = 0.01
 """Distance from 0 and 1 to which risks are moved before they are transformed.
@@ -59,6 +65,7 @@ class Pilot:
       slice_risk: risk on each test slice, in [0, 1].
       train_mixture: probability of each slice's level in each training mixture.
       test_mixture: probability of each slice in the test.
+      base_slice_risk: risk of the untouched base on each test slice, in [0, 1].
 
     Raises:
       ValueError: if shapes do not fit, an axis does not increase, or a value is missing or out of
@@ -72,6 +79,7 @@ class Pilot:
     slice_risk: Float[np.ndarray, "*replicate difficulty data_size slice"]
     train_mixture: Float[np.ndarray, "difficulty slice"]
     test_mixture: Float[np.ndarray, " slice"]
+    base_slice_risk: Float[np.ndarray, "*replicate slice"]
 
     def __post_init__(self) -> None:
         for field in fields(self):
@@ -92,6 +100,7 @@ class Pilot:
             "slice_risk": (*replicates, levels, sizes, slices),
             "train_mixture": (levels, slices),
             "test_mixture": (slices,),
+            "base_slice_risk": (*replicates, slices),
         }
         for name, shape in wanted.items():
             values = getattr(self, name)
@@ -117,6 +126,7 @@ class Pilot:
             self.slice_risk[..., kept, :],
             self.train_mixture,
             self.test_mixture,
+            self.base_slice_risk,
         )
 
 
@@ -177,33 +187,6 @@ def implied_complexity(
     return np.asarray(data_size) * binary_kl(train, np.maximum(train, fresh))
 
 
-def extrapolate_risk(
-    risk: Float[np.ndarray, "*shape data_size"], sizes: np.ndarray, data_size: float
-) -> Float[np.ndarray, "*shape"]:
-    """Extrapolate risks to a larger data size, with −ln(accuracy) as a power of n.
-
-    A solution is right if each of its steps is, so −ln(accuracy) adds up over steps; test losses
-    commonly follow a power law in n (Hestness et al. 2017). The fit is a least-squares line of
-    ln(−ln(accuracy)) in ln n; a risk that does not change stays as it is.
-
-    Args:
-      risk: in [0, 1], at each of `sizes`.
-      sizes: data sizes, increasing.
-      data_size: the data size to extrapolate to.
-
-    Raises:
-      ValueError: if `data_size` lies below the largest of `sizes`.
-    """
-    fitted = _line(np.log(-np.log1p(-_inside(risk))), sizes, data_size)
-    return _outside(-np.expm1(-np.exp(fitted)))
-
-
-def _slices(pilot: Pilot, data_size: float) -> Float[np.ndarray, "*replicate difficulty slice"]:
-    """Risk of every test slice, extrapolated by itself."""
-    risks = np.moveaxis(pilot.slice_risk, -1, -2)
-    return extrapolate_risk(risks, pilot.data_sizes, data_size)
-
-
 def _in_distribution(
     train_risk: np.ndarray, complexity: np.ndarray, data_size: float
 ) -> Float[np.ndarray, "*replicate difficulty"]:
@@ -212,24 +195,51 @@ def _in_distribution(
     return _outside(kl_inverse(_inside(np.clip(train_risk, 0.0, 1.0)), radius))
 
 
-def _slice_gap(pilot: Pilot, data_size: float) -> Float[np.ndarray, "*replicate difficulty"]:
-    """G_ext from the slices, each extrapolated to n by itself."""
-    slices = _slices(pilot, data_size)
-    gaps = [
-        gap_by_increments(slices[..., position, :], pilot.test_mixture, mixture)
-        for position, mixture in enumerate(pilot.train_mixture)
-    ]
-    return np.stack(gaps, axis=-1)
-
-
 def _last_terms(pilot: Pilot) -> tuple[np.ndarray, np.ndarray]:
     """L and K at the pilot's largest data size."""
     train, fresh = pilot.train_risk[..., -1], pilot.in_distribution_risk[..., -1]
     return train, implied_complexity(train, fresh, pilot.data_sizes[-1])
 
 
+HALF = 0.5
+"""Share of a level that a base gets right where its knowledge is said to end."""
+
+
+def half_level(accuracy: Float[np.ndarray, "*shape slice"]) -> Float[np.ndarray, "*shape"]:
+    """Position of the slice of which half is right, interpolated between neighbours.
+
+    Read from the easiest slice on: the first fall below a half counts. It is 0 if less than half of
+    the easiest slice is right, and the last position if no slice falls that low.
+
+    Args:
+      accuracy: on each test slice, in [0, 1], easiest first.
+    """
+    below = accuracy < HALF
+    first = np.where(below.any(axis=-1), below.argmax(axis=-1), accuracy.shape[-1])
+    last = np.maximum(first - 1, 0)
+    after = np.minimum(first, accuracy.shape[-1] - 1)
+    high, low = (
+        np.take_along_axis(accuracy, place[..., None], axis=-1)[..., 0] for place in (last, after)
+    )
+    fall = high - low
+    share = np.divide(high - HALF, fall, out=np.zeros_like(fall), where=fall > 0)
+    return np.where((first == 0) | (first == accuracy.shape[-1]), last, last + share)
+
+
+def mean_level(pilot: Pilot, data_size: float) -> Float[np.ndarray, "*replicate difficulty"]:
+    """The rule: distance of a mixture's mean difficulty from the level the base gets half right.
+
+    Both are positions among the test's slices; the score ranks and is no risk. No fine-tuned member
+    is looked at, and the data size does not matter.
+    """
+    del data_size
+    slices = pilot.test_mixture.shape[-1]
+    means = pilot.train_mixture @ np.arange(slices)
+    return np.abs(means - half_level(1 - pilot.base_slice_risk)[..., None])
+
+
 def bound(pilot: Pilot, data_size: float) -> Float[np.ndarray, "*replicate difficulty"]:
-    """The predictor: U(n, d) with L and K of the pilot's largest data size n₀.
+    """Predicted test risk: U(n, d) with L and K of the pilot's largest data size n₀.
 
     The generalization gap G_gen(n, d) = klinv(L, K / n) − L then shrinks to 0 as n grows. The test
     risk falls by a share s_d of this decrease, and the extrapolation gap grows by the rest, so
@@ -255,31 +265,6 @@ def bound(pilot: Pilot, data_size: float) -> Float[np.ndarray, "*replicate diffi
     train, complexity = _last_terms(pilot)
     gap = _in_distribution(train, complexity, data_size) - train
     return pilot.test_risk[..., -1] - share * (gaps[..., -1] - gap)
-
-
-def bound_with_slices(pilot: Pilot, data_size: float) -> Float[np.ndarray, "*replicate difficulty"]:
-    """U(n, d) with L and K as in `bound`, and G_ext from slices that are extrapolated one by one.
-
-    An earlier version of `bound`, almost as good at 4 times the pilot's data. Further out the
-    predictions are too low, because each slice follows a power law without a limit.
-    """
-    return _in_distribution(*_last_terms(pilot), data_size) + _slice_gap(pilot, data_size)
-
-
-def bound_with_lines(pilot: Pilot, data_size: float) -> Float[np.ndarray, "*replicate difficulty"]:
-    """U(n, d) with lines in ln n for L and for K = a_d + b_d ln n, and G_ext as with slices.
-
-    The simplest version. It fails on the recorded runs, where the implied complexity of hard data
-    rises and then falls with n, and the train risk rises and then levels off.
-    """
-    complexity = implied_complexity(pilot.train_risk, pilot.in_distribution_risk, pilot.data_sizes)
-    train, carried = (_line(v, pilot.data_sizes, data_size) for v in (pilot.train_risk, complexity))
-    return _in_distribution(train, carried, data_size) + _slice_gap(pilot, data_size)
-
-
-def slice_fits(pilot: Pilot, data_size: float) -> Float[np.ndarray, "*replicate difficulty"]:
-    """Average of the test slices, each extrapolated by `extrapolate_risk`: without L and K."""
-    return _slices(pilot, data_size) @ pilot.test_mixture
 
 
 def curve(pilot: Pilot, data_size: float) -> Float[np.ndarray, "*replicate difficulty"]:
@@ -317,20 +302,21 @@ def hardest(pilot: Pilot, data_size: float) -> Float[np.ndarray, "*replicate dif
     return _ranks(pilot, -np.arange(len(pilot.difficulties)))
 
 
-PREDICTOR = "bound"
+PREDICTOR, RISK = "mean level", "bound"
+"""Names of the rule that is used, and of the one whose scores are used as predicted risks."""
+RISKS = ("bound", "curve", "best in pilot")
+"""Rules whose scores are predicted test risks."""
 NAIVE = ("easiest", "medium", "hardest", "best in pilot")
 RULES: dict[str, Rule] = {
-    PREDICTOR: bound,
-    "bound with slices": bound_with_slices,
-    "bound with lines": bound_with_lines,
-    "slices": slice_fits,
+    PREDICTOR: mean_level,
+    "bound": bound,
     "curve": curve,
     "best in pilot": best_in_pilot,
     "easiest": easiest,
     "medium": medium,
     "hardest": hardest,
 }
-"""All rules by name: the predictor, other rules that fit the pilot, and the naive ones."""
+"""All rules by name: the one that is used, those that fit the pilot, and the naive ones."""
 
 
 def choose(scores: ArrayLike) -> Int[np.ndarray, "*replicate"]:

@@ -38,6 +38,7 @@ class StudyRisks:
     Attributes:
       test_risk, train_risk, in_distribution_risk: one value a member.
       slice_risks: risk on each test slice, easiest first.
+      base_risks: that of the untouched bases, whose cubes have one difficulty and one data size.
       train_mixture: probability of each slice's level for each difficulty [difficulty, slice].
       test_mixture: probability of each slice in the test [slice].
     """
@@ -46,12 +47,13 @@ class StudyRisks:
     train_risk: Cube
     in_distribution_risk: Cube
     slice_risks: tuple[Cube, ...]
+    base_risks: tuple[Cube, ...]
     train_mixture: np.ndarray
     test_mixture: np.ndarray
 
     @property
     def cubes(self) -> tuple[Cube, ...]:
-        """Every metric, slices last."""
+        """Every metric of the members, slices last."""
         return (self.test_risk, self.train_risk, self.in_distribution_risk, *self.slice_risks)
 
     def only(
@@ -67,7 +69,13 @@ class StudyRisks:
         )
         rows = slice(None) if levels is None else levels
         return StudyRisks(
-            test, train, fresh, tuple(slices), self.train_mixture[rows], self.test_mixture
+            test_risk=test,
+            train_risk=train,
+            in_distribution_risk=fresh,
+            slice_risks=tuple(slices),
+            base_risks=tuple(each.only(bases=bases) for each in self.base_risks),
+            train_mixture=self.train_mixture[rows],
+            test_mixture=self.test_mixture,
         )
 
     def up_to(self, largest: float) -> StudyRisks:
@@ -98,6 +106,7 @@ class StudyRisks:
             np.stack([average(part) for part in self.slice_risks], axis=-1),
             self.train_mixture,
             self.test_mixture,
+            np.stack([average(part)[..., 0, 0] for part in self.base_risks], axis=-1),
         )
 
 
@@ -138,8 +147,8 @@ def study_risks(table: pd.DataFrame, study: Study, mixtures: Mixtures) -> StudyR
 
     Raises:
       ValueError: if the table's slices are not the levels that `mixtures` tests, the study's
-        mixture is unknown or has a level that is not tested, a cell has no row, or no member has
-        status "ok".
+        mixture is unknown or has a level that is not tested, a cell has no row, no member has
+        status "ok", or the untouched bases have no rows.
     """
     # The slices must be the levels of the test.
     rows = study_rows(table, study)
@@ -165,6 +174,18 @@ def study_risks(table: pd.DataFrame, study: Study, mixtures: Mixtures) -> StudyR
         train_risk=cube(aggregated, study, "train_risk"),
         in_distribution_risk=cube(aggregated, study, "in_distribution_risk"),
         slice_risks=tuple(cube(slices[level], study, "risk", test_slice=level) for level in levels),
+        base_risks=_of_bases(table, study, levels, test_risk),
         train_mixture=train_mixture,
         test_mixture=sizes / sizes.sum(),
     )
+
+
+def _of_bases(
+    table: pd.DataFrame, study: Study, levels: list[int], members: Cube
+) -> tuple[Cube, ...]:
+    """Risk of the bases that have members on each test slice."""
+    rows = study_rows(table, study.untrained)
+    if rows.empty:
+        raise ValueError("table: no rows of the untouched bases, whose accuracy by level is needed")
+    cubes = (cube(rows, study.untrained, "risk", test_slice=level) for level in levels)
+    return tuple(each.only(bases=np.isin(each.base_seeds, members.base_seeds)) for each in cubes)

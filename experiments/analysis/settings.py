@@ -13,6 +13,7 @@ import pandas as pd
 
 from experiments.analysis import optimum
 from experiments.analysis.verdicts import judge
+from theory import predictor
 
 
 def compared(
@@ -48,23 +49,17 @@ def compared(
     return pd.DataFrame(rows)
 
 
-HALF = 0.5
-"""Share of a level that a base gets right where its knowledge is said to end."""
-
-
 def half_level(accuracy: np.ndarray, levels: np.ndarray) -> float:
-    """The level of which a base gets half right, interpolated; NaN if it never falls that low.
+    """The level of which a base gets half right, interpolated; NaN if it is not among the levels.
 
     Args:
       accuracy: on each level [level].
       levels: of the test, increasing [level].
     """
-    below = np.flatnonzero(accuracy < HALF)
-    if not len(below) or below[0] == 0:
+    if accuracy[0] < predictor.HALF or (accuracy >= predictor.HALF).all():
         return float("nan")
-    last, first = below[0] - 1, below[0]
-    share = (accuracy[last] - HALF) / (accuracy[last] - accuracy[first])
-    return float(levels[last] + share * (levels[first] - levels[last]))
+    position = predictor.half_level(accuracy)
+    return float(np.interp(position, np.arange(len(levels)), levels))
 
 
 def strengths(runs: Iterable[tuple[str, pd.DataFrame]]) -> pd.DataFrame:
