@@ -184,8 +184,8 @@ def _of_bases(
     table: pd.DataFrame, study: Study, levels: list[int], members: Cube
 ) -> tuple[Cube, ...]:
     """Risk of the bases that have members on each test slice."""
-    rows = study_rows(table, study.untrained)
-    if rows.empty:
+    if study.untrained.train_mixture not in set(table["train_mixture"]):
         raise ValueError("table: no rows of the untouched bases, whose accuracy by level is needed")
+    rows = study_rows(table, study.untrained)
     cubes = (cube(rows, study.untrained, "risk", test_slice=level) for level in levels)
     return tuple(each.only(bases=np.isin(each.base_seeds, members.base_seeds)) for each in cubes)

@@ -1,9 +1,12 @@
-"""The best difficulty for a data budget, predicted from a pilot, or the reasons to give none.
+"""The best difficulty for a data budget, from the base and a pilot, or the reasons to give none.
 
-Every cell of the pilot is averaged over bases and seeds, and `theory.predictor` extrapolates the
-curves to the budget. A hierarchical bootstrap over bases and seeds repeats both for every replicate
-(see `experiments.analysis.bootstrap`). All comparisons between difficulties are paired. No number
-here is a certificate; nor would certified risks certify which difficulty is best.
+Every cell of the pilot is averaged over bases and seeds. The level is that of the rule which won
+the trial on the recorded runs (`theory.predictor.mean_level`: the mean difficulty of the data is
+what the base gets half right), unless the pilot clearly contradicts it: if the predicted risk there
+is above the least predicted one by more than chance, the level of the least predicted risk is
+taken. A hierarchical bootstrap over bases and seeds repeats all of it for every replicate (see
+`experiments.analysis.bootstrap`). All comparisons between difficulties are paired. No number here
+is a certificate; nor would certified risks certify which difficulty is best.
 """
 
 from __future__ import annotations
@@ -18,11 +21,24 @@ from experiments.analysis.optimum import Study
 from experiments.analysis.pilot import Mixtures, study_risks
 from experiments.analysis.statistics import Interval
 from synth.arguments import check_whole
-from theory.predictor import PREDICTOR, RULES, choose
+from theory.predictor import PREDICTOR, RISK, RULES, Pilot, choose, half_level
 
 VALIDATED_FACTOR = 16
 """Budget over the pilot's largest data size up to which recorded runs have judged the predictor."""
 
+
+SPREAD = 0.15
+"""Relative distance between the mean difficulty of the data and the level that the base gets half
+right, within which the best level is expected. How often it is there: docs/results.md."""
+
+REASONS = {
+    PREDICTOR: " There the data are as hard, on average, as what the base gets half right.",
+    RISK: (
+        " The pilot clearly speaks against data as hard, on average, as what the base gets half "
+        "right."
+    ),
+}
+"""Why a level is recommended, by the rule that chose it."""
 
 MOST_DATA = 10**15
 """The largest budget: more tokens than there is text, and still an exact number in a float."""
@@ -48,8 +64,9 @@ class Recommendation:
       data_size: the budget, in the unit of the table's data sizes.
       pilot_sizes: data sizes that the curves were fitted to.
       difficulty: level of the pilot's grid with the least predicted test risk.
-      low, high: 5% and 95% percentile of the level that the replicates choose.
-      share: of the replicates that choose `difficulty`.
+      rule: name in `theory.predictor.RULES` of the rule that chose it.
+      low, high: levels of the grid between which the best one is expected, see `recommend`.
+      share: of the replicates that choose `difficulty` by that rule.
       censored: "easiest" or "hardest" where `difficulty` is the grid's edge, else empty.
       predicted: test risk for each difficulty of the grid.
       excess: that minus the one at `difficulty` for each other one, paired, with a 90% interval
@@ -63,6 +80,7 @@ class Recommendation:
     data_size: int
     pilot_sizes: tuple[int, ...]
     difficulty: int
+    rule: str
     low: int
     high: int
     share: float
@@ -92,6 +110,7 @@ class Recommendation:
         answer = f"For n = {self.data_size} train on difficulty {beyond}{self.difficulty}"
         share = _share(self.share)
         answer += f" (90% interval {self.low} to {self.high}; share of replicates: {share})."
+        answer += REASONS[self.rule]
         if self.censored:
             answer += f" It is the {self.censored} level of the pilot, so the best may lie beyond."
         return answer + without
@@ -108,6 +127,10 @@ def recommend(
     seed: int = 0,
 ) -> Recommendation:
     """Predict the best difficulty of a study at a data size beyond the pilot's.
+
+    The interval holds the levels whose data have a mean difficulty within `SPREAD` of what the base
+    gets half right, or, where the pilot overruled that, the 5% to 95% percentiles of the levels
+    that the replicates choose.
 
     A difficulty is clearly worse than the best one if the interval of its excess lies above 0. A
     percentile interval from a few members is too narrow to decide that: here it is Student's, with
@@ -147,16 +170,29 @@ def recommend(
     counts = bootstrap.resample(risks.test_risk, replicates=replicates, seed=seed)
     pilot = risks.pilot(lambda metric: metric.mean)
     drawn = risks.pilot(lambda metric: bootstrap.replicate_means(metric, counts))
-    predicted, replicated = (RULES[PREDICTOR](each, data_size) for each in (pilot, drawn))
-    # The best level, of the means and of the replicates.
+    predicted, replicated = (RULES[RISK](each, data_size) for each in (pilot, drawn))
+    # The level of the rule that needs the base alone, unless the pilot speaks against it.
     levels = pilot.difficulties
-    best = int(choose(predicted))
-    chosen = levels[choose(replicated)]
-    low, high = np.quantile(chosen, bootstrap.TAILS, method="inverted_cdf")
-    # Excess risk of the other levels, as measured at the largest size and as predicted.
     num_members = int(np.isfinite(risks.test_risk.values).any(axis=(0, 1)).sum())
-    seen = _excess(levels, pilot.test_risk[:, -1], drawn.test_risk[..., -1], num_members)
-    excess = _excess(levels, predicted, replicated, num_members)
+    rule, least = PREDICTOR, int(choose(predicted))
+    best = int(choose(RULES[PREDICTOR](pilot, data_size)))
+    if best != least:
+        above = _excess(levels, predicted, replicated, num_members, than=least)[int(levels[best])]
+        if above.low > 0:
+            rule, best = RISK, least
+    chosen = levels[choose(RULES[rule](drawn, data_size))]
+    low, high = _ends(pilot, levels[best], chosen, rule)
+    # Excess risk of the other levels, as measured at the largest size and as predicted.
+    measured_last = pilot.test_risk[:, -1]
+    seen = _excess(
+        levels,
+        measured_last,
+        drawn.test_risk[..., -1],
+        num_members,
+        than=int(choose(measured_last)),
+    )
+    excess = _excess(levels, predicted, replicated, num_members, than=best)
+    told_apart = _excess(levels, predicted, replicated, num_members, than=least)
     # An extrapolated risk can leave [0, 1].
     clipped = np.clip(predicted, 0.0, 1.0), np.clip(replicated, 0.0, 1.0).T
     return Recommendation(
@@ -164,6 +200,7 @@ def recommend(
         data_size=data_size,
         pilot_sizes=tuple(int(size) for size in fitted),
         difficulty=int(levels[best]),
+        rule=rule,
         low=int(low),
         high=int(high),
         share=float((chosen == levels[best]).mean()),
@@ -174,18 +211,38 @@ def recommend(
         },
         excess=excess,
         choices={name: int(levels[choose(rule(pilot, data_size))]) for name, rule in RULES.items()},
-        doubts=tuple(_doubts(seen, excess, num_members, data_size / fitted[-1])),
+        doubts=tuple(_doubts(seen, told_apart, num_members, data_size / fitted[-1])),
         left_out=tuple(sorted({*measured.test_risk.difficulties.tolist()} - {*levels.tolist()})),
     )
 
 
+def _ends(pilot: Pilot, best: int, chosen: np.ndarray, rule: str) -> tuple[int, int]:
+    """Lowest and highest level of the interval, see `recommend`.
+
+    Args:
+      pilot: of the means.
+      best: the level that is recommended.
+      chosen: level of each replicate.
+      rule: that chose them.
+    """
+    if rule == RISK:
+        low, high = np.quantile(chosen, bootstrap.TAILS, method="inverted_cdf")
+        return int(low), int(high)
+    slices = pilot.test_mixture.shape[-1]
+    means = pilot.train_mixture @ np.arange(1, slices + 1)
+    half = 1 + half_level(1 - pilot.base_slice_risk)
+    near = pilot.difficulties[np.abs(means - half) <= SPREAD * half]
+    inside = [best, *near.tolist()]
+    return int(min(inside)), int(max(inside))
+
+
 def _excess(
-    levels: np.ndarray, risks: np.ndarray, drawn: np.ndarray, num_members: int
+    levels: np.ndarray, risks: np.ndarray, drawn: np.ndarray, num_members: int, *, than: int
 ) -> dict[int, Interval]:
-    """Risk of each other difficulty minus the best one's, with Student's interval."""
+    """Risk of each difficulty minus that at position `than`, with Student's interval."""
     from scipy import stats  # here, because its import takes most of a second
 
-    best = int(choose(risks))
+    best = than
     means = risks - risks[best]
     widths = np.full(len(means), np.inf)
     if num_members > 1:

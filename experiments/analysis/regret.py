@@ -4,11 +4,15 @@ For each run and study a rule is fitted on the data sizes up to one of them, at 
 picks a difficulty for every data size at least `HELD_OUT` times beyond. Its regret is the measured
 test risk of its pick minus the least measured one there.
 
-The unit is one base with its seeds averaged, since a user of the predictor has one base. The fit
-never sees a held-out data size. The measured optimum there is the least of a few noisy means: it is
+The unit is one base with its seeds averaged, since a user of a rule has one base. The fit never
+sees a held-out data size. The measured optimum there is the least of a few noisy means: it is
 biased low, and every regret high, by the same amount for all rules, so that differences between
 rules are unbiased. Pilot and held-out members of a base share test problems and nested training
 data, as they would in use; their common noise favours all rules that look at the pilot.
+
+Skill is measured against the best constant of other tasks (`CONSTANT`): always the level that is a
+fixed multiple of the one the base gets half right, the multiple being the best on all runs of other
+tasks with the same kind of training mixture (with any mixture, if no other task has that kind).
 
 A level of which every member diverged at a data size of a case is left out of the case, and so is a
 base that lacks one of the others.
@@ -20,7 +24,9 @@ import dataclasses
 import itertools
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -33,8 +39,20 @@ from experiments.analysis.recommend import censored, recommend
 from experiments.storage.results import read_table
 from experiments.storage.writing import write_parquet
 from experiments.sweep.grid import SweepConfig
-from theory.predictor import NAIVE, PREDICTOR, RULES, choose, rank_correlation, regret
+from theory.predictor import (
+    NAIVE,
+    PREDICTOR,
+    RISKS,
+    RULES,
+    choose,
+    half_level,
+    rank_correlation,
+    regret,
+)
 
+CONSTANT = "best constant"
+MULTIPLES = np.arange(0.3, 3.01, 0.05)
+"""Multiples of the level that a base gets half right, among which the best constant is chosen."""
 HELD_OUT = 4
 """Held-out data sizes are at least this many times the largest one that was fitted."""
 
@@ -48,63 +66,144 @@ def splits(sizes: np.ndarray) -> list[tuple[int, int]]:
     return [(fitted, held_out) for fitted, held_out in pairs if held_out >= HELD_OUT * fitted]
 
 
+@dataclass(frozen=True)
+class Case:
+    """One study at one largest fitted and one held-out data size.
+
+    Attributes:
+      columns: that name it.
+      risks: of the fitted data sizes and, last, of the held-out one.
+      half: level of which each base gets half right [base].
+      mixture: kind of the training mixture.
+    """
+
+    columns: dict[str, Any]
+    risks: StudyRisks
+    half: np.ndarray
+    mixture: str
+
+    @property
+    def held_out(self) -> np.ndarray:
+        """Test risk at the held-out data size [base, difficulty]."""
+        return _base_means(self.risks.test_risk)[..., -1]
+
+    def rows(
+        self, rule: str, kind: str, choice: np.ndarray, scores: np.ndarray | None
+    ) -> pd.DataFrame:
+        """One row for each base.
+
+        Args:
+          rule, kind: as `judge` describes them.
+          choice: position of the level that was picked [base].
+          scores: of the levels [base, difficulty]; None if the rule has none.
+        """
+        risk, levels = self.held_out, self.risks.test_risk.difficulties
+        correlation = error = np.full(len(risk), np.nan)
+        if scores is not None:
+            correlation = rank_correlation(scores, risk)
+        if scores is not None and rule in RISKS:
+            error = np.sqrt(((scores - risk) ** 2).mean(axis=-1))
+        best = self.risks.test_risk.mean[:, -2:].argmin(axis=0)
+        own = {
+            "rule": rule,
+            "kind": kind,
+            "base_seed": self.risks.test_risk.base_seeds,
+            "choice": levels[choice],
+            "best": levels[choose(risk)],
+            "regret": regret(risk, choice),
+            "rank_correlation": correlation,
+            "error": error,
+            "moved": best[0] != best[1],
+        }
+        return pd.DataFrame(self.columns | own)
+
+
 def judge(runs: Runs) -> pd.DataFrame:
     """Regret of every rule, base by base.
 
     Returns:
       One row per rule, run, study, base, largest fitted and held-out data size: rule; kind
-      ("predictor", "fit" or "naive"); run; study; base, a name that runs from the same bases
-      share; base_seed; fitted_up_to; data_size; factor, the second over the first; choice and best,
-      difficulties; regret, in units of risk; rank_correlation of the rule's scores with the
-      measured test risks (Spearman).
+      ("predictor", "fit", "naive" or "constant"); run; study; task; base, a name that runs from the
+      same bases share; base_seed; fitted_up_to; data_size; factor, the second over the first;
+      choice and best, difficulties; regret, in units of risk; rank_correlation of the rule's scores
+      with the measured test risks (Spearman); error, the root of the mean square difference of
+      predicted and measured risk, NaN for rules that only rank; moved, whether the best level of
+      the study differs between the two data sizes.
 
     Raises:
       ValueError: if no run has a held-out data size, or a run cannot be a pilot (see
         `experiments.analysis.pilot.study_risks`).
     """
-    rows = []
-    for run, study, risks in _studies(runs):
-        for fitted, held_out in splits(risks.test_risk.data_sizes):
-            case = _case(risks, fitted, held_out)
-            if case is None:
-                continue
-            pilot = case.up_to(fitted).pilot(_base_means)
-            risk = _base_means(case.test_risk)[..., -1]
-            best = choose(risk)
-            # Each rule picks a difficulty for every base, from the fitted sizes alone.
-            for rule, score in RULES.items():
-                scores = score(pilot, held_out)
-                choice = choose(scores)
-                columns = {
-                    "base_seed": case.test_risk.base_seeds,
-                    "choice": pilot.difficulties[choice],
-                    "best": pilot.difficulties[best],
-                    "regret": regret(risk, choice),
-                    "rank_correlation": rank_correlation(scores, risk),
-                }
-                shared = {
-                    "rule": rule,
-                    "kind": _kind(rule),
-                    "run": run,
-                    "study": study.title,
-                    "fitted_up_to": fitted,
-                    "data_size": held_out,
-                    "factor": held_out / fitted,
-                }
-                rows.append(pd.DataFrame(shared | columns))
-    if not rows:
+    cases, rows = list(_cases(runs)), []
+    if not cases:
         raise ValueError(
             f"runs: none has a data size {HELD_OUT} times its second smallest or more, finished in "
             f"every cell of one base, got {list(runs)}"
         )
+    for case in cases:
+        # Each rule picks a difficulty for every base, from the fitted sizes alone.
+        pilot = case.risks.up_to(case.columns["fitted_up_to"]).pilot(_base_means)
+        for rule, score in RULES.items():
+            scores = score(pilot, case.columns["data_size"])
+            rows.append(case.rows(rule, _kind(rule), choose(scores), scores))
+    rows += _constants(cases)
     # Runs from the same bases name them after the first of these runs.
     table = pd.concat(rows, ignore_index=True)
     origins = _origins(runs)
     table["base"] = [
         f"{origins[run]}/{seed}" for run, seed in zip(table["run"], table["base_seed"], strict=True)
     ]
-    names = ["rule", "kind", "run", "study", "base", "base_seed", "fitted_up_to", "data_size"]
-    return table.loc[:, [*names, "factor", "choice", "best", "regret", "rank_correlation"]]
+    names = ["rule", "kind", "run", "study", "task", "base", "base_seed"]
+    found = ["choice", "best", "regret", "rank_correlation", "error", "moved"]
+    return table.loc[:, [*names, "fitted_up_to", "data_size", "factor", *found]]
+
+
+def _cases(runs: Runs) -> Iterator[Case]:
+    """Every study at every pair of a largest fitted and a held-out data size."""
+    for run, study, risks in _studies(runs):
+        task = runs[run][1].task
+        for fitted, held_out in splits(risks.test_risk.data_sizes):
+            own = _case(risks, fitted, held_out)
+            if own is None:
+                continue
+            levels = np.array(list(runs[run][1].test_levels))
+            base = np.stack([_base_means(part)[:, 0, 0] for part in own.base_risks], axis=-1)
+            half = np.interp(half_level(1 - base), np.arange(len(levels)), levels)
+            columns = {"run": run, "study": study.title, "task": task}
+            columns |= {"fitted_up_to": fitted, "data_size": held_out}
+            yield Case(columns | {"factor": held_out / fitted}, own, half, study.train_mixture)
+
+
+def _constants(cases: Sequence[Case]) -> list[pd.DataFrame]:
+    """Rows of the best constant of other tasks; none with a single task."""
+    tasks = np.array([case.columns["task"] for case in cases])
+    kinds = np.array([case.mixture for case in cases])
+    if len(set(tasks)) < 2:
+        return []
+    picks = [_by_multiple(case) for case in cases]
+    costs = np.stack(
+        [
+            np.stack([regret(case.held_out, pick).mean() for pick in own])
+            for case, own in zip(cases, picks, strict=True)
+        ]
+    )
+    rows = []
+    for place, case in enumerate(cases):
+        others = tasks != tasks[place]
+        alike = others & (kinds == kinds[place])
+        chosen = alike if alike.any() else others
+        # Tasks count alike, however many runs they have.
+        means = [costs[chosen & (tasks == task)].mean(axis=0) for task in set(tasks[chosen])]
+        best = int(np.mean(means, axis=0).argmin())
+        rows.append(case.rows(CONSTANT, "constant", picks[place][best], None))
+    return rows
+
+
+def _by_multiple(case: Case) -> np.ndarray:
+    """Position of the level nearest to each of `MULTIPLES` of the half level [multiple, base]."""
+    wanted = MULTIPLES[:, None] * case.half
+    distance = np.abs(case.risks.test_risk.difficulties - wanted[..., None])
+    return choose(distance)
 
 
 def compare(runs: Runs, *, replicates: int = 2000, seed: int = 0) -> pd.DataFrame:
@@ -144,12 +243,42 @@ def compare(runs: Runs, *, replicates: int = 2000, seed: int = 0) -> pd.DataFram
     return pd.DataFrame(rows, columns=[*names, "censored", "abstains", "levels"])
 
 
-def write_regret(directories: Sequence[Path], out: Path) -> dict[str, pd.DataFrame]:
+def coverage(optima: pd.DataFrame) -> dict[str, int]:
+    """How often the interval of a prediction holds the level that was measured to be the best.
+
+    Args:
+      optima: rows of `compare`.
+
+    Returns:
+      predictions; covered, those with the measured best level between low and high; abstained; and
+      told, those that did not abstain, with told_covered of them.
+    """
+    measured = optima.loc[optima["kind"] == "measured"]
+    truth = measured.set_index(["run", "study", "data_size"])["best_difficulty"].to_dict()
+    predicted = optima.loc[optima["kind"] == "predicted"].to_dict("records")
+    covered = [
+        row["low"] <= truth[row["run"], row["study"], row["data_size"]] <= row["high"]
+        for row in predicted
+    ]
+    told = [not row["abstains"] for row in predicted]
+    return {
+        "predictions": len(predicted),
+        "covered": sum(covered),
+        "abstained": len(predicted) - sum(told),
+        "told": sum(told),
+        "told_covered": sum(np.logical_and(covered, told)),
+    }
+
+
+def write_regret(
+    directories: Sequence[Path], out: Path, *, replicates: int = 2000
+) -> dict[str, pd.DataFrame]:
     """Judge the rules on finished runs; write regret.parquet and prediction.parquet.
 
     Args:
       directories: run directories; the last part of each path is the run's name.
       out: where the tables go.
+      replicates: of the bootstrap behind each recommendation.
 
     Returns:
       "regret" (see `judge`) and "prediction" (see `compare`).
@@ -162,7 +291,7 @@ def write_regret(directories: Sequence[Path], out: Path) -> dict[str, pd.DataFra
     if len(set(names)) < len(names) or not names:
         raise ValueError(f"results must be directories of different names, got {names}")
     runs = dict(zip(names, map(read_pilot, directories), strict=True))
-    tables = {"regret": judge(runs), "prediction": compare(runs)}
+    tables = {"regret": judge(runs), "prediction": compare(runs, replicates=replicates)}
     for name, table in tables.items():
         write_parquet(Path(out) / f"{name}.parquet", table)
     return tables

@@ -216,6 +216,8 @@ def judge_rules(
       results: the same, as a flag.
       out: directory of the tables.
     """
+    import numpy as np
+
     from experiments import figures
     from experiments.analysis import regret
     from experiments.analysis.regret_means import average_regret
@@ -223,19 +225,29 @@ def judge_rules(
 
     tables = regret.write_regret(several_directories(directories, results), out)
     print_rows(
-        ("rule", "regret", "above the predictor", "rank corr."),
+        ("rule", "regret", "skill", "moved", "unmoved", "rank corr."),
         (
             (
                 row["rule"],
                 Interval(row["regret"], row["low"], row["high"]),
-                Interval(row["more"], row["more_low"], row["more_high"]),
-                f"{row['rank_correlation']:.2f}",
+                Interval(row["skill"], row["skill_low"], row["skill_high"]),
+                Interval(row["moved"], np.nan, np.nan),
+                Interval(row["unmoved"], np.nan, np.nan),
+                Interval(row["rank_correlation"], np.nan, np.nan),
             )
             for row in average_regret(tables["regret"]).to_dict("records")
         ),
     )
     print_sentences(regret.left_out(results))
-    console.print("Means over all held-out cases with 90% intervals over bases.")
+    console.print(
+        "Means over tasks with 90% intervals over tasks and bases. Skill: one minus the regret "
+        "over that of the best constant of other tasks."
+    )
+    found = regret.coverage(tables["prediction"])
+    console.print(
+        f"Of {found['predictions']} predictions {found['abstained']} abstain; the interval of the "
+        f"others holds the measured best level in {found['told_covered']} of {found['told']}."
+    )
     print_paths(out / f"{name}.parquet" for name in tables)
     print_paths(figures.draw(tables, out / "figures"))
 

@@ -22,8 +22,6 @@ import pandas as pd
 
 from experiments.analysis import coverage, families, premise
 from experiments.analysis.claims import Finding
-from experiments.analysis.regret_means import average_regret
-from experiments.analysis.statistics import Interval
 from experiments.analysis.verdicts import RULE
 from experiments.benchmarks import (
     bounds,
@@ -40,7 +38,7 @@ from experiments.benchmarks import (
 from experiments.benchmarks import igsm as igsm_speed
 from experiments.figures.style import ledger_line
 from experiments.igsm import fidelity
-from experiments.pages import headline, paper
+from experiments.pages import headline, paper, rules
 from experiments.pages.headline import minutes_of, verdicts
 from experiments.pages.markdown import markdown_table
 from experiments.storage.results import read_manifest, read_parquet, read_table
@@ -124,33 +122,6 @@ def premise_verdict() -> str:
             f"one starts)."
         )
     return "\n".join(lines)
-
-
-def regret() -> str:
-    """Mean regret of every rule on held-out data sizes, and where it comes from."""
-    regrets = read_parquet(PREDICTION / "regret.parquet")
-    rows = [
-        {
-            "rule": f"**{row['rule']}** (the predictor)"
-            if row["kind"] == "predictor"
-            else row["rule"],
-            "regret": Interval(row["regret"], row["low"], row["high"]),
-            "minus the predictor's": Interval(row["more"], row["more_low"], row["more_high"]),
-            "rank correlation": f"{row['rank_correlation']:.2f}",
-        }
-        for row in average_regret(regrets).to_dict("records")
-    ]
-    shown = ["bound", "best in pilot", "curve"]
-    by_run = regrets.pivot_table("regret", ["run", "study"], "rule", sort=False).loc[:, shown]
-    by_run = by_run.map("{:.4f}".format).reset_index()
-    bases = regrets.groupby("run")["base"].nunique()
-    by_run.insert(2, "bases", by_run["run"].map(bases))
-    return (
-        f"{markdown_table(pd.DataFrame(rows))}\n\nMeans over bases and data sizes, 90% intervals "
-        f"over bases; {regrets['factor'].min():g} to {regrets['factor'].max():g} times beyond the "
-        f"pilot. By run (`modulus-7`, another number range, was run after the predictor was fixed):"
-        f"\n\n{markdown_table(by_run)}"
-    )
 
 
 def igsm() -> str:
@@ -364,7 +335,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "coverage": lambda: coverage.markdown(read_parquet(coverage.RESULTS / "coverage.parquet")),
     "certificates": certificates,
     "premise": premise_verdict,
-    "regret": regret,
+    "regret": lambda: rules.trial(PREDICTION),
     "families": family_verdicts,
     "tiny-igsm": tiny_igsm,
     "tasks": tasks,

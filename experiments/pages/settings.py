@@ -1,4 +1,5 @@
-"""Put recorded runs side by side: settings of the main run, bases of several strengths, two losses.
+"""Put recorded runs side by side: settings of the main run, bases of several strengths, two losses,
+and the rules that pick a difficulty.
 
 Writes tables that figures are drawn from, when a run has been recorded::
 
@@ -13,6 +14,7 @@ from pathlib import Path
 import pandas as pd
 
 from experiments.analysis import reweight
+from experiments.analysis.regret import write_regret
 from experiments.analysis.settings import compared, strengths
 from experiments.storage.results import read_manifest, read_table
 from experiments.storage.writing import write_json, write_parquet
@@ -39,6 +41,8 @@ STRENGTHS = {
     MAIN: "ratio .65",
     "base-strength-ratio-70": "ratio .70",
 }
+REPLICATES = 500
+"""Of the bootstrap behind each recommendation in the trial."""
 SMALLEST_SIZE = 256
 """Below it nearly all levels are as good as the untouched base, so that no optimum is seen."""
 
@@ -92,12 +96,24 @@ def both_losses(results: Path = RESULTS) -> pd.DataFrame:
     return pd.concat([sft, dft.loc[dft["train_mixture"] != "none"]], ignore_index=True)
 
 
+def protocol_runs(results: Path) -> list[Path]:
+    """Recorded runs of the main run's protocol, with what is changed in each: the rules' trial."""
+    names = [MAIN, *CONTROLS, *STRENGTHS, "leave-out"]
+    families = [each.name for each in sorted(results.glob("families-*"))]
+    return [
+        results / name
+        for name in dict.fromkeys([*names, *families])
+        if (results / name / "table.parquet").is_file()
+    ]
+
+
 def write(results: Path = RESULTS) -> None:
-    """Write ``settings/`` and ``losses/`` into a folder of recorded runs."""
+    """Write ``settings/``, ``losses/`` and ``prediction/`` into a folder of recorded runs."""
     runs = [(words, table) for _, words, table in recorded(results, STRENGTHS)]
     write_parquet(results / "settings" / "moves.parquet", settings(results))
     write_parquet(results / "settings" / "strengths.parquet", strengths(runs))
     write_parquet(results / "losses" / "table.parquet", both_losses(results))
+    write_regret(protocol_runs(results), results / "prediction", replicates=REPLICATES)
     # The commit that made each run.
     names = [MAIN, *CONTROLS, *STRENGTHS, *(each.name for each in results.glob("families-*"))]
     commits = {

@@ -65,6 +65,23 @@ def test_the_choices_of_all_rules_are_told():
     assert answer.choices["best in pilot"] == 4
 
 
+def test_the_rule_for_the_base_holds_until_the_pilot_clearly_speaks_against_it():
+    """The bases get half of level 5 right, the mean of 1 to 9: best at n = 256, but not at 1024."""
+    near, far = ask(TABLE, 256), ask(TABLE, 1024)
+    assert (near.rule, near.difficulty) == ("mean level", 9)
+    assert "as hard, on average, as what the base gets half right" in near.verdict
+    # 9 alone is within the spread: 1 to 6 have a mean of 3.5, 1 to 12 of 6.5.
+    assert (near.low, near.high) == (9, 9)
+    assert (far.rule, far.difficulty) == ("bound", 12)
+    assert far.choices["mean level"] == 9
+    assert "The pilot clearly speaks against" in far.verdict
+
+
+def test_a_table_without_bases_is_refused():
+    with pytest.raises(ValueError, match="no rows of the untouched bases"):
+        ask(TABLE.loc[TABLE["train_mixture"] != "none"], 256)
+
+
 def test_an_optimum_at_the_edge_is_a_limit():
     answer = ask(TABLE, 1024)
     assert answer.censored == "hardest"
@@ -155,7 +172,8 @@ def test_mixtures_are_those_of_the_sweep():
         np.testing.assert_allclose(members.train_mixture.sum(axis=1), 1)
         assert (np.flatnonzero(members.train_mixture[1]) + 1).tolist() == levels
         np.testing.assert_allclose(members.test_mixture, 1 / 18)
-    unknown = TABLE.assign(train_mixture="odd")
+    trained = TABLE["train_mixture"] != "none"
+    unknown = TABLE.assign(train_mixture=TABLE["train_mixture"].mask(trained, "odd"))
     with pytest.raises(ValueError, match=r"mixture must be one of .* got 'odd'"):
         study_risks(unknown, Study("odd"), CONFIG)
 

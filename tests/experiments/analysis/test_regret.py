@@ -8,12 +8,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from experiments.analysis.regret import compare, judge, splits, write_regret
+from experiments.analysis.regret import compare, coverage, judge, splits, write_regret
 from experiments.analysis.regret_means import CASE, average_regret
 from experiments.storage.results import ResultsError
 from experiments.sweep.grid import PretrainConfig
 from tests.experiments.worlds import CONFIG, slice_risks, world, write_run
-from theory.predictor import PREDICTOR, RULES
+from theory.predictor import PREDICTOR, RISKS, RULES
 
 
 @pytest.fixture(scope="module")
@@ -48,10 +48,39 @@ def test_regret_is_what_the_pick_costs(regrets):
     np.testing.assert_allclose(picks["regret"], risks[0] - min(risks), atol=0.02)
 
 
-def test_the_predictor_beats_standing_still(regrets):
+def test_where_the_best_level_moves_the_predicted_risk_beats_standing_still(regrets):
     means = average_regret(regrets, replicates=200).set_index("rule")
-    assert means.loc[PREDICTOR, "regret"] < 0.01
-    assert means.loc["best in pilot", "more_low"] > 0
+    assert set(regrets["moved"]) == {True}
+    assert means.loc["bound", "high"] < 0.01 < means.loc["best in pilot", "low"]
+    assert means.loc["bound", "moved"] == pytest.approx(means.loc["bound", "regret"])
+    assert np.isnan(means.loc["bound", "unmoved"])
+    # Of one task there is no constant of others.
+    assert "best constant" not in means.index
+    assert np.isnan(means["skill"].to_numpy()).all()
+
+
+def test_skill_is_against_the_best_constant_of_other_tasks():
+    """In units of what the base gets half right: one level for all data sizes."""
+    config = dataclasses.replace(CONFIG, task="dyck")
+    regrets = judge({"one": (world(), CONFIG), "two": (world(seed=1), config)})
+    assert set(regrets["task"]) == {CONFIG.task, "dyck"}
+    constant = regrets.loc[regrets["rule"] == "best constant"]
+    assert len(constant) == 2 * 3 * 3
+    # One multiple for all data sizes of a task, so that one level is picked for each base.
+    assert set(constant.groupby(["run", "base"])["choice"].nunique()) == {1}
+    means = average_regret(regrets, replicates=200).set_index("rule")
+    least = means.loc["best constant", "regret"]
+    for rule in ("bound", "easiest"):
+        assert means.loc[rule, "skill"] == pytest.approx(1 - means.loc[rule, "regret"] / least)
+    assert means.loc["best constant", "skill"] == 0
+    assert means.loc["bound", "skill_low"] > 0 > means.loc["easiest", "skill_high"]
+    assert set(means["num_tasks"]) == {2}
+
+
+def test_errors_of_predicted_risks_are_told_for_rules_that_predict_one(regrets):
+    known = regrets.groupby("rule")["error"].apply(lambda errors: errors.notna().all())
+    assert set(known[known].index) == set(RISKS)
+    assert regrets.loc[regrets["rule"] == "bound", "error"].between(0, 0.2).all()
 
 
 def test_held_out_sizes_do_not_reach_the_fit():
@@ -75,37 +104,47 @@ def test_runs_without_held_out_sizes_are_refused():
 
 
 def slow_average(costs: dict[str, list[float]], generator: np.random.Generator) -> float:
-    """One replicate: bases are drawn within their origin, and bring all their cases."""
-    drawn = []
-    for origin in ("first", "weak"):
-        bases = [base for base in costs if base.startswith(origin)]
-        for base in generator.choice(bases, len(bases)):
-            drawn += costs[base]
-    return float(np.mean(drawn))
+    """One replicate: tasks are drawn, and in each its bases, within their origin."""
+    tasks = {"a": ("first",), "b": ("weak", "other")}
+    means = []
+    chosen = {
+        origin: generator.choice([base for base in costs if base.startswith(origin)], 3)
+        for origins in tasks.values()
+        for origin in origins
+    }
+    for task in generator.choice(list(tasks), 2):
+        drawn = [costs[base] for origin in tasks[task] for base in chosen[origin]]
+        means.append(np.mean(np.concatenate(drawn)))
+    return float(np.mean(means))
 
 
-def test_intervals_agree_with_a_slow_loop(regrets):
+def test_intervals_agree_with_a_slow_loop():
+    """Two tasks, of which one has two origins; three bases each, with one to three cases."""
     generator = np.random.default_rng(0)
-    effects = {base: generator.uniform(0, 0.1) for base in sorted(regrets["base"].unique())}
-    noisy = regrets.assign(regret=regrets["regret"] + regrets["base"].map(effects))
-    fast = average_regret(noisy).set_index("rule").loc["hardest"]
-    rows = noisy[noisy["rule"] == "hardest"]
-    costs = rows.groupby("base")["regret"].apply(list).to_dict()
-    slow = [slow_average(costs, generator) for _ in range(2000)]
-    assert fast["regret"] == pytest.approx(rows["regret"].mean())
+    rows, costs = [], {}
+    for task, origin in (("a", "first"), ("b", "weak"), ("b", "other")):
+        for base in range(3):
+            costs[f"{origin}/{base}"] = generator.uniform(0, 0.1, base + 1).tolist()
+            for size, cost in enumerate(costs[f"{origin}/{base}"]):
+                row = {"run": origin, "study": "s", "base": f"{origin}/{base}", "task": task}
+                row |= {"fitted_up_to": 16, "data_size": 64 * (size + 1), "regret": cost}
+                rows.append(row | {"rank_correlation": 1.0, "error": 0.1, "moved": False})
+    table = pd.DataFrame(rows).assign(rule=PREDICTOR, kind="predictor")
+    (fast,) = average_regret(table, replicates=4000).to_dict("records")
+    by_task = [[cost for base in range(3) for cost in costs[f"first/{base}"]]]
+    by_task.append([cost for base, own in costs.items() if base[0] != "f" for cost in own])
+    assert fast["regret"] == pytest.approx(np.mean([np.mean(own) for own in by_task]))
+    slow = [slow_average(costs, generator) for _ in range(4000)]
     expected = np.quantile(slow, (0.05, 0.95))
-    np.testing.assert_allclose(fast[["low", "high"]].astype(float), expected, atol=0.005)
+    np.testing.assert_allclose((fast["low"], fast["high"]), expected, atol=0.003)
 
 
-def test_averages_are_sorted_and_paired(regrets):
+def test_averages_are_sorted(regrets):
     means = average_regret(regrets, replicates=200)
     assert means["regret"].is_monotonic_increasing
     assert means["num_cases"].tolist() == [27] * len(RULES)
     assert all(means["low"] <= means["regret"])
     assert all(means["regret"] <= means["high"])
-    own = means.set_index("rule").loc[PREDICTOR]
-    assert (own["more"], own["more_low"], own["more_high"]) == (0, 0, 0)
-    np.testing.assert_allclose(means["more"], means["regret"] - own["regret"], atol=1e-12)
 
 
 def test_incomplete_tables_of_regrets_are_refused(regrets):
@@ -113,34 +152,6 @@ def test_incomplete_tables_of_regrets_are_refused(regrets):
         average_regret(regrets.iloc[1:])
     with pytest.raises(ValueError, match="kind must be 'predictor' for one rule"):
         average_regret(regrets[regrets["kind"] != "predictor"])
-
-
-def few_regrets() -> pd.DataFrame:
-    """Two bases of one origin, of which one has three cases, and the predictor is named last."""
-    rows = []
-    for rule, kind, costs in (
-        ("hardest", "naive", [0.3, 0.3, 0.3, 0.1]),
-        (PREDICTOR, "predictor", [0.2, 0.2, 0.2, 0.1]),
-    ):
-        for case, cost in enumerate(costs):
-            base = "run/0" if case < 3 else "run/1"
-            row = {"rule": rule, "kind": kind, "run": "run", "study": "s", "base": base}
-            row |= {"fitted_up_to": 16, "data_size": 64 * (case + 1), "regret": cost}
-            rows.append(row | {"rank_correlation": 1.0 if case else 0.0})
-    return pd.DataFrame(rows)
-
-
-def test_averages_of_a_few_cases_by_hand():
-    means = average_regret(few_regrets()).set_index("rule")
-    assert means.index.tolist() == [PREDICTOR, "hardest"]
-    hardest = means.loc["hardest"]
-    assert hardest["regret"] == pytest.approx(0.25)
-    assert hardest["more"] == pytest.approx(0.075)
-    assert means.loc[PREDICTOR, "more"] == 0
-    # A draw of one base twice counts its own cases alone, however many they are.
-    assert (hardest["low"], hardest["high"]) == pytest.approx((0.1, 0.3))
-    assert (hardest["more_low"], hardest["more_high"]) == pytest.approx((0.0, 0.1))
-    assert hardest["rank_correlation"] == pytest.approx(0.75)
 
 
 def test_predicted_and_measured_optima_stand_side_by_side():
@@ -157,6 +168,11 @@ def test_predicted_and_measured_optima_stand_side_by_side():
     assert predicted["best_difficulty"].tolist() == expected
     assert all(optima["low"] <= optima["high"])
     assert set(optima["levels"]) == {"2 4 6 9 12"}
+    found = coverage(optima)
+    assert (found["predictions"], found["covered"]) == (3, 3)
+    assert found["told"] == found["told_covered"] == 3 - found["abstained"]
+    elsewhere = optima.assign(low=20, high=20)
+    assert coverage(elsewhere)["covered"] == 0
 
 
 def test_tables_are_written(tmp_path):

@@ -11,6 +11,7 @@ import pytest
 from experiments import figures
 from experiments.analysis.regret import compare, judge
 from experiments.analysis.regret_means import average_regret
+from experiments.figures.predicted_optimum import points
 from tests.experiments.figures.drawing import assert_all_is_on_the_page, assert_has_a_caption, drawn
 from tests.experiments.worlds import CONFIG, world
 from theory.predictor import PREDICTOR, RULES
@@ -52,21 +53,22 @@ def test_rules_are_sorted_by_regret_and_the_predictor_stands_out(tables):
     assert all(len(np.asarray(line.get_xdata())) == 3 for line in ticks)
 
 
-def test_every_run_has_a_panel_with_its_measured_and_predicted_optima(tables):
-    figure = drawn("predicted_optimum", tables)
-    shown = [axis for axis in figure.axes if axis.get_visible()]
-    runs = [axis.get_title().split("\n")[1] for axis in shown]
-    assert runs == ["first", "exact", "flat"]
+def test_every_prediction_is_a_point_over_what_was_measured(tables):
+    (axis,) = drawn("predicted_optimum", tables).axes
     table = tables["prediction"]
-    for run, axis in zip(runs, shown, strict=True):
-        rows = table[table["run"] == run]
-        diamonds = [line for line in axis.lines if line.get_marker() == "D"]
-        frames = [line for line in axis.lines if line.get_marker() in ("s", "o", "x")]
-        assert len(diamonds) == 4
-        predicted = rows.loc[rows["kind"] == "predicted", "best_difficulty"].tolist()
-        assert [np.asarray(line.get_ydata())[0] for line in frames] == predicted
-        crossed = [line.get_marker() == "x" for line in frames]
-        assert crossed == rows.loc[rows["kind"] == "predicted", "abstains"].tolist()
+    predicted = table.loc[table["kind"] == "predicted"]
+    lines = [line for line in axis.lines if str(line.get_label()).startswith("trained")]
+    assert sum(np.size(line.get_xdata()) for line in lines) == len(predicted)
+    heights = np.concatenate([np.asarray(line.get_ydata()) for line in lines])
+    assert sorted(heights) == sorted(predicted["best_difficulty"])
+    hollow = [line for line in lines if line.get_markerfacecolor() == "white"]
+    abstained = int(np.sum(predicted["abstains"].to_numpy()))
+    assert sum(np.size(line.get_xdata()) for line in hollow) == abstained > 0
+    found = points(table)
+    assert np.abs(found["x"].to_numpy() - found["measured"].to_numpy()).max() < 0.5
+    truth = table.loc[table["kind"] == "measured"].set_index(["run", "data_size"])
+    row = found.iloc[0]
+    assert row["measured"] == truth.loc[(row["run"], row["data_size"]), "best_difficulty"]
 
 
 @pytest.mark.parametrize("name", NAMES)
