@@ -60,7 +60,8 @@ figures: $(VENV)/.base  ## redraw every picture and table of README and docs fro
 		accuracy_over_size change_by_slice gaps map optimum_over_size
 	$(BIN)/python -m experiments.pages.settings
 	$(SWEETSPOT) figures --results $(RESULTS)/paper-protocol --names accuracy_over_difficulty \
-		accuracy_over_size base_accuracy change_by_slice gap_parts map
+		accuracy_over_size base_accuracy bound_over_curve change_by_slice gap_parts map
+	$(SWEETSPOT) figures --results $(RESULTS)/controls-range --names bound_over_curve certified_optimum
 	$(SWEETSPOT) figures --results $(RESULTS)/leave-out --names leave_out
 	$(SWEETSPOT) figures --results $(RESULTS)/thirds --names accuracy_over_size
 	$(SWEETSPOT) figures --results $(RESULTS)/settings

@@ -260,7 +260,7 @@ def test_drawing_figures_loads_no_jax():
 import sys
 import experiments.figures
 assert experiments.figures.FIGURES
-loaded = set(sys.modules) & {ACCELERATED | {"synth", "theory"}}
+loaded = set(sys.modules) & {ACCELERATED | {"synth"}}
 assert not loaded, loaded
 """
     )

@@ -9,6 +9,7 @@ rounded to the safe side.
 - `theory.posterior`: training the posteriors that are certified.
 - `theory.shift`: the extrapolation gap.
 - `theory.total`: both together, a bound on the test risk.
+- `theory.levels`: where the knowledge of a base ends.
 - `theory.predictor`: the best difficulty for a data budget.
 
 The names below are imported when they are first used, so that `theory.config` loads without JAX.

@@ -38,6 +38,7 @@ from numpy.typing import ArrayLike
 from scipy import stats
 
 from theory.divergence import binary_kl, kl_inverse
+from theory.levels import half_level
 
 MARGIN = 0.01
 """Distance from 0 and 1 to which risks are moved before they are transformed.
@@ -199,31 +200,6 @@ def _last_terms(pilot: Pilot) -> tuple[np.ndarray, np.ndarray]:
     """L and K at the pilot's largest data size."""
     train, fresh = pilot.train_risk[..., -1], pilot.in_distribution_risk[..., -1]
     return train, implied_complexity(train, fresh, pilot.data_sizes[-1])
-
-
-HALF = 0.5
-"""Share of a level that a base gets right where its knowledge is said to end."""
-
-
-def half_level(accuracy: Float[np.ndarray, "*shape slice"]) -> Float[np.ndarray, "*shape"]:
-    """Position of the slice of which half is right, interpolated between neighbours.
-
-    Read from the easiest slice on: the first fall below a half counts. It is 0 if less than half of
-    the easiest slice is right, and the last position if no slice falls that low.
-
-    Args:
-      accuracy: on each test slice, in [0, 1], easiest first.
-    """
-    below = accuracy < HALF
-    first = np.where(below.any(axis=-1), below.argmax(axis=-1), accuracy.shape[-1])
-    last = np.maximum(first - 1, 0)
-    after = np.minimum(first, accuracy.shape[-1] - 1)
-    high, low = (
-        np.take_along_axis(accuracy, place[..., None], axis=-1)[..., 0] for place in (last, after)
-    )
-    fall = high - low
-    share = np.divide(high - HALF, fall, out=np.zeros_like(fall), where=fall > 0)
-    return np.where((first == 0) | (first == accuracy.shape[-1]), last, last + share)
 
 
 def mean_level(pilot: Pilot, data_size: float) -> Float[np.ndarray, "*replicate difficulty"]:

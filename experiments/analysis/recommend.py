@@ -21,7 +21,8 @@ from experiments.analysis.optimum import Study
 from experiments.analysis.pilot import Mixtures, study_risks
 from experiments.analysis.statistics import Interval
 from synth.arguments import check_whole
-from theory.predictor import PREDICTOR, RISK, RULES, Pilot, choose, half_level
+from theory.levels import half_level
+from theory.predictor import PREDICTOR, RISK, RULES, Pilot, choose
 
 VALIDATED_FACTOR = 16
 """Budget over the pilot's largest data size up to which recorded runs have judged the predictor."""
@@ -129,8 +130,8 @@ def recommend(
     """Predict the best difficulty of a study at a data size beyond the pilot's.
 
     The interval holds the levels whose data have a mean difficulty within `SPREAD` of what the base
-    gets half right, or, where the pilot overruled that, the 5% to 95% percentiles of the levels
-    that the replicates choose.
+    gets half right and the one nearest to it; where the pilot overruled that, the 5% to 95%
+    percentiles of the levels that the replicates choose as well, since then two rules disagree.
 
     A difficulty is clearly worse than the best one if the interval of its excess lies above 0. A
     percentile interval from a few members is too narrow to decide that: here it is Student's, with
@@ -171,15 +172,12 @@ def recommend(
     pilot = risks.pilot(lambda metric: metric.mean)
     drawn = risks.pilot(lambda metric: bootstrap.replicate_means(metric, counts))
     predicted, replicated = (RULES[RISK](each, data_size) for each in (pilot, drawn))
-    # The level of the rule that needs the base alone, unless the pilot speaks against it.
     levels = pilot.difficulties
     num_members = int(np.isfinite(risks.test_risk.values).any(axis=(0, 1)).sum())
-    rule, least = PREDICTOR, int(choose(predicted))
-    best = int(choose(RULES[PREDICTOR](pilot, data_size)))
-    if best != least:
-        above = _excess(levels, predicted, replicated, num_members, than=least)[int(levels[best])]
-        if above.low > 0:
-            rule, best = RISK, least
+    least = int(choose(predicted))
+    rule, best = _chosen(
+        pilot, data_size, _excess(levels, predicted, replicated, num_members, than=least)
+    )
     chosen = levels[choose(RULES[rule](drawn, data_size))]
     low, high = _ends(pilot, levels[best], chosen, rule)
     # Excess risk of the other levels, as measured at the largest size and as predicted.
@@ -216,6 +214,20 @@ def recommend(
     )
 
 
+def _chosen(pilot: Pilot, data_size: int, above: dict[int, Interval]) -> tuple[str, int]:
+    """Name of the rule, and position of its level: of the base alone, unless the pilot objects.
+
+    Args:
+      pilot, data_size: see `recommend`.
+      above: predicted risk of each level above the least one, which is not among them.
+    """
+    best = int(choose(RULES[PREDICTOR](pilot, data_size)))
+    own = above.get(int(pilot.difficulties[best]))
+    if own is None or own.low <= 0:
+        return PREDICTOR, best
+    return RISK, int(choose(RULES[RISK](pilot, data_size)))
+
+
 def _ends(pilot: Pilot, best: int, chosen: np.ndarray, rule: str) -> tuple[int, int]:
     """Lowest and highest level of the interval, see `recommend`.
 
@@ -225,14 +237,14 @@ def _ends(pilot: Pilot, best: int, chosen: np.ndarray, rule: str) -> tuple[int, 
       chosen: level of each replicate.
       rule: that chose them.
     """
-    if rule == RISK:
-        low, high = np.quantile(chosen, bootstrap.TAILS, method="inverted_cdf")
-        return int(low), int(high)
     slices = pilot.test_mixture.shape[-1]
     means = pilot.train_mixture @ np.arange(1, slices + 1)
     half = 1 + half_level(1 - pilot.base_slice_risk)
-    near = pilot.difficulties[np.abs(means - half) <= SPREAD * half]
-    inside = [best, *near.tolist()]
+    distance = np.abs(means - half)
+    inside = [best, *pilot.difficulties[(distance <= SPREAD * half)].tolist()]
+    inside.append(int(pilot.difficulties[distance.argmin()]))
+    if rule == RISK:
+        inside += np.quantile(chosen, bootstrap.TAILS, method="inverted_cdf").tolist()
     return int(min(inside)), int(max(inside))
 
 

@@ -39,13 +39,13 @@ from experiments.analysis.recommend import censored, recommend
 from experiments.storage.results import read_table
 from experiments.storage.writing import write_parquet
 from experiments.sweep.grid import SweepConfig
+from theory.levels import half_level
 from theory.predictor import (
     NAIVE,
     PREDICTOR,
     RISKS,
     RULES,
     choose,
-    half_level,
     rank_correlation,
     regret,
 )
@@ -213,8 +213,8 @@ def compare(runs: Runs, *, replicates: int = 2000, seed: int = 0) -> pd.DataFram
       Rows of two kinds. "measured": the optimum at every data size. "predicted": the
       predictor's, for each held-out data size and each `fitted_up_to` (0 in measured rows).
       Columns: run, study, kind, fitted_up_to, data_size, best_difficulty, low, high (90% interval,
-      see `experiments.analysis.bootstrap`), censored, abstains, and levels, the grid's as words of
-      a text.
+      see `experiments.analysis.bootstrap`), censored, abstains, levels, the grid's as words of a
+      text, and regret, the mean test risk at best_difficulty above the least (0 in measured rows).
     """
     options = {"replicates": replicates, "seed": seed}
     rows = []
@@ -228,7 +228,7 @@ def compare(runs: Runs, *, replicates: int = 2000, seed: int = 0) -> pd.DataFram
         for place, position in enumerate(best):
             rows.append(
                 shared
-                | {"kind": "measured", "fitted_up_to": 0, "abstains": False}
+                | {"kind": "measured", "fitted_up_to": 0, "abstains": False, "regret": 0.0}
                 | {"data_size": int(sizes[place]), "best_difficulty": int(levels[position])}
                 | {"low": low[place], "high": high[place]}
                 | {"censored": _edge(position, mean[:, place])}
@@ -238,12 +238,14 @@ def compare(runs: Runs, *, replicates: int = 2000, seed: int = 0) -> pd.DataFram
             made = recommend(table, study, config, held_out, fitted_up_to=fitted, **options)
             row = {"kind": "predicted", "fitted_up_to": fitted, "data_size": held_out}
             row |= {name: getattr(made, name) for name in ("low", "high", "censored", "abstains")}
-            rows.append(shared | row | {"best_difficulty": made.difficulty})
+            at = mean[:, sizes.tolist().index(held_out)]
+            cost = at[levels.tolist().index(made.difficulty)] - np.nanmin(at)
+            rows.append(shared | row | {"best_difficulty": made.difficulty, "regret": cost})
     names = ["run", "study", "kind", "fitted_up_to", "data_size", "best_difficulty", "low", "high"]
-    return pd.DataFrame(rows, columns=[*names, "censored", "abstains", "levels"])
+    return pd.DataFrame(rows, columns=[*names, "censored", "abstains", "levels", "regret"])
 
 
-def coverage(optima: pd.DataFrame) -> dict[str, int]:
+def coverage(optima: pd.DataFrame) -> dict[str, float]:
     """How often the interval of a prediction holds the level that was measured to be the best.
 
     Args:
@@ -251,7 +253,7 @@ def coverage(optima: pd.DataFrame) -> dict[str, int]:
 
     Returns:
       predictions; covered, those with the measured best level between low and high; abstained; and
-      told, those that did not abstain, with told_covered of them.
+      told, those that did not abstain, with told_covered of them, and their mean told_regret.
     """
     measured = optima.loc[optima["kind"] == "measured"]
     truth = measured.set_index(["run", "study", "data_size"])["best_difficulty"].to_dict()
@@ -266,7 +268,8 @@ def coverage(optima: pd.DataFrame) -> dict[str, int]:
         "covered": sum(covered),
         "abstained": len(predicted) - sum(told),
         "told": sum(told),
-        "told_covered": sum(np.logical_and(covered, told)),
+        "told_covered": int(sum(np.logical_and(covered, told))),
+        "told_regret": float(np.mean([row["regret"] for row in predicted if not row["abstains"]])),
     }
 
 

@@ -13,7 +13,7 @@ import pandas as pd
 
 from experiments.analysis import optimum
 from experiments.analysis.verdicts import judge
-from theory import predictor
+from theory import levels as knowledge
 
 
 def compared(
@@ -56,9 +56,9 @@ def half_level(accuracy: np.ndarray, levels: np.ndarray) -> float:
       accuracy: on each level [level].
       levels: of the test, increasing [level].
     """
-    if accuracy[0] < predictor.HALF or (accuracy >= predictor.HALF).all():
+    if accuracy[0] < knowledge.HALF or (accuracy >= knowledge.HALF).all():
         return float("nan")
-    position = predictor.half_level(accuracy)
+    position = knowledge.half_level(accuracy)
     return float(np.interp(position, np.arange(len(levels)), levels))
 
 

@@ -88,6 +88,11 @@ class MembersConfig:
             for value in getattr(self, name) or ():
                 check_whole(name, value, 0)
 
+    def drawn(self, sweep: SweepConfig) -> SweepConfig:
+        """The sweep with the master seed that samples and tests are drawn from."""
+        seed = sweep.master_seed if self.master_seed is None else self.master_seed
+        return dataclasses.replace(sweep, master_seed=seed)
+
     def fitted(self, sweep: SweepConfig) -> MembersConfig:
         """With defaults filled in from a sweep.
 
@@ -125,7 +130,7 @@ class MembersConfig:
                 "data_unit of the sweep must be 'examples': a token budget makes the number of "
                 f"examples depend on them, got {sweep.data_unit!r}"
             )
-        seed = sweep.master_seed if self.master_seed is None else self.master_seed
+        seed = self.drawn(sweep).master_seed
         if len(sweep.learning_rates) > 1 and seed == sweep.master_seed:
             raise ValueError(
                 "master_seed must not be the sweep's, because it chose its learning rates, "

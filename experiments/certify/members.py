@@ -241,11 +241,9 @@ class MemberCertification(Certification):
           ValueError: if nothing is left to certify.
         """
         self.directory, self._sweep_directory = sweep_directory / "certificates", sweep_directory
-        fresh = settings.master_seed if config.master_seed is None else config.master_seed
-        drawn = dataclasses.replace(settings, master_seed=fresh)
-        self.config, self.sweep = config, Sweep(drawn, task=task)
-        rates = tuned_rates(config, settings, table)
-        self._sweep_identity, self._groups = sweep_identity, plan(config, settings, rates)
+        self.config, self.sweep = config, Sweep(config.drawn(settings), task=task)
+        self._groups = plan(config, settings, tuned_rates(config, settings, table))
+        self._sweep_identity = sweep_identity
         self.parts = [
             Part(
                 name,

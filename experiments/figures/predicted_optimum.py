@@ -12,6 +12,7 @@ from typing import Any
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
 
 from experiments.figures import style
 
@@ -53,6 +54,8 @@ def plot(tables: Mapping[str, pd.DataFrame]) -> Figure:
             shown: dict[str, Any] = {**look, "markerfacecolor": face}
             axis.plot(rows["x"], rows["best_difficulty"], label=study, **shown)
         handles.append(style.key(study, **look))
+    for each in (axis.xaxis, axis.yaxis):
+        each.set_major_locator(MaxNLocator(integer=True))
     axis.set_xlabel("best difficulty as measured")
     axis.set_ylabel("best difficulty as recommended")
     hollow = {"color": "grey", "marker": "o", "markerfacecolor": "white", "linestyle": "none"}

@@ -38,7 +38,7 @@ from experiments.benchmarks import (
 from experiments.benchmarks import igsm as igsm_speed
 from experiments.figures.style import ledger_line
 from experiments.igsm import fidelity
-from experiments.pages import headline, paper, rules
+from experiments.pages import headline, paper, rules, totals
 from experiments.pages.headline import minutes_of, verdicts
 from experiments.pages.markdown import markdown_table
 from experiments.storage.results import read_manifest, read_parquet, read_table
@@ -336,6 +336,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "certificates": certificates,
     "premise": premise_verdict,
     "regret": lambda: rules.trial(PREDICTION),
+    "totals": lambda: totals.total_bounds(RESULTS),
     "families": family_verdicts,
     "tiny-igsm": tiny_igsm,
     "tasks": tasks,

@@ -189,7 +189,7 @@ def ledger(results: Path = RESULTS) -> list[Finding]:
                 found += [
                     claims.covered(run.name, run.certificates, each)
                     for each in predictions
-                    if isinstance(each, Covered)
+                    if isinstance(each, Covered) and each.method in set(run.certificates["method"])
                 ]
         # Comparisons of runs: those that no run alone could compute.
         told, names = {each.prediction for each in found}, " + ".join(run.name for run in runs)

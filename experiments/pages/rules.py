@@ -33,7 +33,8 @@ def trial(results: Path) -> str:
     parts.append(
         f"`sweetspot recommend` on the same pilots: of {found['predictions']} predictions it "
         f"abstains in {found['abstained']}; the interval of the others holds the measured best "
-        f"level in {found['told_covered']} of {found['told']} ({share:.0%})."
+        f"level in {found['told_covered']} of {found['told']} ({share:.0%}), and their mean regret "
+        f"is {found['told_regret']:.4f}."
     )
     return "\n\n".join(parts)
 

@@ -41,6 +41,8 @@ STRENGTHS = {
     MAIN: "ratio .65",
     "base-strength-ratio-70": "ratio .70",
 }
+OLDER = ("tradeoff", "certificates", "modulus-7")
+"""Runs of a fixed number of steps, whose bases know the levels 1 to 4 and nothing beyond."""
 REPLICATES = 500
 """Of the bootstrap behind each recommendation in the trial."""
 SMALLEST_SIZE = 256
@@ -96,9 +98,9 @@ def both_losses(results: Path = RESULTS) -> pd.DataFrame:
     return pd.concat([sft, dft.loc[dft["train_mixture"] != "none"]], ignore_index=True)
 
 
-def protocol_runs(results: Path) -> list[Path]:
-    """Recorded runs of the main run's protocol, with what is changed in each: the rules' trial."""
-    names = [MAIN, *CONTROLS, *STRENGTHS, "leave-out"]
+def trial_runs(results: Path) -> list[Path]:
+    """Recorded sweeps on which the rules are judged: the protocol's first, then older ones."""
+    names = [MAIN, *CONTROLS, *STRENGTHS, "leave-out", "thirds", *OLDER]
     families = [each.name for each in sorted(results.glob("families-*"))]
     return [
         results / name
@@ -113,7 +115,7 @@ def write(results: Path = RESULTS) -> None:
     write_parquet(results / "settings" / "moves.parquet", settings(results))
     write_parquet(results / "settings" / "strengths.parquet", strengths(runs))
     write_parquet(results / "losses" / "table.parquet", both_losses(results))
-    write_regret(protocol_runs(results), results / "prediction", replicates=REPLICATES)
+    write_regret(trial_runs(results), results / "prediction", replicates=REPLICATES)
     # The commit that made each run.
     names = [MAIN, *CONTROLS, *STRENGTHS, *(each.name for each in results.glob("families-*"))]
     commits = {

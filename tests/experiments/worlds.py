@@ -147,7 +147,7 @@ def world(
             "data_unit": "none",
             "learning_rate": 0.0,
         }
-        rows += member_rows(columns, {"test_risk": known.mean()}, {"risk": known})
+        rows += member_rows(columns, {"test_risk": known.mean()}, {"risk": known.tolist()})
     for member in config.members:
         risk = slice_risks(member.difficulty, member.data_size)
         if is_flat:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from theory import predictor
+from theory.levels import half_level
 from theory.predictor import (
     MARGIN,
     NAIVE,
@@ -22,7 +23,6 @@ from theory.predictor import (
     RULES,
     Pilot,
     choose,
-    half_level,
     rank_correlation,
 )
 

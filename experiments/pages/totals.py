@@ -1,0 +1,64 @@
+"""The generated part of the documents about total bounds: where each is least, run by run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+
+from experiments.analysis import certified
+from experiments.figures.bound_over_curve import applies
+from experiments.figures.style import ledger_line
+from experiments.pages.markdown import markdown_table
+from experiments.storage.results import read_parquet
+
+WORDS = {"range": "levels 1..d", "exact": "exactly d", "window": "d − 2..d"}
+METHOD = "held-out"
+"""Whose bounds are compared: a model tuned on one half of the sample, certified on the other."""
+
+
+def recorded(results: Path) -> dict[str, pd.DataFrame]:
+    """Tables of certificates that hold all total bounds of `METHOD`, by the name of their run."""
+    found = {}
+    for path in sorted(results.glob("*/certificates.parquet")):
+        table = read_parquet(path)
+        if "is_monotone" in table and applies({"certificates": table}):
+            own = table.loc[table["method"] == METHOD]
+            if len(own):
+                found[path.parent.name] = own
+    return found
+
+
+def total_bounds(results: Path) -> str:
+    """How often each least bound is within a grid level of the least risk, and the regret."""
+    rows, minima = [], []
+    tables = recorded(results)
+    # Runs of mixtures first, then those of exact levels.
+    for name, table in sorted(tables.items(), key=lambda each: each[1]["train_mixture"].iloc[0])[
+        ::-1
+    ]:
+        kind = str(table["train_mixture"].iloc[0])
+        least = certified.minima(table).assign(kind=kind)
+        minima.append(least)
+        rows.append({"run": f"`{name}`", "training data": WORDS[kind]} | _cells(least))
+    every = pd.concat(minima)
+    for kind, group in every.groupby("kind", sort=False):
+        rows.append({"run": "**all**", "training data": WORDS[str(kind)]} | _cells(group))
+    ledger = ledger_line(next(iter(tables.values()))).split(":")[0]
+    return (
+        f"{markdown_table(pd.DataFrame(rows))}\n\nPairs of a run and a data size from n = 64 on in "
+        f"which the least bound is within one level of the grid from the least measured test risk "
+        f"of the same predictor, and the mean regret of training there; “vacuous”: the bound is 1 "
+        f"at every level. In each run {ledger}; bases and learning rates are the sweep's, samples "
+        f"and tests are drawn anew."
+    )
+
+
+def _cells(least: pd.DataFrame) -> dict[str, str]:
+    """The variants' cells of one row."""
+    cells = {}
+    for row in certified.agreement(least).to_dict("records"):
+        near = f"{row['near']} of {row['pairs']}"
+        said = row["pairs"] - row["vacuous"]
+        cells[row["variant"]] = f"{near}, regret {row['regret']:.3f}" if said else "vacuous"
+    return cells
