@@ -30,6 +30,7 @@ Commands and cost (two CPU cores)::
     sweetspot run families --preset group-words-range --bases runs/families-group-words
     sweetspot run families --preset parity-scratchpad-range --bases runs/families-parity-scratchpad
     sweetspot run families --preset expressions-range --bases runs/families-expressions
+    sweetspot run families --preset igsm-range --bases runs/families-igsm
     sweetspot compare --results runs/families-group-words runs/families-igsm --out runs/compare
 
 Expect: no move to harder data. In group-words d* is 11.7 at n = 64 and 10.3 at n = 4096, in
@@ -106,12 +107,13 @@ PRESETS = {
 }
 PRESETS |= {
     f"{name}-range": dataclasses.replace(PRESETS[name], mixtures=("range",))
-    for name in ("group-words", "parity-scratchpad", "expressions")
+    for name in ("group-words", "parity-scratchpad", "expressions", "igsm")
 }
 
 PREREGISTERED: tuple[Prediction, ...] = (
     Move(1, "the best level at n = 4096 minus that at n = 64", 64, 4096),
     Move(1, "the best level at n = 2048 minus that at n = 64", 64, 2048),
     Move(1, "levels 1..d: the best d at n = 4096 minus that at n = 64", 64, 4096, mixture="range"),
+    Move(1, "levels 1..d: the best d at n = 2048 minus that at n = 64", 64, 2048, mixture="range"),
 )
 """Predictions of claim 1 in each family, written down before the runs that test them."""
