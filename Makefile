@@ -69,7 +69,8 @@ figures: $(VENV)/.base  ## redraw every picture and table of README and docs fro
 	$(SWEETSPOT) figures --results $(RESULTS)/certificates \
 		--names certificates certified_gaps complexity tightness
 	$(SWEETSPOT) figures --results $(RESULTS)/prediction
-	$(SWEETSPOT) compare $(RESULTS)/paper-protocol $(wildcard $(RESULTS)/families-*) --out $(RESULTS)/families
+	$(SWEETSPOT) compare $(RESULTS)/paper-protocol \
+		$(filter-out %-range,$(wildcard $(RESULTS)/families-*)) --out $(RESULTS)/families
 	$(SWEETSPOT) figures --results $(RESULTS)/igsm
 	$(SWEETSPOT) figures --results $(RESULTS)/tiny-igsm --names map change_by_slice tightness
 	$(BIN)/python -m experiments.pages.documents

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from experiments.analysis import optimum
+from experiments.analysis.gain import gains
 from experiments.analysis.verdicts import judge
 from theory import levels as knowledge
 
@@ -28,7 +29,9 @@ def compared(
     Returns:
       One row per setting: kind, setting, from_size, to_size; d* at both with its interval
       (``from_position``, ``from_low``, …); ``move``, ``move_low``, ``move_high`` in levels; p of
-      the sign test over bases, number of bases, verdict.
+      the sign test over bases, number of bases, verdict; ``gain``, ``gain_low``, ``gain_high``, test
+      accuracy above the untouched base at to_size, of a level chosen on the other bases. Where that
+      is below 0 no level should be trained on, and where the best one lies means little.
 
     Raises:
       ValueError: if a table has several studies, or no data size that is left.
@@ -45,6 +48,8 @@ def compared(
         move = shift.move
         row |= {"move": move.mean, "move_low": move.low, "move_high": move.high}
         row |= {"p": move.signs.p, "bases": shift.number, "verdict": judge(move, shift.step)}
+        above = gains(kept, study)[shift.largest_size]
+        row |= {"gain": above.mean, "gain_low": above.low, "gain_high": above.high}
         rows.append(row)
     return pd.DataFrame(rows)
 

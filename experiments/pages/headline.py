@@ -102,8 +102,12 @@ def settings(results: Path) -> str:
             "d\\*, least data": _level(row, "from"),
             "d\\*, most data": _level(row, "to"),
             "move": with_ends(row["move"], row["move_low"], row["move_high"]),
+            "points above the base, most data": points(
+                Interval(row["gain"], row["gain_low"], row["gain_high"])
+            ),
             "bases": row["bases"],
-            "claim 1": row["verdict"],
+            # The precondition of any verdict is that some cell is worth training.
+            "claim 1": row["verdict"] + (", below the base" if row["gain_high"] < 0 else ""),
         }
         for row in moves.to_dict("records")
     ]

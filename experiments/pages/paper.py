@@ -132,10 +132,10 @@ ITEMS = {
     ),
     "prop4.1": Item(
         "a PAC-Bayes bound, used qualitatively",
-        "certified bounds over measured risks",
-        "sweetspot run certificates cpu, then sweetspot bound",
-        "certificates",
-        "certificates",
+        "total bounds, this one among them, over the measured test risk; levels 1 to d",
+        "sweetspot run controls range, then sweetspot bound --master-seed 1",
+        "controls-range",
+        "bound_over_curve",
     ),
 }
 """By the paper's numbers; claims 6 and 7 have no figure that we know of.

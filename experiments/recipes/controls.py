@@ -24,11 +24,13 @@ trained::
     sweetspot run controls --preset window
     sweetspot run controls --preset range
 
-The members of ``fixed-rate`` are certified as well: a rate that was tuned on a sample's members
-cannot be used to certify with that sample::
+The members of ``fixed-rate`` are certified as well, and those of ``range``, on a sample of another
+master seed, since a rate that was tuned on a sample's members cannot be used to certify with it::
 
     sweetspot bound runs/controls-fixed-rate --mixture exact --data-sizes 512 4096 \\
         --methods base held-out gains --base-seeds 0 1 2 3 4 5 6 7
+    sweetspot bound runs/controls-range --mixture range --master-seed 1 \\
+        --methods base held-out --base-seeds 0 1 2 3 4 5 6 7
 
 Expect: ``fixed-rate`` (2 minutes) moves to easier data, from 12 at n = 64 to 11 at n = 4096, where
 the rate is too high for hard levels. ``window`` (6 minutes) stays near 12.5. The others are not

@@ -18,6 +18,9 @@ Commands and cost (two CPU cores)::
     # The same by DFT, a quarter of an hour:
     sweetspot run paper-protocol --preset dft --bases experiments/results/paper-protocol
     sweetspot run paper-protocol --preset gpu     # one GPU, not run yet: symbolic iGSM
+    # Certificates of ``cpu`` on a fresh sample, at the learning rates that were tuned:
+    sweetspot bound runs/paper-protocol-cpu --mixture exact --master-seed 1 \\
+        --methods base held-out --base-seeds 0 1 2 3 4 5 6 7
 
 Expect (``cpu``): the best level stays at 12 from n = 16 to 4096, where the base gets three fifths
 right; around it accuracy falls off on both sides, the more sharply the larger n. The best cell is
