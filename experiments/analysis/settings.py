@@ -29,9 +29,9 @@ def compared(
     Returns:
       One row per setting: kind, setting, from_size, to_size; d* at both with its interval
       (``from_position``, ``from_low``, …); ``move``, ``move_low``, ``move_high`` in levels; p of
-      the sign test over bases, number of bases, verdict; ``gain``, ``gain_low``, ``gain_high``, test
-      accuracy above the untouched base at to_size, of a level chosen on the other bases. Where that
-      is below 0 no level should be trained on, and where the best one lies means little.
+      the sign test over bases, number of bases, verdict; ``gain``, ``gain_low``, ``gain_high``,
+      test accuracy above the untouched base at to_size, of a level chosen on the other bases. Where
+      that is below 0 no level should be trained on, and where the best one lies means little.
 
     Raises:
       ValueError: if a table has several studies, or no data size that is left.

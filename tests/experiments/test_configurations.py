@@ -39,7 +39,7 @@ CONFIGURATIONS: list[Any] = [
     GraderConfig(modulus=5, processes=2),
     Llama3Rope(8.0, 1.0, 4.0, 64),
     Lora(),
-    MembersConfig(difficulties=(1, 2), data_sizes=(4,), trained_difficulties=(1,)),
+    MembersConfig(difficulties=(1, 2), data_sizes=(4,), trained_difficulties=(1,), master_seed=1),
     Optimiser(),
     PosteriorConfig(),
     PretrainConfig(),

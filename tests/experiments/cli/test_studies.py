@@ -115,7 +115,7 @@ def test_recommend_answers_from_a_finished_run(sweetspot, finished_run):
     assert code == 0
     assert "trained on 1..d: " in text
     assert "n = 48" in text
-    assert "Fitted to n = 3, 12. Choices of all rules: bound " in text
+    assert "Fitted to n = 3, 12. Choices of all rules: mean level " in text
     assert "no certificate" in text
 
 
@@ -192,7 +192,7 @@ def test_report_draws_the_figures_and_writes_the_page(sweetspot, finished_run, t
     drawn = {path.name for path in (directory / "figures").iterdir()}
     assert drawn == {f"{name}.{suffix}" for name in FIGURES for suffix in ("png", "svg")}
     page = (directory / "report.html").read_text(encoding="utf-8")
-    assert page.count("<img") == len(FIGURES)
+    assert page.count("<svg") == len(FIGURES)
 
 
 def test_a_directory_may_be_the_first_word(sweetspot, finished_run, tmp_path):
