@@ -25,7 +25,7 @@ from experiments.figures import style
 TITLE = "The bound over the measured curve"
 TABLES = ("certificates",)
 MOST_SIZES, MOST_METHODS, FEWEST_LEVELS = 4, 2, 3
-SHOWN = ("held-out", "gains", "lora", "candidates", "test-set", "subspace", "full", "base")
+SHOWN = ("held-out", "gains", "lora", "candidates", "test-set", "subspace", "full")
 """Methods in the order of preference; the first two that the table has are drawn."""
 WORDS = {
     "held-out": "prior: tuned on half\nof the sample",
@@ -45,6 +45,13 @@ def applies(tables: Mapping[str, pd.DataFrame]) -> bool:
     table = tables["certificates"]
     has_all = all(f"{certified.BOUND_COLUMN}{each}" in table for each in certified.VARIANTS)
     return has_all and "train_mixture" in table and len({*table["difficulty"]}) >= FEWEST_LEVELS
+
+
+def shown_methods(table: pd.DataFrame) -> list[str]:
+    """Methods to draw: those of trained predictors; the untouched base if there are none."""
+    there = set(table["method"])
+    chosen = [name for name in SHOWN if name in there]
+    return (chosen or sorted(there))[:MOST_METHODS]
 
 
 def looks() -> dict[str, dict[str, Any]]:
@@ -74,7 +81,7 @@ def plot(tables: Mapping[str, pd.DataFrame]) -> Figure:
     """A column for each of the largest data sizes, a row for each of at most two methods."""
     certificates = tables["certificates"]
     table, least = certified.curves(certificates), certified.minima(certificates)
-    methods = [name for name in SHOWN if name in set(table["method"])][:MOST_METHODS]
+    methods = shown_methods(table)
     sizes = largest_sizes(table["data_size"].unique().tolist())
     figure, axes = style.panels(
         [f"n = {n:,}" for n in sizes], rows=len(methods), width=2.9, height=3.1

@@ -29,8 +29,7 @@ def plot(tables: Mapping[str, pd.DataFrame]) -> Figure:
     """A column for each method; above the levels, below the regret."""
     certificates = tables["certificates"]
     least = certified.minima(certificates)
-    methods = [name for name in bound_over_curve.SHOWN if name in set(least["method"])]
-    methods = methods[: bound_over_curve.MOST_METHODS]
+    methods = bound_over_curve.shown_methods(certificates)
     words = [bound_over_curve.WORDS.get(name, name) for name in methods]
     width, height = 3.6, 2.5
     figure = Figure(figsize=(width * len(methods) + 2.0, 2 * height + 0.4))
