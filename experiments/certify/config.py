@@ -27,7 +27,7 @@ class BlockSettings:
 
 
 BLOCK_SETTINGS = {
-    "gains": BlockSettings(0.1, PosteriorConfig()),
+    "gains": BlockSettings(0.01, PosteriorConfig()),
     "lora": BlockSettings(0.05, PosteriorConfig(draws=8, learning_rate=1.5)),
     "gains-biases": BlockSettings(0.1, PosteriorConfig()),
     "subspace": BlockSettings(0.1, PosteriorConfig(draws=4, learning_rate=1.0)),
