@@ -37,9 +37,10 @@ def _rows(certificates: pd.DataFrame) -> list[list[str]]:
 
 @style.styled
 def plot(tables: Mapping[str, pd.DataFrame]) -> Figure:
-    """Risk over data size: one column per difficulty, rows by what the prior has seen."""
+    """Risk over data size: a column for each of three levels, rows by what the prior has seen."""
     certificates = tables["certificates"]
     levels = sorted(certificates["difficulty"].unique())
+    levels = [levels[place] for place in sorted({0, len(levels) // 2, len(levels) - 1})]
     rows = _rows(certificates)
     names = [method for row in rows for method in row]
     # One look per method, the same in every panel.
@@ -47,7 +48,7 @@ def plot(tables: Mapping[str, pd.DataFrame]) -> Figure:
         name: style.look(place, len(names)) | {"linestyle": "-"} for place, name in enumerate(names)
     }
     titles = style.level_titles(certificates, levels)
-    figure, axes = style.panels(titles, rows=len(rows), width=2.4, height=2.9)
+    figure, axes = style.panels(titles, rows=len(rows), width=3.0, height=2.9)
     for row, shown in enumerate(rows):
         for axis, level in zip(axes[row], levels, strict=True):
             style.size_axis(axis, sorted(certificates["data_size"].unique()))

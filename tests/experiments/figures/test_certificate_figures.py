@@ -119,7 +119,8 @@ def test_bounds_stand_over_the_measured_risk_of_the_same_predictor(tables, figur
     measured = cells["gibbs_risk"].mean()
     certified = cells["risk_bound"].agg(["mean", "min", "max"])
     for row, methods in enumerate(shown):
-        for column, level in enumerate(LEVELS):
+        # The easiest, a middle and the hardest level.
+        for column, level in enumerate((LEVELS[0], LEVELS[2], LEVELS[-1])):
             there = [method for method in methods if level in TRAINED.get(method, LEVELS)]
             plain, *lines = axes[row, column].lines
             np.testing.assert_allclose(plain.get_ydata(), 0.002 * level)
