@@ -66,6 +66,7 @@ figures: $(VENV)/.base  ## redraw every picture and table of README and docs fro
 	$(SWEETSPOT) figures --results $(RESULTS)/thirds --names accuracy_over_size
 	$(SWEETSPOT) figures --results $(RESULTS)/settings
 	$(SWEETSPOT) figures --results $(RESULTS)/losses --names losses
+	$(SWEETSPOT) figures --results $(RESULTS)/difficulty
 	$(SWEETSPOT) figures --results $(RESULTS)/certificates \
 		--names certificates certified_gaps complexity tightness
 	$(SWEETSPOT) figures --results $(RESULTS)/prediction

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -25,7 +26,7 @@ TITLE = "Measures of difficulty against each other"
 TABLES = ("measures",)
 TITLES: dict[Measure, str] = {
     "cot_tokens": "Length of the solution",
-    "perplexity": "Perplexity of the solution",
+    "perplexity": "Loss on the solution",
     "op": "Stated difficulty",
 }
 """Title of each panel, in their order: the paper's measure first."""
@@ -41,11 +42,22 @@ LOGARITHMIC = 4.0
 """Ratio of the last bin's centre to the first's from which the axis is logarithmic."""
 
 
+def _shown(name: Measure, centres: np.ndarray) -> tuple[np.ndarray, str]:
+    """Values of a measure as they are drawn, and the label of their axis.
+
+    Of the perplexity its logarithm, the loss: perplexities of what a base knows are all near 1.
+    """
+    if name == "perplexity":
+        return np.log(centres), "loss per solution token (nats)"
+    return centres, MEASURES[name].label
+
+
 def _value_axis(axis: Axes, centres: list[float], *, is_whole: bool) -> None:
     """Plain numbers, few of them; logarithmic where the measure spans octaves."""
     if not is_whole and centres[0] > 0 and centres[-1] / centres[0] >= LOGARITHMIC:
-        axis.set_xscale("log", base=2)
-        axis.xaxis.set_major_locator(LogLocator(base=2, numticks=7))
+        base = 10 if centres[-1] / centres[0] > 1000 else 2
+        axis.set_xscale("log", base=base)
+        axis.xaxis.set_major_locator(LogLocator(base=base, numticks=7))
         axis.xaxis.set_minor_locator(NullLocator())
         axis.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
     else:
@@ -70,8 +82,9 @@ def plot(tables: Mapping[str, pd.DataFrame]) -> Figure:
     figure, axes = style.panel_grid([TITLES[name] for name in names], width=3.7)
     for axis, name in zip(axes, names, strict=True):
         bins = pass_rate_over(table, name)
+        centres, label = _shown(name, bins["centre"].to_numpy())
         axis.fill_between(
-            bins["centre"],
+            centres,
             (bins["mean"] - bins["deviation"]).clip(lower=0.0),
             (bins["mean"] + bins["deviation"]).clip(upper=1.0),
             color=COLOUR,
@@ -79,7 +92,7 @@ def plot(tables: Mapping[str, pd.DataFrame]) -> Figure:
             linewidth=0,
         )
         axis.errorbar(
-            bins["centre"],
+            centres,
             bins["mean"],
             yerr=[bins["mean"] - bins["low"], bins["high"] - bins["mean"]],
             color=COLOUR,
@@ -92,10 +105,10 @@ def plot(tables: Mapping[str, pd.DataFrame]) -> Figure:
         # The minus sign of the type, which is as wide as the plus.
         text = f"Spearman {value:+.2f} [{low:+.2f}, {high:+.2f}]".replace("-", "−")
         axis.set_title(f"{TITLES[name]}\n{text}")
-        axis.set_xlabel(f"{MEASURES[name].label}  harder →")
+        axis.set_xlabel(f"{label}  harder →")
         axis.set_ylim(-0.03, 1.03)
         style.percent_axis(axis)
-        _value_axis(axis, bins["centre"].tolist(), is_whole=name == "op")
+        _value_axis(axis, centres.tolist(), is_whole=name == "op")
     axes[0].set_ylabel("pass rate of the base\n(share of samples)")
     style.side_legend(figure, HANDLES)
     rates = table.loc[table["pass_rate"].notna(), "samples"]

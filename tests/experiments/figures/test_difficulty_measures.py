@@ -40,7 +40,7 @@ def test_there_is_a_labelled_panel_for_each_measure(measures, missing):
     titles = {axis.get_title().split("\n")[0] for axis in figure.axes}
     expected = {
         "cot_tokens": "Length of the solution",
-        "perplexity": "Perplexity of the solution",
+        "perplexity": "Loss on the solution",
         "op": "Stated difficulty",
     }
     assert titles == {title for name, title in expected.items() if name not in missing}
@@ -57,7 +57,9 @@ def test_points_and_titles_are_those_of_the_table(measures):
         bins = pass_rate_over(measures, name)
         line = next(line for line in axis.lines if line.get_marker() == "o")
         np.testing.assert_allclose(np.asarray(line.get_ydata(), float), bins["mean"])
-        np.testing.assert_allclose(np.asarray(line.get_xdata(), float), bins["centre"])
+        # Of the perplexity its logarithm is drawn.
+        shown = np.log(bins["centre"]) if name == "perplexity" else bins["centre"]
+        np.testing.assert_allclose(np.asarray(line.get_xdata(), float), shown)
         both = rank_correlations(measures[[name, "pass_rate"]])
         spearman = both.loc[both["statistic"] == "spearman", "value"].item()
         assert f"Spearman −{abs(spearman):.2f} [" in axis.get_title()
