@@ -18,6 +18,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from experiments.analysis import certified
 from experiments.figures import style
@@ -92,24 +93,29 @@ def plot(tables: Mapping[str, pd.DataFrame]) -> Figure:
                 each.loc[(each["method"] == method) & (each["data_size"] == n)]
                 for each in (table, least)
             )
-            _panel(axes[row, column], own.sort_values("difficulty"), lowest)
+            draw_panel(axes[row, column], own.sort_values("difficulty"), lowest)
     kinds = set(certificates["train_mixture"])
     label = "exactly d" if kinds == {"exact"} else "levels 1..d" if kinds == {"range"} else "d"
     style.outer_labels(axes, f"training difficulty d\n({label})", "")
     for axis, method in zip(axes[:, 0], methods, strict=True):
         axis.set_ylabel(f"{WORDS.get(method, method)}\n\ntest risk (0–1 loss)")
         axis.set_xticks(sorted(table["difficulty"].unique()))
-    handles = [style.key(LABELS[name], **look) for name, look in looks().items()]
-    handles.append(style.key("measured", **MEASURED))
-    handles.append(
-        style.key("least value", color="grey", marker="*", markersize=13, linestyle="none")
-    )
-    style.side_legend(figure, handles)
+    style.side_legend(figure, handles())
     style.ledger_title(figure, certificates)
     return figure
 
 
-def _panel(axis: Axes, cells: pd.DataFrame, least: pd.DataFrame) -> None:
+def handles() -> list[Line2D]:
+    """Entries of the legend."""
+    star = {"color": "grey", "marker": "*", "markersize": 13, "linestyle": "none"}
+    return [
+        *(style.key(LABELS[name], **look) for name, look in looks().items()),
+        style.key("measured", **MEASURED),
+        style.key("least value", **star),
+    ]
+
+
+def draw_panel(axis: Axes, cells: pd.DataFrame, least: pd.DataFrame) -> None:
     """Draw one method at one n: its measured risk, its bounds, and the least of each."""
     levels, risk = cells["difficulty"].to_numpy(), cells["test_risk"].to_numpy()
     axis.plot(levels, risk, zorder=3, **MEASURED)

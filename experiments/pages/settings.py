@@ -16,6 +16,7 @@ import pandas as pd
 from experiments.analysis import reweight
 from experiments.analysis.regret import write_regret
 from experiments.analysis.settings import compared, strengths
+from experiments.pages import totals
 from experiments.storage.results import read_manifest, read_table
 from experiments.storage.writing import write_json, write_parquet
 from experiments.sweep.tune import tune
@@ -98,6 +99,22 @@ def both_losses(results: Path = RESULTS) -> pd.DataFrame:
     return pd.concat([sft, dft.loc[dft["train_mixture"] != "none"]], ignore_index=True)
 
 
+TOTALS = {
+    "controls-range": "chain of operations",
+    "families-group-words-range": "group words",
+    "families-parity-scratchpad-range": "parity with scratchpad",
+    "families-expressions-range": "expressions",
+}
+"""Runs of the levels 1 to d whose certificates are drawn side by side."""
+
+
+def total_bounds(results: Path) -> pd.DataFrame:
+    """Certificates of the runs in `TOTALS`, with the column ``family``."""
+    found = totals.recorded(results)
+    parts = [found[name].assign(family=words) for name, words in TOTALS.items() if name in found]
+    return pd.concat(parts, ignore_index=True)
+
+
 def trial_runs(results: Path) -> list[Path]:
     """Recorded sweeps on which the rules are judged: the protocol's first, then older ones."""
     names = [MAIN, *CONTROLS, *STRENGTHS, "leave-out", "thirds", *OLDER]
@@ -115,6 +132,7 @@ def write(results: Path = RESULTS) -> None:
     write_parquet(results / "settings" / "moves.parquet", settings(results))
     write_parquet(results / "settings" / "strengths.parquet", strengths(runs))
     write_parquet(results / "losses" / "table.parquet", both_losses(results))
+    write_parquet(results / "settings" / "totals.parquet", total_bounds(results))
     write_regret(trial_runs(results), results / "prediction", replicates=REPLICATES)
     # The commit that made each run.
     names = [MAIN, *CONTROLS, *STRENGTHS, *(each.name for each in results.glob("families-*"))]

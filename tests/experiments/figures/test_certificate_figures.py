@@ -236,3 +236,26 @@ def test_each_least_value_has_a_star_where_it_is(tables, figure_of):
     heights = [np.asarray(line.get_ydata()).item() for line in stars[1:]]
     np.testing.assert_allclose(heights, own["least_bound"])
     assert len(stars) == 1 + len(own)
+
+
+def test_families_stand_side_by_side_each_with_its_own_levels(tables):
+    """At the smallest and the largest n; the stars are those of each family alone."""
+    table = tables["certificates"]
+    own = table.loc[table["method"] == "held-out"]
+    short = own.loc[own["difficulty"] <= LEVELS[2]]
+    both = pd.concat([own.assign(family="all"), short.assign(family="easy")])
+    figure = drawn("bound_over_families", {"totals": both})
+    assert_has_a_caption("bound_over_families")
+    assert_all_is_on_the_page(figure)
+    panels = grid(figure)
+    assert panels.shape == (2, 2)
+    for column, (family, levels) in enumerate((("all", LEVELS), ("easy", LEVELS[:3]))):
+        assert panels[0, column].get_title() == family
+        assert panels[1, column].get_xticks().tolist() == list(levels)
+        found = minima(own if family == "all" else short)
+        for row, size in enumerate((SIZES[0], SIZES[-1])):
+            stars = [line for line in panels[row, column].lines if line.get_marker() == "*"]
+            expected = found.loc[found["data_size"] == size]
+            said = expected["certified"].dropna().tolist()
+            drawn_at = [np.asarray(line.get_xdata()).item() for line in stars[1:]]
+            assert drawn_at == said
