@@ -116,20 +116,6 @@ class Pilot:
         """Risk on the test mixture."""
         return self.slice_risk @ self.test_mixture
 
-    def up_to(self, largest: float) -> Pilot:
-        """The same pilot without the data sizes above `largest`."""
-        kept = self.data_sizes <= largest
-        return Pilot(
-            self.difficulties,
-            self.data_sizes[kept],
-            self.train_risk[..., kept],
-            self.in_distribution_risk[..., kept],
-            self.slice_risk[..., kept, :],
-            self.train_mixture,
-            self.test_mixture,
-            self.base_slice_risk,
-        )
-
 
 Rule = Callable[[Pilot, float], Float[np.ndarray, "*replicate difficulty"]]
 """A function of a pilot and a data size, which is at least the pilot's largest.

@@ -21,25 +21,17 @@ from experiments.analysis.optimum import Study
 from experiments.analysis.pilot import Mixtures, study_risks
 from experiments.analysis.statistics import Interval
 from synth.arguments import check_whole
-from theory.levels import half_level
+from theory.levels import HALF
 from theory.predictor import PREDICTOR, RISK, RULES, Pilot, choose
 
 VALIDATED_FACTOR = 16
 """Budget over the pilot's largest data size up to which recorded runs have judged the predictor."""
 
 
-SPREAD = 0.15
-"""Relative distance between the mean difficulty of the data and the level that the base gets half
-right, within which the best level is expected. How often it is there: docs/results.md."""
-
-REASONS = {
-    PREDICTOR: " There the data are as hard, on average, as what the base gets half right.",
-    RISK: (
-        " The pilot clearly speaks against data as hard, on average, as what the base gets half "
-        "right."
-    ),
-}
-"""Why a level is recommended, by the rule that chose it."""
+HALF_RIGHT = "There the data are as hard, on average, as what the base gets half right."
+OVERRULED = "The pilot clearly speaks against data as hard as what the base gets half right."
+OFF_THE_TEST = "No level of the test is half right for the base, so that the pilot alone decides."
+"""Why a level is recommended."""
 
 MOST_DATA = 10**15
 """The largest budget: more tokens than there is text, and still an exact number in a float."""
@@ -66,6 +58,7 @@ class Recommendation:
       pilot_sizes: data sizes that the curves were fitted to.
       difficulty: level of the pilot's grid with the least predicted test risk.
       rule: name in `theory.predictor.RULES` of the rule that chose it.
+      reason: why that rule was taken, in a sentence.
       low, high: levels of the grid between which the best one is expected, see `recommend`.
       share: of the replicates that choose `difficulty` by that rule.
       censored: "easiest" or "hardest" where `difficulty` is the grid's edge, else empty.
@@ -82,6 +75,7 @@ class Recommendation:
     pilot_sizes: tuple[int, ...]
     difficulty: int
     rule: str
+    reason: str
     low: int
     high: int
     share: float
@@ -110,8 +104,7 @@ class Recommendation:
         beyond = {"easiest": "at most ", "hardest": "at least ", "": ""}[self.censored]
         answer = f"For n = {self.data_size} train on difficulty {beyond}{self.difficulty}"
         share = _share(self.share)
-        answer += f" (90% interval {self.low} to {self.high}; share of replicates: {share})."
-        answer += REASONS[self.rule]
+        answer += f" (range {self.low} to {self.high}; share of replicates: {share}). {self.reason}"
         if self.censored:
             answer += f" It is the {self.censored} level of the pilot, so the best may lie beyond."
         return answer + without
@@ -129,9 +122,10 @@ def recommend(
 ) -> Recommendation:
     """Predict the best difficulty of a study at a data size beyond the pilot's.
 
-    The interval holds the levels whose data have a mean difficulty within `SPREAD` of what the base
-    gets half right and the one nearest to it; where the pilot overruled that, the 5% to 95%
-    percentiles of the levels that the replicates choose as well, since then two rules disagree.
+    The range holds the recommended level and its neighbours on the grid. Where the pilot overruled
+    the base, so that two rules disagree, it reaches from one level below to one above all of: both
+    rules' levels, and the 5% and 95% percentiles of the levels that the replicates choose. It is no
+    interval of known probability; how often it holds the best level is recorded (docs/results.md).
 
     A difficulty is clearly worse than the best one if the interval of its excess lies above 0. A
     percentile interval from a few members is too narrow to decide that: here it is Student's, with
@@ -175,11 +169,10 @@ def recommend(
     levels = pilot.difficulties
     num_members = int(np.isfinite(risks.test_risk.values).any(axis=(0, 1)).sum())
     least = int(choose(predicted))
-    rule, best = _chosen(
-        pilot, data_size, _excess(levels, predicted, replicated, num_members, than=least)
-    )
-    chosen = levels[choose(RULES[rule](drawn, data_size))]
-    low, high = _ends(pilot, levels[best], chosen, rule)
+    above = _excess(levels, predicted, replicated, num_members, than=least)
+    rule, best, reason = _chosen(pilot, data_size, above)
+    chosen = choose(RULES[rule](drawn, data_size))
+    low, high = _ends(pilot, best, chosen, rule)
     # Excess risk of the other levels, as measured at the largest size and as predicted.
     measured_last = pilot.test_risk[:, -1]
     seen = _excess(
@@ -190,7 +183,6 @@ def recommend(
         than=int(choose(measured_last)),
     )
     excess = _excess(levels, predicted, replicated, num_members, than=best)
-    told_apart = _excess(levels, predicted, replicated, num_members, than=least)
     # An extrapolated risk can leave [0, 1].
     clipped = np.clip(predicted, 0.0, 1.0), np.clip(replicated, 0.0, 1.0).T
     return Recommendation(
@@ -199,9 +191,10 @@ def recommend(
         pilot_sizes=tuple(int(size) for size in fitted),
         difficulty=int(levels[best]),
         rule=rule,
-        low=int(low),
-        high=int(high),
-        share=float((chosen == levels[best]).mean()),
+        reason=reason,
+        low=low,
+        high=high,
+        share=float((chosen == best).mean()),
         censored=censored(best, len(levels)),
         predicted={
             int(level): Interval(float(mean), *map(float, np.quantile(draws, bootstrap.TAILS)))
@@ -209,43 +202,44 @@ def recommend(
         },
         excess=excess,
         choices={name: int(levels[choose(rule(pilot, data_size))]) for name, rule in RULES.items()},
-        doubts=tuple(_doubts(seen, told_apart, num_members, data_size / fitted[-1])),
+        doubts=tuple(_doubts(seen, above, num_members, data_size / fitted[-1])),
         left_out=tuple(sorted({*measured.test_risk.difficulties.tolist()} - {*levels.tolist()})),
     )
 
 
-def _chosen(pilot: Pilot, data_size: int, above: dict[int, Interval]) -> tuple[str, int]:
-    """Name of the rule, and position of its level: of the base alone, unless the pilot objects.
+def _chosen(pilot: Pilot, data_size: int, above: dict[int, Interval]) -> tuple[str, int, str]:
+    """Name of the rule, position of its level, and why: the base's, unless the pilot objects.
 
     Args:
       pilot, data_size: see `recommend`.
       above: predicted risk of each level above the least one, which is not among them.
     """
+    least = int(choose(RULES[RISK](pilot, data_size)))
+    accuracy = 1 - pilot.base_slice_risk
+    if accuracy[0] < HALF or not (accuracy < HALF).any():
+        return RISK, least, OFF_THE_TEST
     best = int(choose(RULES[PREDICTOR](pilot, data_size)))
     own = above.get(int(pilot.difficulties[best]))
     if own is None or own.low <= 0:
-        return PREDICTOR, best
-    return RISK, int(choose(RULES[RISK](pilot, data_size)))
+        return PREDICTOR, best, HALF_RIGHT
+    return RISK, least, OVERRULED
 
 
 def _ends(pilot: Pilot, best: int, chosen: np.ndarray, rule: str) -> tuple[int, int]:
-    """Lowest and highest level of the interval, see `recommend`.
+    """Lowest and highest level of the range, see `recommend`.
 
     Args:
       pilot: of the means.
-      best: the level that is recommended.
-      chosen: level of each replicate.
+      best: position of the level that is recommended.
+      chosen: position of each replicate's level.
       rule: that chose them.
     """
-    slices = pilot.test_mixture.shape[-1]
-    means = pilot.train_mixture @ np.arange(1, slices + 1)
-    half = 1 + half_level(1 - pilot.base_slice_risk)
-    distance = np.abs(means - half)
-    inside = [best, *pilot.difficulties[(distance <= SPREAD * half)].tolist()]
-    inside.append(int(pilot.difficulties[distance.argmin()]))
+    places = [best]
     if rule == RISK:
-        inside += np.quantile(chosen, bootstrap.TAILS, method="inverted_cdf").tolist()
-    return int(min(inside)), int(max(inside))
+        places.append(int(choose(RULES[PREDICTOR](pilot, float(pilot.data_sizes[-1])))))
+        places += np.quantile(chosen, bootstrap.TAILS, method="inverted_cdf").astype(int).tolist()
+    low, high = max(0, min(places) - 1), min(len(pilot.difficulties) - 1, max(places) + 1)
+    return int(pilot.difficulties[low]), int(pilot.difficulties[high])
 
 
 def _excess(

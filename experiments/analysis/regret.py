@@ -269,7 +269,9 @@ def coverage(optima: pd.DataFrame) -> dict[str, float]:
         "abstained": len(predicted) - sum(told),
         "told": sum(told),
         "told_covered": int(sum(np.logical_and(covered, told))),
-        "told_regret": float(np.mean([row["regret"] for row in predicted if not row["abstains"]])),
+        "told_regret": float(
+            np.nanmean([row["regret"] for row in predicted if not row["abstains"]])
+        ),
     }
 
 

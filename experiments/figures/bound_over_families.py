@@ -43,4 +43,9 @@ def plot(tables: Mapping[str, pd.DataFrame]) -> Figure:
         axes[0, column].set_title(family)
     style.outer_labels(axes, "training difficulty d\n(levels 1..d)", "test risk (0–1 loss)")
     style.side_legend(figure, bound_over_curve.handles())
+    figure.suptitle(
+        "in each family all bounds hold at once with probability 0.95 "
+        f"(in all {len(families)} with at least {1 - 0.05 * len(families):.2f})",
+        fontsize=9,
+    )
     return figure

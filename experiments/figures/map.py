@@ -135,7 +135,9 @@ def finding(tables: Mapping[str, pd.DataFrame]) -> str:
         risk = optimum.cube(table, study, "test_risk")
         row, column = np.unravel_index(np.nanargmin(risk.mean), risk.mean.shape)
         cell = f"d = {risk.difficulties[row]}, n = {risk.data_sizes[column]:,}"
-        said.append(f"{study.title}, the most accurate cell is {cell} ({1 - risk.mean.min():.1%})")
+        said.append(
+            f"{study.title}, the most accurate cell is {cell} ({1 - risk.mean[row, column]:.1%})"
+        )
     if optimum.UNTRAINED in set(table["train_mixture"]):
         base = optimum.cube(table, optimum.studies(table)[0].untrained, "test_risk").mean
         said.append(f"the untouched base has {1 - base[0, 0]:.1%}")

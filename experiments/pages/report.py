@@ -118,13 +118,13 @@ def worth(table: pd.DataFrame) -> list[tuple[str, str]]:
 
 
 def made_by(manifest: Mapping[str, Any]) -> dict[str, str]:
-    """Command, commit, date and device of a run, as far as its manifest states them."""
+    """Recipe as a command, commit, date and device of a run, as far as its manifest states them."""
     recipe, preset = manifest.get("recipe"), manifest.get("preset")
     program = "sweetspot llm scan" if manifest.get("kind") == "llm" else "sweetspot run"
     sessions = manifest.get("sessions") or [{}]
     first = sessions[0] if isinstance(sessions[0], Mapping) else {}
     facts = {
-        "command": f"{program} {recipe} --preset {preset}" if recipe and preset else "",
+        "recipe": f"{program} {recipe} --preset {preset}" if recipe and preset else "",
         "commit": first.get("commit"),
         "started": first.get("started"),
         "device": first.get("device"),
@@ -178,8 +178,10 @@ def write_report(
         left_out=optimum.left_out(table),
         advice=sortable(advice(table)),
         worth=worth(table),
-        task=task_words(manifest.get("config") or {}),
+        task=task_words(manifest.get("config")),
         made_by=made_by(manifest),
+        unit="tokens" if "tokens" in set(table["data_unit"]) else "examples",
+        is_checkpoint=manifest.get("kind") == "llm",
         cite=CITE,
         headline=sortable(optimum.headline(table)),
         cells=sortable(cells(table, window_width=_window_width(manifest))),

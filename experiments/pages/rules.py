@@ -11,32 +11,59 @@ from experiments.analysis.regret import coverage
 from experiments.analysis.regret_means import average_regret
 from experiments.analysis.statistics import Interval
 from experiments.pages.markdown import markdown_table
-from experiments.recipes.prediction import FORMED_ON
+from experiments.recipes.prediction import FORMED_ON, OLDER
 from experiments.storage.results import read_parquet
 
 
+def groups(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """Rows by what the runs have to do with the rule: formed on them, older, or later."""
+    formed, older = (table["run"].isin(names) for names in (FORMED_ON, OLDER))
+    return {
+        "formed on": table.loc[formed],
+        "older": table.loc[older],
+        "later": table.loc[~formed & ~older],
+    }
+
+
 def trial(results: Path) -> str:
-    """Mean regret of every rule on held-out data sizes, and how often intervals hold the best.
+    """Mean regret of every rule on held-out data sizes, and how often ranges hold the best.
 
     Args:
       results: tables that `sweetspot regret` wrote.
     """
     regrets = read_parquet(results / "regret.parquet")
-    found = coverage(read_parquet(results / "prediction.parquet"))
-    new = regrets.loc[~regrets["run"].isin(FORMED_ON)]
     parts = [_rules(regrets)]
-    if len(new):
-        runs = ", ".join(f"`{name}`" for name in dict.fromkeys(new["run"]))
-        parts.append(f"On the runs that came after the rule was written down alone ({runs}):")
-        parts.append(_rules(new))
-    share = found["told_covered"] / max(found["told"], 1)
-    parts.append(
-        f"`sweetspot recommend` on the same pilots: of {found['predictions']} predictions it "
-        f"abstains in {found['abstained']}; the interval of the others holds the measured best "
-        f"level in {found['told_covered']} of {found['told']} ({share:.0%}), and their mean regret "
-        f"is {found['told_regret']:.4f}."
-    )
+    later = groups(regrets)["later"]
+    if len(later):
+        runs = ", ".join(f"`{name}`" for name in dict.fromkeys(later["run"]))
+        parts.append(f"On the runs that were finished after the rule was written down ({runs}):")
+        parts.append(_rules(later))
+    parts.append(_recommended(read_parquet(results / "prediction.parquet")))
     return "\n\n".join(parts)
+
+
+def _recommended(predictions: pd.DataFrame) -> str:
+    """What `sweetspot recommend` says on the same pilots, by group of runs."""
+    words = {"formed on": "formed on", "older": "older, not looked at", "later": "later"}
+    rows = []
+    for name, group in groups(predictions).items():
+        if "predicted" not in set(group["kind"]):
+            continue
+        found = coverage(group)
+        told = f"{found['told_covered']} of {found['told']}"
+        rows.append(
+            {
+                "runs": words[name],
+                "predictions": found["predictions"],
+                "abstains": found["abstained"],
+                "range holds the measured best": told,
+                "mean regret": f"{found['told_regret']:.4f}",
+            }
+        )
+    return (
+        "`sweetspot recommend` on the same pilots, by what the runs have to do with the rule:\n\n"
+        f"{markdown_table(pd.DataFrame(rows))}"
+    )
 
 
 def _rules(regrets: pd.DataFrame) -> str:
@@ -57,7 +84,9 @@ def _rules(regrets: pd.DataFrame) -> str:
         f"{markdown_table(pd.DataFrame(rows))}\n\nMeans over {means['num_tasks'][0]} tasks "
         f"({regrets['run'].nunique()} runs, {means['num_cases'][0]} cases of a base, a pilot and a "
         f"data size {regrets['factor'].min():g} to {regrets['factor'].max():g} times beyond it); "
-        f"90% intervals over tasks and bases."
+        f"90% intervals over tasks and bases. Moved, unmoved: regret where the best level of the "
+        f"study differs between the pilot's largest n and the data size, and where it does not, "
+        f"each over the tasks that have such cases."
     )
 
 

@@ -68,7 +68,11 @@ def early_stopped(results: Path) -> pd.DataFrame | None:
     longer, shorter = (read_table(results / name) for name in (MAIN, ONE_EPOCH))
     joined = pd.concat([longer, shorter.loc[shorter["train_mixture"] != "none"]])
     open_again = joined["status"].replace("not_selected", "ok")
-    return tune(joined.assign(status=open_again).reset_index(drop=True))
+    tuned = tune(joined.assign(status=open_again).reset_index(drop=True))
+    # What is left of both is one study.
+    kept = tuned.loc[tuned["status"] != "not_selected"]
+    is_trained = kept["train_mixture"] != "none"
+    return kept.assign(compute=kept["compute"].mask(is_trained, "1 or 3 epochs"))
 
 
 def settings(results: Path = RESULTS) -> pd.DataFrame:

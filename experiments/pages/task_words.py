@@ -8,14 +8,14 @@ from typing import Any
 from markupsafe import Markup
 
 
-def task_words(config: Mapping[str, Any]) -> dict[str, Any] | None:
+def task_words(config: Any) -> dict[str, Any] | None:
     """Title and text of a sweep's task, and an example of it.
 
     None if the configuration states no task that we know: a task by import path would run the code
     that a file names, and a scan of a real checkpoint has its problems in a data set.
 
     Args:
-      config: of the run, as its manifest states it.
+      config: of the run, as its manifest states it; anything may stand there.
 
     Returns:
       title; text, its paragraphs, of which the first names the knob; difficulty, problem and
@@ -23,8 +23,8 @@ def task_words(config: Mapping[str, Any]) -> dict[str, Any] | None:
     """
     from synth.tasks import TASKS
 
-    name = config.get("task")
-    if name not in TASKS:
+    name = config.get("task") if isinstance(config, Mapping) else None
+    if not isinstance(name, str) or name not in TASKS:
         return None
     # Imported here, since drawing an example needs JAX and other pages do not.
     from experiments.pages.gallery import description, example

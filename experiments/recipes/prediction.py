@@ -5,7 +5,8 @@ that know levels 1 and 2 alone. ``sweetspot regret`` averages over their tables 
 `tradeoff` and `certificates`.
 
 The rule `theory.predictor.mean_level` was written down on 29 November 2026 after the runs in
-`FORMED_ON` had been seen. Every later run is a test that it has not seen: the controls ``steps``,
+`FORMED_ON` had been seen. Those in `OLDER` were there, but not looked at for it. Every later run is
+a test that it has not seen: the controls ``steps``,
 ``tokens``, ``one-epoch`` and ``compute-4``, and the families ``igsm``, ``chain-lines``,
 ``expressions-range`` and ``parity-scratchpad-range`` were started or waiting then. Predicted there:
 a mean regret of at most .01, and less than half of that of the best constant of other tasks.
@@ -55,3 +56,6 @@ FORMED_ON = (
     "leave-out",
 )
 """Names of recorded runs that the rule was formed on."""
+
+OLDER = ("certificates", "modulus-7", "thirds", "tradeoff")
+"""Names of runs that had been recorded by then, but were not looked at for it."""

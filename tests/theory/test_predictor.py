@@ -261,17 +261,6 @@ def test_implied_complexity():
     np.testing.assert_allclose(complexity, 16 * math.log(2), rtol=0.4)
 
 
-def test_smaller_pilots_are_cut_from_larger_ones():
-    pilot = pilot_of(world((16, 64, 256)), (16, 64, 256))
-    cut = pilot.up_to(64)
-    assert cut.data_sizes.tolist() == [16, 64]
-    small = pilot_of(world(SIZES))
-    for name, rule in RULES.items():
-        np.testing.assert_allclose(rule(cut, 256), rule(small, 256), err_msg=name)
-    with pytest.raises(ValueError, match="data_sizes must be at least 2 increasing numbers"):
-        pilot.up_to(16)
-
-
 def test_regret_is_zero_for_the_oracle_alone():
     risk = np.random.default_rng(0).uniform(size=(50, 5))
     assert np.all(predictor.regret(risk, choose(risk)) == 0)

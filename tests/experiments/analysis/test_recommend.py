@@ -70,11 +70,20 @@ def test_the_rule_for_the_base_holds_until_the_pilot_clearly_speaks_against_it()
     near, far = ask(TABLE, 256), ask(TABLE, 1024)
     assert (near.rule, near.difficulty) == ("mean level", 9)
     assert "as hard, on average, as what the base gets half right" in near.verdict
-    # 9 alone is within the spread: 1 to 6 have a mean of 3.5, 1 to 12 of 6.5.
-    assert (near.low, near.high) == (9, 9)
+    # The neighbours on the grid; where the rules disagree, those of both levels.
+    assert (near.low, near.high) == (6, 12)
     assert (far.rule, far.difficulty) == ("bound", 12)
     assert far.choices["mean level"] == 9
     assert "The pilot clearly speaks against" in far.verdict
+    assert (far.low, far.high) == (6, 12)
+
+
+@pytest.mark.parametrize("risk", [0.2, 0.9])
+def test_of_a_base_that_knows_all_or_nothing_the_pilot_alone_decides(risk):
+    known = TABLE["value"].where(TABLE["train_mixture"] != "none", risk)
+    answer = ask(TABLE.assign(value=known), 256)
+    assert (answer.rule, answer.difficulty) == ("bound", truth(256))
+    assert "No level of the test is half right for the base" in answer.verdict
 
 
 def test_a_table_without_bases_is_refused():

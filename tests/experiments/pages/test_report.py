@@ -136,6 +136,9 @@ def test_the_task_is_told_with_an_example():
     assert task_words({"task": "os:system"}) is None
     assert task_words({"task": "chain-running", "task_options": {"wrong": 1}}) is None
     assert task_words({}) is None
+    # A damaged manifest.
+    for config in (None, ["task"], "task", {"task": ["chain-running"]}):
+        assert task_words(config) is None
 
 
 def test_csv_has_the_ends_of_intervals_as_numbers():
