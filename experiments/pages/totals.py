@@ -19,7 +19,7 @@ METHOD, HARDEST = "held-out", "hardest"
 
 
 def recorded(results: Path) -> dict[str, pd.DataFrame]:
-    """Certificates of `METHOD` with all total bounds, by the name of the recorded run beside them."""
+    """Certificates of `METHOD` with all total bounds, by the name of the recorded run."""
     found = {}
     for path in sorted(results.glob("*/certificates.parquet")):
         table = read_parquet(path)
