@@ -35,11 +35,11 @@ Commands and cost (two CPU cores)::
     sweetspot compare --results runs/families-group-words runs/families-igsm --out runs/compare
 
 Expect, on exact levels: no move to harder data. In group-words d* is 11.7 at n = 64 and 10.3 at
-n = 4096, in parity-scratchpad 8.4 at both, in expressions 5.1 at n = 4096; each is near the level
-of which the bases get half right, and so is the 7.4 of chain-lines at n = 4096. In addition most levels are alike, in dyck the hardest of the
-grid is best from n = 512 on, and in igsm every level is below the untouched base from n = 512 on.
-With the levels 1 to d the hardest level of the grid, or nearly, is best at n = 4096; in igsm-range
-d* is 4.6 at n = 2048, as good as the base or slightly better.
+n = 4096, in parity-scratchpad 8.4 at both, in expressions 5.1 and in chain-lines 7.4 at n = 4096;
+each is near the level of which the bases get half right. In addition most levels are alike, in dyck
+the hardest of the grid is best from n = 512 on, and in igsm every level is below the untouched base
+from n = 512 on. With the levels 1 to d the hardest level of the grid, or nearly, is best at
+n = 4096; in igsm-range d* is 4.6 at n = 2048, as good as the base or slightly better.
 """
 
 from __future__ import annotations
