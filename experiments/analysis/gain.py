@@ -42,18 +42,27 @@ def worth_it(found: Mapping[int, Interval]) -> str:
     """Say at which data sizes fine-tuning at the best difficulty is better than not to.
 
     Args:
-      found: see `gains`.
+      found: see `gains`; sizes without an interval are passed over.
+
+    Returns:
+      A sentence; empty if no size has an interval.
     """
+    found = {size: gain for size, gain in found.items() if np.isfinite(gain.low)}
+    if not found:
+        return ""
     better = [size for size, gain in found.items() if gain.low > 0]
     worse = [size for size, gain in found.items() if gain.high < 0]
     rest = [size for size in found if size not in better + worse]
-    said = []
+    said, base = [], "the untouched base"
     if better:
-        said.append(f"is better than the untouched base at n = {_listed(better)}")
+        said.append(f"is better than {base} at n = {_listed(better)}")
     if rest:
-        said.append(f"cannot be told from it at n = {_listed(rest)}")
+        said.append(f"cannot be told from {'it' if better else base} at n = {_listed(rest)}")
     if worse:
-        said.append(f"is worse at n = {_listed(worse)}, where one should not fine-tune at all")
+        than = "" if said else f" than {base}"
+        said.append(
+            f"is worse{than} at n = {_listed(worse)}, where one should not fine-tune at all"
+        )
     if rest and not worse:
         said[-1] += ", where one may as well not fine-tune"
     return f"Fine-tuning at the best difficulty {', and '.join(said)}."

@@ -249,7 +249,7 @@ def in_short(found: list[Finding]) -> list[tuple[str, str, str, str]]:
     """Each claim with its verdict in the runs that follow the paper, and in how many others.
 
     Returns:
-      Rows of claim, verdict, verdicts elsewhere, and the fewest bases behind one.
+      Rows of claim, verdict, verdicts elsewhere, and the fewest bases behind one of the first.
     """
     rows = []
     for number, words in CLAIMS.items():
@@ -265,7 +265,7 @@ def in_short(found: list[Finding]) -> list[tuple[str, str, str, str]]:
         said = "; ".join(f"{word} ({run})" for run, word in main.items())
         counts = [(word, others.count(word)) for word in (HOLDS, FAILS, UNDECIDED)]
         elsewhere = ", ".join(f"{word} in {count}" for word, count in counts if count)
-        fewest = min((each.number for own in by_run.values() for each in own), default=None)
+        fewest = min((each.number for run in main for each in by_run[run]), default=None)
         bases = "–" if fewest is None else str(fewest)
         row = f"{number}. {words}", said or "not tested this way yet", elsewhere or "–", bases
         rows.append(row)

@@ -103,18 +103,19 @@ def advice(table: pd.DataFrame) -> pd.DataFrame:
             n = int(row["data_size"])
             own = {"study": study.title} if len(all_studies) > 1 else {}
             own |= {"n": n, "train on d =": "any level" if found.tied else levels}
-            own["points above the base"] = "–" if n not in gains else points(gains[n])
+            is_known = n in gains and np.isfinite(gains[n].low)
+            own["points above the base"] = points(gains[n]) if is_known else "–"
             rows.append(own)
     return pd.DataFrame(rows)
 
 
 def worth(table: pd.DataFrame) -> list[tuple[str, str]]:
-    """For each study, at which data sizes fine-tuning is better than not to; none without bases."""
+    """For each study, at which data sizes fine-tuning is better than not to; none from one base."""
     said = []
     for study in optimum.studies(table):
         with contextlib.suppress(ValueError):
             said.append((study.title, gain.worth_it(gain.gains(table, study))))
-    return said
+    return [(title, sentence) for title, sentence in said if sentence]
 
 
 def made_by(manifest: Mapping[str, Any]) -> dict[str, str]:

@@ -54,3 +54,12 @@ def test_one_base_has_no_interval():
 def test_it_is_said_where_fine_tuning_is_worth_it(found, said):
     gains = {n: Interval(sum(ends) / 2, *ends) for n, ends in found.items()}
     assert gain.worth_it(gains) == f"Fine-tuning at the best difficulty {said}"
+
+
+def test_sizes_without_an_interval_are_passed_over():
+    unknown, same = Interval(0.1, np.nan, np.nan), Interval(0.0, -0.1, 0.1)
+    assert gain.worth_it({16: unknown}) == ""
+    said = gain.worth_it({16: unknown, 64: same})
+    assert said.startswith(
+        "Fine-tuning at the best difficulty cannot be told from the untouched base at n = 64,"
+    )
