@@ -45,11 +45,24 @@ def cell_edges(centres: np.ndarray) -> np.ndarray:
     return np.concatenate([[centres[0] - steps[0] / 2], middles, [centres[-1] + steps[-1] / 2]])
 
 
-def draw_panel(axis: Axes, table: pd.DataFrame, study: optimum.Study, scale: Normalize) -> None:
+def accuracies(table: pd.DataFrame, study: optimum.Study, *, minus_base: bool) -> np.ndarray:
+    """Mean test accuracy of each cell, or how far it is above the untouched base's."""
+    metric = optimum.cube(table, study, "test_risk", minus_base=minus_base)
+    return -metric.mean if minus_base else 1 - metric.mean
+
+
+def draw_panel(
+    axis: Axes,
+    table: pd.DataFrame,
+    study: optimum.Study,
+    scale: Normalize,
+    *,
+    minus_base: bool = False,
+) -> None:
     """Draw one study's accuracies, with the ridge of best levels, on axes of its own."""
     # The cells, coloured by accuracy.
     metric = optimum.cube(table, study, "test_risk")
-    accuracy = 1 - metric.mean
+    accuracy = accuracies(table, study, minus_base=minus_base)
     sizes, levels = metric.data_sizes, metric.difficulties
     x_edges, y_edges = 2 ** cell_edges(np.log2(sizes)), cell_edges(levels.astype(float))
     axis.pcolormesh(
@@ -62,7 +75,7 @@ def draw_panel(axis: Axes, table: pd.DataFrame, study: optimum.Study, scale: Nor
         axis.text(
             float(x_edges[column + 1] * (x_edges[column] / x_edges[column + 1]) ** 0.05),
             float(y_edges[row] + 0.2 * (y_edges[row + 1] - y_edges[row])),
-            "–" if is_missing else f"{100 * value:.0f}",
+            "–" if is_missing else _percent(value, signed=minus_base),
             ha="right",
             va="center",
             color="black" if is_light else "white",
@@ -88,6 +101,12 @@ def draw_panel(axis: Axes, table: pd.DataFrame, study: optimum.Study, scale: Nor
     axis.yaxis.set_major_locator(FixedLocator(levels.tolist()))
     axis.grid(visible=False)
     axis.spines[:].set_visible(False)
+
+
+def _percent(share: float, *, signed: bool) -> str:
+    """A share in whole percents; a difference with its sign, and 0 without one."""
+    number = round(100 * share)
+    return f"{number:+d}" if signed and number else f"{number}"
 
 
 def _outline_gains(
