@@ -1,7 +1,7 @@
 """The map of the study for each task family: mean test accuracy minus that of the untouched base,
 in points, for each number of training examples and training difficulty, with the ridge of
-interpolated optima and their 90% intervals over bases. One scale of colours for all families; levels of
-different families are not comparable: compare where the ridges go, not their heights.
+interpolated optima and their 90% intervals over bases. One scale of colours for all families;
+levels of different families are not comparable: compare where the ridges go, not their heights.
 """
 
 from __future__ import annotations
