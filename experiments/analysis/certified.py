@@ -75,7 +75,7 @@ def minima(certificates: pd.DataFrame) -> pd.DataFrame:
 
 
 def agreement(found: pd.DataFrame, *, smallest_size: int = 64) -> pd.DataFrame:
-    """How often the least bound is within one level of the grid from the least risk.
+    """Count the pairs in which the least bound is within one level of the grid from the least risk.
 
     Args:
       found: rows of `minima`, with more columns or without.

@@ -170,7 +170,7 @@ def recommend(
     num_members = int(np.isfinite(risks.test_risk.values).any(axis=(0, 1)).sum())
     least = int(choose(predicted))
     above = _excess(levels, predicted, replicated, num_members, than=least)
-    rule, best, reason = _chosen(pilot, data_size, above)
+    rule, best, reason = _chosen(pilot, data_size, least, above)
     chosen = choose(RULES[rule](drawn, data_size))
     low, high = _ends(pilot, best, chosen, rule)
     # Excess risk of the other levels, as measured at the largest size and as predicted.
@@ -207,14 +207,16 @@ def recommend(
     )
 
 
-def _chosen(pilot: Pilot, data_size: int, above: dict[int, Interval]) -> tuple[str, int, str]:
+def _chosen(
+    pilot: Pilot, data_size: int, least: int, above: dict[int, Interval]
+) -> tuple[str, int, str]:
     """Name of the rule, position of its level, and why: the base's, unless the pilot objects.
 
     Args:
       pilot, data_size: see `recommend`.
+      least: position of the level of least predicted risk.
       above: predicted risk of each level above the least one, which is not among them.
     """
-    least = int(choose(RULES[RISK](pilot, data_size)))
     accuracy = 1 - pilot.base_slice_risk
     if accuracy[0] < HALF or not (accuracy < HALF).any():
         return RISK, least, OFF_THE_TEST
@@ -248,17 +250,16 @@ def _excess(
     """Risk of each difficulty minus that at position `than`, with Student's interval."""
     from scipy import stats  # here, because its import takes most of a second
 
-    best = than
-    means = risks - risks[best]
+    means = risks - risks[than]
     widths = np.full(len(means), np.inf)
     if num_members > 1:
-        errors = (drawn - drawn[:, [best]]).std(axis=0)
+        errors = (drawn - drawn[:, [than]]).std(axis=0)
         correction = np.sqrt(num_members / (num_members - 1))
         widths = errors * correction * stats.t.ppf(bootstrap.TAILS[1], num_members - 1)
     return {
         int(level): Interval(float(mean), float(mean - width), float(mean + width))
         for position, (level, mean, width) in enumerate(zip(levels, means, widths, strict=True))
-        if position != best
+        if position != than
     }
 
 

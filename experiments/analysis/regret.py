@@ -212,9 +212,10 @@ def compare(runs: Runs, *, replicates: int = 2000, seed: int = 0) -> pd.DataFram
     Returns:
       Rows of two kinds. "measured": the optimum at every data size. "predicted": the
       predictor's, for each held-out data size and each `fitted_up_to` (0 in measured rows).
-      Columns: run, study, kind, fitted_up_to, data_size, best_difficulty, low, high (90% interval,
-      see `experiments.analysis.bootstrap`), censored, abstains, levels, the grid's as words of a
-      text, and regret, the mean test risk at best_difficulty above the least (0 in measured rows).
+      Columns: run, study, kind, fitted_up_to, data_size, best_difficulty, low, high (90% interval
+      of a measured optimum, see `experiments.analysis.bootstrap`; range of a recommendation),
+      censored, abstains, levels, the grid's as words of a text, and regret, the mean test risk at
+      best_difficulty above the least (0 in measured rows).
     """
     options = {"replicates": replicates, "seed": seed}
     rows = []
@@ -246,7 +247,7 @@ def compare(runs: Runs, *, replicates: int = 2000, seed: int = 0) -> pd.DataFram
 
 
 def coverage(optima: pd.DataFrame) -> dict[str, float]:
-    """How often the interval of a prediction holds the level that was measured to be the best.
+    """Count the predictions whose range holds the level that was measured to be the best.
 
     Args:
       optima: rows of `compare`.

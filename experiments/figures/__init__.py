@@ -53,7 +53,7 @@ def title(name: str) -> str:
 
 
 def finding(name: str, tables: Mapping[str, pd.DataFrame]) -> str:
-    """What the tables show in a figure, in a sentence or two; empty if the figure has none."""
+    """Say what the tables show in a figure, in a sentence or two; empty if the figure has none."""
     module = _find()[name]
     return module.finding(tables) if hasattr(module, "finding") else ""
 

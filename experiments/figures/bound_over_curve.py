@@ -67,7 +67,7 @@ def largest_sizes(sizes: list[int]) -> list[int]:
 
 
 def finding(tables: Mapping[str, pd.DataFrame]) -> str:
-    """How often each least bound is near the least risk."""
+    """Count the data sizes at which each least bound is near the least risk."""
     table = tables["certificates"]
     shown = table.loc[table["method"].isin(shown_methods(table))]
     found = certified.agreement(certified.minima(shown))

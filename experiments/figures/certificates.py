@@ -40,7 +40,7 @@ def plot(tables: Mapping[str, pd.DataFrame]) -> Figure:
     """Risk over data size: a column for each of three levels, rows by what the prior has seen."""
     certificates = tables["certificates"]
     levels = sorted(certificates["difficulty"].unique())
-    levels = [levels[place] for place in sorted({0, len(levels) // 2, len(levels) - 1})]
+    levels = style.ends_and_middle(levels)
     rows = _rows(certificates)
     names = [method for row in rows for method in row]
     # One look per method, the same in every panel.

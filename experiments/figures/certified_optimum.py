@@ -1,6 +1,7 @@
-"""Where the total bound is least, over the number of examples, beside where the measured test risk
-of the same predictors is least (black); below, what training at the certified level costs (regret,
-in points of test accuracy). A variant has no point where its bound is 1 at every level.
+"""The level at which the total bound is least, over the number of examples, beside the one at which
+the measured test risk of the same predictors is least (black); below, what training at the
+certified level costs (regret, in points of test accuracy). A variant has no point where its bound
+is 1 at every level.
 
 Means over bases; the methods are those of the figure `bound_over_curve`.
 """

@@ -55,7 +55,7 @@ def plot(tables: Mapping[str, pd.DataFrame]) -> Figure:
     if not studies:
         raise ValueError(f"table: needs one of the mixtures {SPLIT}")
     sizes = [optimum.cube(table, each, "test_risk").data_sizes for each in studies]
-    shown = [own[sorted({0, len(own) // 2, len(own) - 1})] for own in sizes]
+    shown = [style.ends_and_middle(own.tolist()) for own in sizes]
     figure, axes = style.panels(
         [""] * max(map(len, shown)), rows=len(studies), width=3.2, height=3.0
     )

@@ -29,7 +29,7 @@ BAR_WIDTH = 0.22
 
 
 def finding(tables: Mapping[str, pd.DataFrame]) -> str:
-    """Whether the gaps change with d and n as the paper claims, by lines through each base."""
+    """Say whether the gaps change with d and n as the paper claims, by a line through each base."""
     table, said = tables["table"], []
     for study in optimum.studies(table):
         gaps = {name: optimum.cube(table, study, name) for name in optimum.GAPS}
@@ -65,12 +65,9 @@ def plot(tables: Mapping[str, pd.DataFrame]) -> Figure:
     """Waterfalls over difficulty; smallest n above, largest below, a column for each study."""
     table = tables["table"]
     studies = optimum.studies(table)
-    sizes = {
-        study: optimum.cube(table, study, "test_risk").data_sizes.tolist() for study in studies
-    }
     shown = {
-        study: [own[place] for place in sorted({0, len(own) // 2, len(own) - 1})]
-        for study, own in sizes.items()
+        study: style.ends_and_middle(optimum.cube(table, study, "test_risk").data_sizes.tolist())
+        for study in studies
     }
     rows = max(map(len, shown.values()), default=1)
     figure, axes = style.panels([study.title for study in studies], rows=rows, height=2.6)

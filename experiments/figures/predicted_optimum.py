@@ -1,5 +1,5 @@
 """The best difficulty that is recommended from a pilot with few data, over the one measured later
-at 4 or more times as many. On the diagonal the two are the same level. Bars are the interval of the
+at 4 or more times as many. On the diagonal the two are the same level. Bars are the range of the
 recommendation; hollow: the pilot could not tell the levels apart, and nothing is recommended.
 Points that would lie on each other are moved aside.
 """
@@ -61,6 +61,6 @@ def plot(tables: Mapping[str, pd.DataFrame]) -> Figure:
     hollow = {"color": "grey", "marker": "o", "markerfacecolor": "white", "linestyle": "none"}
     handles.append(style.key("not recommended", **hollow))
     handles.append(style.key("the same level", color="grey", linewidth=1.0))
-    handles.append(style.key("interval", color="grey", marker="|", markersize=12, linestyle="none"))
+    handles.append(style.key("range", color="grey", marker="|", markersize=12, linestyle="none"))
     style.side_legend(figure, handles, "training data")
     return figure

@@ -178,6 +178,11 @@ def level_titles(certificates: pd.DataFrame, levels: Sequence[int]) -> list[str]
     return [words.format(level) for level in levels]
 
 
+def ends_and_middle(values: Sequence[Any]) -> list[Any]:
+    """The first, a middle and the last of some values, without repeats."""
+    return [values[place] for place in sorted({0, len(values) // 2, len(values) - 1})]
+
+
 def size_axis(axis: Axes, sizes: Sequence[int]) -> None:
     """Make x the data size: logarithmic, with the sizes themselves as ticks."""
     axis.set_xscale("log", base=2)

@@ -41,7 +41,8 @@ def plot(tables: Mapping[str, pd.DataFrame]) -> Figure:
             axis.plot(vacuous.index, vacuous, label=method, **hollow)
         style.size_axis(axis, sorted(certificates["data_size"].unique()))
         axis.tick_params(axis="x", labelrotation=60)
-        axis.set_ylim(0, None)
+    # All panels share this axis, whose top is known once all are drawn.
+    axes[0, 0].set_ylim(bottom=0)
     style.outer_labels(axes, "examples n", "certificate − measured risk")
     handles = [style.key(method, **look) for method, look in looks.items()]
     hollow = {"color": "grey", "marker": "o", "markerfacecolor": "white", "linestyle": "none"}

@@ -86,7 +86,7 @@ def certificates(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def advice(table: pd.DataFrame) -> pd.DataFrame:
-    """What to train on with n examples: one row per study and data size.
+    """Say what to train on with n examples, in one row per study and data size.
 
     Columns: study (if there are several); n; train on, the levels that cannot be told from the
     best; gain on the untouched base in points of test accuracy, with its 90% interval, of a level

@@ -43,7 +43,7 @@ def trial(results: Path) -> str:
 
 
 def _recommended(predictions: pd.DataFrame) -> str:
-    """What `sweetspot recommend` says on the same pilots, by group of runs."""
+    """Table of what `sweetspot recommend` says on the same pilots, by group of runs."""
     words = {"formed on": "formed on", "older": "older, not looked at", "later": "later"}
     rows = []
     for name, group in groups(predictions).items():

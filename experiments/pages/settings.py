@@ -69,7 +69,7 @@ def early_stopped(results: Path) -> pd.DataFrame | None:
     joined = pd.concat([longer, shorter.loc[shorter["train_mixture"] != "none"]])
     open_again = joined["status"].replace("not_selected", "ok")
     tuned = tune(joined.assign(status=open_again).reset_index(drop=True))
-    # What is left of both is one study.
+    # Give the members that are left one compute, so that they are one study.
     kept = tuned.loc[tuned["status"] != "not_selected"]
     is_trained = kept["train_mixture"] != "none"
     return kept.assign(compute=kept["compute"].mask(is_trained, "1 or 3 epochs"))

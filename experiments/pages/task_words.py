@@ -1,4 +1,4 @@
-"""What the task of a run is, for a reader who has not seen it: its words and one example."""
+"""Explain the task of a run to a reader who has not seen it: its words and one example."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ def recorded(results: Path) -> dict[str, pd.DataFrame]:
 
 
 def total_bounds(results: Path) -> str:
-    """How often each least bound is within a grid level of the least risk, and the regret."""
+    """Table of the pairs in which each least bound is near the least risk, and of the regret."""
     rows, minima = [], []
     tables = recorded(results)
     # Runs of mixtures first, then those of exact levels.
@@ -57,7 +57,7 @@ def total_bounds(results: Path) -> str:
 
 
 def coverage_times_reliability(results: Path) -> str:
-    """Where 1 - (d/T)(1 - R) is least, with R the measured in-distribution risk, beside the risk.
+    """Compare the levels where 1 - (d/T)(1 - R) and the test risk are least, R being measured.
 
     Over all recorded sweeps of the levels 1 to d.
     """

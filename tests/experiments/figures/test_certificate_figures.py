@@ -186,6 +186,11 @@ def test_slack_is_the_bound_minus_the_measured_risk(tables, figure_of):
     means = certificates[chosen].groupby("data_size")[["risk_bound", "gibbs_risk"]].mean()
     line, vacuous = (each for each in axis.lines if each.get_label() == "held-out")
     np.testing.assert_allclose(line.get_ydata(), means["risk_bound"] - means["gibbs_risk"])
+    # All panels share one axis, on which every point of every panel lies.
+    low, high = axis.get_ylim()
+    points = [line.get_ydata() for each in figure_of["tightness"].axes for line in each.lines]
+    assert low == 0
+    assert max(np.max(each, initial=0.0) for each in points) < high
     # A bound of 1 is marked, since its slack only says how bad the predictor is.
     assert len(vacuous.get_xdata()) == (means["risk_bound"] >= 1).sum()
 
