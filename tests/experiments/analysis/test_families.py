@@ -120,14 +120,17 @@ def test_figures_have_a_labelled_panel_for_each_family(compared, name):
     assert ticks == [[16, 64, 256, 1024]] * 3 + [[16, 1024]]
 
 
-def test_each_map_has_its_own_colours(compared):
-    """A panel's lowest and highest accuracy are the ends of the scale."""
+def test_all_maps_share_one_scale_of_points_above_the_base(compared):
+    """The lowest and highest gain on the base over all families are the ends of every panel's scale."""
     figure = figures.FIGURES["families_map"].plot({"families": compared})
-    for axis, (_, rows, study) in zip(figure.axes, families.family_studies(compared), strict=False):
-        accuracy = 1 - optimum.cube(rows, study, "test_risk").mean
+    studies = list(families.family_studies(compared))
+    above = [
+        -optimum.cube(rows, study, "test_risk", minus_base=True).mean for _, rows, study in studies
+    ]
+    for axis, _ in zip(figure.axes, studies, strict=False):
         (mesh,) = axis.collections[:1]
-        assert mesh.norm.vmin == pytest.approx(accuracy.min())
-        assert mesh.norm.vmax == pytest.approx(accuracy.max())
+        assert mesh.norm.vmin == pytest.approx(min(each.min() for each in above))
+        assert mesh.norm.vmax == pytest.approx(max(each.max() for each in above))
 
 
 def test_runs_are_put_together(worlds, compared, tmp_path):
