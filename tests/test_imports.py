@@ -21,7 +21,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("devices", "distribution", "errors", "interrupts"),
     ("storage",),
     ("engine",),
-    ("igsm", "sweep", "llm.published"),
+    ("igsm", "sweep", "llm.published", "llm.smollm2"),
     ("llm.problems",),
     ("llm.text",),
     ("llm.training",),

@@ -41,6 +41,8 @@ class StudyRisks:
       base_risks: that of the untouched bases, whose cubes have one difficulty and one data size.
       train_mixture: probability of each slice's level for each difficulty [difficulty, slice].
       test_mixture: probability of each slice in the test [slice].
+      num_asked: examples behind each risk of a member: of every slice [slice], and behind the train
+        and the in-distribution risk (means over members).
     """
 
     test_risk: Cube
@@ -50,6 +52,7 @@ class StudyRisks:
     base_risks: tuple[Cube, ...]
     train_mixture: np.ndarray
     test_mixture: np.ndarray
+    num_asked: tuple[np.ndarray, float, float]
 
     @property
     def cubes(self) -> tuple[Cube, ...]:
@@ -76,6 +79,7 @@ class StudyRisks:
             base_risks=tuple(each.only(bases=bases) for each in self.base_risks),
             train_mixture=self.train_mixture[rows],
             test_mixture=self.test_mixture,
+            num_asked=self.num_asked,
         )
 
     def up_to(self, largest: float) -> StudyRisks:
@@ -169,6 +173,7 @@ def study_risks(table: pd.DataFrame, study: Study, mixtures: Mixtures) -> StudyR
         row[[levels.index(level) for level in mixture.levels]] = mixture.probabilities
     # A slice counts in the test by its number of examples.
     sizes = np.array([slices[level]["num_examples"].mean() for level in levels])
+    asked = aggregated.groupby("metric")["num_examples"].mean()
     return StudyRisks(
         test_risk=test_risk,
         train_risk=cube(aggregated, study, "train_risk"),
@@ -177,6 +182,7 @@ def study_risks(table: pd.DataFrame, study: Study, mixtures: Mixtures) -> StudyR
         base_risks=_of_bases(table, study, levels, test_risk),
         train_mixture=train_mixture,
         test_mixture=sizes / sizes.sum(),
+        num_asked=(sizes, float(asked["train_risk"]), float(asked["in_distribution_risk"])),
     )
 
 

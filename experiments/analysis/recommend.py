@@ -5,21 +5,27 @@ the trial on the recorded runs (`theory.predictor.mean_level`: the mean difficul
 what the base gets half right), unless the pilot clearly contradicts it: if the predicted risk there
 is above the least predicted one by more than chance, the level of the least predicted risk is
 taken. A hierarchical bootstrap over bases and seeds repeats all of it for every replicate (see
-`experiments.analysis.bootstrap`). All comparisons between difficulties are paired. No number here
-is a certificate; nor would certified risks certify which difficulty is best.
+`experiments.analysis.bootstrap`). With a single base the noise of its test is added, as its members
+are all asked the same problems (see `experiments.analysis.noise`); with one member a cell that is
+all the noise there is to see, and the answer says so. No number here is a certificate; nor would
+certified risks certify which difficulty is best.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
 from experiments.analysis import bootstrap
+from experiments.analysis.draws import Draws
+from experiments.analysis.noise import of_other_problems
 from experiments.analysis.optimum import Study
-from experiments.analysis.pilot import Mixtures, study_risks
+from experiments.analysis.pilot import Mixtures, StudyRisks, study_risks
 from experiments.analysis.statistics import Interval
+from experiments.analysis.surer import Surer, surer
 from synth.arguments import check_whole
 from theory.levels import HALF
 from theory.predictor import PREDICTOR, RISK, RULES, Pilot, choose
@@ -62,11 +68,14 @@ class Recommendation:
       low, high: levels of the grid between which the best one is expected, see `recommend`.
       share: of the replicates that choose `difficulty` by that rule.
       censored: "easiest" or "hardest" where `difficulty` is the grid's edge, else empty.
-      predicted: test risk for each difficulty of the grid.
-      excess: that minus the one at `difficulty` for each other one, paired, with a 90% interval
-        that allows for few members (see `recommend`).
+      predicted: test risk at the budget for each difficulty of the grid, with a 90% interval.
+      measured: that of the pilot, by data size and difficulty.
+      excess: predicted risk minus the one at `difficulty` for each other one, with a 90% interval
+        (see `experiments.analysis.draws`).
       choices: difficulty that each rule of `theory.predictor.RULES` chooses.
       doubts: why nothing should be concluded; empty if something can.
+      noise: what the intervals are over, in a sentence.
+      surer: what to run next for narrower intervals.
       left_out: levels without a prediction, for every member diverged at one of `pilot_sizes`.
     """
 
@@ -81,9 +90,12 @@ class Recommendation:
     share: float
     censored: str
     predicted: dict[int, Interval]
+    measured: dict[int, dict[int, Interval]]
     excess: dict[int, Interval]
     choices: dict[str, int]
     doubts: tuple[str, ...]
+    noise: str
+    surer: Surer
     left_out: tuple[int, ...] = ()
 
     @property
@@ -105,6 +117,9 @@ class Recommendation:
         answer = f"For n = {self.data_size} train on difficulty {beyond}{self.difficulty}"
         share = _share(self.share)
         answer += f" (range {self.low} to {self.high}; share of replicates: {share}). {self.reason}"
+        risk = self.predicted[self.difficulty]
+        accuracy = Interval(1 - risk.mean, 1 - risk.high, 1 - risk.low)
+        answer += f" Predicted accuracy on the test: {accuracy}."
         if self.censored:
             answer += f" It is the {self.censored} level of the pilot, so the best may lie beyond."
         return answer + without
@@ -128,9 +143,8 @@ def recommend(
     interval of known probability; how often it holds the best level is recorded (docs/results.md).
 
     A difficulty is clearly worse than the best one if the interval of its excess lies above 0. A
-    percentile interval from a few members is too narrow to decide that: here it is Student's, with
-    one degree of freedom less than there are members of a cell, and the bootstrap's standard error
-    corrected for their number. Unless half of the others are clearly worse, both as measured at the
+    percentile interval from a few members is too narrow to decide that: here it is Student's (see
+    `Draws.widths`). Unless half of the others are clearly worse, both as measured at the
     pilot's largest size and as predicted, there is no recommendation. A level of which every member
     diverged at some fitted size has no curve, and is left out.
 
@@ -160,31 +174,20 @@ def recommend(
             f"data_size must be at least the pilot's largest, {fitted[-1]}, got {data_size}; "
             f"within the pilot read the measured optimum (sweetspot report)"
         )
-    # The pilot of the means, and that of every replicate; both extrapolated to the budget.
+    # The pilot of the means, and its replicates; all of them extrapolated to the budget.
     risks = measured.up_to(largest).complete()
-    counts = bootstrap.resample(risks.test_risk, replicates=replicates, seed=seed)
-    pilot = risks.pilot(lambda metric: metric.mean)
-    drawn = risks.pilot(lambda metric: bootstrap.replicate_means(metric, counts))
-    predicted, replicated = (RULES[RISK](each, data_size) for each in (pilot, drawn))
-    levels = pilot.difficulties
-    num_members = int(np.isfinite(risks.test_risk.values).any(axis=(0, 1)).sum())
-    least = int(choose(predicted))
-    above = _excess(levels, predicted, replicated, num_members, than=least)
+    drawn = _Replicates(risks, replicates=replicates, seed=seed)
+    pilot = drawn.pilot
+    predicted = drawn.of(lambda each: RULES[RISK](each, data_size))
+    least = int(choose(predicted.mean))
+    above = predicted.excess(least)
     rule, best, reason = _chosen(pilot, data_size, least, above)
-    chosen = choose(RULES[rule](drawn, data_size))
+    chosen = drawn.choices(rule, data_size)
     low, high = _ends(pilot, best, chosen, rule)
     # Excess risk of the other levels, as measured at the largest size and as predicted.
-    measured_last = pilot.test_risk[:, -1]
-    seen = _excess(
-        levels,
-        measured_last,
-        drawn.test_risk[..., -1],
-        num_members,
-        than=int(choose(measured_last)),
-    )
-    excess = _excess(levels, predicted, replicated, num_members, than=best)
-    # An extrapolated risk can leave [0, 1].
-    clipped = np.clip(predicted, 0.0, 1.0), np.clip(replicated, 0.0, 1.0).T
+    last = drawn.of(lambda each: each.test_risk[..., -1])
+    seen, excess = last.excess(int(choose(last.mean))), predicted.excess(best)
+    levels = pilot.difficulties
     return Recommendation(
         study=study,
         data_size=data_size,
@@ -196,15 +199,71 @@ def recommend(
         high=high,
         share=float((chosen == best).mean()),
         censored=censored(best, len(levels)),
-        predicted={
-            int(level): Interval(float(mean), *map(float, np.quantile(draws, bootstrap.TAILS)))
-            for level, mean, draws in zip(levels, *clipped, strict=True)
+        predicted=_within(predicted),
+        measured={
+            int(size): _within(drawn.of(lambda each, at=position: each.test_risk[..., at]))
+            for position, size in enumerate(pilot.data_sizes)
         },
         excess=excess,
         choices={name: int(levels[choose(rule(pilot, data_size))]) for name, rule in RULES.items()},
-        doubts=tuple(_doubts(seen, above, num_members, data_size / fitted[-1])),
+        doubts=tuple(_doubts(seen, above, data_size / fitted[-1])),
+        noise=drawn.noise,
+        surer=surer(predicted, best, risks),
         left_out=tuple(sorted({*measured.test_risk.difficulties.tolist()} - {*levels.tolist()})),
     )
+
+
+class _Replicates:
+    """The pilot of the means, and its replicates over members and, with one base, over problems.
+
+    Attributes:
+      pilot: of the means.
+      noise: what the replicates vary, in a sentence.
+    """
+
+    def __init__(self, risks: StudyRisks, *, replicates: int, seed: int):
+        counts = bootstrap.resample(risks.test_risk, replicates=replicates, seed=seed)
+        self.pilot = risks.pilot(lambda metric: metric.mean)
+        self._of_members = risks.pilot(lambda metric: bootstrap.replicate_means(metric, counts))
+        self._of_problems = None
+        num_bases, num_asked = len(risks.test_risk.base_seeds), int(risks.num_asked[0].sum())
+        if num_bases == 1:
+            self._of_problems = of_other_problems(
+                self.pilot, risks, replicates=len(counts), seed=seed
+            )
+        self._num_members = int(np.isfinite(risks.test_risk.values).any(axis=(0, 1)).sum())
+        self.noise = (
+            f"Intervals hold the noise of the {num_asked} test problems alone, as there is one "
+            f"member in each cell: how much another training would differ is not in them."
+            if self._num_members == 1
+            else f"Intervals are over {self._num_members} members of {num_bases} bases."
+            if num_bases > 1
+            else f"Intervals are over {self._num_members} seeds of one base and the {num_asked} "
+            f"test problems; the variation between bases is not in them."
+        )
+
+    def of(self, risk: Callable[[Pilot], np.ndarray]) -> Draws:
+        """Replicates of a risk by level: pilot -> [..., level]."""
+        problems = None if self._of_problems is None else risk(self._of_problems)
+        return Draws(
+            self.pilot.difficulties,
+            risk(self.pilot),
+            risk(self._of_members),
+            problems,
+            self._num_members,
+        )
+
+    def choices(self, rule: str, data_size: float) -> np.ndarray:
+        """Position of the level that a rule chooses in each replicate."""
+        return choose(self.of(lambda each: RULES[rule](each, data_size)).replicates)
+
+
+def _within(draws: Draws) -> dict[int, Interval]:
+    """Risk of each level with its 90% interval, within [0, 1], which extrapolation can leave."""
+    widths = draws.widths()
+    ends = (np.clip(draws.mean + sign * widths, 0.0, 1.0) for sign in (0, -1, 1))
+    rows = zip(draws.levels, *ends, strict=True)
+    return {int(level): Interval(*map(float, numbers)) for level, *numbers in rows}
 
 
 def _chosen(
@@ -244,40 +303,16 @@ def _ends(pilot: Pilot, best: int, chosen: np.ndarray, rule: str) -> tuple[int, 
     return int(pilot.difficulties[low]), int(pilot.difficulties[high])
 
 
-def _excess(
-    levels: np.ndarray, risks: np.ndarray, drawn: np.ndarray, num_members: int, *, than: int
-) -> dict[int, Interval]:
-    """Risk of each difficulty minus that at position `than`, with Student's interval."""
-    from scipy import stats  # here, because its import takes most of a second
-
-    means = risks - risks[than]
-    widths = np.full(len(means), np.inf)
-    if num_members > 1:
-        errors = (drawn - drawn[:, [than]]).std(axis=0)
-        correction = np.sqrt(num_members / (num_members - 1))
-        widths = errors * correction * stats.t.ppf(bootstrap.TAILS[1], num_members - 1)
-    return {
-        int(level): Interval(float(mean), float(mean - width), float(mean + width))
-        for position, (level, mean, width) in enumerate(zip(levels, means, widths, strict=True))
-        if position != than
-    }
-
-
-def _doubts(
-    seen: dict[int, Interval], excess: dict[int, Interval], num_members: int, factor: float
-) -> list[str]:
+def _doubts(seen: dict[int, Interval], excess: dict[int, Interval], factor: float) -> list[str]:
     """Reasons for which nothing should be concluded (see `recommend`), in words."""
     doubts = []
-    if num_members == 1:
-        doubts.append("the pilot has one member in each cell, which says nothing about the noise")
-    else:
-        for risks, where in ((seen, "measured at its largest size"), (excess, "predicted")):
-            # Neighbours of the best level are nearly as good, so half of the others will do.
-            if 2 * (worse := sum(interval.low > 0 for interval in risks.values())) < len(risks):
-                doubts.append(
-                    f"the pilot cannot tell the difficulties apart ({where}, {worse} of the "
-                    f"{len(risks)} others are clearly worse than the best one)"
-                )
+    for risks, where in ((seen, "measured at its largest size"), (excess, "predicted")):
+        # Neighbours of the best level are nearly as good, so half of the others will do.
+        if 2 * (worse := sum(interval.low > 0 for interval in risks.values())) < len(risks):
+            doubts.append(
+                f"the pilot cannot tell the difficulties apart ({where}, {worse} of the "
+                f"{len(risks)} others are clearly worse than the best one)"
+            )
     if factor > VALIDATED_FACTOR:
         doubts.append(
             f"the budget is {factor:.3g} times the pilot's largest data size, and the predictor "

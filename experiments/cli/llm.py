@@ -22,11 +22,11 @@ from experiments.cli.arguments import (
 )
 from experiments.cli.plan import NO_PLAN, Planning
 from experiments.cli.presets import Asked
+from experiments.cli.recommending import AsJson, FiguresFolder, tell
 from experiments.cli.terminal import (
     print_frame,
     print_headline,
     print_paths,
-    print_recommendations,
     print_rows,
 )
 from experiments.engine.progress import console
@@ -349,7 +349,11 @@ def scan_command(asked: Asked) -> Callable[..., None]:
 
 
 def recommend_for_checkpoint(
-    data_size: int, directory: RunDirectory = None, results: ResultsFlag = None
+    data_size: int,
+    directory: RunDirectory = None,
+    results: ResultsFlag = None,
+    as_json: AsJson = False,
+    figures: FiguresFolder = None,
 ) -> None:
     """Predict the best training difficulty for a data budget from a scan of a checkpoint.
 
@@ -357,9 +361,14 @@ def recommend_for_checkpoint(
       data_size: the budget, at least the largest data size of the scan and in its unit.
       directory: a finished scan.
       results: the same, as a flag.
+      as_json: print one JSON document instead.
+      figures: folder to draw the learning curve of each level into.
     """
     from experiments.analysis.pilot import read_scan
+    from experiments.storage.results import read_finished
 
     results = one_directory(directory, results)
     with refusing(results):
-        print_recommendations(*read_scan(results), data_size)
+        table, mixtures = read_scan(results)
+        manifest = read_finished(results)
+        tell(table, mixtures, data_size, manifest=manifest, as_json=as_json, figures=figures)

@@ -23,11 +23,11 @@ from experiments.cli.arguments import (
 )
 from experiments.cli.plan import NO_PLAN, Planning
 from experiments.cli.presets import Asked, preset_of
+from experiments.cli.recommending import AsJson, FiguresFolder, tell
 from experiments.cli.terminal import (
     print_headline,
     print_named,
     print_paths,
-    print_recommendations,
     print_rows,
     print_sentences,
 )
@@ -172,6 +172,8 @@ def recommend_difficulty(
     pilot: Annotated[str | None, tyro.conf.arg(metavar="PRESET")] = None,
     recipe: Annotated[str, tyro.conf.arg(metavar="RECIPE")] = "tradeoff",
     out: NewDirectory = None,
+    as_json: AsJson = False,
+    figures: FiguresFolder = None,
 ) -> None:
     """Predict the best training difficulty for a data budget, or say that the pilot cannot tell.
 
@@ -182,8 +184,11 @@ def recommend_difficulty(
       pilot: a preset of `recipe` to run first (or carry on with) and predict from.
       recipe: a name that `sweetspot list` shows.
       out: directory of that run; default runs/RECIPE-PILOT.
+      as_json: print one JSON document instead.
+      figures: folder to draw the learning curve of each level into.
     """
     from experiments.analysis.pilot import read_pilot
+    from experiments.storage.results import read_finished
     from experiments.sweep.study import run_sweep
 
     if directory is not None and results is not None:
@@ -199,7 +204,9 @@ def recommend_difficulty(
         config = preset_of(RECIPES, recipe, str(pilot))
         run_sweep(config, results, recipe=recipe, preset=str(pilot))
     with refusing(results):
-        print_recommendations(*read_pilot(results), data_size)
+        table, mixtures = read_pilot(results)
+        manifest = read_finished(results)
+        tell(table, mixtures, data_size, manifest=manifest, as_json=as_json, figures=figures)
 
 
 def judge_rules(

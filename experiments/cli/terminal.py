@@ -19,9 +19,6 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
-    from experiments.analysis.pilot import Mixtures
-    from experiments.analysis.recommend import Recommendation
-
 
 def replace_what_cannot_be_printed() -> None:
     """Print a question mark where the terminal's encoding lacks a character, such as ≤ in ASCII.
@@ -123,33 +120,3 @@ def print_headline(table: pd.DataFrame) -> None:
     print_sentences(optimum.left_out(table))
     over = optimum.intervals_are_over(table)
     console.print(f"{over} d* is interpolated; ≥ or ≤: it may lie beyond the grid.")
-
-
-def print_recommendations(table: pd.DataFrame, mixtures: Mixtures, data_size: int) -> None:
-    """Print the recommended difficulty for a budget, for each study of a pilot."""
-    from experiments.analysis import optimum
-    from experiments.analysis.recommend import recommend
-
-    for study in optimum.studies(table):
-        _print_recommendation(recommend(table, study, mixtures, data_size))
-    print_sentences(optimum.left_out(table))
-    console.print(
-        "Predictions with 90% bootstrap intervals; no certificate, and none would certify "
-        "which difficulty is best."
-    )
-
-
-def _print_recommendation(recommendation: Recommendation) -> None:
-    """Print a recommendation, the risks that it rests on, and the choices of other rules."""
-    console.print()
-    print_named(recommendation.study.title, recommendation.verdict)
-    print_rows(
-        ("d", "predicted test risk", "above the least"),
-        (
-            (level, risk, recommendation.excess.get(level, "–"))
-            for level, risk in recommendation.predicted.items()
-        ),
-    )
-    rules = ", ".join(f"{rule} {level}" for rule, level in recommendation.choices.items())
-    sizes = ", ".join(map(str, recommendation.pilot_sizes))
-    console.print(f"Fitted to n = {sizes}. Choices of all rules: {rules}.")

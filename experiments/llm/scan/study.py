@@ -35,6 +35,7 @@ from experiments.igsm.export import export_igsm
 from experiments.llm.answering.model import Model
 from experiments.llm.difficulty.measures import OF_MODEL
 from experiments.llm.scan.data import ScanProblems, read_stream
+from experiments.llm.scan.foresight import warnings_before
 from experiments.llm.scan.grid import BaseConfig, Member, ScanConfig
 from experiments.llm.scan.levels import MEASURES_FILE, Levels, measure_problems, read_measures
 from experiments.llm.scan.members import make_member, responses_file
@@ -222,8 +223,10 @@ class ScanStudy(Study):
         return Output(files={MEASURES_FILE: partial(write_parquet, table=kept)})
 
     def _check_levels(self) -> Output:
-        """Give every problem its level, and check that every cell can be run."""
+        """Give every problem its level, check that every cell can be run, and warn of the rest."""
         self.levels.check_members(self.mesh)
+        for sentence in warnings_before(self.config, len(self.levels.test_rows)):
+            console.print(sentence, style="yellow")
         return Output(manifest=self.levels.record())
 
     # The base.

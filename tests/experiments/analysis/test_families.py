@@ -121,7 +121,7 @@ def test_figures_have_a_labelled_panel_for_each_family(compared, name):
 
 
 def test_all_maps_share_one_scale_of_points_above_the_base(compared):
-    """The lowest and highest gain on the base over all families are the ends of every panel's scale."""
+    """The lowest and the highest gain of all families are the ends of every panel's scale."""
     figure = figures.FIGURES["families_map"].plot({"families": compared})
     studies = list(families.family_studies(compared))
     above = [

@@ -12,7 +12,8 @@ import pandas as pd
 import pytest
 
 from experiments.analysis import optimum
-from experiments.analysis.optimum import Study, studies
+from experiments.analysis.curves import learning_curves
+from experiments.analysis.optimum import Study, cube, studies
 from experiments.analysis.pilot import read_pilot, study_risks
 from experiments.analysis.recommend import Recommendation, recommend
 from experiments.storage.results import ResultsError
@@ -114,12 +115,69 @@ def test_budgets_far_beyond_the_pilot_are_not_answered():
     assert "17 times the pilot's largest data size" in answer.verdict
 
 
-def test_one_member_says_nothing_about_noise():
-    single = dataclasses.replace(CONFIG, base_seeds=1, seeds=1)
-    answer = ask(world(config=single), 256, config=single)
+def single_world(**options: Any) -> tuple[pd.DataFrame, Any]:
+    """A world with one member a cell, and its configuration."""
+    config = dataclasses.replace(CONFIG, base_seeds=1, seeds=1)
+    return world(config=config, **options), config
+
+
+def test_with_one_member_a_cell_the_noise_of_the_test_decides_and_is_named():
+    table, config = single_world()
+    answer = ask(table, 1024, config=config)
+    assert not answer.abstains
+    assert answer.difficulty == truth(1024)
+    assert "noise of the" in answer.noise
+    assert "as there is one member in each cell" in answer.noise
+    assert answer.surer.more_seeds >= 2
+    # Of few problems each risk is less certain, by the root of their number.
+    few = table.assign(num_examples=(table["num_examples"] // 100).clip(lower=1))
+    wide = ask(few, 1024, config=config)
+
+    def width(each: Recommendation) -> float:
+        return float(np.mean([risk.high - risk.low for risk in each.excess.values()]))
+
+    assert 5 < width(wide) / width(answer) < 20
+
+
+def test_one_member_a_cell_on_few_problems_cannot_tell():
+    table, config = single_world(is_flat=True)
+    few = table.assign(num_examples=(table["num_examples"] // 1000).clip(lower=1))
+    answer = ask(few, 256, config=config)
     assert answer.abstains
-    assert "one member in each cell" in answer.verdict
-    assert all(interval.low == -np.inf for interval in answer.excess.values())
+    assert "cannot tell the difficulties apart" in answer.verdict
+    assert answer.surer.test_examples == 4 * sum(
+        few.loc[few["metric"] == "risk"].groupby("slice")["num_examples"].mean().astype(int)
+    )
+    assert "To halve the intervals" in answer.surer.sentence(0.5)
+    assert f"about {answer.surer.num_members * 0.5:.2g} hours" in answer.surer.sentence(0.5)
+
+
+def test_with_several_bases_the_noise_of_the_test_is_in_their_spread():
+    answer = ask(TABLE, 256)
+    assert "members of" in answer.noise
+    assert answer.surer.test_examples == 0
+
+
+def test_the_predicted_accuracy_of_the_pick_is_told_with_an_interval():
+    answer = ask(TABLE, 256)
+    risk = answer.predicted[answer.difficulty]
+    told = f"Predicted accuracy on the test: {1 - risk.mean:.3f} [{1 - risk.high:.3f}, "
+    assert told in answer.verdict
+
+
+def test_learning_curves_are_those_of_the_answer():
+    answer = ask(TABLE, 256)
+    curves = learning_curves([answer])
+    levels = len(CONFIG.difficulties)
+    assert curves.groupby("kind").size().to_dict() == {"measured": 2 * levels, "predicted": levels}
+    assert set(curves.loc[curves["is_recommended"], "difficulty"]) == {answer.difficulty}
+    assert set(curves.loc[curves["kind"] == "predicted", "data_size"]) == {256}
+    measured = cube(TABLE, RANGE, "test_risk")
+    for row in curves.loc[curves["kind"] == "measured"].to_dict("records"):
+        level = CONFIG.difficulties.index(row["difficulty"])
+        size = measured.data_sizes.tolist().index(row["data_size"])
+        assert row["accuracy"] == pytest.approx(1 - measured.mean[level, size])
+        assert row["low"] <= row["accuracy"] <= row["high"]
 
 
 def test_fewer_members_give_wider_intervals():

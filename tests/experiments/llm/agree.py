@@ -54,6 +54,7 @@ def check_gradient(
     folder: Path,
     *,
     chunk_tokens: int,
+    tolerance: float = 1e-4,
 ) -> None:
     """Compare the gradient of the SFT loss with respect to every parameter, by names in files.
 
@@ -63,6 +64,7 @@ def check_gradient(
       expected: gradients by name of the tensor.
       folder: folder to write our gradients into.
       chunk_tokens: see `loss_sums`.
+      tolerance: norm of a parameter's difference, relative to that of its gradient.
     """
     positions = jnp.broadcast_to(jnp.arange(tokens.shape[1]), tokens.shape)
 
@@ -79,4 +81,4 @@ def check_gradient(
     for name, theirs in expected.items():
         scale = np.linalg.norm(theirs)
         assert scale > 0
-        assert np.linalg.norm(ours[name] - theirs) < 1e-4 * scale, name
+        assert np.linalg.norm(ours[name] - theirs) < tolerance * scale, name
