@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Annotated
 
 import tyro
@@ -43,11 +44,11 @@ if TYPE_CHECKING:
 
 
 def list_recipes() -> None:
-    """List recipes and their presets."""
+    """List recipes and their presets, with the hours that they take."""
     for command, recipes in (("run", RECIPES), ("llm scan", SCANS)):
         console.print(f"sweetspot {command}", style="italic")
         print_rows(
-            ("recipe", "preset", "members", "difficulties", "data sizes"),
+            ("recipe", "preset", "members", "levels", "data sizes", "hours"),
             (
                 (
                     name,
@@ -55,6 +56,7 @@ def list_recipes() -> None:
                     config.num_members,
                     " ".join(map(str, config.difficulties)),
                     " ".join(map(str, config.data_sizes)),
+                    _hours(recipe, preset),
                 )
                 for name, recipe in recipes.items()
                 for preset, config in recipe.PRESETS.items()
@@ -62,8 +64,14 @@ def list_recipes() -> None:
         )
         for name, recipe in recipes.items():
             headline = (recipe.__doc__ or "").splitlines()[0]
-            print_named(name, headline)
+            print_named(name, f"{headline} Hours are of {recipe.DEVICE}.")
         console.print()
+
+
+def _hours(recipe: ModuleType, preset: str) -> str:
+    """Hours of a preset on its recipe's device; a dash where none are known."""
+    hours = recipe.HOURS.get(preset)
+    return "–" if hours is None else f"{hours:g}"
 
 
 def run_command(asked: Asked) -> Callable[..., None]:

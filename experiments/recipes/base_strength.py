@@ -51,3 +51,7 @@ PREREGISTERED: tuple[Prediction, ...] = (
     Rise(6, "the best level at n = 4096, strongest bases minus weakest", STRENGTHS, 4096),
 )
 """What claim 6 predicts here, written down before the runs that test it."""
+
+DEVICE = "two CPU cores"
+HOURS = {"smoke": 0.01, "ratio-40": 0.2, "ratio-50": 0.2, "ratio-60": 0.1, "ratio-70": 0.2}
+"""Hours of each preset on that device, as measured; others have not been run."""

@@ -41,3 +41,7 @@ PRESETS = {
         risk_examples=1024,
     ),
 }
+
+DEVICE = "two CPU cores"
+HOURS = {"smoke": 0.01, "cpu": 0.9}
+"""Hours of each preset on that device, as measured; others have not been run."""

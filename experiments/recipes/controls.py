@@ -71,3 +71,15 @@ PREREGISTERED: tuple[Prediction, ...] = (
     Covered(8, "bound on the test risk of trained norm gains minus that risk, its least", "gains"),
 )
 """Predictions of claims 1 and 8 under each control, written down before the runs that test them."""
+
+DEVICE = "two CPU cores"
+HOURS = {
+    "smoke": 0.01,
+    "fixed-rate": 0.03,
+    "one-epoch": 0.3,
+    "steps": 0.15,
+    "tokens": 0.3,
+    "window": 0.1,
+    "range": 0.2,
+}
+"""Hours of each preset on that device, as measured; others have not been run."""

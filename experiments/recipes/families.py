@@ -122,3 +122,20 @@ PREREGISTERED: tuple[Prediction, ...] = (
     Move(1, "levels 1..d: the best d at n = 2048 minus that at n = 64", 64, 2048, mixture="range"),
 )
 """Predictions of claim 1 in each family, written down before the runs that test them."""
+
+DEVICE = "two CPU cores"
+HOURS = {
+    "smoke": 0.01,
+    "group-words": 0.15,
+    "parity-scratchpad": 0.1,
+    "expressions": 0.15,
+    "addition": 0.1,
+    "dyck": 0.2,
+    "chain-lines": 0.3,
+    "igsm": 0.2,
+    "group-words-range": 0.15,
+    "parity-scratchpad-range": 0.1,
+    "expressions-range": 0.1,
+    "igsm-range": 0.2,
+}
+"""Hours of each preset on that device, as measured; others have not been run."""

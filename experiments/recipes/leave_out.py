@@ -74,3 +74,7 @@ PREREGISTERED: tuple[Prediction, ...] = (
     ),
 )
 """What claim 4 predicts here, written down before the run that tests it."""
+
+DEVICE = "two CPU cores"
+HOURS = {"smoke": 0.01, "cpu": 0.6}
+"""Hours of each preset on that device, as measured; others have not been run."""

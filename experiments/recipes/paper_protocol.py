@@ -172,3 +172,7 @@ PREREGISTERED: tuple[Prediction, ...] = (
     ),
 )
 """What the paper's claims predict here, written down before the runs that test it."""
+
+DEVICE = "two CPU cores"
+HOURS = {"smoke": 0.01, "demo": 0.05, "cpu": 0.5, "dft": 0.25}
+"""Hours of each preset on that device, as measured; others have not been run."""

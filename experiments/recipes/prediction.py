@@ -59,3 +59,7 @@ FORMED_ON = (
 
 OLDER = ("certificates", "modulus-7", "thirds", "tradeoff")
 """Names of runs that had been recorded by then, but were not looked at for it."""
+
+DEVICE = "two CPU cores"
+HOURS = {"smoke": 0.01, "modulus-7": 0.2, "weak-base": 0.15}
+"""Hours of each preset on that device, as measured; others have not been run."""

@@ -56,3 +56,7 @@ PREREGISTERED: tuple[Prediction, ...] = (
     Contrast(1, "what the hard third gains on the medium one, n = 64 to 4096", _gain(HARD, MEDIUM)),
 )
 """What claim 1 predicts here, written down before the run that tests it."""
+
+DEVICE = "two CPU cores"
+HOURS = {"smoke": 0.01, "cpu": 0.1}
+"""Hours of each preset on that device, as measured; others have not been run."""

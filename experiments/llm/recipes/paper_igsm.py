@@ -78,6 +78,10 @@ def example_tokens(difficulty: int) -> float:
     return 120 + 46 * difficulty
 
 
+HOURS = {"paper": 4.1, "10k": 0.9, "500": 0.14, "weak-base": 4.1}
+"""Hours of each preset on `DEVICE`, as `hours` estimates them."""
+
+
 def hours(config: ScanConfig) -> float:
     """Estimated hours of an H100."""
     from experiments.engine.cost import answering_flops, device_hours, finetuning_flops

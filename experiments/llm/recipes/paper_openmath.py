@@ -67,6 +67,9 @@ PRESETS = {
 EXAMPLE_TOKENS = {1: 250, 2: 420, 3: 750}
 """Assumed means of the thirds, problems included."""
 
+HOURS = {"1.5b": 5.2, "7b": 23}
+"""Hours of each preset on `DEVICE`, as `hours` estimates them."""
+
 
 def hours(config: ScanConfig) -> float:
     """Estimated hours of an H100."""

@@ -126,6 +126,9 @@ SMOKE = dataclasses.replace(
 
 PRESETS = {"cpu": CPU, "smoke": SMOKE}
 
+HOURS = {"cpu": 0.72, "smoke": 0.02}
+"""Hours of each preset on `DEVICE`, as measured."""
+
 
 def hours(config: ScanConfig) -> float:
     """Measured hours of two CPU cores."""

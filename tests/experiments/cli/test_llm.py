@@ -202,3 +202,4 @@ def test_recipes_state_command_device_cost_and_numbers():
             assert config.num_members > 0
             stated = f"{recipe.hours(config):.2g} hours"
             assert stated in text, f"{name} {preset}: {stated}"
+            assert recipe.HOURS[preset] == float(f"{recipe.hours(config):.2g}")

@@ -18,6 +18,10 @@ def test_docstring_states_commands_runtime_and_expectation(recipe: str) -> None:
     assert stated == set(RECIPES[recipe].PRESETS)
     assert "Expect" in text
     assert "smoke" in RECIPES[recipe].PRESETS
+    hours = RECIPES[recipe].HOURS
+    assert set(hours) <= set(RECIPES[recipe].PRESETS)
+    assert all(0 < number < 10 for number in hours.values())
+    assert RECIPES[recipe].DEVICE
 
 
 @pytest.mark.parametrize(("recipe", "preset"), PRESETS)
