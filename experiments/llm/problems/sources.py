@@ -1,4 +1,5 @@
-"""Rows of a data set in a file, several files, a folder or a hub repository, read by `datasets`.
+"""Rows of a data set in a file, several files, a folder or a hub repository, read by `datasets`;
+or drawn by reasoning-gym.
 
 Local data are read in a process of their own with limits to its memory and time, because hostile
 files end the process that reads them: JSON nested so deep that the stack overflows, or a small
@@ -30,6 +31,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from experiments.distribution import install_hint
+from experiments.llm.problems import gym
 from experiments.storage.untrusted import MEBI, check_file
 
 if TYPE_CHECKING:
@@ -88,7 +90,7 @@ def load_rows(
       source: a file with an ending in `FORMATS`; a pattern of such files, such as ``train/*.jsonl``
         (read in the order of their names); a folder that `datasets.load_dataset` accepts, with or
         without a dataset card; or ``OWNER/NAME`` on the Hugging Face hub, if there is no folder
-        OWNER here.
+        OWNER here; or a task of reasoning-gym, see `experiments.llm.problems.gym`.
       split: its name, as `datasets` writes it (``train``, ``train[:1000]``); None if there is only
         one.
       configuration: its name, in a folder or repository with several.
@@ -96,11 +98,13 @@ def load_rows(
 
     Raises:
       FileNotFoundError: if there is no such source, or the hub does not give it.
-      ImportError: if `datasets` is not installed.
+      ImportError: if `datasets`, or for its tasks reasoning-gym, is not installed.
       ValueError: if it cannot be read (a broken line of JSON is named by its number), if it needs
         more memory or time than its size explains, if split or configuration must be named, or if
         there are no rows.
     """
+    if gym.is_gym(source):
+        return _draw(str(source), split, configuration, wanted)
     if importlib.util.find_spec("datasets") is None:
         raise ImportError(f"data sets need: {install_hint('llm')}")
     if not str(source).strip():
@@ -165,6 +169,20 @@ def read_rows(
         raise ValueError(f"{source!r} holds no rows")
     chosen = [name for name in rows.column_names if wanted is None or name in wanted]
     return Rows(list(rows.column_names), {name: rows[name][:] for name in chosen}, len(rows))
+
+
+def _draw(
+    source: str, split: str | None, configuration: str | None, wanted: Collection[str] | None
+) -> Rows:
+    """`load_rows` of a task of reasoning-gym."""
+    for name, value in (("split", split), ("configuration", configuration)):
+        if value is not None:
+            raise ValueError(
+                f"{name} is for files and hub repositories, got {value!r} with {source!r}"
+            )
+    columns = gym.draw_columns(source)
+    chosen = {name: cells for name, cells in columns.items() if wanted is None or name in wanted}
+    return Rows(list(columns), chosen, len(columns["problem"]))
 
 
 def _read_from_hub(

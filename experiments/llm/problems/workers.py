@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import contextlib
 import multiprocessing
+import os
 import resource
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
@@ -42,12 +43,18 @@ class Lost:
 class _Worker:
     """A process, with the number of the item that it works on; None while it starts."""
 
-    def __init__(self, function: Callable[[Any], Any], prepare: Callable[[], None] | None):
+    def __init__(
+        self,
+        function: Callable[[Any], Any],
+        prepare: Callable[[], object] | None,
+        environment: Mapping[str, str],
+    ):
         # Spawn, because forking is unsafe: JAX runs threads in this process.
         context = multiprocessing.get_context("spawn")
         self.connection, theirs = context.Pipe()
         self.process = context.Process(target=_serve, args=(theirs, function, prepare), daemon=True)
-        self.process.start()
+        with _variables(environment):
+            self.process.start()
         # Close our copy of the child's end; otherwise `recv` never sees EOF when it dies.
         theirs.close()
         self.number: int | None = None
@@ -82,7 +89,8 @@ def map_in_workers(
     *,
     timeout: float,
     processes: int | None = None,
-    prepare: Callable[[], None] | None = None,
+    prepare: Callable[[], object] | None = None,
+    environment: Mapping[str, str] | None = None,
 ) -> list[Any | Lost]:
     """Apply a function to items in other processes, with a time limit for each item.
 
@@ -95,6 +103,7 @@ def map_in_workers(
       processes: the most processes; None for one a core.
       prepare: called once in each process before its first item, outside the time limit; importable
         like `function`.
+      environment: variables that the processes start with, beside those of this process.
 
     Returns:
       The result of each item, or a `Lost` that says why there is none.
@@ -107,7 +116,7 @@ def map_in_workers(
     workers: list[_Worker] = []
     try:
         for _ in range(min(processes or num_cores(), len(items))):
-            workers.append(_Worker(function, prepare))
+            workers.append(_Worker(function, prepare, environment or {}))
         while workers:
             patience = min(worker.deadline for worker in workers) - time.monotonic()
             # Wait for the first message, but no longer than to the earliest deadline.
@@ -134,11 +143,26 @@ def map_in_workers(
                 workers.remove(worker)
                 worker.end()
                 if waiting:
-                    workers.append(_Worker(function, prepare))
+                    workers.append(_Worker(function, prepare, environment or {}))
     finally:
         for worker in workers:
             worker.end()
     return results
+
+
+@contextlib.contextmanager
+def _variables(environment: Mapping[str, str]) -> Iterator[None]:
+    """Set variables of the environment, which a process that starts now inherits."""
+    before = {name: os.environ.get(name) for name in environment}
+    os.environ.update(environment)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 def _limit_memory() -> None:
@@ -153,7 +177,7 @@ def _limit_memory() -> None:
 def _serve(
     connection: Connection,
     function: Callable[[Any], Any],
-    prepare: Callable[[], None] | None,
+    prepare: Callable[[], object] | None,
 ) -> None:
     """Body of a worker process: report that it is ready, then answer until it is ended."""
     live_with_parent()
