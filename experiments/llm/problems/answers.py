@@ -68,6 +68,19 @@ def last_box(text: str) -> str | None:
     return None
 
 
+def final_answer(text: str) -> str:
+    r"""What a response gives as its answer: all after the last ``####``, else the contents of the
+    last box, else the whole response; without blanks around it.
+
+    Example:
+      >>> final_answer("3 + 4 = 7. #### 7"), final_answer(r"So \boxed{7}."), final_answer(" 7\n")
+      ('7', '7', '7')
+    """
+    _, mark, after = text.rpartition("####")
+    box = last_box(text)
+    return (after if mark else text if box is None else box).strip()
+
+
 def tidied(answer: str) -> str:
     r"""Remove typography from an answer: spacing commands, ``\dfrac``, dollar signs."""
     answer = answer.translate(_MINUS).replace("\\$", "").replace("$", "").replace("{,}", ",")

@@ -11,7 +11,7 @@ from experiments.igsm.config import SYSTEM_PROMPT
 from synth.arguments import check_least, check_positive, closest
 from synth.tasks.igsm.verify import Mode
 
-Grader = Literal["boxed", "math-verify", "gsm8k", "igsm", "multiple-choice"]
+Grader = Literal["boxed", "math-verify", "gsm8k", "igsm", "multiple-choice", "reasoning-gym"]
 
 
 @dataclass(frozen=True)
@@ -70,8 +70,9 @@ class GraderConfig:
       name: a rule of `experiments.llm.problems.grade`.
       modulus: of the arithmetic, for ``igsm``; None for the paper's 23.
       mode: how ``igsm`` judges, see `synth.tasks.igsm.verify`.
-      timeout: seconds that ``math-verify`` may take for one answer; one that takes longer is wrong.
-      processes: how many ``math-verify`` takes at most; None for one a processor.
+      timeout: seconds that ``math-verify``, or a scorer of ``reasoning-gym``, may take for one
+        answer; one that takes longer is wrong.
+      processes: how many these two take at most; None for one a processor.
 
     Raises:
       ValueError: if a field is out of range.

@@ -23,6 +23,7 @@ from pyarrow import parquet
 
 from experiments.llm.problems.answers import LETTERS
 from experiments.llm.problems.config import DEFAULT_COLUMNS, Columns, Source
+from experiments.llm.problems.gym.drawing import ORIGINS
 from experiments.llm.problems.sources import Rows, load_rows
 from experiments.storage.checkpoint import PathLike
 from experiments.storage.writing import write_atomically
@@ -53,6 +54,8 @@ class Problems:
       answers: for each the final answer; ``""`` if none is stated.
       ops: for each the stated difficulty; None if none is stated.
       name: of the data set, for tables and errors.
+      origins: for each where reasoning-gym drew it, which its scorer needs; none if it did not. No
+        part of the digest, as problems of one origin are the same.
 
     Raises:
       ValueError: if the fields have different lengths.
@@ -63,9 +66,10 @@ class Problems:
     answers: Sequence[str]
     ops: Sequence[int | None]
     name: str = ""
+    origins: Sequence[str] = ()
 
     def __post_init__(self) -> None:
-        columns = ("prompts", "solutions", "answers", "ops")
+        columns = ["prompts", "solutions", "answers", "ops", *(["origins"] if self.origins else [])]
         lengths = {column: len(getattr(self, column)) for column in columns}
         if len(set(lengths.values())) > 1:
             raise ValueError(f"fields of problems must have one length, got {lengths}")
@@ -95,6 +99,7 @@ class Problems:
             [self.answers[row] for row in chosen],
             [self.ops[row] for row in chosen],
             self.name,
+            [self.origins[row] for row in chosen] if self.origins else (),
         )
 
 
@@ -110,7 +115,7 @@ def read(
     Args:
       source, split, configuration: see `experiments.llm.problems.sources.load_rows`. A folder made
         by ``sweetspot tasks export`` has the configurations ``base``, ``train-op6`` and so on, and
-        ``test``.
+        ``test``. The column `experiments.llm.problems.gym.drawing.ORIGINS` is kept.
       columns: names of the columns.
 
     Raises:
@@ -120,7 +125,7 @@ def read(
         are counted from 0).
     """
     named = (getattr(columns, part) for part in USUAL)
-    wanted = {name for name in (*named, *sum(USUAL.values(), ())) if name is not None}
+    wanted = {name for name in (ORIGINS, *named, *sum(USUAL.values(), ())) if name is not None}
     rows = load_rows(source, split=split, configuration=configuration, wanted=wanted)
     name = ":".join(part for part in (str(source), configuration, split) if part)
     try:
@@ -179,7 +184,8 @@ def _problems(rows: Rows, columns: Columns, name: str) -> Problems:
             raise ValueError(f"row {row} has an empty solution")
     is_named = columns.difficulty is not None
     levels = _levels(fields["difficulty"], is_named) if "difficulty" in fields else None
-    return Problems(prompts, solutions, answers, levels or [None] * len(rows), name)
+    origins = [_text(cell) for cell in rows[ORIGINS]] if ORIGINS in rows.columns else ()
+    return Problems(prompts, solutions, answers, levels or [None] * len(rows), name, origins)
 
 
 def _fields(rows: Rows, columns: Columns) -> dict[str, _Field]:
@@ -364,5 +370,7 @@ def write_problems(problems: Problems, path: Path, columns: Mapping[str, Sequenc
     table = {"messages": chats, "answer": list(problems.answers)}
     if any(op is not None for op in problems.ops):
         table["difficulty"] = list(problems.ops)
+    if problems.origins:
+        table[ORIGINS] = list(problems.origins)
     written = pa.table(table | dict(columns))
     write_atomically(path, lambda temporary: parquet.write_table(written, temporary))

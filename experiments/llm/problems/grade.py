@@ -11,20 +11,26 @@ r"""Graders, which decide whether a response is right; `GRADERS` is the only lis
 ``igsm``            the whole solution passes `synth.tasks.igsm.verify`, which needs no reference
 ``multiple-choice`` the letter in the last box, else in the last "answer is (X)", else the one that
                     is the whole response, is the reference's
+``reasoning-gym``   the scorer of the task that drew the problem gives (at least 0.99 of) its full
+                    score to what follows the last ``####``, else to the last box, else to the whole
+                    response
 =================== ==============================================================================
 
 The reference is the stated answer, or else the answer that the same rule reads from the reference
 solution. A response that was cut off is graded like any other; a box that is not closed is no
 answer.
+
+Math-verify and the scorers of reasoning-gym run in processes with a time limit. What they do not
+finish counts as wrong, with a warning that counts it, and so does what makes a scorer fail.
 """
 
 from __future__ import annotations
 
 import importlib.util
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool
@@ -41,6 +47,9 @@ from experiments.llm.problems.answers import (
     normalised,
 )
 from experiments.llm.problems.config import Grader, GraderConfig
+from experiments.llm.problems.gym.drawing import ORIGINS
+from experiments.llm.problems.gym.library import ENVIRONMENT, check_installed, library
+from experiments.llm.problems.gym.scoring import RIGHT, score
 from experiments.llm.problems.workers import Lost, map_in_workers
 from synth.tasks import igsm
 
@@ -57,24 +66,33 @@ FEW_ACCEPTED = 0.9
 """Share of accepted reference solutions below which a warning doubts the grader."""
 
 
+class Stated(NamedTuple):
+    """What is stated of a problem; ``""`` where nothing is."""
+
+    problem: str
+    solution: str
+    answer: str
+    origin: str
+
+
 @dataclass(frozen=True)
 class Rule:
     """One way of grading.
 
     Attributes:
       needs: requirement on problems, in words.
-      reference: finds the reference in problem, solution, stated answer and config; None if the
-        problem does not meet the requirement.
+      reference: finds the reference in what is stated of a problem; None if the problem does not
+        meet the requirement.
       accepts: decides from reference, response and config whether the response is right.
     """
 
     needs: str
-    reference: Callable[[str, str, str, GraderConfig], Any | None]
+    reference: Callable[[Stated, GraderConfig], Any | None]
     accepts: Callable[[Any, str, GraderConfig], bool]
 
 
-def _boxed_reference(problem: str, solution: str, answer: str, config: GraderConfig) -> str | None:
-    return last_box(answer) or answer.strip() or last_box(solution) or None
+def _boxed_reference(stated: Stated, config: GraderConfig) -> str | None:
+    return last_box(stated.answer) or stated.answer.strip() or last_box(stated.solution) or None
 
 
 def _boxed(reference: str, response: str, config: GraderConfig) -> bool:
@@ -82,7 +100,8 @@ def _boxed(reference: str, response: str, config: GraderConfig) -> bool:
     return bool(box) and normalised(box) == normalised(reference)
 
 
-def _number_reference(problem: str, solution: str, answer: str, config: GraderConfig) -> Any | None:
+def _number_reference(stated: Stated, config: GraderConfig) -> Any | None:
+    answer, solution = stated.answer, stated.solution
     candidates = (marked_number(answer), last_number(answer), marked_number(solution))
     return next((number for number in candidates if number is not None), None)
 
@@ -92,8 +111,8 @@ def _number(reference: Any, response: str, config: GraderConfig) -> bool:
     return (last_number(response) if number is None else number) == reference
 
 
-def _igsm_reference(problem: str, solution: str, answer: str, config: GraderConfig) -> str | None:
-    return problem if _igsm(problem, solution, config) else None
+def _igsm_reference(stated: Stated, config: GraderConfig) -> str | None:
+    return stated.problem if _igsm(stated.problem, stated.solution, config) else None
 
 
 def _igsm(problem: str, response: str, config: GraderConfig) -> bool:
@@ -106,12 +125,21 @@ def _igsm(problem: str, response: str, config: GraderConfig) -> bool:
     ).ok
 
 
-def _letter_reference(problem: str, solution: str, answer: str, config: GraderConfig) -> str | None:
-    return bare_letter(answer) if answer.strip() else chosen_letter(solution)
+def _letter_reference(stated: Stated, config: GraderConfig) -> str | None:
+    has_answer = bool(stated.answer.strip())
+    return bare_letter(stated.answer) if has_answer else chosen_letter(stated.solution)
 
 
 def _letter(reference: str, response: str, config: GraderConfig) -> bool:
     return chosen_letter(response) == reference
+
+
+def _origin_reference(stated: Stated, config: GraderConfig) -> tuple[str, str] | None:
+    return (stated.origin, stated.problem) if stated.origin else None
+
+
+def _scored_later(reference: tuple[str, str], response: str, config: GraderConfig) -> bool:
+    return False
 
 
 _BOX = "an answer, or a solution with a \\boxed{} one"
@@ -127,6 +155,9 @@ GRADERS: dict[Grader, Rule] = {
     "multiple-choice": Rule(
         "a letter A to J as answer, or without one in the solution", _letter_reference, _letter
     ),
+    "reasoning-gym": Rule(
+        f"problems that reasoning-gym drew (a column {ORIGINS!r})", _origin_reference, _scored_later
+    ),
 }
 """The only list of graders."""
 
@@ -140,13 +171,11 @@ def references(problems: Problems, config: GraderConfig) -> list[Any]:
     """
     if config.name == "math-verify" and importlib.util.find_spec("math_verify") is None:
         raise ImportError(f"grader 'math-verify' needs: {install_hint('llm')}")
-    rule = GRADERS[config.name]
-    values = [
-        rule.reference(problem, solution, answer, config)
-        for problem, solution, answer in zip(
-            problems.problems, problems.solutions, problems.answers, strict=True
-        )
-    ]
+    if config.name == "reasoning-gym":
+        check_installed()
+    rule, origins = GRADERS[config.name], problems.origins or [""] * len(problems)
+    columns = (problems.problems, problems.solutions, problems.answers, origins)
+    values = [rule.reference(Stated(*row), config) for row in zip(*columns, strict=True)]
     if lacking := [row for row, reference in enumerate(values) if reference is None]:
         raise ValueError(
             f"grader {config.name!r} needs {rule.needs}; rows {_named(lacking)} lack it"
@@ -196,7 +225,8 @@ def grade(
 ) -> Bool[np.ndarray, "problems samples"]:
     """Grade responses: true for each that is right.
 
-    Answers on which ``math-verify`` does not finish count as wrong, and a warning counts them.
+    Answers on which ``math-verify`` or a scorer does not finish, or a scorer fails, count as wrong,
+    and a warning counts them.
 
     Args:
       problems: the problems that were asked.
@@ -204,7 +234,8 @@ def grade(
       config: of the grader.
 
     Raises:
-      ImportError, ValueError: see `references`; or if the responses do not fit the problems.
+      ImportError, ValueError: see `references`; if the responses do not fit the problems; or if
+        reasoning-gym does not draw a problem again.
     """
     counts = sorted({len(samples) for samples in responses})
     if len(responses) != len(problems) or len(counts) > 1:
@@ -222,6 +253,8 @@ def grade(
     ).reshape(len(problems), counts[0] if counts else 0)
     if config.name == "math-verify":
         _accept_equivalent(correct, compared, responses, config)
+    if config.name == "reasoning-gym":
+        _accept_scored(correct, compared, responses, config)
     return correct
 
 
@@ -244,18 +277,72 @@ def _accept_equivalent(
         processes=config.processes,
         prepare=check_equivalent,
     )
-    # Every verdict goes to all responses with its pair.
-    lost: dict[str, list[int]] = {"timeout": [], "crash": []}
-    for verdict, where in zip(verdicts, places.values(), strict=True):
+    lost = _accept(correct, verdicts, places.values())
+    # An answer that is no mathematics raises an error: it stays wrong, without a warning.
+    lost = {reason: rows for reason, rows in lost.items() if reason != "error"}
+    _warn_of("math-verify", lost, config)
+
+
+def _accept_scored(
+    correct: Bool[np.ndarray, "problems samples"],
+    compared: Sequence[tuple[str, str]],
+    responses: Sequence[Sequence[str]],
+    config: GraderConfig,
+) -> None:
+    """Mark responses as right to which the problem's own task gives the full score."""
+    # Equal responses to a problem are scored once.
+    places: dict[tuple[str, str, str], list[tuple[int, int]]] = {}
+    for row, samples in enumerate(responses):
+        for sample, text in enumerate(samples):
+            places.setdefault((*compared[row], text), []).append((row, sample))
+    scores = map_in_workers(
+        score,
+        list(places),
+        timeout=config.timeout,
+        processes=config.processes,
+        prepare=library,
+        environment=ENVIRONMENT,
+    )
+    for value, where in zip(scores, places.values(), strict=True):
+        if isinstance(value, str):
+            raise ValueError(f"grader 'reasoning-gym', row {where[0][0]}: {value}")
+    verdicts = [each if isinstance(each, Lost) else each >= RIGHT for each in scores]
+    lost = _accept(correct, verdicts, places.values())
+    details = [each.detail for each in scores if isinstance(each, Lost) and each.detail]
+    _warn_of("the scorer of reasoning-gym", lost, config, *details[:1])
+
+
+def _accept(
+    correct: Bool[np.ndarray, "problems samples"],
+    verdicts: Iterable[bool | Lost],
+    places: Iterable[Sequence[tuple[int, int]]],
+) -> dict[str, list[int]]:
+    """Mark responses as right whose verdict is true; rows of those without one, by the reason.
+
+    Args:
+      correct: changed in place.
+      verdicts, places: a verdict, and the rows and samples of all responses that it is for.
+    """
+    lost: dict[str, list[int]] = {}
+    for verdict, where in zip(verdicts, places, strict=True):
         if verdict is True:
             correct[tuple(np.transpose(where))] = True
-        # An answer that is no mathematics raises an error: it stays wrong, without a warning.
-        elif isinstance(verdict, Lost) and verdict.reason in lost:
-            lost[verdict.reason] += [row for row, _ in where]
-    if any(lost.values()):
+        elif isinstance(verdict, Lost):
+            lost.setdefault(verdict.reason, []).extend(row for row, _ in where)
+    return lost
+
+
+def _warn_of(
+    judge: str, lost: Mapping[str, Sequence[int]], config: GraderConfig, detail: str = ""
+) -> None:
+    """Count the responses that could not be judged, which are wrong."""
+    done = {
+        "timeout": f"took longer than {config.timeout:g} s for",
+        "crash": "ended its process at",
+        "error": f"failed ({detail:.200}) at",
+    }
+    if told := [f"{done[reason]} {len(rows)} responses" for reason, rows in lost.items()]:
+        rows = sorted({row for each in lost.values() for row in each})
         warnings.warn(
-            f"math-verify took longer than {config.timeout:g} s for {len(lost['timeout'])} "
-            f"responses and ended its process at {len(lost['crash'])}, which count as wrong: rows "
-            f"{sorted({row for rows in lost.values() for row in rows})}",
-            stacklevel=3,
+            f"{judge} {' and '.join(told)}, which count as wrong: rows {_named(rows)}", stacklevel=4
         )

@@ -31,7 +31,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from experiments.distribution import install_hint
-from experiments.llm.problems import gym
+from experiments.llm.problems.gym.drawing import draw_columns
+from experiments.llm.problems.gym.library import is_gym
 from experiments.storage.untrusted import MEBI, check_file
 
 if TYPE_CHECKING:
@@ -90,7 +91,7 @@ def load_rows(
       source: a file with an ending in `FORMATS`; a pattern of such files, such as ``train/*.jsonl``
         (read in the order of their names); a folder that `datasets.load_dataset` accepts, with or
         without a dataset card; or ``OWNER/NAME`` on the Hugging Face hub, if there is no folder
-        OWNER here; or a task of reasoning-gym, see `experiments.llm.problems.gym`.
+        OWNER here; or a task of reasoning-gym, see `experiments.llm.problems.gym.source`.
       split: its name, as `datasets` writes it (``train``, ``train[:1000]``); None if there is only
         one.
       configuration: its name, in a folder or repository with several.
@@ -103,7 +104,7 @@ def load_rows(
         more memory or time than its size explains, if split or configuration must be named, or if
         there are no rows.
     """
-    if gym.is_gym(source):
+    if is_gym(source):
         return _draw(str(source), split, configuration, wanted)
     if importlib.util.find_spec("datasets") is None:
         raise ImportError(f"data sets need: {install_hint('llm')}")
@@ -180,7 +181,7 @@ def _draw(
             raise ValueError(
                 f"{name} is for files and hub repositories, got {value!r} with {source!r}"
             )
-    columns = gym.draw_columns(source)
+    columns = draw_columns(source)
     chosen = {name: cells for name, cells in columns.items() if wanted is None or name in wanted}
     return Rows(list(columns), chosen, len(columns["problem"]))
 
