@@ -1,11 +1,11 @@
-r"""The paper's real-data study in small: a real pre-trained model, thirds by CoT length × data size.
+r"""The paper's real-data study in small: SmolLM2 trained on thirds by CoT length × data size.
 
 Base: SmolLM2-135M-Instruct, fine-tuned for two epochs on 360 sums of two to four terms. Data: sums
 and differences of two to ten numbers of one or two digits, drawn by reasoning-gym (`chain_sum`),
 with worked steps that end in ``#### answer`` as in GSM8K. Difficulty is the paper's, the length of
-the worked steps in tokens, cut into thirds. Members: one third alone × n, three epochs of SFT, eight
-examples a step; three seeds, each with its own examples and order. Test: 10 problems of each number
-of terms, greedy, graded as GSM8K.
+the worked steps in tokens, cut into thirds. Members: one third alone × n, three epochs of SFT,
+eight examples a step; three seeds, each with its own examples and order. Test: 10 problems of each
+number of terms, greedy, graded as GSM8K.
 
 Why not word problems: in a pilot a base fine-tuned on 1,200 problems of GSM-symbolic for an epoch,
 twenty minutes on two cores, got 10 of 96 right, and a few hundred examples more move that by less

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -117,6 +118,26 @@ def test_recommend_answers_from_a_finished_run(sweetspot, finished_run):
     assert "n = 48" in text
     assert "Fitted to n = 3, 12. Choices of all rules: mean level " in text
     assert "no certificate" in text
+
+
+def test_recommend_tells_programs_as_json_and_draws_learning_curves(
+    sweetspot, finished_run, tmp_path
+):
+    options = ["--data-size", "48", "--json", "--figures", str(tmp_path / "drawn")]
+    code, text = sweetspot("recommend", finished_run, *options)
+    assert code == 0
+    answers = json.loads(text)
+    assert [answer["data_size"] for answer in answers] == [48] * len(answers)
+    for answer in answers:
+        assert answer["abstains"] == bool(answer["doubts"])
+        assert set(answer["measured"]) == {str(size) for size in answer["pilot_sizes"]}
+        levels = list(answer["predicted"])
+        assert str(answer["difficulty"]) in levels
+        for risk in answer["predicted"].values():
+            assert 0 <= risk["low"] <= risk["mean"] <= risk["high"] <= 1
+        assert answer["noise"].startswith("Intervals")
+    drawn = {path.name for path in (tmp_path / "drawn").iterdir()}
+    assert drawn == {"learning_curves.png", "learning_curves.svg"}
 
 
 def test_recommend_carries_on_with_its_pilot(sweetspot, finished_run, monkeypatch):
