@@ -12,7 +12,13 @@ import pandas as pd
 
 from experiments.analysis.optimum import Cube, Study, cube, study_rows
 from experiments.llm.difficulty.selection import Levels
-from experiments.storage.results import ResultsError, read_finished, read_table, stated
+from experiments.storage.results import (
+    ResultsError,
+    read_finished,
+    read_table,
+    read_tables,
+    stated,
+)
 from experiments.sweep.grid import SweepConfig, sweep_config
 from synth.task import Mixture
 from theory.predictor import Pilot
@@ -139,6 +145,12 @@ def read_scan(directory: Path) -> tuple[pd.DataFrame, Levels]:
     if manifest.get("kind") != "llm":
         raise ResultsError(f"{directory} is no scan of a real checkpoint: see sweetspot recommend")
     return read_table(directory), Levels.of(manifest)
+
+
+def read_answers(directory: Path) -> pd.DataFrame | None:
+    """Answers of a scan's models to its test; None where they were not kept."""
+    path = directory / "answers.parquet"
+    return read_tables(directory, "answers")["answers"] if path.is_file() else None
 
 
 def study_risks(table: pd.DataFrame, study: Study, mixtures: Mixtures) -> StudyRisks:

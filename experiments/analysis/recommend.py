@@ -20,6 +20,7 @@ import numpy as np
 import pandas as pd
 
 from experiments.analysis import bootstrap
+from experiments.analysis.answers import Answers
 from experiments.analysis.draws import Draws
 from experiments.analysis.noise import of_other_problems
 from experiments.analysis.optimum import Study
@@ -131,6 +132,7 @@ def recommend(
     config: Mixtures,
     data_size: int,
     *,
+    answers: pd.DataFrame | None = None,
     fitted_up_to: int | None = None,
     replicates: int = 2000,
     seed: int = 0,
@@ -153,6 +155,8 @@ def recommend(
       study: which cells of it.
       config: of the sweep, or the levels of a scan (see `experiments.analysis.pilot`).
       data_size: the budget, at least the largest data size that is fitted.
+      answers: of a scan (`experiments.analysis.answers`), for the noise of its test; None if they
+        are not known.
       fitted_up_to: leave out the table's larger data sizes, as if they had not been run.
       replicates, seed: of the bootstrap.
 
@@ -176,7 +180,8 @@ def recommend(
         )
     # The pilot of the means, and its replicates; all of them extrapolated to the budget.
     risks = measured.up_to(largest).complete()
-    drawn = _Replicates(risks, replicates=replicates, seed=seed)
+    own_answers = None if answers is None else Answers.of(answers, study)
+    drawn = _Replicates(risks, own_answers, replicates=replicates, seed=seed)
     pilot = drawn.pilot
     predicted = drawn.of(lambda each: RULES[RISK](each, data_size))
     least = int(choose(predicted.mean))
@@ -221,7 +226,7 @@ class _Replicates:
       noise: what the replicates vary, in a sentence.
     """
 
-    def __init__(self, risks: StudyRisks, *, replicates: int, seed: int):
+    def __init__(self, risks: StudyRisks, answers: Answers | None, *, replicates: int, seed: int):
         counts = bootstrap.resample(risks.test_risk, replicates=replicates, seed=seed)
         self.pilot = risks.pilot(lambda metric: metric.mean)
         self._of_members = risks.pilot(lambda metric: bootstrap.replicate_means(metric, counts))
@@ -229,7 +234,7 @@ class _Replicates:
         num_bases, num_asked = len(risks.test_risk.base_seeds), int(risks.num_asked[0].sum())
         if num_bases == 1:
             self._of_problems = of_other_problems(
-                self.pilot, risks, replicates=len(counts), seed=seed
+                self.pilot, risks, replicates=len(counts), seed=seed, answers=answers
             )
         self._num_members = int(np.isfinite(risks.test_risk.values).any(axis=(0, 1)).sum())
         self.noise = (

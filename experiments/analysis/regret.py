@@ -217,14 +217,13 @@ def compare(runs: Runs, *, replicates: int = 2000, seed: int = 0) -> pd.DataFram
       censored, abstains, levels, the grid's as words of a text, and regret, the mean test risk at
       best_difficulty above the least (0 in measured rows).
     """
-    options = {"replicates": replicates, "seed": seed}
     rows = []
     for run, study, risks in _studies(runs):
         table, config = runs[run]
         levels, sizes = risks.test_risk.difficulties, risks.test_risk.data_sizes
         shared = {"run": run, "study": study.title}
         shared["levels"] = " ".join(str(level) for level in levels)
-        low, high = best_levels(risks.test_risk, **options)
+        low, high = best_levels(risks.test_risk, replicates=replicates, seed=seed)
         best = np.where(np.isnan(mean := risks.test_risk.mean), np.inf, mean).argmin(axis=0)
         for place, position in enumerate(best):
             rows.append(
@@ -236,7 +235,15 @@ def compare(runs: Runs, *, replicates: int = 2000, seed: int = 0) -> pd.DataFram
             )
         # One prediction per held-out size, from the pilot up to each fitted one.
         for fitted, held_out in splits(sizes):
-            made = recommend(table, study, config, held_out, fitted_up_to=fitted, **options)
+            made = recommend(
+                table,
+                study,
+                config,
+                held_out,
+                fitted_up_to=fitted,
+                replicates=replicates,
+                seed=seed,
+            )
             row = {"kind": "predicted", "fitted_up_to": fitted, "data_size": held_out}
             row |= {name: getattr(made, name) for name in ("low", "high", "censored", "abstains")}
             at = mean[:, sizes.tolist().index(held_out)]

@@ -54,6 +54,15 @@ def studies(table: pd.DataFrame) -> list[Study]:
     return [study for study in _all_studies(table) if _split_cells(table, study)[0]]
 
 
+def studies_of_answers(answers: pd.DataFrame) -> list[Study]:
+    """List the studies of a table of answers, see `experiments.llm.scan.answers`, "range" first."""
+    trained = answers.loc[answers["train_mixture"] != UNTRAINED]
+    several = trained["loss"].nunique() > 1
+    pairs = trained[["train_mixture", "loss"]].drop_duplicates().to_numpy().tolist()
+    order = sorted(pairs, key=lambda pair: (pair[0] != "range", *pair))
+    return [Study(mixture, loss if several else None) for mixture, loss in order]
+
+
 def left_out(table: pd.DataFrame) -> list[str]:
     """Name the cells without a finished member, which have no mean: a sentence for each study."""
     sentences = []

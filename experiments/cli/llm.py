@@ -364,11 +364,19 @@ def recommend_for_checkpoint(
       as_json: print one JSON document instead.
       figures: folder to draw the learning curve of each level into.
     """
-    from experiments.analysis.pilot import read_scan
+    from experiments.analysis.pilot import read_answers, read_scan
     from experiments.storage.results import read_finished
 
     results = one_directory(directory, results)
     with refusing(results):
         table, mixtures = read_scan(results)
         manifest = read_finished(results)
-        tell(table, mixtures, data_size, manifest=manifest, as_json=as_json, figures=figures)
+        tell(
+            table,
+            mixtures,
+            data_size,
+            manifest=manifest,
+            answers=read_answers(results),
+            as_json=as_json,
+            figures=figures,
+        )

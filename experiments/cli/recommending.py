@@ -29,6 +29,7 @@ def tell(
     data_size: int,
     *,
     manifest: Mapping[str, Any],
+    answers: pd.DataFrame | None = None,
     as_json: bool = False,
     figures: Path | None = None,
 ) -> None:
@@ -39,25 +40,29 @@ def tell(
       mixtures: see `experiments.analysis.recommend.recommend`.
       data_size: the budget.
       manifest: of the pilot, which tells how long it took.
+      answers: of a scan's models, see `recommend`.
       as_json: print one JSON document in place of words and tables.
       figures: folder to draw the learning curves into; None for none.
     """
     from experiments.analysis import optimum
     from experiments.analysis.recommend import recommend
 
-    answers = [recommend(table, study, mixtures, data_size) for study in optimum.studies(table)]
+    told = [
+        recommend(table, study, mixtures, data_size, answers=answers)
+        for study in optimum.studies(table)
+    ]
     hours_each = hours_of_a_member(table, manifest)
     paths = []
     if figures is not None:
         from experiments import figures as drawing
         from experiments.analysis.curves import learning_curves
 
-        curves = {"curves": learning_curves(answers)}
+        curves = {"curves": learning_curves(told)}
         paths = drawing.draw(curves, figures, ["learning_curves"])
     if as_json:
-        print(json.dumps([as_record(answer, hours_each) for answer in answers], indent=1))
+        print(json.dumps([as_record(answer, hours_each) for answer in told], indent=1))
         return
-    for answer in answers:
+    for answer in told:
         _print(answer, hours_each)
     print_sentences(optimum.left_out(table))
     console.print(

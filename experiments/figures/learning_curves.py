@@ -35,7 +35,7 @@ def plot(tables: Mapping[str, pd.DataFrame]) -> Figure:
         handles = _draw(axis, table.loc[table["study"] == study], levels)
     predicted = {"color": "grey", "marker": "o", "markerfacecolor": "white", "linestyle": "--"}
     handles.append(style.key("predicted at the budget", **predicted))
-    if table["is_recommended"].any():
+    if bool(table["is_recommended"].any()):
         handles.append(style.key("recommended", color="grey", linewidth=4.0))
     style.side_legend(figure, handles, "training difficulty d")
     return figure
@@ -48,15 +48,16 @@ def _draw(axis: Axes, rows: pd.DataFrame, levels: list[int]) -> list[Any]:
         own = rows.loc[rows["difficulty"] == level].sort_values(["data_size", "kind"])
         look: dict[str, Any] = style.look(position, len(levels)) | {"linestyle": "-"}
         handles.append(style.key(str(level), **look))
-        thick = 3.0 if own["is_recommended"].any() else 1.0
+        thick = 3.0 if bool(own["is_recommended"].any()) else 1.0
         # Moved aside by a little, so that the bars of other levels stay visible.
         factor = 2 ** (ASIDE * (position - (len(levels) - 1) / 2))
         measured = own.loc[own["kind"] == "measured"]
         ahead = pd.concat([measured.tail(1), own.loc[own["kind"] == "predicted"]])
-        axis.plot(factor * measured["data_size"], measured["accuracy"], **look | {"lw": thick})
-        dashed = look | {"linestyle": "--", "lw": thick, "marker": ""}
+        solid: dict[str, Any] = look | {"lw": thick}
+        axis.plot(factor * measured["data_size"], measured["accuracy"], **solid)
+        dashed: dict[str, Any] = look | {"linestyle": "--", "lw": thick, "marker": ""}
         axis.plot(factor * ahead["data_size"], ahead["accuracy"], **dashed)
-        open_point = look | {"markerfacecolor": "white", "linestyle": "none"}
+        open_point: dict[str, Any] = look | {"markerfacecolor": "white", "linestyle": "none"}
         axis.plot(factor * ahead["data_size"].iloc[1:], ahead["accuracy"].iloc[1:], **open_point)
         axis.vlines(
             factor * own["data_size"], own["low"], own["high"], color=look["color"], lw=thick / 2

@@ -10,6 +10,7 @@ from it. A part is a member, or the base. Beside manifest, parts and table::
     work/       the member under way, with its checkpoints
     members/    fine-tuned checkpoints, on request
     responses/  every member's answers to the test
+    answers.parquet                        which of them are right, in one small table
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ from experiments.engine.workload import Workload
 from experiments.igsm.export import export_igsm
 from experiments.llm.answering.model import Model
 from experiments.llm.difficulty.measures import OF_MODEL
+from experiments.llm.scan.answers import write_answers
 from experiments.llm.scan.data import ScanProblems, read_stream
 from experiments.llm.scan.foresight import warnings_before
 from experiments.llm.scan.grid import BaseConfig, Member, ScanConfig
@@ -75,7 +77,9 @@ def run_scan(
     """
     config.check_sources()
     study = ScanStudy(config, Path(out), recipe=recipe, preset=preset)
-    return run_study(study, executor=executor)["table"]
+    table = run_study(study, executor=executor)["table"]
+    write_answers(study.directory, config.members)
+    return table
 
 
 class ScanStudy(Study):

@@ -117,8 +117,8 @@ def test_gradient_of_one_step_is_that_of_transformers(torch, folder, tmp_path):
     tokens = np.stack([row[:length] for row in encoded.tokens])
     loss_mask = np.arange(length)[None] >= np.array(encoded.prompt_lengths)[:, None]
     assert loss_mask.any(axis=1).all()
-    # With a pad token in the configuration, transformers gives that row of the embedding no gradient
-    # as an input. Here it is the token that ends a turn, which is no padding in a chat.
+    # With a pad token in the configuration, transformers gives that row of the embedding no
+    # gradient as an input. Here it is the token that ends a turn, which is no padding in a chat.
     unpadded = shutil.copytree(folder, tmp_path / "unpadded")
     config = json.loads((unpadded / "config.json").read_text())
     (unpadded / "config.json").write_text(json.dumps(config | {"pad_token_id": None}))

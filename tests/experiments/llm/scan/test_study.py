@@ -15,8 +15,10 @@ import pytest
 
 from experiments import figures
 from experiments.analysis import optimum
-from experiments.analysis.pilot import read_pilot, read_scan, study_risks
+from experiments.analysis.answers import Answers
+from experiments.analysis.pilot import read_answers, read_pilot, read_scan, study_risks
 from experiments.analysis.recommend import recommend
+from experiments.analysis.studies import studies_of_answers
 from experiments.cli import llm
 from experiments.cli.main import main
 from experiments.engine.run import in_this_process
@@ -102,10 +104,25 @@ def test_the_manifest_says_what_was_run(scanned):
     assert not (out / "work").exists()
 
 
+def test_its_answers_are_one_small_table(scanned):
+    out, table = scanned
+    answers = read_answers(out)
+    assert answers is not None
+    (study,) = studies_of_answers(answers)
+    gains = Answers.of(answers, study).gains().set_index(["difficulty", "data_size"])
+    risks = table.loc[(table["metric"] == "test_risk") & (table["train_mixture"] != "none")]
+    means = risks.groupby(["difficulty", "data_size"])["value"].mean()
+    assert len(gains) == len(means)
+    for cell, risk in means.items():
+        assert gains.loc[cell, "accuracy"] == pytest.approx(1 - risk)
+    assert "n = " in figures.finding("scan_gains", {"answers": answers})
+
+
 def test_figures_draw_from_it(scanned, tmp_path):
     out, _ = scanned
     drawn = {path.stem for path in figures.draw(read_tables(out), tmp_path)}
-    assert {"map", "change_by_slice", "accuracy_over_difficulty", "gaps"} <= drawn
+    named = {"map", "change_by_slice", "accuracy_over_difficulty", "gaps", "scan_gains"}
+    assert named <= drawn
 
 
 def test_a_scan_is_a_pilot(scanned):
@@ -115,9 +132,10 @@ def test_a_scan_is_a_pilot(scanned):
     members = study_risks(table, study, levels)
     np.testing.assert_allclose(members.test_mixture, 1 / 3)
     np.testing.assert_allclose(members.train_mixture, [[1, 0, 0], [0, 1, 0]])
-    found = recommend(table, study, levels, 64, replicates=50)
-    # One seed says nothing about the noise, and so nothing is recommended.
+    found = recommend(table, study, levels, 64, replicates=50, answers=read_answers(out))
+    # One seed: what noise there is comes from the nine problems, which tell nothing apart.
     assert found.abstains
+    assert "noise of the 9 test problems alone" in found.noise
     with pytest.raises(ResultsError, match="is a scan of a real checkpoint"):
         read_pilot(out)
 

@@ -1,0 +1,111 @@
+"""Differences between models on shared test problems, where the truth is known."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from experiments.analysis.answers import Answers, crossed_interval
+from experiments.analysis.studies import Study, studies_of_answers
+
+LEVELS, SIZES, SEEDS, SLICES = (1, 3), (12, 48), 3, (1, 2, 3)
+EACH = 30
+"""Problems of each slice."""
+
+
+def answers_of(seed: int = 0, *, effect: float = 0.0, spread: float = 0.05) -> pd.DataFrame:
+    """Answers to problems that are hard or easy for all models alike.
+
+    Args:
+      effect: how much more the hard level gains at the large size.
+      spread: standard deviation of a member's accuracy between seeds.
+    """
+    generator = np.random.default_rng(seed)
+    slices = np.repeat(SLICES, EACH)
+    ease = np.clip(0.8 - 0.2 * slices + 0.15 * generator.standard_normal(len(slices)), 0.02, 0.98)
+    rows = []
+
+    def add(chance: np.ndarray, **columns: object) -> None:
+        correct = generator.random(len(slices)) < chance
+        rows.extend(
+            {**columns, "problem": row, "slice": level, "correct": float(right)}
+            for row, (level, right) in enumerate(zip(slices, correct, strict=True))
+        )
+
+    add(ease, train_mixture="none", loss="none", difficulty=0, data_size=0, seed=0)
+    for level in LEVELS:
+        for size in SIZES:
+            gain = 0.05 + (effect if (level, size) == (LEVELS[1], SIZES[1]) else 0.0)
+            for number in range(SEEDS):
+                chance = np.clip(ease + gain + spread * generator.standard_normal(), 0, 1)
+                cell = {"difficulty": level, "data_size": size, "seed": number}
+                add(chance, train_mixture="exact", loss="sft", **cell)
+    return pd.DataFrame(rows)
+
+
+def test_gains_are_differences_of_accuracies():
+    table = answers_of(effect=0.2)
+    (study,) = studies_of_answers(table)
+    assert study == Study("exact")
+    gains = Answers.of(table, study).gains().set_index(["difficulty", "data_size"])
+    base = table.loc[table["train_mixture"] == "none", "correct"].mean()
+    for (level, size), row in gains.iterrows():
+        own = table.loc[(table["difficulty"] == level) & (table["data_size"] == size), "correct"]
+        assert row["accuracy"] == pytest.approx(own.mean())
+        assert row["gain"] == pytest.approx(own.mean() - base)
+        assert row["low"] < row["gain"] < row["high"]
+
+
+def test_intervals_of_a_contrast_cover_at_least_nine_tenths():
+    weights = {(3, 48): 1.0, (1, 48): -1.0, (3, 12): -1.0, (1, 12): 1.0}
+    covered, widths = [], []
+    for seed in range(200):
+        interval = Answers.of(answers_of(seed, effect=0.1), Study("exact")).contrast(weights)
+        covered.append(interval.low <= 0.1 <= interval.high)
+        widths.append(interval.high - interval.low)
+    assert 0.88 <= np.mean(covered) <= 1.0
+    # Paired by problem: narrower than from independent shares of the same problems and seeds.
+    unpaired = 2 * 1.645 * np.sqrt(4 * 0.24 / (EACH * len(SLICES)))
+    assert np.mean(widths) < 1.3 * unpaired
+
+
+def test_variances_of_seeds_and_problems_are_those_of_the_formula():
+    values = np.array([[0.0, 1.0, 1.0, 0.0], [1.0, 1.0, 0.0, 0.0]])
+    strata = np.array([1, 1, 2, 2])
+    interval = crossed_interval(values, strata)
+    means = values.mean(axis=0)
+    of_problems = sum(means[strata == level].var(ddof=1) * 2 / 16 for level in (1, 2))
+    assert interval.mean == 0.5
+    # Both seeds have the same mean, so that problems alone are left.
+    assert (interval.high - interval.mean) ** 2 == pytest.approx(
+        of_problems * 2.9199855803537251**2, rel=1e-6
+    )
+
+
+def test_a_seed_that_diverged_is_left_out_and_one_seed_has_the_problems_noise():
+    values = np.array([[0.0, 1.0, 1.0], [np.nan] * 3])
+    one = crossed_interval(values, np.array([1, 1, 1]))
+    assert one.mean == pytest.approx(2 / 3)
+    assert one.low < one.mean < one.high
+    assert np.isnan(crossed_interval(values[1:], np.array([1, 1, 1])).mean)
+
+
+def test_other_problems_move_all_cells_together():
+    answers = Answers.of(answers_of(3), Study("exact"))
+    members, base = answers.replicates(np.array(LEVELS), np.array(SIZES), replicates=4000, seed=1)
+    assert members.shape == (4000, 2, 2, 3)
+    expected = 1 - answers.correct.mean(axis=2)
+    for place, level in enumerate(SLICES):
+        own = expected[..., answers.slices == level]
+        np.testing.assert_allclose(members[..., place].mean(axis=0), own.mean(axis=-1), atol=0.01)
+        noise = own.std(axis=-1) / np.sqrt(EACH)
+        np.testing.assert_allclose(members[..., place].std(axis=0), noise, rtol=0.1)
+    assert np.corrcoef(members[:, 0, 0, 1], base[:, 1])[0, 1] > 0.2
+
+
+def test_answers_without_a_base_or_given_twice_are_refused():
+    table = answers_of()
+    for wrong in (table.loc[table["train_mixture"] != "none"], pd.concat([table, table])):
+        with pytest.raises(ValueError, match="answers: must hold each answer"):
+            Answers.of(wrong, Study("exact"))
