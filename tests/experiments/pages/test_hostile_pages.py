@@ -38,7 +38,15 @@ TEXTS = {
     "control": "\0\x1b[31m\x9b",
 }
 VOID = {"meta", "link", "img", "br"}
-OWN = ("bound_over_families", "difficulty_measures", "fidelity", "moves", "strengths")
+OWN = (
+    "bound_over_families",
+    "difficulty_measures",
+    "fidelity",
+    "learning_curves",
+    "moves",
+    "scan_gains",
+    "strengths",
+)
 """Figures of tables without names that others choose."""
 
 # A figure that only some tables have (`applies`) draws no names that others choose.
