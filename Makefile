@@ -84,11 +84,11 @@ $(VENV)/.base: $(VENV)/bin/python pyproject.toml constraints.txt
 	touch $@
 
 $(VENV)/.dev: $(VENV)/.base
-	$(PIP) --editable ".[dev,llm]"
+	$(PIP) --editable ".[dev,llm,gym]"
 	touch $@
 
 $(VENV)/.all: $(VENV)/.dev
-	$(PIP) --editable ".[dev,llm,gguf,logging,harness,bench,browser,ray]"
+	$(PIP) --editable ".[dev,llm,gguf,gym,logging,harness,bench,browser,ray]"
 	touch $@
 
 clean:
