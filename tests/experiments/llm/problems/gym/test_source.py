@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+from typing import Any
 
 import pytest
 
@@ -14,7 +15,7 @@ from experiments.llm.problems.sources import load_rows
 pytest.importorskip("reasoning_gym", reason="pip install 'sweetspot-sft[gym]'")
 
 
-def configurations(source: str) -> dict[int | None, object]:
+def configurations(source: str) -> dict[int | None, Any]:
     """The library's configuration of each level."""
     return {number: draws.dataset().config for number, draws in parse(source).levels()}
 
@@ -86,6 +87,9 @@ def test_seeds_and_levels_draw_other_problems_and_a_larger_size_the_same():
     # The library itself shares all but one problem between neighbours.
     theirs = [library().create_dataset("chain_sum", seed=seed, size=200) for seed in (7, 8)]
     assert len({entry["question"] for dataset in theirs for entry in dataset}) < 250
+    # A recorded study draws its problems again: they must not change.
+    first = parse(f"{chains}&size=200&seed=7").levels()[0][1].dataset()[0]
+    assert first["question"].endswith("problem: 7339 - 5886 + 5097 - 2328 + 8013 =")
     small, large = (questions(f"{chains}&size={size}&seed=7") for size in (10, 20))
     assert all(few < many for few, many in zip(small, large, strict=True))
 
