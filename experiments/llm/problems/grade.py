@@ -336,13 +336,13 @@ def _warn_of(
     judge: str, lost: Mapping[str, Sequence[int]], config: GraderConfig, detail: str = ""
 ) -> None:
     """Count the responses that could not be judged, which are wrong."""
-    done = {
-        "timeout": f"took longer than {config.timeout:g} s for",
-        "crash": "ended its process at",
-        "error": f"failed ({detail:.200}) at",
-    }
-    if told := [f"{done[reason]} {len(rows)} responses" for reason, rows in lost.items()]:
-        rows = sorted({row for each in lost.values() for row in each})
-        warnings.warn(
-            f"{judge} {' and '.join(told)}, which count as wrong: rows {_named(rows)}", stacklevel=4
-        )
+    if not any(lost.values()):
+        return
+    slow, dead, failed = (len(lost.get(reason, ())) for reason in ("timeout", "crash", "error"))
+    told = f" and failed at {failed} ({' '.join(detail.split()):.200})" if failed else ""
+    warnings.warn(
+        f"{judge} took longer than {config.timeout:g} s for {slow} responses and ended "
+        f"its process at {dead}{told}, which count as wrong: rows "
+        f"{sorted({row for rows in lost.values() for row in rows})}",
+        stacklevel=4,
+    )

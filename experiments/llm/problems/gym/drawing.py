@@ -89,7 +89,7 @@ def _checked(task: str, piece: list[Drawn] | Lost) -> list[Drawn]:
     reason = {
         "timeout": f"{CHUNK} take longer than {SECONDS:g} s (choose easier values of its knobs)",
         "crash": "its process ended",
-        "error": piece.detail,
+        "error": " ".join(piece.detail.split()),
     }
     raise ValueError(f"reasoning-gym's {task} draws no problems: {reason[piece.reason]}")
 

@@ -76,8 +76,9 @@ def test_a_scorer_judges_the_marked_answer_and_what_makes_it_fail_is_wrong():
         [problems.solutions[2], "0", "9**9**9**9", ""],
     ]
     told = (
-        r"the scorer of reasoning-gym failed \(ValueError: invalid literal .*\) at \d responses "
-        r"and took longer than 2 s for 1 responses, which count as wrong: rows 1, 2"
+        r"the scorer of reasoning-gym took longer than 2 s for 1 responses and ended its process "
+        r"at 0 and failed at \d \(ValueError: invalid literal .*\), which count as wrong: "
+        r"rows \[1, 2\]"
     )
     with pytest.warns(UserWarning, match=told):
         correct = grade(problems, responses, dataclasses.replace(GRADER, timeout=2.0))
