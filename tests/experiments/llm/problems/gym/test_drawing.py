@@ -18,7 +18,9 @@ from experiments.llm.problems.gym.drawing import ORIGINS, draw
 from experiments.llm.problems.gym.library import library
 from experiments.llm.problems.gym.scoring import score
 
-pytest.importorskip("reasoning_gym", reason="pip install 'sweetspot-sft[gym]'")
+pytest.importorskip("reasoning_gym", reason="reasoning-gym is no part of the default tests")
+# A package that it needs takes a C compiler, so that it is installed for slow tests alone.
+pytestmark = pytest.mark.slow
 
 GRADER = GraderConfig("reasoning-gym", processes=1)
 
@@ -111,7 +113,6 @@ def test_the_grader_needs_origins_and_the_library(monkeypatch):
         references(problems, GRADER)
 
 
-@pytest.mark.slow
 @pytest.mark.filterwarnings(
     "ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning"
 )
@@ -132,13 +133,11 @@ def test_every_task_gives_its_own_solutions_the_full_score():
     assert doubtful in ({}, {"codeio": 1})
 
 
-@pytest.mark.slow
 def test_a_task_without_solutions_is_refused():
     with pytest.raises(ValueError, match="rush_hour must state solutions, got none in 2"):
         read("reasoning-gym:rush_hour?size=2")
 
 
-@pytest.mark.slow
 def test_prepare_and_evaluate_on_a_checkpoint(tiny_folder, tmp_path, capsys):
     data = Source("reasoning-gym:chain_sum?terms=2..3&digits=1&size=6&seed=7")
     commands.prepare(str(tiny_folder), data, tmp_path / "data")

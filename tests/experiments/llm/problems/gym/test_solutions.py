@@ -11,7 +11,9 @@ from experiments.llm.problems.answers import final_answer
 from experiments.llm.problems.gym.drawing import draw, entry_of
 from experiments.llm.problems.gym.solutions import NoStepsError, solution
 
-pytest.importorskip("reasoning_gym", reason="pip install 'sweetspot-sft[gym]'")
+pytest.importorskip("reasoning_gym", reason="reasoning-gym is no part of the default tests")
+# A package that it needs takes a C compiler, so that it is installed for slow tests alone.
+pytestmark = pytest.mark.slow
 
 STEP = re.compile(r"(-?\d+) ([-+*/]) (-?\d+) = (-?\d+)\.|-\((-?\d+)\) = (-?\d+)\.")
 

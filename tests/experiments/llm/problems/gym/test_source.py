@@ -12,7 +12,9 @@ from experiments.llm.problems.gym.library import library
 from experiments.llm.problems.gym.source import Draws, parse
 from experiments.llm.problems.sources import load_rows
 
-pytest.importorskip("reasoning_gym", reason="pip install 'sweetspot-sft[gym]'")
+pytest.importorskip("reasoning_gym", reason="reasoning-gym is no part of the default tests")
+# A package that it needs takes a C compiler, so that it is installed for slow tests alone.
+pytestmark = pytest.mark.slow
 
 
 def configurations(source: str) -> dict[int | None, Any]:
@@ -145,7 +147,6 @@ def test_the_library_must_be_installed(monkeypatch):
         load_rows("reasoning-gym:chain_sum")
 
 
-@pytest.mark.slow
 @pytest.mark.filterwarnings(
     # Of files that the library's tasks leave open.
     "ignore::ResourceWarning",
