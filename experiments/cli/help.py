@@ -29,13 +29,13 @@ MAIN_FLAGS: Mapping[str, frozenset[str]] = {
         "run": "recipe size out plan executor task mixtures difficulties data_sizes losses seeds",
         "bound": "directory results methods mixture difficulties data_sizes delta",
         "llm prepare": "model source split out max_length on_long",
-        "llm difficulty": "model source out measures bucket_by number edges grader.name",
+        "llm difficulty": "model source out measures bucket_by harder number edges grader.name",
         "llm finetune": "model source out difficulty data_size loss compute compute_unit "
         "learning_rate batch_size",
         "llm evaluate": "model source out grader.name decoding.max_new_tokens decoding.samples "
         "decoding.temperature",
         "llm scan": "recipe size out plan checkpoint train.source test.source grader.name "
-        "measure difficulties data_sizes seeds",
+        "measure harder difficulties data_sizes seeds",
         "llm bound": "model source out trained_by methods data_sizes delta",
     }.items()
 }

@@ -33,7 +33,8 @@ from experiments.engine.progress import console
 from experiments.engine.workers import IN_THIS_PROCESS, Workers
 from experiments.errors import refusing
 from experiments.llm.answering.config import SAMPLED, DecodingConfig
-from experiments.llm.difficulty.buckets import Cut, Measure
+from experiments.llm.difficulty.buckets import Cut, Missing
+from experiments.llm.difficulty.scales import Direction, Measure, needed_columns
 from experiments.llm.problems.config import GraderConfig, Source
 from experiments.llm.scan.grid import ScanConfig
 from experiments.llm.text.config import OnLong
@@ -54,6 +55,7 @@ def prepare(
     out: Directory,
     max_length: int = 2048,
     on_long: OnLong = "error",
+    keep: Annotated[tuple[str, ...], tyro.conf.arg(metavar="[COLUMN ...]")] = (),
 ) -> None:
     """Check a data set against a checkpoint's tokenizer, say what is in it, and write it anew.
 
@@ -65,10 +67,11 @@ def prepare(
       out: directory of the result.
       max_length: tokens of an example at most.
       on_long: what becomes of longer ones: an error, or drop, or truncate (when trained on).
+      keep: further columns to keep, of numbers, which can be measures of difficulty.
     """
     from experiments.llm.text import examples
 
-    report = examples.prepare(model, data, out, max_length=max_length, on_long=on_long)
+    report = examples.prepare(model, data, out, max_length=max_length, on_long=on_long, keep=keep)
     print_rows(
         ("tokens", "least", "median", "mean", "most"),
         (
@@ -86,8 +89,12 @@ def measure_difficulty(
     model: Model,
     data: Annotated[Source, tyro.conf.arg(name="")],
     out: Directory,
-    measures: tuple[Measure, ...] = ("cot_tokens", "pass_rate", "perplexity"),
-    bucket_by: Measure | None = None,
+    measures: Annotated[tuple[Measure, ...], tyro.conf.arg(metavar="MEASURE [MEASURE ...]")] = (
+        *("cot_tokens", "pass_rate", "perplexity"),
+    ),
+    bucket_by: Annotated[Measure | None, tyro.conf.arg(metavar="MEASURE")] = None,
+    harder: Direction | None = None,
+    missing: Missing | None = None,
     number: int = 3,
     edges: tuple[float, ...] = (),
     drop_easiest: float = 0.0,
@@ -108,8 +115,12 @@ def measure_difficulty(
       model: folder or hub id of the base.
       data: the problems.
       out: directory of the result.
-      measures: measures of difficulty; `pass_rate` and `perplexity` run the model.
+      measures: measures of difficulty. `pass_rate` and `perplexity` run the model, `cot_tokens`
+        needs its tokenizer; `column:NAME`, `passes:NAME/TRIALS` and `rasch:A,B` are made of columns
+        of the data.
       bucket_by: the measure by which problems are cut into buckets.
+      harder: which values of `bucket_by` are the harder ones, if it is `column:NAME`.
+      missing: what becomes of problems without a value of `bucket_by`; by default an error.
       number: how many buckets of equal size; unused with `edges`.
       edges: inner edges of the buckets.
       drop_easiest, drop_hardest: shares of the problems, by `bucket_by`, to leave out.
@@ -124,9 +135,13 @@ def measure_difficulty(
 
     if bucket_by is not None and bucket_by not in (*measures, "op"):
         raise ValueError(f"bucket_by must be one of measures {measures}, got {bucket_by!r}")
-    if bucket_by is None and (edges or drop_easiest or drop_hardest):
-        raise ValueError("bucket_by must be given with edges, drop_easiest or drop_hardest")
-    cut = bucket_by and Cut(bucket_by, number, edges, drop_easiest, drop_hardest)
+    if bucket_by is None and (edges or drop_easiest or drop_hardest or harder or missing):
+        raise ValueError(
+            "bucket_by must be given with edges, drop_easiest, drop_hardest, harder or missing"
+        )
+    needed_columns(*measures)
+    windowed = (number, edges, drop_easiest, drop_hardest, harder, missing)
+    cut = None if bucket_by is None else Cut(bucket_by, *windowed)
     study = DifficultyStudy(model, data, out, grader, decoding, devices, dtype, measures)
     if planning.is_asked:
         planning.show(study)

@@ -20,7 +20,7 @@ from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
 from experiments.figures import style
 from experiments.llm.difficulty.agreement import pass_rate_over, present, rank_correlations
-from experiments.llm.difficulty.buckets import MEASURES, Measure
+from experiments.llm.difficulty.scales import MEASURES, Measure, scale
 
 TITLE = "Measures of difficulty against each other"
 TABLES = ("measures",)
@@ -29,7 +29,7 @@ TITLES: dict[Measure, str] = {
     "perplexity": "Loss on the solution",
     "op": "Stated difficulty",
 }
-"""Title of each panel, in their order: the paper's measure first."""
+"""Title of each panel, in their order: the paper's measure first. Columns of the data follow."""
 COLOUR = style.colour(0, 3)
 SHADE = 0.13
 UPRIGHT = {"marker": "|", "markersize": 14, "markeredgewidth": 1.6}
@@ -49,7 +49,13 @@ def _shown(name: Measure, centres: np.ndarray) -> tuple[np.ndarray, str]:
     """
     if name == "perplexity":
         return np.log(centres), "loss per solution token (nats)"
-    return centres, MEASURES[name].label
+    return centres, scale(name).label
+
+
+def _direction(name: Measure) -> str:
+    """Where the harder problems are; nothing for a column, as the table does not say."""
+    known = scale(name).hard_is_high
+    return "" if known is None else "  harder →" if known else "  ← harder"
 
 
 def _value_axis(axis: Axes, centres: list[float], *, is_whole: bool) -> None:
@@ -73,14 +79,16 @@ def plot(tables: Mapping[str, pd.DataFrame]) -> Figure:
     """
     table = tables["measures"]
     there = present(table)
-    names: list[Measure] = [name for name in TITLES if name in there]
+    others = [name for name in there if name not in MEASURES]
+    names: list[Measure] = [*(name for name in TITLES if name in there), *others]
+    titles = [TITLES.get(name, name.partition(":")[2]) for name in names]
     if "pass_rate" not in there or not names:
         raise ValueError(
-            f"table measures: the figure needs the measure pass_rate and one of {list(TITLES)}, "
-            f"each with more than one value; those are {there}"
+            f"table measures: the figure needs the measure pass_rate and one of "
+            f"{[*TITLES, 'column:NAME']}, each with more than one value; those are {there}"
         )
-    figure, axes = style.panel_grid([TITLES[name] for name in names], width=3.7)
-    for axis, name in zip(axes, names, strict=True):
+    figure, axes = style.panel_grid(titles, width=3.7)
+    for axis, name, title in zip(axes, names, titles, strict=True):
         bins = pass_rate_over(table, name)
         centres, label = _shown(name, bins["centre"].to_numpy())
         axis.fill_between(
@@ -104,8 +112,8 @@ def plot(tables: Mapping[str, pd.DataFrame]) -> Figure:
         value, low, high = both.loc["spearman", ["value", "low", "high"]]
         # The minus sign of the type, which is as wide as the plus.
         text = f"Spearman {value:+.2f} [{low:+.2f}, {high:+.2f}]".replace("-", "−")
-        axis.set_title(f"{TITLES[name]}\n{text}")
-        axis.set_xlabel(f"{label}  harder →")
+        axis.set_title(f"{title}\n{text}")
+        axis.set_xlabel(f"{label}{_direction(name)}")
         axis.set_ylim(-0.03, 1.03)
         style.percent_axis(axis)
         _value_axis(axis, centres.tolist(), is_whole=name == "op")

@@ -15,7 +15,7 @@ import pandas as pd
 from jaxtyping import Float
 from scipy import stats
 
-from experiments.llm.difficulty.buckets import MEASURES, Measure
+from experiments.llm.difficulty.scales import MEASURES, Measure, is_measure
 
 TAILS = (0.05, 0.95)
 """Quantiles at the ends of an interval."""
@@ -29,7 +29,8 @@ PROBLEMS_IN_BIN = 20
 
 def present(table: pd.DataFrame) -> list[Measure]:
     """Measures in a table that do not have one value for all problems."""
-    names: list[Measure] = [name for name in MEASURES if name in table]
+    others = [name for name in table if name not in MEASURES and is_measure(str(name))]
+    names: list[Measure] = [*(name for name in MEASURES if name in table), *map(str, others)]
     return [name for name in names if len(np.unique(_complete(table, [name]))) > 1]
 
 

@@ -13,33 +13,14 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from experiments.llm.difficulty.scales import Direction, Measure, hard_is_high, is_measure
+
 if TYPE_CHECKING:
     import pandas as pd
     from jaxtyping import Bool, Float, Int
 
-Measure = Literal["op", "cot_tokens", "pass_rate", "perplexity"]
-
-
-@dataclass(frozen=True)
-class Scale:
-    """Meaning of a measure's values.
-
-    Attributes:
-      label: name and unit.
-      hard_is_high: true if higher values mean harder problems.
-    """
-
-    label: str
-    hard_is_high: bool
-
-
-MEASURES: dict[Measure, Scale] = {
-    "op": Scale("stated difficulty (level)", True),
-    "cot_tokens": Scale("length of the solution (tokens)", True),
-    "pass_rate": Scale("pass rate of the base (share of samples)", False),
-    "perplexity": Scale("perplexity per solution token", True),
-}
-"""The only list of measures."""
+Missing = Literal["drop"]
+"""What becomes of problems that lack a measure, if it is no error."""
 
 
 @dataclass(frozen=True)
@@ -52,37 +33,43 @@ class Buckets:
 
     Attributes:
       measure: the measure that is cut.
-      edges: the k − 1 inner edges in the measure's own unit, from easy to hard: falling for
-        ``pass_rate``, rising for other measures.
+      edges: the k − 1 inner edges in the measure's own unit, from easy to hard: rising if higher
+        values are harder, else falling.
+      harder: which values are harder, see `experiments.llm.difficulty.scales.hard_is_high`.
     """
 
     measure: Measure
     edges: tuple[float, ...]
+    harder: Direction | None = None
 
     def __post_init__(self) -> None:
-        _check_measure(self.measure)
+        rises = hard_is_high(self.measure, self.harder)
         edges = tuple(float(edge) for edge in self.edges)
         object.__setattr__(self, "edges", edges)
-        steps = np.diff(_hardness(self.measure, edges)) if len(edges) else np.array([])
+        steps = np.diff(self._hardness(edges)) if len(edges) else np.array([])
         if not len(edges) or (steps <= 0).any():
-            order = "rise" if MEASURES[self.measure].hard_is_high else "fall"
+            order = "rise" if rises else "fall"
             raise ValueError(
                 f"edges of {self.measure} must be one or more numbers that {order} "
                 f"(from easy to hard), got {edges}"
             )
 
     @classmethod
-    def fixed(cls, measure: Measure, edges: Sequence[float]) -> Buckets:
+    def fixed(
+        cls, measure: Measure, edges: Sequence[float], harder: Direction | None = None
+    ) -> Buckets:
         """Buckets between the given inner edges, in any order.
 
         Raises:
           ValueError: if the measure is unknown, or an edge is not a number or is given twice.
         """
-        _check_measure(measure)
-        return cls(measure, tuple(sorted(edges, reverse=not MEASURES[measure].hard_is_high)))
+        rises = hard_is_high(measure, harder)
+        return cls(measure, tuple(sorted(edges, reverse=not rises)), harder)
 
     @classmethod
-    def quantiles(cls, measure: Measure, values: Any, number: int) -> Buckets:
+    def quantiles(
+        cls, measure: Measure, values: Any, number: int, harder: Direction | None = None
+    ) -> Buckets:
         """Buckets with equal numbers of problems, as nearly as equal values allow.
 
         Edge j is the value for which the share of problems that are not harder is nearest to
@@ -92,12 +79,13 @@ class Buckets:
           measure: the measure that is cut.
           values: the measure of each problem.
           number: number of buckets.
+          harder: which values are harder.
 
         Raises:
           ValueError: if the measure is unknown or missing for a problem, if there are fewer
             problems than buckets, or so many equal values that a bucket would be empty.
         """
-        hardness = _hardness(measure, values)
+        hardness = _hardness(measure, values, harder)
         if number < 2:
             raise ValueError(f"number of buckets must be at least 2, got {number}")
         if len(hardness) < number:
@@ -112,7 +100,8 @@ class Buckets:
         distance = np.abs(not_harder[None] - wanted[:, None])
         places = distance.argmin(axis=1) if len(levels) > 1 else np.zeros(number - 1, int)
         # Turn hardness back into the measure's unit, and refuse buckets without problems.
-        edges = tuple((_sign(measure) * levels[places]).tolist())
+        sign = 1.0 if hard_is_high(measure, harder) else -1.0
+        edges = tuple((sign * levels[places]).tolist())
         sizes = np.diff([0, *(counts.cumsum()[places]), len(hardness)])
         if (sizes == 0).any():
             raise ValueError(
@@ -121,14 +110,21 @@ class Buckets:
                 f"that the edges would be {list(edges)}, with {sizes.tolist()} problems; take "
                 f"fewer buckets, or fixed edges"
             )
-        return cls(measure, edges)
+        return cls(measure, edges, harder)
 
     @classmethod
     def cut(
-        cls, measure: Measure, values: Any, number: int, edges: Sequence[float] = ()
+        cls,
+        measure: Measure,
+        values: Any,
+        number: int,
+        edges: Sequence[float] = (),
+        harder: Direction | None = None,
     ) -> Buckets:
         """Buckets by `fixed` if edges are given, else by `quantiles`."""
-        return cls.fixed(measure, edges) if edges else cls.quantiles(measure, values, number)
+        if edges:
+            return cls.fixed(measure, edges, harder)
+        return cls.quantiles(measure, values, number, harder)
 
     @property
     def number(self) -> int:
@@ -146,8 +142,8 @@ class Buckets:
         Raises:
           ValueError: if a value is missing, or a bucket has fewer than `least` problems.
         """
-        edges = _hardness(self.measure, self.edges)
-        buckets = np.searchsorted(edges, _hardness(self.measure, values), side="left") + 1
+        edges = self._hardness(self.edges)
+        buckets = np.searchsorted(edges, self._hardness(values), side="left") + 1
         counts = np.bincount(buckets, minlength=self.number + 1)[1:]
         if (counts < least).any():
             short = (np.flatnonzero(counts < least) + 1).tolist()
@@ -160,7 +156,7 @@ class Buckets:
 
     def describe(self) -> list[str]:
         """Describe the values of each bucket in words, the easiest first."""
-        rises = MEASURES[self.measure].hard_is_high
+        rises = hard_is_high(self.measure, self.harder)
         within, beyond = ("≤", ">") if rises else ("≥", "<")
         edges = [f"{edge:g}" for edge in self.edges]
         between = [
@@ -172,6 +168,9 @@ class Buckets:
             *between,
             f"{self.measure} {beyond} {edges[-1]}",
         ]
+
+    def _hardness(self, values: Any) -> Float[np.ndarray, " problems"]:
+        return _hardness(self.measure, values, self.harder)
 
 
 def levels(
@@ -190,7 +189,7 @@ def levels(
     """
     measure = buckets.measure if buckets else "op"
     if measure not in table:
-        there = [name for name in MEASURES if name in table]
+        there = [name for name in table if is_measure(str(name))]
         raise ValueError(f"measure {measure!r} is not in the table, which has {there}")
     if buckets:
         return buckets.assign(table[measure], least=least)
@@ -208,7 +207,12 @@ def check_share(name: str, share: float) -> None:
 
 
 def window(
-    measure: Measure, values: Any, *, drop_easiest: float = 0.0, drop_hardest: float = 0.0
+    measure: Measure,
+    values: Any,
+    *,
+    drop_easiest: float = 0.0,
+    drop_hardest: float = 0.0,
+    harder: Direction | None = None,
 ) -> Bool[np.ndarray, " problems"]:
     """Leave out the easiest or the hardest problems: true for those that remain.
 
@@ -220,12 +224,13 @@ def window(
       values: the measure of each problem.
       drop_easiest: share of problems to leave out at the easy end.
       drop_hardest: share at the hard end.
+      harder: which values are harder.
 
     Raises:
       ValueError: if the measure is unknown or missing for a problem, a share is not in [0, 1), or
         nothing would remain.
     """
-    hardness = _hardness(measure, values)
+    hardness = _hardness(measure, values, harder)
     for name, share in (("drop_easiest", drop_easiest), ("drop_hardest", drop_hardest)):
         check_share(name, share)
     first = round(drop_easiest * len(hardness))
@@ -250,6 +255,8 @@ class Cut:
       number: number of buckets of equal size; unused with `edges`.
       edges: inner edges of the buckets, in any order.
       drop_easiest, drop_hardest: shares of the problems to leave out; see `window`.
+      harder: which values of the measure are harder.
+      missing: what becomes of problems without a value; None for an error.
     """
 
     measure: Measure
@@ -257,11 +264,14 @@ class Cut:
     edges: tuple[float, ...] = ()
     drop_easiest: float = 0.0
     drop_hardest: float = 0.0
+    harder: Direction | None = None
+    missing: Missing | None = None
 
     def __post_init__(self) -> None:
         # Here, so that figures, which read measures, load nothing of the simulator.
         from synth.arguments import check_number, check_whole
 
+        hard_is_high(self.measure, self.harder)
         check_whole("number of buckets", self.number, 2)
         for edge in self.edges:
             check_number("edges", edge)
@@ -277,33 +287,43 @@ class Cut:
         Raises:
           ValueError: see `window` and `Buckets.cut`.
         """
-        remains = window(
-            self.measure, values, drop_easiest=self.drop_easiest, drop_hardest=self.drop_hardest
+        numbers = _numbers(values)
+        remains = np.isfinite(numbers) if self.missing == "drop" else np.ones(len(numbers), bool)
+        remains[remains] = window(
+            self.measure,
+            numbers[remains],
+            drop_easiest=self.drop_easiest,
+            drop_hardest=self.drop_hardest,
+            harder=self.harder,
         )
         if self.measure == "op":
             return remains, None
-        return remains, Buckets.cut(self.measure, values[remains], self.number, self.edges)
+        kept = numbers[remains]
+        return remains, Buckets.cut(self.measure, kept, self.number, self.edges, self.harder)
 
 
-def _check_measure(measure: str) -> None:
-    if measure not in MEASURES:
-        raise ValueError(f"measure must be one of {list(MEASURES)}, got {measure!r}")
-
-
-def _hardness(measure: Measure, values: Any) -> Float[np.ndarray, " problems"]:
-    """Check values, and change their sign if needed so that higher means harder."""
+def _numbers(values: Any) -> Float[np.ndarray, " problems"]:
+    """Values as floating-point numbers; NaN where they are missing."""
     import pandas as pd
 
-    _check_measure(measure)
-    numbers = pd.Series(values, dtype="Float64").to_numpy(np.float64, na_value=np.nan)
+    return pd.Series(values, dtype="Float64").to_numpy(np.float64, na_value=np.nan)
+
+
+def _hardness(
+    measure: Measure, values: Any, harder: Direction | None = None
+) -> Float[np.ndarray, " problems"]:
+    """Check values, and change their sign if needed so that higher means harder."""
+    sign = 1.0 if hard_is_high(measure, harder) else -1.0
+    numbers = _numbers(values)
+    check_complete(measure, numbers)
+    return sign * numbers
+
+
+def check_complete(measure: Measure, numbers: Float[np.ndarray, " problems"]) -> None:
+    """Raise ValueError, which counts them and names the first, if values are missing."""
     if missing := np.flatnonzero(~np.isfinite(numbers)).tolist():
         raise ValueError(
             f"{measure} must be a finite number for every problem, but it is missing for "
-            f"{len(missing)} of {len(numbers)}, the first in row {missing[0]}"
+            f"{len(missing)} of {len(numbers)}, the first in row {missing[0]} (--missing drop "
+            f"leaves them out)"
         )
-    return _sign(measure) * numbers
-
-
-def _sign(measure: Measure) -> float:
-    """Factor from a measure to hardness, and back."""
-    return 1.0 if MEASURES[measure].hard_is_high else -1.0

@@ -3,7 +3,8 @@
 ``op`` is the level that the data set states. ``cot_tokens`` is the paper's measure: the length of
 the reference solution in tokens of the model's tokenizer. ``pass_rate`` is the share of the base's
 samples that the grader accepts, and ``perplexity`` is how unlikely the reference solution is under
-the base. These two are relative to the base, and only they need the model's weights.
+the base. These two are relative to the base, and only they need the model's weights. Other measures
+are made of columns of the data set, see `experiments.llm.difficulty.scales`.
 
 The table is used by `experiments.llm.difficulty.buckets` and
 `experiments.llm.difficulty.agreement`.
@@ -26,7 +27,8 @@ from experiments.llm.answering.evaluate import evaluate
 from experiments.llm.answering.kept import Kept
 from experiments.llm.answering.model import Model
 from experiments.llm.answering.perplexity import perplexities
-from experiments.llm.difficulty.buckets import MEASURES, Measure
+from experiments.llm.difficulty.columns import column_values
+from experiments.llm.difficulty.scales import ACCEPTED, Measure, is_measure, of_columns
 from experiments.llm.problems.config import GraderConfig
 from experiments.llm.problems.data import Problems
 from experiments.llm.text.encoding import check_examples, encode
@@ -49,6 +51,7 @@ def measure(
     grader: GraderConfig = GraderConfig(),  # noqa: B008 (frozen)
     decoding: DecodingConfig = SAMPLED,
     kept: Kept | None = None,
+    fitted_to: Problems | None = None,
     batch_tokens: int = 16_384,
     console: Console = default_console,
 ) -> pd.DataFrame:
@@ -56,11 +59,13 @@ def measure(
 
     Args:
       model: the base; its tokenizer alone is enough for ``op`` and ``cot_tokens``.
-      problems: must have what the grader needs, if the pass rate is measured.
+      problems: must have what the grader needs, if the pass rate is measured, and the columns that
+        measures are made of.
       measures: measures of the table; ``op`` is always in it if the data set states it.
       grader: grading of the samples of a pass rate.
       decoding: decoding of these samples.
       kept: file that keeps the samples as they end, see `experiments.llm.answering.decoding`.
+      fitted_to: see `experiments.llm.difficulty.columns.column_values`.
       batch_tokens: tokens of a batch for the perplexity.
       console: shows the progress.
 
@@ -80,6 +85,8 @@ def measure(
     table = pd.DataFrame({"row": np.arange(len(problems))})
     if any(op is not None for op in problems.ops):
         table["op"] = pd.array(list(problems.ops), dtype="Int64")
+    for name in (each for each in measures if of_columns(each)):
+        table[name] = column_values(name, problems, fitted_to=fitted_to)
     encoded = None
     if {"cot_tokens", "perplexity"} & set(measures):
         tokenizer = model.tokenizer if isinstance(model, Model) else model
@@ -121,14 +128,14 @@ def measure(
 
 
 def _check(model: Any, problems: Problems, measures: Sequence[Measure]) -> None:
-    if not measures or set(measures) - set(MEASURES):
-        raise ValueError(f"measures must be some of {list(MEASURES)}, got {list(measures)}")
+    if not measures or not all(map(is_measure, measures)):
+        raise ValueError(f"measures must be some of {ACCEPTED}, got {list(measures)}")
     if not len(problems):
         raise ValueError(f"problems must have at least one row, got none in {problems.name!r}")
     if "op" in measures and not any(op is not None for op in problems.ops):
         raise ValueError(
             f"measure 'op' must be stated by the data set, but {problems.name!r} has no column of "
-            f"whole numbers op or difficulty"
+            f"whole numbers op or difficulty (column:NAME takes any column of numbers)"
         )
     needing = [name for name in measures if name in OF_MODEL]
     if needing and not isinstance(model, Model):

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -29,9 +30,11 @@ from experiments.llm.answering.model import Model
 from experiments.llm.answering.run import AskingStudy
 from experiments.llm.answering.workload import AnswersWorkload
 from experiments.llm.difficulty.agreement import present, rank_correlations
-from experiments.llm.difficulty.buckets import Cut, Measure, levels
+from experiments.llm.difficulty.buckets import Cut, levels
+from experiments.llm.difficulty.columns import known_values
 from experiments.llm.difficulty.measures import OF_MODEL, measure
-from experiments.llm.problems.data import Problems, write_problems
+from experiments.llm.difficulty.scales import Measure, needed_columns
+from experiments.llm.problems.data import Problems, read_source, write_problems
 from experiments.llm.text.tokenizer import load_tokenizer
 from experiments.storage import checkpoint
 from experiments.storage.writing import write_parquet
@@ -65,6 +68,11 @@ class DifficultyStudy(AskingStudy):
     unit = "measurements"
     kind = "difficulty"
     tables = ("measures",)
+
+    @functools.cached_property
+    def problems(self) -> Problems:
+        """The problems with the columns that measures are made of, read once."""
+        return read_source(self.source, numbers=needed_columns(*self.measures))
 
     @property
     def about(self) -> dict[str, Any]:
@@ -118,8 +126,9 @@ def run_measures(study: DifficultyStudy, cut: Cut | None) -> Difficulty:
     """
     problems, out = study.problems, study.directory
     if cut is not None:
-        # Try the cut on distinct values first: measuring may take hours.
-        cut.apply(pd.Series(problems.ops if cut.measure == "op" else range(1, len(problems) + 1)))
+        # Try the cut first, on distinct values if only measuring gives them: that may take hours.
+        known = known_values(cut.measure, problems)
+        cut.apply(range(1, len(problems) + 1) if known is None else known)
     table = run_study(study)["measures"]
     buckets = None if cut is None else _write_cut(problems, table, cut, out / "problems.parquet")
     correlations = rank_correlations(table) if len(present(table)) > 1 else None
@@ -131,6 +140,9 @@ def run_measures(study: DifficultyStudy, cut: Cut | None) -> Difficulty:
 def _write_cut(problems: Problems, table: pd.DataFrame, cut: Cut, path: Path) -> pd.DataFrame:
     """Write the problems of a cut with their bucket as difficulty; return a row a bucket."""
     remains, buckets = cut.apply(table[cut.measure])
+    lost = int(table[cut.measure].isna().to_numpy().sum())
+    if lost:
+        console.print(f"{lost} of {len(table)} problems have no {cut.measure} and are left out.")
     table = table.loc[remains]
     difficulty = levels(table, buckets)
     chosen = problems.take(np.flatnonzero(remains))

@@ -10,8 +10,8 @@ import hashlib
 import json
 import math
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import date
 from decimal import Decimal
 from functools import partial
@@ -27,6 +27,7 @@ from experiments.llm.problems.gym.drawing import ORIGINS
 from experiments.llm.problems.sources import Rows, load_rows
 from experiments.storage.checkpoint import PathLike
 from experiments.storage.writing import write_atomically
+from synth.arguments import closest
 
 T = TypeVar("T")
 
@@ -56,6 +57,7 @@ class Problems:
       name: of the data set, for tables and errors.
       origins: for each where reasoning-gym drew it, which its scorer needs; none if it did not. No
         part of the digest, as problems of one origin are the same.
+      columns: further columns of numbers that were asked for, by name; None where one is missing.
 
     Raises:
       ValueError: if the fields have different lengths.
@@ -67,10 +69,12 @@ class Problems:
     ops: Sequence[int | None]
     name: str = ""
     origins: Sequence[str] = ()
+    columns: Mapping[str, Sequence[float | None]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         columns = ["prompts", "solutions", "answers", "ops", *(["origins"] if self.origins else [])]
         lengths = {column: len(getattr(self, column)) for column in columns}
+        lengths |= {column: len(cells) for column, cells in self.columns.items()}
         if len(set(lengths.values())) > 1:
             raise ValueError(f"fields of problems must have one length, got {lengths}")
 
@@ -88,6 +92,8 @@ class Problems:
         columns = (self.prompts, self.solutions, self.answers, self.ops)
         for row in zip(*columns, strict=True):
             total.update(json.dumps(row).encode())
+        for column, cells in sorted(self.columns.items()):
+            total.update(json.dumps([column, list(cells)]).encode())
         return total.hexdigest()[:16]
 
     def take(self, rows: Iterable[int]) -> Problems:
@@ -100,7 +106,12 @@ class Problems:
             [self.ops[row] for row in chosen],
             self.name,
             [self.origins[row] for row in chosen] if self.origins else (),
+            {column: [cells[row] for row in chosen] for column, cells in self.columns.items()},
         )
+
+
+class NoColumnError(ValueError):
+    """A data set lacks a column that was asked for."""
 
 
 def read(
@@ -109,6 +120,7 @@ def read(
     split: str | None = None,
     configuration: str | None = None,
     columns: Columns = DEFAULT_COLUMNS,
+    numbers: Collection[str] = (),
 ) -> Problems:
     """Read a data set of problems with solutions.
 
@@ -117,30 +129,39 @@ def read(
         by ``sweetspot tasks export`` has the configurations ``base``, ``train-op6`` and so on, and
         ``test``. The column `experiments.llm.problems.gym.drawing.ORIGINS` is kept.
       columns: names of the columns.
+      numbers: further columns to keep, of numbers.
 
     Raises:
       FileNotFoundError, ImportError, ValueError: see `load_rows`.
+      NoColumnError: if a column of `numbers` is missing.
       ValueError: if a named or needed column is missing, if several columns may be meant, if a row
         has no problem or an empty solution, or if a cell does not hold what its column should (rows
         are counted from 0).
     """
     named = (getattr(columns, part) for part in USUAL)
-    wanted = {name for name in (ORIGINS, *named, *sum(USUAL.values(), ())) if name is not None}
+    usual = sum(USUAL.values(), ())
+    wanted = {each for each in (ORIGINS, *named, *usual, *numbers) if each is not None}
     rows = load_rows(source, split=split, configuration=configuration, wanted=wanted)
     name = ":".join(part for part in (str(source), configuration, split) if part)
+    if missing := [each for each in numbers if each not in rows.column_names]:
+        hint = closest(missing[0], rows.column_names)
+        raise NoColumnError(
+            f"{name}: a column must be one of {rows.column_names}, got {missing[0]!r}{hint}"
+        )
     try:
-        return _problems(rows, columns, name)
+        return _problems(rows, columns, name, numbers)
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from error
 
 
-def read_source(source: Source) -> Problems:
-    """Read the problems that an argument names; errors as `read`."""
+def read_source(source: Source, *, numbers: Collection[str] = ()) -> Problems:
+    """Read the problems that an argument names; `numbers` and errors as `read`."""
     return read(
         source.source,
         split=source.split,
         configuration=source.configuration,
         columns=source.columns,
+        numbers=numbers,
     )
 
 
@@ -162,7 +183,7 @@ class _Field:
         return values
 
 
-def _problems(rows: Rows, columns: Columns, name: str) -> Problems:
+def _problems(rows: Rows, columns: Columns, name: str, numbers: Collection[str]) -> Problems:
     """Turn rows of a data set into problems."""
     # Read prompts, solutions and answers, from chats or from columns of their own.
     fields = _fields(rows, columns)
@@ -182,10 +203,14 @@ def _problems(rows: Rows, columns: Columns, name: str) -> Problems:
             raise ValueError(f"row {row} has an empty problem")
         if not solution.strip():
             raise ValueError(f"row {row} has an empty solution")
-    is_named = columns.difficulty is not None
-    levels = _levels(fields["difficulty"], is_named) if "difficulty" in fields else None
     origins = [_text(cell) for cell in rows[ORIGINS]] if ORIGINS in rows.columns else ()
-    return Problems(prompts, solutions, answers, levels or [None] * len(rows), name, origins)
+    stated, levels = fields.get("difficulty"), None
+    if stated is not None:
+        is_number = stated.column in numbers
+        levels = _levels(stated, columns.difficulty is not None, is_number=is_number)
+    levels = levels or [None] * len(rows)
+    others = {column: _Field(column, rows[column]).each(_number) for column in numbers}
+    return Problems(prompts, solutions, answers, levels, name, origins, others)
 
 
 def _fields(rows: Rows, columns: Columns) -> dict[str, _Field]:
@@ -350,27 +375,52 @@ def _level(cell: Any) -> int | None:
     return value
 
 
-def _levels(field: _Field, is_named: bool) -> list[int | None] | None:
-    """Stated difficulties; None, with a warning, if an unnamed column holds something else."""
+def _levels(field: _Field, is_named: bool, *, is_number: bool) -> list[int | None] | None:
+    """Stated difficulties; None if an unnamed column holds something else.
+
+    Warns:
+      UserWarning: in that case, unless the column was asked for as one of numbers.
+    """
+    advice = f"--measure column:{field.column} takes any numbers"
     try:
         return field.each(_level)
     except ValueError as error:
         if is_named:
-            raise ValueError(f"columns.difficulty must name whole numbers: {error}") from error
-        warnings.warn(f"no difficulties are read: {error}", stacklevel=4)
+            message = f"columns.difficulty must name whole numbers: {error}; {advice}"
+            raise ValueError(message) from error
+        if not is_number:
+            warnings.warn(f"no difficulties are read: {error}; {advice}", stacklevel=4)
         return None
 
 
+def _number(cell: Any) -> float | None:
+    """Number in a cell, also as text or as true or false; None if it is missing."""
+    value = cell if isinstance(cell, float) and not math.isnan(cell) else _scalar(cell)
+    if value is None or (isinstance(value, str) and not value.strip()):
+        return None
+    try:
+        number = float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError, OverflowError):
+        raise ValueError(f"must be a number, got {value!r:.100}") from None
+    return None if math.isnan(number) else number
+
+
 def write_problems(problems: Problems, path: Path, columns: Mapping[str, Sequence[Any]]) -> None:
-    """Write problems as a Parquet file of chats that `read` reads back, with more columns."""
+    """Write problems as a Parquet file of chats that `read` reads back, with more columns.
+
+    The problems' own further columns are written too, where their names are free.
+    """
     chats = [
         [*prompt, {"role": "assistant", "content": solution}]
         for prompt, solution in zip(problems.prompts, problems.solutions, strict=True)
     ]
-    table = {"messages": chats, "answer": list(problems.answers)}
+    table: dict[str, Sequence[Any]] = {"messages": chats, "answer": list(problems.answers)}
+    taken = {name for names in USUAL.values() for name in names} - {"op", "difficulty"}
     if any(op is not None for op in problems.ops):
         table["difficulty"] = list(problems.ops)
+        taken |= {"op", "difficulty"}
     if problems.origins:
         table[ORIGINS] = list(problems.origins)
-    written = pa.table(table | dict(columns))
+    others = {name: cells for name, cells in problems.columns.items() if name not in taken}
+    written = pa.table({**others, **table, **columns})
     write_atomically(path, lambda temporary: parquet.write_table(written, temporary))

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 
 from experiments.engine.progress import console
 from experiments.igsm.config import Stream
-from experiments.llm.problems.data import Problems, read, read_source
+from experiments.llm.difficulty.columns import with_values
+from experiments.llm.difficulty.scales import needed_columns
+from experiments.llm.problems.data import NoColumnError, Problems, read, read_source
 from experiments.llm.problems.grade import check_solutions, references
 from experiments.llm.scan.grid import ScanConfig
 from experiments.llm.text.encoding import Encoded, check_examples, encode_within
@@ -21,11 +23,41 @@ if TYPE_CHECKING:
 
 
 def read_stream(config: ScanConfig, directory: Path, stream: Stream) -> Problems:
-    """Read the training, test or base problems: exported into the scan's directory, or named."""
+    """Read the training, test or base problems: exported into the scan's directory, or named.
+
+    Training and test problems have the columns that the measure is made of. A test whose data set
+    lacks them is read without.
+    """
+    numbers = [] if stream == "base" else needed_columns(config.measure)
     if config.export is not None:
-        return read(directory / "data" / stream / f"*.{config.export.format}")
+        pattern = directory / "data" / stream / f"*.{config.export.format}"
+        return read(pattern, numbers=numbers)
     sources = {"train": config.train, "test": config.test, "base": config.base_data}
-    return read_source(sources[stream])
+    try:
+        return read_source(sources[stream], numbers=numbers)
+    except NoColumnError as error:
+        if stream != "test":
+            raise
+        console.print(
+            f"{error}. So the test is one slice, of level 0: its risk is not told by difficulty, "
+            f"and llm recommend, which needs that, cannot be asked.",
+            style="yellow",
+            highlight=False,
+        )
+        return read_source(sources[stream])
+
+
+def _with_measure(config: ScanConfig, problems: Problems) -> Problems:
+    """Leave out or refuse problems without a value of the measure, see `with_values`.
+
+    Data that state no measure at all are left to others: a test is then one slice.
+    """
+    is_stated = any(op is not None for op in problems.ops)
+    if set(needed_columns(config.measure)) - set(problems.columns) or (
+        config.measure == "op" and not is_stated
+    ):
+        return problems
+    return with_values(config.measure, problems, config.missing)
 
 
 @dataclass(frozen=True)
@@ -79,6 +111,8 @@ class ScanProblems:
         # Read every stream and encode the two that are trained on.
         names: list[Stream] = ["train", "test", *(["base"] if config.base.training else [])]
         streams = {name: read_stream(config, directory, name) for name in names}
+        for name in ("train", "test"):
+            streams[name] = _with_measure(config, streams[name])
         examples = encoded(streams["train"])
         train, test = streams["train"].take(examples.rows), streams["test"]
         base = encoded(streams["base"]) if "base" in streams else None

@@ -5,11 +5,14 @@ from __future__ import annotations
 import dataclasses
 import itertools
 from dataclasses import dataclass, field
-from typing import get_args
+from typing import Annotated, get_args
+
+import tyro
 
 from experiments.igsm.config import ExportConfig
 from experiments.llm.answering.config import SAMPLED, DecodingConfig
-from experiments.llm.difficulty.buckets import MEASURES, Measure
+from experiments.llm.difficulty.buckets import Missing
+from experiments.llm.difficulty.scales import Direction, Measure, hard_is_high
 from experiments.llm.difficulty.selection import Selection
 from experiments.llm.problems.config import GraderConfig, Source
 from experiments.llm.training.config import ScratchConfig, TrainingConfig
@@ -87,7 +90,10 @@ class ScanConfig:
       train, test, base_data: problems; `NO_DATA` with `export`.
       export: make iGSM problems in the run's directory.
       base: preparation of the checkpoint before members start from it.
-      measure: measure of difficulty; ``op`` takes the stated levels, others are cut into buckets.
+      measure: ``op`` takes the stated levels; others, such as ``cot_tokens`` and ``column:NAME``,
+        are cut into buckets (all: `experiments.llm.difficulty.scales`).
+      harder: the harder values of ``column:NAME``.
+      missing: what becomes of problems that state no value of the measure; by default an error.
       pass_rate_samples, pass_rate_temperature: number and temperature of the responses behind a
         problem's pass rate, if that is the measure.
       buckets: number of buckets of equal size; unused for ``op`` and with `edges`.
@@ -120,7 +126,9 @@ class ScanConfig:
     base_data: Source = NO_DATA
     export: ExportConfig | None = None
     base: BaseConfig = BaseConfig()
-    measure: Measure = "op"
+    measure: Annotated[Measure, tyro.conf.arg(metavar="MEASURE")] = "op"
+    harder: Direction | None = None
+    missing: Missing | None = None
     pass_rate_samples: int = SAMPLED.samples
     pass_rate_temperature: float = SAMPLED.temperature
     buckets: int = 3
@@ -165,7 +173,7 @@ class ScanConfig:
                 f"pass_rate_samples must be 1 at pass_rate_temperature 0, where all are equal; "
                 f"got {self.pass_rate_samples}"
             )
-        check_choice(self, "measure", list(MEASURES))
+        hard_is_high(self.measure, self.harder)
         check_choice(self, "data_unit", get_args(DataUnit))
         number = len(self.edges) + 1 if self.edges else self.buckets
         if self.measure != "op" and max(self.difficulties) > number:

@@ -18,6 +18,7 @@ from experiments.llm.answering.decoding import check_prompts, kept_of
 from experiments.llm.answering.model import Model
 from experiments.llm.difficulty.buckets import Buckets, levels
 from experiments.llm.difficulty.measures import measure
+from experiments.llm.difficulty.scales import needed_columns
 from experiments.llm.difficulty.selection import selected
 from experiments.llm.problems.data import Problems
 from experiments.llm.scan.data import ScanProblems
@@ -31,7 +32,11 @@ if TYPE_CHECKING:
 
 MEASURES_FILE = "measures.parquet"
 Measures = dict[str, pd.DataFrame]
-"""The scan's measure of its training and test problems: ``train`` and ``test``, a row a problem."""
+"""The scan's measure of its training and test problems: ``train`` and ``test``, a row a problem. A
+test whose data set lacks the measure's columns has no column for it."""
+
+ONE_SLICE = 0
+"""Level of all problems of a test whose data set lacks the measure: none of the buckets."""
 
 
 def measure_problems(
@@ -45,11 +50,15 @@ def measure_problems(
       keep: directory in which each answer of the base is kept once it is complete.
     """
     config = problems.config
+    streams = {"train": problems.train, "test": problems.test}
+    unmeasured = {}
+    if set(needed_columns(config.measure)) - set(problems.test.columns):
+        unmeasured = {"test": pd.DataFrame({"row": np.arange(len(streams.pop("test")))})}
     with contextlib.ExitStack() as stack:
         kept = None
         if keep is not None and isinstance(model, Model) and config.measure == "pass_rate":
             kept = stack.enter_context(kept_of(keep, model, config.sampled))
-        return {
+        found = {
             stream: measure(
                 model,
                 measured,
@@ -57,10 +66,12 @@ def measure_problems(
                 grader=config.grader,
                 decoding=config.sampled,
                 kept=kept,
+                fitted_to=problems.train,
                 console=console,
             )
-            for stream, measured in (("train", problems.train), ("test", problems.test))
+            for stream, measured in streams.items()
         }
+    return found | unmeasured
 
 
 def read_measures(directory: Path) -> Measures:
@@ -97,9 +108,12 @@ class Levels:
         config, buckets = problems.config, None
         if config.measure != "op":
             values = measures["train"][config.measure]
-            buckets = Buckets.cut(config.measure, values, config.buckets, config.edges)
-        # A benchmark need not have problems of every level.
-        test = levels(measures["test"], buckets, least=0)
+            number, edges = config.buckets, config.edges
+            buckets = Buckets.cut(config.measure, values, number, edges, config.harder)
+        # A benchmark need not have problems of every level, nor the measure.
+        test = np.full(len(measures["test"]), ONE_SLICE)
+        if config.measure in measures["test"]:
+            test = levels(measures["test"], buckets, least=0)
         stated = np.unique(test)
         if missing := sorted(set(config.base.levels) - set(stated.tolist())):
             raise ValueError(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -77,17 +77,24 @@ def training_examples(
 
 
 def prepare(
-    model: str, source: Source, out: Path, *, max_length: int, on_long: OnLong
+    model: str,
+    source: Source,
+    out: Path,
+    *,
+    max_length: int,
+    on_long: OnLong,
+    keep: Collection[str] = (),
 ) -> dict[str, Any]:
     """Check a data set against a checkpoint's tokenizer, and write it anew with its lengths.
 
-    Writes OUT/problems.parquet, with the columns cot_tokens and prompt_tokens, and OUT/report.json.
+    Writes OUT/problems.parquet, with the columns cot_tokens, prompt_tokens and those of numbers in
+    `keep`, and OUT/report.json.
 
     Returns:
       The report: model, data, counts of examples read, dropped and truncated, number of problems
       of each stated difficulty, and tokens in all, of solutions and of prompts.
     """
-    problems = read_source(source)
+    problems = read_source(source, numbers=keep)
     encoded = encode_for(
         model, problems, range(len(problems)), max_length=max_length, on_long=on_long
     )

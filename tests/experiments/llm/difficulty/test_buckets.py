@@ -12,7 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from experiments.llm.difficulty.buckets import MEASURES, Buckets, Cut, levels, window
+from experiments.llm.difficulty.buckets import Buckets, Cut, levels, window
+from experiments.llm.difficulty.scales import MEASURES
 
 HARDER = {"op": 1, "cot_tokens": 1, "pass_rate": -1, "perplexity": 1}
 measures = st.sampled_from(sorted(MEASURES))
