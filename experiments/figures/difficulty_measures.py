@@ -58,9 +58,9 @@ def _direction(name: Measure) -> str:
     return "" if known is None else "  harder →" if known else "  ← harder"
 
 
-def _value_axis(axis: Axes, centres: list[float], *, is_whole: bool) -> None:
+def _value_axis(axis: Axes, centres: list[float], *, is_linear: bool, is_whole: bool) -> None:
     """Plain numbers, few of them; logarithmic where the measure spans octaves."""
-    if not is_whole and centres[0] > 0 and centres[-1] / centres[0] >= LOGARITHMIC:
+    if not (is_linear or is_whole) and centres[0] > 0 and centres[-1] / centres[0] >= LOGARITHMIC:
         base = 10 if centres[-1] / centres[0] > 1000 else 2
         axis.set_xscale("log", base=base)
         axis.xaxis.set_major_locator(LogLocator(base=base, numticks=7))
@@ -116,7 +116,8 @@ def plot(tables: Mapping[str, pd.DataFrame]) -> Figure:
         axis.set_xlabel(f"{label}{_direction(name)}")
         axis.set_ylim(-0.03, 1.03)
         style.percent_axis(axis)
-        _value_axis(axis, centres.tolist(), is_whole=name == "op")
+        is_share = name not in MEASURES and centres[-1] <= 1
+        _value_axis(axis, centres.tolist(), is_linear=is_share, is_whole=name == "op")
     axes[0].set_ylabel("pass rate of the base\n(share of samples)")
     style.side_legend(figure, HANDLES)
     rates = table.loc[table["pass_rate"].notna(), "samples"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
+import sys
 from functools import partial
 
 import pandas as pd
@@ -12,6 +13,7 @@ import pytest
 
 from experiments.certify.config import CheckpointConfig
 from experiments.cli import llm as commands
+from experiments.cli.main import main
 from experiments.llm.answering.config import DecodingConfig
 from experiments.llm.problems.config import GraderConfig, Source
 from experiments.llm.problems.data import read, read_source
@@ -203,3 +205,58 @@ def test_recipes_state_command_device_cost_and_numbers():
             stated = f"{recipe.hours(config):.2g} hours"
             assert stated in text, f"{name} {preset}: {stated}"
             assert recipe.HOURS[preset] == float(f"{recipe.hours(config):.2g}")
+
+
+def test_columns_are_measures_and_cut_into_buckets(tiny_folder, tmp_path, capsys):
+    rates = [0.1, 0.9, 0.5, 0.3, 0.7, None]
+    rows = [
+        {"problem": f"{row} + 1?", "solution": f"{row + 1}." * (row + 1), "answer": row + 1}
+        | {"solve_rate": rate, "difficulty": 1.5 + row, "k": row % 3, "n": 2 + row}
+        for row, rate in enumerate(rates)
+    ]
+    path = tmp_path / "rows.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    words = ["llm", "difficulty", "--model", str(tiny_folder), "--source", str(path)]
+    words += ["--measures", "column:solve_rate", "column:difficulty", "passes:k/n", "cot_tokens"]
+    words += ["--bucket-by", "column:solve_rate", "--harder", "lower", "--edges", "0.4", "0.6"]
+
+    def run(*more: str) -> str:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(sys, "argv", ["sweetspot", *words, *more, "--out", str(tmp_path / "out")])
+            main()
+        return " ".join(capsys.readouterr().out.split())
+
+    with pytest.raises(SystemExit):
+        run()
+    assert "missing for 1 of 6, the first in row 5" in " ".join(capsys.readouterr().err.split())
+    said = run("--missing", "drop")
+    assert "1 of 6 problems have no column:solve_rate and are left out." in said
+    assert "column:solve_rate ≥ 0.6" in said
+    cut = pd.read_parquet(tmp_path / "out" / "problems.parquet")
+    assert cut["difficulty"].tolist() == [3, 1, 2, 3, 1]
+    assert cut["column:solve_rate"].tolist() == rates[:5]
+    assert read(tmp_path / "out" / "problems.parquet", numbers=["k"]).columns["k"] == [
+        0,
+        1,
+        2,
+        0,
+        1,
+    ]
+    measures = pd.read_parquet(tmp_path / "out" / "measures.parquet")
+    assert measures["column:difficulty"].tolist() == [1.5, 2.5, 3.5, 4.5, 5.5, 6.5]
+    assert measures["passes:k/n"].between(0, 1).all()
+    pairs = pd.read_parquet(tmp_path / "out" / "correlations.parquet")
+    assert {("cot_tokens", "column:solve_rate"), ("column:difficulty", "passes:k/n")} <= {
+        *zip(pairs["first"], pairs["second"], strict=True)
+    }
+
+
+def test_prepare_keeps_columns_that_are_named(tiny_folder, tmp_path):
+    path = tmp_path / "rows.jsonl"
+    rows = [{"problem": f"{row}?", "answer": row, "rate": row / 4} for row in range(4)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    commands.prepare(str(tiny_folder), Source(str(path)), tmp_path / "out", keep=("rate",))
+    table = pd.read_parquet(tmp_path / "out" / "problems.parquet")
+    assert table["rate"].tolist() == [0, 0.25, 0.5, 0.75]
+    with pytest.raises(ValueError, match=r"got 'rating'; did you mean 'rate'\?"):
+        commands.prepare(str(tiny_folder), Source(str(path)), tmp_path / "no", keep=("rating",))

@@ -85,3 +85,20 @@ def test_both_formats_are_written(measures, tmp_path):
     paths = figures.draw({"measures": measures}, tmp_path)
     assert [path.name for path in paths] == [f"{NAME}.png", f"{NAME}.svg"]
     assert all(path.stat().st_size > 5000 for path in paths)
+
+
+def test_columns_of_the_data_have_panels_and_say_where_the_harder_are_if_it_is_known(measures):
+    columns = {
+        "column:solve_rate": measures["pass_rate"] * 0.9 + 0.05,
+        "passes:k/n": 1 - measures["op"] / 20,
+        "rasch:a,b": measures["op"] - 8.0,
+    }
+    table = measures.drop(columns=["perplexity"]).assign(**columns)
+    figure = drawn(NAME, {"measures": table})
+    told = {axis.get_title().split("\n")[0]: axis.get_xlabel() for axis in figure.axes}
+    assert list(told)[2:] == ["solve_rate", "k/n", "a,b"]
+    assert told["solve_rate"] == "solve_rate"
+    assert told["k/n"].endswith("← harder")
+    assert told["a,b"] == "difficulty for 2 models (logits)  harder →"
+    assert all(axis.get_xscale() == "linear" for axis in figure.axes[2:])
+    assert_all_is_on_the_page(figure)

@@ -75,6 +75,18 @@ def test_missing_values_leave_their_pairs_alone():
     assert counts["num_problems"].tolist() == [26] * 3 + [30] * 3
 
 
+def test_columns_of_the_data_are_measures_too():
+    table = measures(60)
+    table["column:solve_rate"] = table["pass_rate"].where(np.arange(60) >= 5)
+    assert present(table)[-1] == "column:solve_rate"
+    pairs = rank_correlations(table).set_index(["first", "second", "statistic"])
+    row = pairs.loc[("pass_rate", "column:solve_rate", "spearman")]
+    assert row["value"] == pytest.approx(1)
+    assert row["num_problems"] == 55
+    bins = pass_rate_over(table, "column:solve_rate")
+    np.testing.assert_allclose(bins["centre"], bins["mean"])
+
+
 def test_measures_without_differences_are_not_present():
     table = measures(30).assign(op=7, perplexity=np.nan)
     assert present(table) == ["cot_tokens", "pass_rate"]
