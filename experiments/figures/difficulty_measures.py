@@ -20,7 +20,7 @@ from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
 from experiments.figures import style
 from experiments.llm.difficulty.agreement import pass_rate_over, present, rank_correlations
-from experiments.llm.difficulty.scales import MEASURES, Measure, scale
+from experiments.llm.difficulty.scales import MEASURES, Measure, of_columns, scale
 
 TITLE = "Measures of difficulty against each other"
 TABLES = ("measures",)
@@ -52,6 +52,16 @@ def _shown(name: Measure, centres: np.ndarray) -> tuple[np.ndarray, str]:
     return centres, scale(name).label
 
 
+def _title(name: Measure) -> str:
+    """Title of a measure's panel."""
+    made = of_columns(name)
+    if made is None:
+        return TITLES[name]
+    if made.kind == "rasch":
+        return f"Passes of {len(made.columns)} models"
+    return made.columns[0] if made.kind == "column" else f"{made.columns[0]} of {made.trials}"
+
+
 def _direction(name: Measure) -> str:
     """Where the harder problems are; nothing for a column, as the table does not say."""
     known = scale(name).hard_is_high
@@ -81,7 +91,7 @@ def plot(tables: Mapping[str, pd.DataFrame]) -> Figure:
     there = present(table)
     others = [name for name in there if name not in MEASURES]
     names: list[Measure] = [*(name for name in TITLES if name in there), *others]
-    titles = [TITLES.get(name, name.partition(":")[2]) for name in names]
+    titles = [*map(_title, names)]
     if "pass_rate" not in there or not names:
         raise ValueError(
             f"table measures: the figure needs the measure pass_rate and one of "

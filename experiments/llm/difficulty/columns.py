@@ -13,6 +13,10 @@ from experiments.llm.difficulty.shrinkage import fit_beta
 from experiments.llm.problems.data import Problems
 
 
+LEAST_DEVIATION = 0.1
+"""Deviation of difficulties in logits below which a message says that they do not differ."""
+
+
 def column_values(
     measure: Measure, problems: Problems, *, fitted_to: Problems | None = None
 ) -> Float[np.ndarray, " problems"]:
@@ -40,7 +44,15 @@ def column_values(
         known, attempts = _counts(measure, made, fitted_to)
     if made.kind == "rasch":
         assert isinstance(made.trials, int)  # written so
-        return fit_rasch(known, trials=made.trials).difficulties(passes)
+        fitted = fit_rasch(known, trials=made.trials)
+        if fitted.deviation < LEAST_DEVIATION:
+            console.print(
+                f"{measure}: the models pass the same problems no more often than by chance, so "
+                f"their passes say nothing of difficulty.",
+                style="yellow",
+                highlight=False,
+            )
+        return fitted.difficulties(passes)
     try:
         prior = fit_beta(known[:, 0], attempts)
     except ValueError as error:

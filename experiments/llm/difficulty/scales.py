@@ -85,7 +85,7 @@ def of_columns(measure: Measure) -> OfColumns | None:
     if kind not in FORMS:
         from synth.arguments import closest
 
-        hint = closest(str(measure), MEASURES) or f"; a column of the data is column:{measure}"
+        hint = f"{closest(str(measure), MEASURES)}; a column of the data is column:{measure}"
         raise ValueError(f"measure must be one of {ACCEPTED}, got {measure!r}{hint}")
     # After the last slash the number of attempts, or of `passes` the column that has it.
     columns, trials = (rest,), 1

@@ -96,9 +96,9 @@ def test_columns_of_the_data_have_panels_and_say_where_the_harder_are_if_it_is_k
     table = measures.drop(columns=["perplexity"]).assign(**columns)
     figure = drawn(NAME, {"measures": table})
     told = {axis.get_title().split("\n")[0]: axis.get_xlabel() for axis in figure.axes}
-    assert list(told)[2:] == ["solve_rate", "k/n", "a,b"]
+    assert list(told)[2:] == ["solve_rate", "k of n", "Passes of 2 models"]
     assert told["solve_rate"] == "solve_rate"
-    assert told["k/n"].endswith("← harder")
-    assert told["a,b"] == "difficulty for 2 models (logits)  harder →"
+    assert told["k of n"].endswith("← harder")
+    assert told["Passes of 2 models"] == "difficulty for 2 models (logits)  harder →"
     assert all(axis.get_xscale() == "linear" for axis in figure.axes[2:])
     assert_all_is_on_the_page(figure)

@@ -40,6 +40,17 @@ def test_counts_of_passes_are_shrunk():
     np.testing.assert_array_equal(column_values("passes:passes/8", few), expected)
 
 
+def test_models_that_pass_different_problems_are_told_of(capsys):
+    passes = [0, 1] * 50
+    apart = of(a=passes, b=[1 - each for each in passes])
+    assert np.ptp(column_values("rasch:a,b", apart)) < 0.01
+    said = " ".join(capsys.readouterr().out.split())
+    assert "rasch:a,b: the models pass the same problems no more often than by chance" in said
+    alike = of(a=passes, b=[*passes[:-2], 1, 0])
+    assert np.ptp(column_values("rasch:a,b", alike)) > 1
+    assert not capsys.readouterr().out
+
+
 def test_a_test_is_measured_as_its_training_set():
     train = of(passes=PASSES.tolist(), attempts=ATTEMPTS.tolist())
     test = of(passes=[0, None, 4], attempts=[1, 2, 4])
