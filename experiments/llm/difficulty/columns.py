@@ -12,7 +12,6 @@ from experiments.llm.difficulty.scales import Measure, OfColumns, of_columns
 from experiments.llm.difficulty.shrinkage import fit_beta
 from experiments.llm.problems.data import Problems
 
-
 LEAST_DEVIATION = 0.1
 """Deviation of difficulties in logits below which a message says that they do not differ."""
 
