@@ -35,7 +35,7 @@ MAIN_FLAGS: Mapping[str, frozenset[str]] = {
         "llm evaluate": "model source out grader.name decoding.max_new_tokens decoding.samples "
         "decoding.temperature",
         "llm scan": "recipe size out plan checkpoint train.source test.source grader.name "
-        "measure harder difficulties data_sizes seeds",
+        "measure difficulties data_sizes seeds",
         "llm bound": "model source out trained_by methods data_sizes delta",
     }.items()
 }

@@ -90,8 +90,8 @@ class ScanConfig:
       train, test, base_data: problems; `NO_DATA` with `export`.
       export: make iGSM problems in the run's directory.
       base: preparation of the checkpoint before members start from it.
-      measure: ``op`` takes the stated levels; others, such as ``cot_tokens`` and ``column:NAME``,
-        are cut into buckets (all: `experiments.llm.difficulty.scales`).
+      measure: ``op`` takes stated levels, others are cut into buckets; see
+        `experiments.llm.difficulty.scales`.
       harder: the harder values of ``column:NAME``.
       missing: what becomes of problems that state no value of the measure; by default an error.
       pass_rate_samples, pass_rate_temperature: number and temperature of the responses behind a

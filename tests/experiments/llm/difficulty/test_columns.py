@@ -21,7 +21,7 @@ def of(ops=None, **columns) -> Problems:
     number = len(next(iter(columns.values()))) if columns else len(ops)
     prompts = [[{"role": "user", "content": f"{row}?"}] for row in range(number)]
     ops = [None] * number if ops is None else ops
-    return Problems(prompts, ["2."] * number, [""] * number, ops, "mine", columns)
+    return Problems(prompts, ["2."] * number, [""] * number, ops, "mine", columns=columns)
 
 
 def test_a_column_is_its_numbers():
