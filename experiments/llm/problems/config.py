@@ -49,8 +49,7 @@ class Source:
     """Place of a data set, as one argument.
 
     Attributes:
-      source: a file of rows, a folder, an id on the hub, or ``reasoning-gym:TASK`` (such as
-        ``reasoning-gym:chain_sum?terms=2..6``).
+      source: a file of rows, a folder, a hub id, or ``reasoning-gym:TASK?KNOB=2..6``.
       split: part of it, where it has several.
       configuration: of a data set on the hub, where it has several.
       columns: names of the columns, where they are not the usual ones.
