@@ -18,7 +18,7 @@ ATTEMPTS = np.array([1.0, 64, 8, 8, 8, 4])
 
 
 def of(ops=None, **columns) -> Problems:
-    number = len(next(iter(columns.values()))) if columns else len(ops)
+    number = len([*columns.values(), ops or []][0])
     prompts = [[{"role": "user", "content": f"{row}?"}] for row in range(number)]
     ops = [None] * number if ops is None else ops
     return Problems(prompts, ["2."] * number, [""] * number, ops, "mine", columns=columns)
