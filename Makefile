@@ -88,7 +88,7 @@ $(VENV)/.dev: $(VENV)/.base
 	touch $@
 
 $(VENV)/.all: $(VENV)/.dev
-	$(PIP) --editable ".[dev,llm,gguf,gym,logging,harness,bench,browser,ray]"
+	$(PIP) --editable ".[dev,llm,gguf,gym,logging,harness,bench,browser,ray,trainers]"
 	touch $@
 
 clean:

@@ -28,7 +28,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("llm.answering",),
     ("llm.difficulty",),
     ("analysis", "certify", "llm.scan"),
-    ("figures", "llm.recipes", "recipes"),
+    ("figures", "llm.recipes", "llm.selecting", "recipes"),
     ("benchmarks",),
     ("pages",),
     ("cli",),

@@ -36,6 +36,8 @@ MAIN_FLAGS: Mapping[str, frozenset[str]] = {
         "decoding.temperature",
         "llm scan": "recipe size out plan checkpoint train.source test.source grader.name "
         "measure difficulties data_sizes seeds",
+        "llm select": "directory source out budget budget_unit level selection loss order take_all "
+        "accept_doubt push_to_hub",
         "llm bound": "model source out trained_by methods data_sizes delta",
     }.items()
 }

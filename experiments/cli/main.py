@@ -17,7 +17,7 @@ from rich.console import Console
 from tyro.extras import SubcommandApp
 
 from experiments import distribution
-from experiments.cli import llm, pages, paper, studies, tasks
+from experiments.cli import llm, pages, paper, selecting, studies, tasks
 from experiments.cli.arguments import REGISTRY, Positional, check_given_once
 from experiments.cli.help import (
     HELP,
@@ -88,6 +88,7 @@ def commands(arguments: Sequence[str]) -> Commands:
             "evaluate": llm.evaluate_checkpoint,
             "scan": llm.scan_command(asked_for(scan_words, SCANS, custom=ScanConfig())),
             "recommend": llm.recommend_for_checkpoint,
+            "select": selecting.select_rows,
             "bound": llm.certify_problems,
         },
         "completion": print_completion,

@@ -19,6 +19,7 @@ from experiments.llm.answering.config import DecodingConfig
 from experiments.llm.difficulty.buckets import Cut
 from experiments.llm.problems.config import GraderConfig
 from experiments.llm.scan.grid import BaseConfig, ScanConfig
+from experiments.llm.selecting.config import SelectConfig
 from experiments.llm.training.config import ScratchConfig, StepConfig, TrainingConfig
 from experiments.storage.config import Devices
 from experiments.sweep.grid import PretrainConfig, SweepConfig
@@ -45,6 +46,7 @@ CONFIGURATIONS: list[Any] = [
     PretrainConfig(),
     ScanConfig(edges=(1.0, 2.0)),
     ScratchConfig(vocab_size=8, decoder=DECODER),
+    SelectConfig(10.0, level=1, edges=(1.0, 2.0), max_length=8, epochs=1.0),
     StepConfig(),
     SweepConfig(),
     TrainingConfig(lora_rank=4),

@@ -142,16 +142,7 @@ def read(
     usual = sum(USUAL.values(), ())
     wanted = {each for each in (ORIGINS, *named, *usual, *numbers) if each is not None}
     rows = load_rows(source, split=split, configuration=configuration, wanted=wanted)
-    name = ":".join(part for part in (str(source), configuration, split) if part)
-    if missing := [each for each in numbers if each not in rows.column_names]:
-        hint = closest(missing[0], rows.column_names)
-        raise NoColumnError(
-            f"{name}: a column must be one of {rows.column_names}, got {missing[0]!r}{hint}"
-        )
-    try:
-        return _problems(rows, columns, name, numbers)
-    except ValueError as error:
-        raise ValueError(f"{name}: {error}") from error
+    return _named(rows, columns, (str(source), configuration, split), numbers)
 
 
 def read_source(source: Source, *, numbers: Collection[str] = ()) -> Problems:
@@ -163,6 +154,29 @@ def read_source(source: Source, *, numbers: Collection[str] = ()) -> Problems:
         columns=source.columns,
         numbers=numbers,
     )
+
+
+def read_with_rows(source: Source, *, numbers: Collection[str] = ()) -> tuple[Problems, Rows]:
+    """Read problems, and the rows of their data set with every column; else as `read_source`."""
+    place = (source.source, source.configuration, source.split)
+    rows = load_rows(source.source, split=source.split, configuration=source.configuration)
+    return _named(rows, source.columns, place, numbers), rows
+
+
+def _named(
+    rows: Rows, columns: Columns, place: Sequence[str | None], numbers: Collection[str]
+) -> Problems:
+    """Problems of rows that are named by their place; errors begin with it."""
+    name = ":".join(part for part in place if part)
+    if missing := [each for each in numbers if each not in rows.column_names]:
+        hint = closest(missing[0], rows.column_names)
+        raise NoColumnError(
+            f"{name}: a column must be one of {rows.column_names}, got {missing[0]!r}{hint}"
+        )
+    try:
+        return _problems(rows, columns, name, numbers)
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from error
 
 
 @dataclass(frozen=True)
@@ -223,6 +237,11 @@ def _fields(rows: Rows, columns: Columns) -> dict[str, _Field]:
         if (column := _find(rows.column_names, part, getattr(columns, part))) is not None:
             fields[part] = _Field(column, rows[column])
     return fields
+
+
+def found_columns(rows: Rows, columns: Columns) -> dict[str, str]:
+    """Name of the column of each field in `USUAL` that a data set has; errors as `read`."""
+    return {part: field.column for part, field in _fields(rows, columns).items()}
 
 
 def _find(names: Sequence[str], part: str, named: str | None) -> str | None:
