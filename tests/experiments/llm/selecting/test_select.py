@@ -17,6 +17,7 @@ import pytest
 import yaml
 
 from experiments.engine import cost
+from experiments.llm.difficulty.columns import column_values
 from experiments.llm.problems.config import Columns, Source
 from experiments.llm.problems.data import read
 from experiments.llm.scan.data import ScanProblems
@@ -231,6 +232,28 @@ def test_a_measure_of_a_model_comes_from_a_table(sums, tmp_path):
     short = dataclasses.replace(asked, measures=tmp_path / "short.parquet")
     with pytest.raises(ValueError, match=r"each of the pool's 60 problems, got 50 rows"):
         select(short, sums, tmp_path / "other")
+
+
+def test_counts_of_another_pool_are_shrunk_as_the_scans_were(tiny_folder, sums, tmp_path):
+    measure = "passes:right/8"
+    scan = write_scan(tmp_path, tiny_folder, measure=measure, difficulties=(1, 2))
+    train = tmp_path / "train.jsonl"
+    rows = [json.loads(line) for line in train.read_text().splitlines()]
+    counted = [row | {"right": number % 9} for number, row in enumerate(rows)]
+    train.write_text("".join(json.dumps(row) + "\n" for row in counted))
+    manifest = json.loads((scan / "manifest.json").read_text())
+    manifest["buckets"] = {"measure": measure, "edges": [0.5]}
+    manifest["data"]["train"] = (known := read(train, numbers=["right"])).digest()
+    (scan / "manifest.json").write_text(json.dumps(manifest))
+    few = [row | {"right": 8} for row in rows[:9]]
+    (tmp_path / "few.jsonl").write_text("".join(json.dumps(row) + "\n" for row in few))
+    config, scanned = SelectConfig(2, level=1), Scanned.read(scan)
+    pool = read_pool(config, Source(str(tmp_path / "few.jsonl")), scanned)
+    expected = column_values(measure, pool.problems, fitted_to=known)
+    np.testing.assert_allclose(pool.hardness, -expected)
+    assert pool.levels.tolist() == [1] * 9
+    own = read_pool(config, NO_DATA, scanned)
+    np.testing.assert_allclose(own.hardness, -column_values(measure, known))
 
 
 def test_a_column_of_the_data_is_a_measure_and_missing_values_are_counted(sums, tmp_path):
