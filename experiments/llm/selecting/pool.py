@@ -81,7 +81,7 @@ def read_pool(config: SelectConfig, source: Source, scan: Scanned | None) -> Poo
     source = scan.train if scan is not None and own else source
     if not source.source:
         raise ValueError("source must name a data set (--source), got ''")
-    reader = _reader(config, scan)
+    reader = _reader(config, scan, own=own)
     found = reader.read(source)
     if scan is not None and own and found.digest != scan.digest:
         raise ValueError(
@@ -198,14 +198,15 @@ class _Reader:
         )
 
 
-def _reader(config: SelectConfig, scan: Scanned | None) -> _Reader:
+def _reader(config: SelectConfig, scan: Scanned | None, *, own: bool) -> _Reader:
     """How a pool is read: measure and limits are the scan's, or else stated."""
     name: Measure = scan.config.measure if scan is not None else config.measure or "op"
     model = config.model or (scan.tokenizer_of if scan is not None else None)
     reason = _needs_tokens(config, name, scan)
     if reason and model is None:
         raise ValueError(f"model must name a checkpoint for {reason} (--model), got None")
-    columns = [] if config.measures is not None else needed_columns(name)
+    # A scan's digest counts the columns.
+    columns = needed_columns(name) if own or config.measures is None else []
     missing = config.missing if scan is None else scan.config.missing
     if not reason or model is None:
         return _Reader(name, columns, missing, None, None)

@@ -267,7 +267,7 @@ def test_a_column_of_the_data_is_a_measure_and_missing_values_are_counted(sums, 
     assert record["pool"]["left_out"] == 9
     assert rows["rate"].tolist() == [number / 7 for number in rows["sweetspot_row"]]
     assert rows["rate"].tolist() == sorted(rows["rate"], reverse=True)
-    assert (rows["rate"] >= 4).all()
+    assert min(rows["rate"]) >= 4
     with pytest.raises(ValueError, match=r"harder must say which values of 'column:rate'"):
         SelectConfig(5, level=1, measure="column:rate")
     wrong = dataclasses.replace(asked, measure="column:rates")
