@@ -29,7 +29,8 @@ REGISTRY = ConstructorRegistry()
 """How values are called in help, where a flag says nothing better."""
 
 _WORDS: dict[Any, str] = {int: "INTEGER", float: "NUMBER", str: "TEXT"}
-_ALIASES = {"--grader": "--grader.name"}
+ALIASES = {"--grader": "--grader.name"}
+"""Short names of flags, and the names that they stand for."""
 
 
 @REGISTRY.primitive_rule
@@ -69,6 +70,11 @@ def _none(kind: PrimitiveTypeInfo) -> PrimitiveConstructorSpec | None:
     )
 
 
+def flag_name(key: str) -> str:
+    """Return the flag of a field, whose parts are joined with dots."""
+    return f"--{key.replace('_', '-')}"
+
+
 def check_given_once(words: Sequence[str]) -> None:
     """Refuse a flag that is given twice: only its last values would count.
 
@@ -81,7 +87,7 @@ def check_given_once(words: Sequence[str]) -> None:
     seen: set[str] = set()
     for word in words:
         name = word.partition("=")[0].replace("_", "-")
-        name = _ALIASES.get(name, name)
+        name = ALIASES.get(name, name)
         if not name.startswith("--") or name == "--":
             continue
         if name in seen:

@@ -98,12 +98,12 @@ def shortened(command: Callable[..., Any], main: Collection[str]) -> Callable[..
 
 def _shown(hint: Any, name: str, default: Any, main: Collection[str]) -> tuple[Any, Any]:
     """Type and default of a field: as they are, in part, or hidden."""
-    kind, extras = (get_args(hint)[0], get_args(hint)[1:]) if _is_annotated(hint) else (hint, ())
+    kind, extras = (get_args(hint)[0], get_args(hint)[1:]) if is_annotated(hint) else (hint, ())
     if dataclasses.is_dataclass(kind) and isinstance(kind, type):
         inside = {each.removeprefix(f"{name}.") for each in main if each.startswith(f"{name}.")}
         # A part without a name lends its fields to the whole.
-        inside = {*main} if _has_no_name(extras) else inside
-        if inside & {field.name for field in dataclasses.fields(kind)} or _has_no_name(extras):
+        inside = {*main} if has_no_name(extras) else inside
+        if inside & {field.name for field in dataclasses.fields(kind)} or has_no_name(extras):
             copy, default = _copy(kind, default, inside)
             return Annotated[(copy, *extras)] if extras else copy, default  # type: ignore[return-value]
     if name in main:
@@ -137,10 +137,11 @@ def _default(value: Any) -> Any:
     return dataclasses.field(default_factory=lambda: value)
 
 
-def _is_annotated(hint: Any) -> bool:
+def is_annotated(hint: Any) -> bool:
+    """Return whether a type stands in `Annotated`."""
     return get_origin(hint) is Annotated
 
 
-def _has_no_name(extras: Collection[Any]) -> bool:
+def has_no_name(extras: Collection[Any]) -> bool:
     """Return whether a part is annotated with an empty name, so that its flags have no prefix."""
     return any(getattr(extra, "name", None) == "" for extra in extras)

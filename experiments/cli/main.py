@@ -17,7 +17,7 @@ from rich.console import Console
 from tyro.extras import SubcommandApp
 
 from experiments import distribution
-from experiments.cli import llm, pages, paper, selecting, studies, tasks
+from experiments.cli import llm, pages, paper, selecting, settings, studies, tasks
 from experiments.cli.arguments import REGISTRY, Positional, check_given_once
 from experiments.cli.help import (
     HELP,
@@ -111,8 +111,8 @@ def run(arguments: Sequence[str]) -> None:
       arguments: its words, without the program's name.
 
     Raises:
-      ValueError: if a command, recipe or preset is unknown, or a flag is given twice; and whatever
-        the command raises.
+      ValueError: if a command, recipe or preset is unknown, a flag is given twice, or a
+        configuration file cannot be used; and whatever the command raises.
       SystemExit: after help, and where tyro cannot read the arguments.
     """
     if list(arguments) == ["--version"]:
@@ -123,13 +123,50 @@ def run(arguments: Sequence[str]) -> None:
         return
     check_given_once(arguments)
     shows_all = HELP_ALL in arguments
-    words = ["--help" if word == HELP_ALL else word for word in arguments]
-    tree = commands(words)
-    name, command = _command(tree, words)
+    files = settings.named_in(["--help" if word == HELP_ALL else word for word in arguments])
+    tree, name, command, words = expanded(files)
     if command is None:
         _run_tree(tree, [*name.split(), "--help"])
+    elif files.write is None or HELP & {*words}:
+        _run_one(command, name, words, shows_all=shows_all)
     else:
-        _run_one(command, name, words[len(name.split()) :], shows_all=shows_all)
+        values = tyro.cli(
+            settings.captured(command), prog=f"{PROGRAM} {name}", args=words, registry=REGISTRY
+        )
+        settings.write_settings(files.write, name, command, values)
+        console.print(f"Configuration: {PROGRAM} {name} {settings.READ} {files.write}")
+
+
+def expanded(files: settings.Files) -> tuple[Commands, str, Command | None, list[str]]:
+    """Write what a configuration file states into a command line.
+
+    Args:
+      files: the command line and its configuration files.
+
+    Returns:
+      All commands; name of the command and itself, see `_command`; and its words.
+
+    Raises:
+      ValueError: if there is no such command, or it cannot be configured by the file.
+    """
+    words, stated = list(files.words), {}
+    # The recipe that a file names decides which defaults flags have.
+    if files.read is not None:
+        stated = settings.read_settings(files.read)
+        words = settings.command_words(stated, words, files.read)
+    tree = commands(words)
+    name, command = _command(tree, words)
+    words = words[len(name.split()) :]
+    if files.read is None and files.write is None:
+        return tree, name, command, words
+    if command is None or name not in MAIN_FLAGS:
+        raise ValueError(
+            f"{settings.READ} and {settings.WRITE} need one of the commands {[*MAIN_FLAGS]}, "
+            f"got {name!r}"
+        )
+    if files.read is not None:
+        words += settings.stated_words(stated, command, words, files.read)
+    return tree, name, command, words
 
 
 def _command(tree: Commands, words: Sequence[str]) -> tuple[str, Command | None]:
@@ -184,6 +221,11 @@ def _run_one(command: Command, name: str, words: Sequence[str], *, shows_all: bo
         with broken_between_words():
             tyro.cli(shown, prog=f"{PROGRAM} {name}", args=words, registry=REGISTRY)
     finally:
+        if main is not None and shows_all:
+            console.print(
+                f"{settings.READ} FILE reads flags from YAML; {settings.WRITE} FILE writes them "
+                f"all and runs nothing."
+            )
         if is_short:
             console.print(f"These are the main flags: {PROGRAM} {name} {HELP_ALL} shows all.")
 
