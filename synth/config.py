@@ -188,7 +188,10 @@ class DecoderConfig:
                 f"got {self.hidden_size} and {self.num_heads}"
             )
         if self.head_size % 2:
-            raise ValueError(f"the width of a head must be even, got {self.head_size}")
+            raise ValueError(
+                f"the width of a head must be even, got {self.head_size} (head_dim, or hidden_size "
+                f"over num_heads)"
+            )
         check_choice(self, "positions", get_args(Positions))
 
     @property

@@ -53,15 +53,19 @@ def unseen_samples(
 
 
 def _rows_trained_on(run: Path, source: Source, *, is_named: bool) -> list[int] | None:
-    """Return the rows that a fine-tuning trained on.
+    """Return the rows that a fine-tuning trained on, or looked at to choose the state it kept.
 
     None if `run` was only guessed and is no fine-tuning on these problems.
     """
     if not is_named and not (run / "manifest.json").is_file():
         return None
     manifest = read_manifest(run)
-    if manifest.get("source") == json.loads(json.dumps(dataclasses.asdict(source))):
-        return stated(manifest, run, "rows")
+    asked = json.loads(json.dumps(dataclasses.asdict(source)))
+    if manifest.get("source") == asked:
+        watched = manifest.get("validation") or {}
+        return stated(manifest, run, "rows") + (
+            watched["rows"] if watched.get("source") == asked else []
+        )
     if not is_named:
         return None
     raise ValueError(

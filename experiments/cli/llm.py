@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
@@ -39,7 +38,6 @@ from experiments.llm.problems.config import GraderConfig, Source
 from experiments.llm.scan.grid import ScanConfig
 from experiments.llm.text.config import OnLong
 from experiments.llm.training.config import Processes, TrainingConfig
-from experiments.llm.training.log import Tracker
 from experiments.storage.config import Devices
 from synth.config import Dtype
 
@@ -155,69 +153,6 @@ def measure_difficulty(
         if "pass_rate" in {*difficulty.correlations["first"], *difficulty.correlations["second"]}:
             print_paths(figures.draw({"measures": difficulty.measures}, out / "figures"))
     console.print(f"Table: {out / 'measures.parquet'}")
-
-
-def finetune_checkpoint(
-    model: Model,
-    data: Annotated[Source, tyro.conf.arg(name="")],
-    out: Directory,
-    difficulty: int | None = None,
-    data_size: int | None = None,
-    max_length: int = 2048,
-    on_long: OnLong = "error",
-    config: Annotated[
-        TrainingConfig, tyro.conf.arg(name=""), tyro.conf.AvoidSubcommands
-    ] = TRAINING,
-    devices: Annotated[Devices, tyro.conf.arg(name="")] = ONE_DEVICE,
-    processes: Annotated[Processes, tyro.conf.arg(name="")] = ONE_PROCESS,
-    tracker: Tracker = "none",
-    planning: Planning = NO_PLAN,
-) -> None:
-    """Fine-tune a checkpoint, or carry on with an interrupted fine-tuning.
-
-    Writes OUT/model, a Hugging Face folder, and OUT/log.jsonl.
-
-    Args:
-      model: folder or hub id of the base.
-      data: the problems.
-      out: directory of the run.
-      difficulty: train on this stated difficulty alone; default all.
-      data_size: examples to train on, the first in a shuffled order; default all.
-      max_length: tokens of an example at most.
-      on_long: what becomes of longer ones.
-      config: how to train.
-      devices: how many devices share the work, and how it is split over them.
-      processes: how several processes train together.
-      tracker: where the numbers go beside OUT/log.jsonl.
-      planning: print what it takes instead.
-    """
-    from experiments.llm.problems.data import read_source
-    from experiments.llm.text.examples import training_examples
-    from experiments.llm.training.distributed import is_first
-    from experiments.llm.training.finetune import finetune
-    from experiments.llm.training.workload import Finetuning
-
-    processes.join()
-    encoded = training_examples(
-        model,
-        read_source(data),
-        difficulty=difficulty,
-        data_size=data_size,
-        seed=config.seed,
-        max_length=max_length,
-        on_long=on_long,
-    )
-    if planning.is_asked:
-        planning.show(Finetuning(model, encoded, config, out, devices.mesh()))
-        return
-    about = {
-        "source": dataclasses.asdict(data),
-        "difficulty": difficulty,
-        "rows": encoded.rows.tolist(),
-    }
-    path = finetune(model, encoded, config, out, mesh=devices.mesh(), tracker=tracker, about=about)
-    if is_first():
-        console.print(f"Checkpoint: {path}")
 
 
 def evaluate_checkpoint(

@@ -17,7 +17,7 @@ from rich.console import Console
 from tyro.extras import SubcommandApp
 
 from experiments import distribution
-from experiments.cli import llm, pages, paper, selecting, settings, studies, tasks
+from experiments.cli import finetune, llm, pages, paper, selecting, settings, studies, tasks
 from experiments.cli.arguments import REGISTRY, Positional, check_given_once
 from experiments.cli.help import (
     HELP,
@@ -84,7 +84,7 @@ def commands(arguments: Sequence[str]) -> Commands:
         "llm": {
             "prepare": llm.prepare,
             "difficulty": llm.measure_difficulty,
-            "finetune": llm.finetune_checkpoint,
+            "finetune": finetune.finetune_checkpoint,
             "evaluate": llm.evaluate_checkpoint,
             "scan": llm.scan_command(asked_for(scan_words, SCANS, custom=ScanConfig())),
             "recommend": llm.recommend_for_checkpoint,

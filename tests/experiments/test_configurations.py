@@ -20,7 +20,7 @@ from experiments.llm.difficulty.buckets import Cut
 from experiments.llm.problems.config import GraderConfig
 from experiments.llm.scan.grid import BaseConfig, ScanConfig
 from experiments.llm.selecting.config import SelectConfig
-from experiments.llm.training.config import ScratchConfig, StepConfig, TrainingConfig
+from experiments.llm.training.config import ScratchConfig, StepConfig, TrainingConfig, Watch
 from experiments.storage.config import Devices
 from experiments.sweep.grid import PretrainConfig, SweepConfig
 from synth.config import DecoderConfig, FinetuneConfig, Llama3Rope, Lora, Optimiser
@@ -50,6 +50,7 @@ CONFIGURATIONS: list[Any] = [
     StepConfig(),
     SweepConfig(),
     TrainingConfig(lora_rank=4),
+    Watch(),
 ]
 """One of each configuration, with a value in every optional field."""
 

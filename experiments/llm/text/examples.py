@@ -76,6 +76,33 @@ def training_examples(
     return encoded.take(nested(numbers, data_size, seed=seed, stream=f"exact {difficulty}"))
 
 
+def held_out(encoded: Encoded, share: float, *, seed: int) -> tuple[Encoded, Encoded]:
+    """Split examples into those to train on and those of a validation loss, both in their order.
+
+    Args:
+      encoded: the examples.
+      share: of the examples that is held out, in (0, 1); at least one is.
+      seed: of the choice.
+
+    Raises:
+      ValueError: if none would be left to train on.
+    """
+    number = max(1, round(share * len(encoded)))
+    if number >= len(encoded):
+        raise ValueError(
+            f"validation_share must leave examples to train on, got {share:g} of {len(encoded)}"
+        )
+    is_out = np.zeros(len(encoded), bool)
+    is_out[nested(np.arange(len(encoded)), number, seed=seed, stream="validation")] = True
+    return encoded.take(np.flatnonzero(~is_out)), encoded.take(np.flatnonzero(is_out))
+
+
+def num_shared(first: Encoded, second: Encoded) -> int:
+    """Number of examples of the first that the second has too, token for token."""
+    known = {tokens.tobytes() for tokens in second.tokens}
+    return sum(tokens.tobytes() in known for tokens in first.tokens)
+
+
 def prepare(
     model: str,
     source: Source,

@@ -212,6 +212,14 @@ class Loader:
         size = len(self._lengths)
         return [int(self._order(place // size)[place % size]) for place in places]
 
+    def epochs_after(self, steps: int) -> float:
+        """Epochs that so many steps show."""
+        return min(steps * self.batch_size, self.num_examples) / len(self._lengths)
+
+    def steps_until(self, epochs: int) -> int:
+        """Steps that show so many whole epochs."""
+        return -(-epochs * len(self._lengths) // self.batch_size)
+
     def iterate(self, start: int = 0) -> Iterator[Batch]:
         """Iterate over the batches from a step to the end, made ahead in a thread of grain's.
 

@@ -9,7 +9,13 @@ import tyro
 
 from experiments.llm.text.config import Pieces
 from experiments.sweep.grid import ComputeUnit
-from synth.arguments import check_choice, check_least, check_positive, check_seed
+from synth.arguments import (
+    check_choice,
+    check_least,
+    check_number,
+    check_positive,
+    check_seed,
+)
 from synth.config import (
     Attention,
     DecoderConfig,
@@ -116,6 +122,42 @@ class TrainingConfig:
     def step(self) -> StepConfig:
         """The settings that a step's program is compiled from."""
         return StepConfig(self.loss, self.optimiser, self.packed, self.chunk_tokens)
+
+
+@dataclass(frozen=True)
+class Watch:
+    """What is watched while a checkpoint is fine-tuned.
+
+    Attributes:
+      validation_share: share of the chosen examples that is held out, for a validation loss.
+      evaluate_every: steps between validation losses; there is one after the last step too.
+      patience: validation losses in a row without a new lowest one after which training stops; the
+        state of the lowest is the one that is saved. 0 never stops, and saves the last state.
+      sample_responses: prompts to answer greedily on the way: the first that are held out, or else
+        the first that are trained on.
+      sample_every: steps between such answers; there are some after the last step too.
+      sample_tokens: tokens of such an answer at most.
+
+    Raises:
+      ValueError: if a field is out of range.
+    """
+
+    validation_share: float = 0.0
+    evaluate_every: int = 100
+    patience: int = 0
+    sample_responses: int = 0
+    sample_every: int = 100
+    sample_tokens: int = 256
+
+    def __post_init__(self) -> None:
+        check_number("validation_share", self.validation_share)
+        if not 0 <= self.validation_share < 1:
+            raise ValueError(f"validation_share must lie in [0, 1), got {self.validation_share}")
+        check_least(self, 1, "evaluate_every", "sample_every", "sample_tokens")
+        check_least(self, 0, "patience", "sample_responses")
+
+
+NOTHING_WATCHED = Watch()
 
 
 @dataclass(frozen=True)

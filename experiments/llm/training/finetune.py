@@ -3,7 +3,9 @@
 A run is a directory::
 
     manifest.json   configuration, base, digest of the data; for each session versions, device, time
-    log.jsonl       one line a step: loss, gradient norm, learning rate, tokens, tokens per second
+    log.jsonl       one line a step: loss, gradient norm, learning rate, tokens, tokens per second,
+                    epochs shown; the epoch's mean loss where one ends; validation losses
+    samples.jsonl   answers to a few prompts on the way, if they are asked for
     checkpoints/    parameters and optimiser, by step; removed when the run is complete
     model/          the fine-tuned checkpoint as a Hugging Face folder, adapters merged
 
@@ -52,6 +54,7 @@ from experiments.llm.training.train import (
     make_loader,
     train,
 )
+from experiments.llm.training.watch import UNWATCHED, Watched
 from experiments.storage import checkpoint
 from experiments.storage.integrity import fingerprint, set_aside
 from experiments.storage.results import Run, open_run
@@ -74,6 +77,7 @@ def finetune(
     mesh: Mesh | None = None,
     tracker: Tracker = "none",
     about: Mapping[str, Any] | None = None,
+    watched: Watched = UNWATCHED,
 ) -> Path:
     """Fine-tune a checkpoint in `out`, or resume the run that is there.
 
@@ -88,6 +92,7 @@ def finetune(
       mesh: devices to train on; None for the default device.
       tracker: receives the numbers besides ``log.jsonl``.
       about: further fields of the manifest, such as the source of the examples.
+      watched: validation loss, early stopping and answers on the way.
 
     Returns:
       Folder of the fine-tuned checkpoint.
@@ -101,12 +106,15 @@ def finetune(
     check_precision()
     check_attention(config)
     folder = checkpoint.folder(base)
-    check_examples(encoded, checkpoint.read_config(folder))
+    for examples in (encoded, watched.validation):
+        if examples is not None:
+            check_examples(examples, checkpoint.read_config(folder))
     identity = {
         "base": str(base),
         "config": dataclasses.asdict(config),
         "num_examples": len(encoded),
         "data": digest(encoded),
+        "watch": _identity(watched),
         **(about or {}),
     }
     model = out / "model"
@@ -132,7 +140,13 @@ def finetune(
         if not first_decides(is_trained):
             decoder, parameters = load_base(folder, config, mesh=mesh)
             loader = make_loader(encoded, config, mesh=mesh)
-            trained = train(decoder, parameters, loader, config, mesh=mesh, directory=out, log=log)
+            trained = train(
+                *(decoder, parameters, loader, config),
+                mesh=mesh,
+                directory=out,
+                log=log,
+                watched=watched,
+            )
             save_trained(trained, model, like=folder)
 
         def complete() -> bool:
@@ -149,6 +163,16 @@ def finetune(
         # The others wait, because a process that ends early ends all: a tracker may close slowly.
         first_decides(complete)
     return model
+
+
+def _identity(watched: Watched) -> dict[str, Any] | None:
+    """What the manifest says of what is watched; None for nothing."""
+    if watched is UNWATCHED:
+        return None
+    stated = dataclasses.asdict(watched.config)
+    if watched.validation is not None:
+        stated |= {"num_examples": len(watched.validation), "data": digest(watched.validation)}
+    return stated
 
 
 def save_trained(trained: TrainedModel, path: Path, *, like: Path) -> None:

@@ -12,15 +12,20 @@ Tracker = Literal["none", "tensorboard", "wandb"]
 
 
 class Log(Protocol):
-    """Receives numbers by step, and is closed at the end."""
+    """Receives numbers and texts by step, and is closed at the end."""
 
     def write(self, step: int, numbers: Mapping[str, float]) -> None: ...
+
+    def write_texts(self, step: int, texts: Mapping[str, str]) -> None: ...
 
     def close(self) -> None: ...
 
 
 class _Nowhere:
     def write(self, step: int, numbers: Mapping[str, float]) -> None:
+        pass
+
+    def write_texts(self, step: int, texts: Mapping[str, str]) -> None:
         pass
 
     def close(self) -> None:
@@ -37,6 +42,10 @@ class _TensorBoard:
     def write(self, step: int, numbers: Mapping[str, float]) -> None:
         for name, value in numbers.items():
             self._writer.add_scalar(name, value, step)
+
+    def write_texts(self, step: int, texts: Mapping[str, str]) -> None:
+        for name, text in texts.items():
+            self._writer.add_text(name, text, step)
 
     def close(self) -> None:
         self._writer.close()
@@ -57,6 +66,12 @@ class _WeightsAndBiases:
 
     def write(self, step: int, numbers: Mapping[str, float]) -> None:
         self._run.log(dict(numbers), step=step)
+
+    def write_texts(self, step: int, texts: Mapping[str, str]) -> None:
+        import wandb
+
+        table = wandb.Table(columns=["name", "text"], data=[list(pair) for pair in texts.items()])
+        self._run.log({"responses": table}, step=step)
 
     def close(self) -> None:
         self._run.finish()

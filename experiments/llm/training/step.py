@@ -185,11 +185,11 @@ def make_step(decoder: DecoderConfig, config: StepConfig, mesh: Mesh | None = No
         step,
         donate_argnums=1,
         out_shardings=places,
-        compiler_options=_compiler_options(decoder, mesh),
+        compiler_options=compiler_options(decoder, mesh),
     )
 
 
-def _compiler_options(decoder: DecoderConfig, mesh: Mesh | None) -> dict[str, Any] | None:
+def compiler_options(decoder: DecoderConfig, mesh: Mesh | None) -> dict[str, Any] | None:
     """Let the products of a lone host device use every core, whatever XLA's flags say.
 
     `experiments.devices` gives each core a device with a single thread, for many small models.

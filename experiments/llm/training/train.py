@@ -15,14 +15,17 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float
 
+from experiments.engine.progress import console
 from experiments.llm.text.encoding import Encoded
 from experiments.llm.text.loader import Loader, num_shown, num_steps
 from experiments.llm.training import lora
 from experiments.llm.training.config import TrainingConfig
+from experiments.llm.training.distributed import is_first
 from experiments.llm.training.log import Log
 from experiments.llm.training.meter import DivergedError, Meter
 from experiments.llm.training.saved import SavedStates
 from experiments.llm.training.step import make_step, place, start
+from experiments.llm.training.watch import UNWATCHED, Looks, Watched
 from experiments.storage import checkpoint
 from experiments.storage.memory import OutOfMemoryError, advice_on_memory, available_memory
 from experiments.storage.sharding import row_split
@@ -44,7 +47,7 @@ class TrainedModel:
     Attributes:
       decoder, parameters: the model.
       losses: loss of each step before its update, in nats per solution token; those before a resume
-        are included.
+        are included, and those after the best state.
     """
 
     decoder: DecoderConfig
@@ -178,6 +181,7 @@ def train(
     mesh: Mesh | None = None,
     directory: Path | None = None,
     log: Log | None = None,
+    watched: Watched = UNWATCHED,
 ) -> TrainedModel:
     """Fine-tune parameters that are in memory; their arrays are donated.
 
@@ -189,32 +193,53 @@ def train(
       directory: of ``checkpoints/``, from which training resumes, and ``log.jsonl``; None for
         neither.
       log: receives the numbers as well.
+      watched: validation loss and answers on the way; with patience training may stop early, and
+        the state of the lowest validation loss is returned.
 
     Raises:
       DivergedError: if the loss, or a parameter after the last step, is not finite.
       OutOfMemoryError: if a device's memory does not hold a step.
+      ValueError: if there is patience, and no directory to keep the best state in.
     """
+    if watched.config.patience and directory is None:
+        raise ValueError("directory must be given with patience: the best state is kept there")
     # Compile the step, and build the first state.
     step = make_step(decoder, config.step, mesh)
     rates = learning_rates(config, loader.steps)
     num_devices = 1 if mesh is None else mesh.devices.size
     frozen, state = start(decoder, parameters, config.step, mesh=mesh)
+    keeps_best, tells_epochs = bool(watched.config.patience), watched is not UNWATCHED
     with (
-        SavedStates(directory, config.checkpoint_every, loader.steps) as saved,
-        contextlib.closing(Meter(decoder, loader, rates, directory, log, num_devices)) as meter,
+        SavedStates(
+            directory, config.checkpoint_every, loader.steps, keeps_best=keeps_best
+        ) as saved,
+        contextlib.closing(
+            Meter(decoder, loader, rates, directory, log, num_devices, tells_epochs=tells_epochs)
+        ) as meter,
     ):
         # Resume from the last checkpoint, if there is one.
         begin, state = saved.latest(state)
         meter.begin(begin)
+        looks = Looks(decoder, watched, config, loader.steps, meter, mesh)
+        looks.begin(begin)
         for number, batch in zip(range(begin, loader.steps), loader.iterate(begin), strict=True):
+            if watched.is_over(meter.validation):
+                break
             rate = jnp.float32(rates[number])
             state, metrics = step(frozen, state, place(batch, mesh), rate)
             meter.add(number, batch, metrics)
-            if saved.is_due(number + 1):
+            is_best = looks.after(number + 1, frozen, state.trained)
+            if saved.is_due(number + 1) or is_best or watched.is_over(meter.validation):
                 # Log first, so that the log is never behind the checkpoint.
                 meter.flush()
-                saved.save(number + 1, state)
+                saved.save(number + 1, state, best=watched.best(meter.validation))
         meter.flush()
+        best, done = watched.best(meter.validation), len(meter.losses)
+        if best is not None and is_first():
+            told = f"after {best} of {done} steps" + ("" if done == loader.steps else ", early")
+            console.print(f"Lowest validation loss: {meter.validation[best]:.4f}, {told}.")
+        if best not in (None, done):
+            state = saved.restore(best, state)
     # The last loss was computed before the last update, which may itself have diverged.
     if not _all_finite(state.trained):
         raise DivergedError("the last step left parameters not finite: lower the learning rate")

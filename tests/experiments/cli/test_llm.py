@@ -12,13 +12,15 @@ import pandas as pd
 import pytest
 
 from experiments.certify.config import CheckpointConfig
+from experiments.certify.samples import _rows_trained_on
 from experiments.cli import llm as commands
+from experiments.cli.finetune import finetune_checkpoint
 from experiments.cli.main import main
 from experiments.llm.answering.config import DecodingConfig
 from experiments.llm.problems.config import GraderConfig, Source
 from experiments.llm.problems.data import read, read_source
 from experiments.llm.recipes import RECIPES
-from experiments.llm.training.config import PAPER_OPTIMISER, TrainingConfig
+from experiments.llm.training.config import PAPER_OPTIMISER, TrainingConfig, Watch
 from tests.experiments.llm.rows import write_sums
 
 QUICK = DecodingConfig(max_new_tokens=4, batch_size=8)
@@ -128,12 +130,12 @@ def test_finetune_then_evaluate(tiny_folder, data, tmp_path, capsys):
         checkpoint_every=0,
     )
     options = {"difficulty": 1, "data_size": 4, "max_length": 1024, "config": config}
-    commands.finetune_checkpoint(str(tiny_folder), data, tmp_path / "run", **options)
+    finetune_checkpoint(str(tiny_folder), data, tmp_path / "run", **options)
     assert f"Checkpoint: {tmp_path / 'run' / 'model'}" in capsys.readouterr().out.replace("\n", "")
     assert json.loads((tmp_path / "run" / "manifest.json").read_text())["num_examples"] == 4
     # What is too long is left out before the data size is counted.
     dropping = options | {"max_length": 57, "on_long": "drop", "difficulty": None, "data_size": 8}
-    commands.finetune_checkpoint(str(tiny_folder), data, tmp_path / "fewer", **dropping)
+    finetune_checkpoint(str(tiny_folder), data, tmp_path / "fewer", **dropping)
     assert json.loads((tmp_path / "fewer" / "manifest.json").read_text())["num_examples"] == 8
     commands.evaluate_checkpoint(
         str(tmp_path / "run" / "model"), data, tmp_path / "test", decoding=QUICK, dtype="float32"
@@ -169,7 +171,7 @@ def test_finetune_then_evaluate(tiny_folder, data, tmp_path, capsys):
     with pytest.raises(
         ValueError, match=r"difficulty must be one of those stated, \[1, 2\], got 9"
     ):
-        commands.finetune_checkpoint(str(tiny_folder), data, tmp_path / "other", difficulty=9)
+        finetune_checkpoint(str(tiny_folder), data, tmp_path / "other", difficulty=9)
 
 
 @pytest.mark.slow  # fine-tunes and certifies
@@ -184,7 +186,7 @@ def test_what_a_checkpoint_was_trained_on_is_not_certified(tiny_folder, data, tm
     )
     for size in (4, 12):
         out = tmp_path / str(size)
-        commands.finetune_checkpoint(str(tiny_folder), data, out, data_size=size, config=config)
+        finetune_checkpoint(str(tiny_folder), data, out, data_size=size, config=config)
     points = CheckpointConfig(methods=("checkpoint",), data_sizes=(2,))
     commands.certify_problems(
         str(tmp_path / "4" / "model"), data, tmp_path / "bound", config=points
@@ -260,3 +262,35 @@ def test_prepare_keeps_columns_that_are_named(tiny_folder, tmp_path):
     assert table["rate"].tolist() == [0, 0.25, 0.5, 0.75]
     with pytest.raises(ValueError, match=r"got 'rating'; did you mean 'rate'\?"):
         commands.prepare(str(tiny_folder), Source(str(path)), tmp_path / "no", keep=("rating",))
+
+
+def test_finetune_with_a_validation_loss_and_answers(tiny_folder, data, tmp_path, capsys):
+    optimiser = dataclasses.replace(PAPER_OPTIMISER, batch_size=4)
+    config = TrainingConfig(compute=1, optimiser=optimiser, dtype="float32", checkpoint_every=0)
+    watch = Watch(validation_share=0.25, sample_responses=1, sample_tokens=3)
+    out = tmp_path / "run"
+    finetune_checkpoint(str(tiny_folder), data, out, config=config, watch=watch)
+    manifest = json.loads((out / "manifest.json").read_text())
+    assert manifest["num_examples"] == 9
+    assert sorted([*manifest["rows"], *manifest["validation"]["rows"]]) == list(range(12))
+    last = json.loads((out / "log.jsonl").read_text().splitlines()[-1])
+    assert last["validation_loss"] > 0
+    assert last["epoch"] == 1.0
+    (answer,) = map(json.loads, (out / "samples.jsonl").read_text().splitlines())
+    assert answer["row"] == manifest["validation"]["rows"][0]
+    # Certificates leave out what the checkpoint was chosen by, too.
+    assert unseen_rows(out, data) == []
+    # Other problems for the validation loss; those that are trained on as well are told.
+    capsys.readouterr()
+    finetune_checkpoint(str(tiny_folder), data, tmp_path / "two", config=config, validation=data)
+    told = " ".join(capsys.readouterr().out.split())
+    assert "12 of 12 examples of the validation loss are also trained on" in told
+    with pytest.raises(ValueError, match="and validation_share must not both be given"):
+        finetune_checkpoint("nowhere", data, tmp_path, validation=data, watch=watch)
+
+
+def unseen_rows(run, data) -> list[int]:
+    """Rows of the data that neither trained a checkpoint nor chose it."""
+    seen = _rows_trained_on(run, data, is_named=True)
+    assert seen is not None
+    return sorted({*range(12)} - {*seen})

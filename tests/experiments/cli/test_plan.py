@@ -8,6 +8,7 @@ import pytest
 
 from experiments.certify.config import CheckpointConfig, MembersConfig
 from experiments.cli import llm as commands
+from experiments.cli.finetune import finetune_checkpoint
 from experiments.cli.plan import Plan
 from experiments.cli.studies import certify_cells
 from experiments.llm.answering.config import DecodingConfig
@@ -72,7 +73,7 @@ def test_commands_on_a_checkpoint_are_planned(tiny_folder, data, tmp_path, capsy
         optimiser=dataclasses.replace(PAPER_OPTIMISER, batch_size=4),
         dtype="float32",
     )
-    commands.finetune_checkpoint(
+    finetune_checkpoint(
         str(tiny_folder), data, tmp_path / "run", max_length=1024, config=config, planning=PLAN
     )
     told = rows(capsys.readouterr().out)
