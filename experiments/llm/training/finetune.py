@@ -7,7 +7,7 @@ A run is a directory::
                     epochs shown; the epoch's mean loss where one ends; validation losses
     samples.jsonl   answers to a few prompts on the way, if they are asked for
     checkpoints/    parameters and optimiser, by step; removed when the run is complete
-    model/          the fine-tuned checkpoint as a Hugging Face folder, adapters merged
+    model/          the fine-tuned checkpoint as a Hugging Face folder, adapters merged, with a card
 
 A run that was killed resumes from its last checkpoint and ends with the same numbers, bit for bit,
 because batches are a function of the step and nothing else is random. This holds for the same
@@ -43,10 +43,11 @@ from experiments.interrupts import when_interrupted
 from experiments.llm.text.encoding import Encoded, check_examples
 from experiments.llm.text.tokenizer import load_tokenizer, stop_tokens
 from experiments.llm.training import lora
+from experiments.llm.training.card import write_card
 from experiments.llm.training.config import TrainingConfig
 from experiments.llm.training.distributed import first_decides, gathered
 from experiments.llm.training.log import Tracker, open_log
-from experiments.llm.training.saved import FINGERPRINTS
+from experiments.llm.training.saved import FINGERPRINTS, LOG
 from experiments.llm.training.train import (
     TrainedModel,
     check_attention,
@@ -140,18 +141,14 @@ def finetune(
         if not first_decides(is_trained):
             decoder, parameters = load_base(folder, config, mesh=mesh)
             loader = make_loader(encoded, config, mesh=mesh)
-            trained = train(
-                *(decoder, parameters, loader, config),
-                mesh=mesh,
-                directory=out,
-                log=log,
-                watched=watched,
-            )
+            places = {"mesh": mesh, "directory": out, "log": log}
+            trained = train(decoder, parameters, loader, config, watched=watched, **places)
             save_trained(trained, model, like=folder)
 
         def complete() -> bool:
             told = sessions[0].fields() if sessions else {}
             if runs[0].manifest.get("status") != "complete":
+                write_card(model, identity, out / LOG)
                 told |= {"status": "complete", "model": fingerprint(model)}
             if told:
                 runs[0].update_manifest(**told)

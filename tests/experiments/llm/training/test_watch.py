@@ -8,6 +8,7 @@ import math
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -92,7 +93,10 @@ def test_the_validation_loss_is_the_mean_over_all_tokens(tiny_folder, examples, 
     some_of = examples[1].take([0, 1])
     for row, prompt in zip(some_of.tokens, some_of.prompt_lengths, strict=True):
         places = np.arange(len(row))
-        some, number = loss_sums(decoder, parameters, row, places, places >= prompt, "sft")
+        counts = jnp.asarray(places >= prompt)
+        some, number = loss_sums(
+            decoder, parameters, jnp.asarray(row), jnp.asarray(places), counts, "sft"
+        )
         nats, tokens = nats + float(some), tokens + float(number)
     assert tokens == (some_of.lengths - some_of.prompt_lengths).sum()
     validation = Validation(decoder, some_of, config)
@@ -162,6 +166,8 @@ def test_training_stops_early_and_the_best_state_is_saved(
     short = train(*load_base(tiny_folder, CONSTANT), loader, CONSTANT, directory=tmp_path)
     jax.tree.map(np.testing.assert_array_equal, short.parameters, parameters)
     assert not (stopped / "checkpoints").exists()
+    card = (stopped / "model" / "README.md").read_text()
+    assert f"| lowest validation loss | {found[best]:.4f}, after step {best} |" in card
 
 
 class Interruption:
@@ -290,7 +296,8 @@ class Remembering:
     """A log that remembers texts."""
 
     def __init__(self):
-        self.texts, self.stop = [], None
+        self.texts: list = []
+        self.stop: int | None = None
 
     def write(self, step, numbers):
         if step == self.stop:
