@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING, Annotated
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
@@ -12,7 +13,7 @@ from experiments.cli.plan import NO_PLAN, Planning
 from experiments.engine.progress import console
 from experiments.llm.problems.config import Source
 from experiments.llm.scan.grid import NO_DATA
-from experiments.llm.text.config import OnLong
+from experiments.llm.text.config import LossOn, OnLong
 from experiments.llm.training.config import NOTHING_WATCHED, Processes, TrainingConfig, Watch
 from experiments.llm.training.log import Tracker
 from experiments.storage.config import Devices
@@ -31,6 +32,7 @@ def finetune_checkpoint(
     data_size: int | None = None,
     max_length: int = 2048,
     on_long: OnLong = "error",
+    loss_on: LossOn = "last",
     config: Annotated[
         TrainingConfig, tyro.conf.arg(name=""), tyro.conf.AvoidSubcommands
     ] = TRAINING,
@@ -54,6 +56,7 @@ def finetune_checkpoint(
       data_size: examples to train on, the first in a shuffled order; default all.
       max_length: tokens of an example at most.
       on_long: what becomes of longer ones.
+      loss_on: turns of the assistant that the loss counts in a chat of several.
       config: how to train.
       validation: problems of the validation loss, in place of `validation_share`.
       watch: what to look at on the way.
@@ -81,18 +84,16 @@ def finetune_checkpoint(
         )
     processes.join()
     # Choose the examples, and those that are held out.
+    texts = {"max_length": max_length, "on_long": on_long, "loss_on": loss_on}
     encoded = training_examples(
         model,
         read_source(data),
         difficulty=difficulty,
         data_size=data_size,
         seed=config.seed,
-        max_length=max_length,
-        on_long=on_long,
+        **texts,
     )
-    encoded, held_out = _with_validation(
-        model, encoded, validation, watch, config.seed, max_length, on_long
-    )
+    encoded, held_out = _with_validation(model, encoded, validation, watch, config.seed, texts)
     if planning.is_asked:
         planning.show(Finetuning(model, encoded, config, out, devices.mesh()))
         return
@@ -108,6 +109,8 @@ def finetune_checkpoint(
         "source": dataclasses.asdict(data),
         "difficulty": difficulty,
         "rows": encoded.rows.tolist(),
+        # As it was before there was a choice, so that older runs carry on.
+        "loss_on": None if loss_on == "last" else loss_on,
     }
     if held_out is not None:
         about["validation"] = {
@@ -127,8 +130,7 @@ def _with_validation(
     validation: Source,
     watch: Watch,
     seed: int,
-    max_length: int,
-    on_long: OnLong,
+    texts: Mapping[str, Any],
 ) -> tuple[Encoded, Encoded | None]:
     """Examples to train on, and those of the validation loss, if one is asked for."""
     from experiments.llm.problems.data import read_source
@@ -139,8 +141,7 @@ def _with_validation(
     if not validation.source:
         return encoded, None
     problems = read_source(validation)
-    rows = range(len(problems))
-    others = encode_for(model, problems, rows, max_length=max_length, on_long=on_long)
+    others = encode_for(model, problems, range(len(problems)), **texts)
     if shared := num_shared(others, encoded):
         console.print(
             f"{shared} of {len(others)} examples of the validation loss are also trained on.",

@@ -9,3 +9,6 @@ Pieces = Literal["words", "phrases"]
 
 OnLong = Literal["error", "drop", "truncate"]
 """Ways to treat an example that is longer than allowed."""
+
+LossOn = Literal["last", "all"]
+"""Turns of the assistant in a chat that the loss counts: the last, the solution, or all."""

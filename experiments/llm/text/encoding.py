@@ -1,6 +1,6 @@
 """Problems as tokens: first the prompt, as the model will see it, then the solution.
 
-The loss counts on the solution and its end marker only.
+The loss counts on the solution and its end marker, or on all turns of the assistant and theirs.
 """
 
 from __future__ import annotations
@@ -11,12 +11,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, get_args
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Bool, Int
 from rich.console import Console
 
 from experiments.llm.problems.data import Problems
-from experiments.llm.text.config import OnLong
+from experiments.llm.text.config import LossOn, OnLong
 from experiments.llm.text.tokenizer import Closing, closing, encode_texts, has_thoughts, render
+from experiments.llm.text.turns import assistant_turns
 from synth.config import DecoderConfig
 
 if TYPE_CHECKING:
@@ -63,10 +64,11 @@ class Encoded:
 
     Attributes:
       tokens: token ids of each example.
-      prompt_lengths: number of tokens at the start of each example that the loss does not count.
+      prompt_lengths: number of tokens before the solution of each example.
       rows: number of each example in the `Problems` that it comes from.
       report: on the examples that were dropped or truncated.
       tokens_cut: number of tokens that each example lost at its end; None for none.
+      masks: which tokens of each example the loss counts; None for all after the prompt.
     """
 
     tokens: Sequence[Int[np.ndarray, " tokens"]]
@@ -74,6 +76,7 @@ class Encoded:
     rows: Int[np.ndarray, " examples"]
     report: Report
     tokens_cut: Int[np.ndarray, " examples"] | None = None
+    masks: Sequence[Bool[np.ndarray, " tokens"]] | None = None
 
     def __len__(self) -> int:
         return len(self.tokens)
@@ -82,6 +85,12 @@ class Encoded:
     def lengths(self) -> Int[np.ndarray, " examples"]:
         """Number of tokens of each example."""
         return np.array([len(tokens) for tokens in self.tokens], np.int64)
+
+    def loss_mask(self, number: int) -> Bool[np.ndarray, " tokens"]:
+        """Which tokens of an example the loss counts."""
+        if self.masks is not None:
+            return self.masks[number]
+        return np.arange(len(self.tokens[number])) >= self.prompt_lengths[number]
 
     @property
     def solution_lengths(self) -> Int[np.ndarray, " examples"]:
@@ -98,6 +107,7 @@ class Encoded:
             self.rows[chosen],
             self.report,
             None if self.tokens_cut is None else self.tokens_cut[chosen],
+            None if self.masks is None else tuple(self.masks[index] for index in chosen),
         )
 
 
@@ -107,6 +117,7 @@ def encode(
     *,
     max_length: int,
     on_long: OnLong = "error",
+    loss_on: LossOn = "last",
 ) -> Encoded:
     """Tokenize problems and solutions for training.
 
@@ -120,6 +131,8 @@ def encode(
       max_length: the most tokens of an example.
       on_long: treatment of longer examples: ``error``; ``drop``; or ``truncate``, which cuts the
         end of the solution with its end marker, and drops examples whose prompt leaves no room.
+      loss_on: turns of the assistant that the loss counts, each with its end marker. With ``all``
+        an earlier turn is tokenized by itself, as the solution is.
 
     Raises:
       ValueError: if an argument is out of range, if examples are too long and `on_long` is
@@ -131,10 +144,11 @@ def encode(
     """
     if max_length < 2:
         raise ValueError(f"max_length must be at least 2, got {max_length}")
-    if on_long not in get_args(OnLong):
-        raise ValueError(f"on_long must be one of {get_args(OnLong)}, got {on_long!r}")
+    for name, value, kind in (("on_long", on_long, OnLong), ("loss_on", loss_on, LossOn)):
+        if value not in get_args(kind):
+            raise ValueError(f"{name} must be one of {get_args(kind)}, got {value!r}")
     # Tokenize all examples, and see which are too long.
-    whole, prompt_lengths = _tokens(problems, tokenizer)
+    whole, prompt_lengths, masks = _tokens(problems, tokenizer, loss_on)
     lengths = np.array([len(tokens) for tokens in whole], np.int64)
     is_long = lengths > max_length
     if on_long == "error" and is_long.any():
@@ -149,7 +163,7 @@ def encode(
     is_dropped = is_long
     if on_long == "truncate":
         reason = f"{max_length:,} or more tokens of the prompt alone"
-        is_dropped = prompt_lengths >= max_length
+        is_dropped = np.array([not mask[:max_length].any() for mask in masks], bool)
     # Report, and keep the rest.
     kept = np.flatnonzero(~is_dropped)
     report = Report(
@@ -169,6 +183,7 @@ def encode(
         kept,
         report,
         np.maximum(lengths[kept] - max_length, 0),
+        tuple(masks[number][:max_length] for number in kept) if loss_on == "all" else None,
     )
 
 
@@ -180,13 +195,14 @@ def encode_within(
     max_length: int,
     on_long: OnLong,
     console: Console,
+    loss_on: LossOn = "last",
 ) -> Encoded:
     """`encode` for a model with a context of `context` tokens; the report goes to the console."""
     with warnings.catch_warnings():
         # The warning would repeat the report, which is printed in any case.
         warnings.simplefilter("ignore", UserWarning)
         most = min(max_length, context)
-        encoded = encode(problems, tokenizer, max_length=most, on_long=on_long)
+        encoded = encode(problems, tokenizer, max_length=most, on_long=on_long, loss_on=loss_on)
     console.print(f"{problems.name}: {encoded.report}", highlight=False)
     return encoded
 
@@ -220,24 +236,51 @@ def check_examples(encoded: Encoded, decoder: DecoderConfig) -> None:
 
 
 def _tokens(
-    problems: Problems, tokenizer: PreTrainedTokenizerFast
-) -> tuple[list[Int[np.ndarray, " tokens"]], Int[np.ndarray, " examples"]]:
-    """Tokens of every example, before any is truncated, and the number of its prompt's tokens."""
+    problems: Problems, tokenizer: PreTrainedTokenizerFast, loss_on: LossOn
+) -> tuple[
+    list[Int[np.ndarray, " tokens"]],
+    Int[np.ndarray, " examples"],
+    list[Bool[np.ndarray, " tokens"]],
+]:
+    """Tokens of every example, before any is truncated, its prompt's length, and its mask."""
     end = closing(tokenizer)
-    whole, prompt_lengths = [], []
+    whole, prompt_lengths, masks = [], [], []
     for start in range(0, len(problems), BLOCK):
         numbers = range(start, min(start + BLOCK, len(problems)))
-        texts = [_rendered(problems, number, tokenizer, end) for number in numbers]
+        parts = [_parts(problems, number, tokenizer, end, loss_on) for number in numbers]
         # Prompts and solutions in turn, in one call: the tokenizer works in parallel.
-        flat = encode_texts(tokenizer, [text for pair in texts for text in pair])
-        for number, prompt, solution in zip(numbers, flat[::2], flat[1::2], strict=True):
+        flat = iter(encode_texts(tokenizer, [text for each in parts for text, _ in each]))
+        for number, each in zip(numbers, parts, strict=True):
+            tokens = [next(flat) for _ in each]
+            solution = tokens[-1]
             if (solution[:-1] == solution[-1]).any():
                 raise ValueError(
                     f"the solution of problem {number} contains {end.marker!r}, its end"
                 )
-            whole.append(np.concatenate([prompt, solution]))
-            prompt_lengths.append(len(prompt))
-    return whole, np.array(prompt_lengths, np.int64)
+            whole.append(np.concatenate(tokens))
+            prompt_lengths.append(len(whole[-1]) - len(solution))
+            counts = [counts for _, counts in each]
+            masks.append(np.repeat(counts, [len(part) for part in tokens]))
+    return whole, np.array(prompt_lengths, np.int64), masks
+
+
+def _parts(
+    problems: Problems,
+    number: int,
+    tokenizer: PreTrainedTokenizerFast,
+    end: Closing,
+    loss_on: LossOn,
+) -> list[tuple[str, bool]]:
+    """Parts of an example's text in order, the solution last, and whether the loss counts each."""
+    asked, solution = _rendered(problems, number, tokenizer, end)
+    before = [(asked, False)]
+    if loss_on == "all":
+        try:
+            turns = assistant_turns(asked, problems.prompts[number], tokenizer, end)
+        except ValueError as error:
+            raise ValueError(f"problem {number}: {error}") from error
+        before = [(text, counts) for text, counts in turns if text]
+    return [*before, (solution, True)]
 
 
 def _rendered(

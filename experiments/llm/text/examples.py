@@ -14,7 +14,7 @@ from jaxtyping import Int
 from experiments.engine.progress import console
 from experiments.llm.problems.config import Source
 from experiments.llm.problems.data import Problems, read_source, write_problems
-from experiments.llm.text.config import OnLong
+from experiments.llm.text.config import LossOn, OnLong
 from experiments.llm.text.encoding import Encoded, encode_within
 from experiments.llm.text.loader import nested
 from experiments.llm.text.tokenizer import load_tokenizer
@@ -29,6 +29,7 @@ def encode_for(
     *,
     max_length: int,
     on_long: OnLong,
+    loss_on: LossOn = "last",
 ) -> Encoded:
     """Encode rows of problems for a checkpoint, see `encode_within`; keeps their numbers."""
     encoded = encode_within(
@@ -38,6 +39,7 @@ def encode_for(
         max_length=max_length,
         on_long=on_long,
         console=console,
+        loss_on=loss_on,
     )
     return dataclasses.replace(encoded, rows=np.asarray(rows)[encoded.rows])
 
@@ -51,6 +53,7 @@ def training_examples(
     seed: int,
     max_length: int,
     on_long: OnLong,
+    loss_on: LossOn = "last",
 ) -> Encoded:
     """Encode the problems that a checkpoint is fine-tuned on.
 
@@ -60,7 +63,7 @@ def training_examples(
       difficulty: stated level of the chosen problems; None for all levels.
       data_size: number of examples, the first in an order that `seed` shuffles; None for all.
       seed: of that order.
-      max_length, on_long: see `experiments.llm.text.encoding.encode`.
+      max_length, on_long, loss_on: see `experiments.llm.text.encoding.encode`.
 
     Raises:
       ValueError: if no problem states that difficulty, or there are fewer than `data_size`.
@@ -69,7 +72,9 @@ def training_examples(
     if difficulty is not None and not rows:
         stated = sorted({op for op in problems.ops if op is not None})
         raise ValueError(f"difficulty must be one of those stated, {stated}, got {difficulty}")
-    encoded = encode_for(model, problems, rows, max_length=max_length, on_long=on_long)
+    encoded = encode_for(
+        model, problems, rows, max_length=max_length, on_long=on_long, loss_on=loss_on
+    )
     if data_size is None:
         return encoded
     numbers = np.arange(len(encoded))

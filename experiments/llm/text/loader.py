@@ -94,7 +94,7 @@ class Batch:
       tokens: token ids; 0 in padding.
       positions: position of each token within its example, from 0.
       segments: number of each token's example within its row; `PADDING` in padding.
-      loss_mask: true on solutions and their end markers.
+      loss_mask: true on what the loss counts, see `Encoded`.
     """
 
     tokens: Int[Array | np.ndarray, "micro rows length"]
@@ -198,7 +198,7 @@ class Loader:
                 tokens[row, start:stop] = self._encoded.tokens[example]
                 positions[row, start:stop] = np.arange(stop - start)
                 segments[row, start:stop] = segment
-                loss_mask[row, start + self._encoded.prompt_lengths[example] : stop] = True
+                loss_mask[row, start:stop] = self._encoded.loss_mask(example)
                 start = stop
         # Cut the rows into micro-batches.
         micro = (self._accumulation, self.rows, self.length)

@@ -62,10 +62,12 @@ from experiments.storage.results import Run, open_run
 
 
 def digest(encoded: Encoded) -> str:
-    """Fingerprint of the tokens that are trained on."""
+    """Fingerprint of the tokens that are trained on, and of those that the loss counts."""
     total = hashlib.sha256(np.asarray(encoded.prompt_lengths, np.int64).tobytes())
     for tokens in encoded.tokens:
         total.update(np.int64(len(tokens)).tobytes() + tokens.astype(np.int64).tobytes())
+    for mask in encoded.masks or ():
+        total.update(np.packbits(mask).tobytes())
     return total.hexdigest()[:16]
 
 
