@@ -56,9 +56,16 @@ def problems(chats=CHATS) -> Problems:
     )
 
 
-@pytest.fixture
-def tokenizer(tiny_folder):
+@pytest.fixture(scope="module")
+def one_tokenizer(tiny_folder):
     return load_tokenizer(tiny_folder)
+
+
+@pytest.fixture
+def tokenizer(one_tokenizer, monkeypatch):
+    """The tokenizer, whose template a test may change."""
+    monkeypatch.setattr(one_tokenizer, "chat_template", one_tokenizer.chat_template)
+    return one_tokenizer
 
 
 def counted(tokenizer, encoded, number: int) -> list[str]:
