@@ -21,7 +21,6 @@ import tyro
 from experiments.cli.arguments import ALIASES, flag_name
 from experiments.cli.help import has_no_name, is_annotated
 from experiments.storage.untrusted import check_file
-from experiments.storage.writing import write_atomically
 from synth.arguments import closest
 
 READ, WRITE = "--config", "--write-config"
@@ -353,6 +352,8 @@ def write_settings(path: Path, name: str, command: Callable[..., Any], values: A
         inside[last] = _plain(flag.value)
     text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=100)
     path.parent.mkdir(parents=True, exist_ok=True)
+    from experiments.storage.writing import write_atomically  # here, as its pandas takes a second
+
     write_atomically(path, lambda partial: partial.write_text(text, encoding="utf-8"))
 
 

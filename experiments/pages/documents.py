@@ -38,7 +38,7 @@ from experiments.benchmarks import (
 from experiments.benchmarks import igsm as igsm_speed
 from experiments.figures.style import ledger_line
 from experiments.igsm import fidelity
-from experiments.pages import headline, paper, rules, totals
+from experiments.pages import headline, paper, real, rules, totals
 from experiments.pages.headline import minutes_of, verdicts
 from experiments.pages.markdown import markdown_table
 from experiments.storage.results import read_manifest, read_parquet, read_table
@@ -50,6 +50,7 @@ RESULTS = ROOT / "experiments" / "results"
 PROTOCOL, TRADEOFF = RESULTS / "paper-protocol", RESULTS / "tradeoff"
 CERTIFICATES = RESULTS / "certificates"
 ROBUSTNESS = RESULTS / "robustness"
+SMOLLM2 = RESULTS / "smollm2-gsm"
 PREDICTION, FAMILIES, TINY_IGSM = (RESULTS / n for n in ("prediction", "families", "tiny-igsm"))
 
 
@@ -181,6 +182,16 @@ def family_verdicts() -> str:
         RULE,
         picture(FAMILIES, "families_optimum", "Best difficulty over data size, by family"),
         picture(FAMILIES, "families_map", "Test accuracy over data size and difficulty, by family"),
+    ]
+    return "\n\n".join(parts)
+
+
+def smollm2() -> str:
+    """The recorded scan of a real pre-trained model: set-up, gains, verdict, figures."""
+    parts = [
+        real.scan(SMOLLM2),
+        picture(SMOLLM2, "scan_gains", "Accuracy above the untouched base over data size"),
+        picture(SMOLLM2, "change_by_slice", "Change of accuracy against the base by third"),
     ]
     return "\n\n".join(parts)
 
@@ -338,6 +349,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "regret": lambda: rules.trial(PREDICTION),
     "totals": lambda: totals.total_bounds(RESULTS),
     "families": family_verdicts,
+    "smollm2": smollm2,
     "tiny-igsm": tiny_igsm,
     "tasks": tasks,
     "igsm": igsm,

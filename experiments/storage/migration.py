@@ -24,7 +24,7 @@ ACCOUNT = ("commit", "device", "num_devices", "versions", "wall_time_seconds")
 def upgrade(manifest: Record) -> Record:
     """A manifest in the form of today; one that has it already is given back as it is.
 
-    Four things have changed:
+    Five things have changed:
 
     - Settings of the optimiser stood flat among the other fields of a sweep, of its pre-training
       and of a checkpoint's training; they are a field `optimiser` now.
@@ -32,6 +32,7 @@ def upgrade(manifest: Record) -> Record:
       `text_examples` and `level_ratio` in their pre-training; these get the values that were meant.
     - Certifications and fine-tunings had one account of commit, device, versions and time at the
       top; it is the first of their sessions now.
+    - Scans had no measure made of columns, and so neither `harder` nor `missing`.
     - Certifications of a sweep drew samples from its own master seed, and had no other.
     """
     upgraded = dict(manifest)
@@ -64,7 +65,8 @@ def _config(config: Record) -> Record:
         base = dict(config["base"])
         if base["training"] is not None:
             base["training"] = _nested(base["training"], CHECKPOINTS)
-        return config | {"base": base, "training": _nested(config["training"], CHECKPOINTS)}
+        measured = {"harder": None, "missing": None} | config
+        return measured | {"base": base, "training": _nested(config["training"], CHECKPOINTS)}
     return _nested(config, CHECKPOINTS) if "compute_unit" in config else config
 
 
