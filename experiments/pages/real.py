@@ -57,12 +57,12 @@ def gains(directory: Path) -> str:
         shown = pd.DataFrame({"n": sorted(set(rows["data_size"]))})
         for level, own in rows.groupby("difficulty"):
             shown[f"d = {level}"] = [_points(row) for row in own.to_dict("records")]
-        best = rows.groupby("data_size")["gain"].max()
-        above = [str(size) for size, gain in best.items() if gain > 0]
+        sizes = sorted(set(rows.loc[rows["gain"] > 0, "data_size"]))
+        above = map(str, sizes)
         parts += [
             f"Accuracy above the untouched base in points, {study.title}, with 90% intervals over "
             f"seeds and test problems; the best cell is above the base at n = "
-            f"{', '.join(above) or 'none'}:",
+            f"{', '.join(above) or 'none of them'}:",
             markdown_table(shown),
         ]
     return "\n\n".join([*parts, finding("scan_gains", tables)])

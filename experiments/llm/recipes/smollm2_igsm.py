@@ -33,17 +33,18 @@ from experiments.llm.scan.grid import BaseConfig, ScanConfig
 
 DEVICE = "two CPU cores (preset gpu: one H200)"
 
+EXPORT = ExportConfig(
+    preset="tiny",
+    difficulties=(1, 2, 3, 4, 5, 6),
+    train_sizes=(150,),
+    base_difficulties=(1, 2, 3),
+    base_sizes=(200,),
+    test_difficulties=tuple(range(1, 8)),
+    test_examples=14,
+)
 CPU = ScanConfig(
     checkpoint=CHECKPOINT,
-    export=ExportConfig(
-        preset="tiny",
-        difficulties=(1, 2, 3, 4, 5, 6),
-        train_sizes=(150,),
-        base_difficulties=(1, 2, 3),
-        base_sizes=(200,),
-        test_difficulties=tuple(range(1, 8)),
-        test_examples=14,
-    ),
+    export=EXPORT,
     base=BaseConfig(
         training=dataclasses.replace(
             TRAINING,
@@ -77,7 +78,7 @@ PRESETS = {
     "gpu": dataclasses.replace(
         CPU,
         export=dataclasses.replace(
-            CPU.export,
+            EXPORT,
             difficulties=tuple(range(1, 13)),
             train_sizes=(4500,),
             base_sizes=(2000,),

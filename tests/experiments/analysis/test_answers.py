@@ -48,12 +48,16 @@ def test_gains_are_differences_of_accuracies():
     table = answers_of(effect=0.2)
     (study,) = studies_of_answers(table)
     assert study == Study("exact")
-    gains = Answers.of(table, study).gains().set_index(["difficulty", "data_size"])
+    gains = Answers.of(table, study).gains()
     base = table.loc[table["train_mixture"] == "none", "correct"].mean()
-    for (level, size), row in gains.iterrows():
-        own = table.loc[(table["difficulty"] == level) & (table["data_size"] == size), "correct"]
-        assert row["accuracy"] == pytest.approx(own.mean())
-        assert row["gain"] == pytest.approx(own.mean() - base)
+    assert len(gains) == len(LEVELS) * len(SIZES)
+    for row in gains.to_dict("records"):
+        is_own = (table["difficulty"] == row["difficulty"]) & (
+            table["data_size"] == row["data_size"]
+        )
+        accuracy = table.loc[is_own, "correct"].mean()
+        assert row["accuracy"] == pytest.approx(accuracy)
+        assert row["gain"] == pytest.approx(accuracy - base)
         assert row["low"] < row["gain"] < row["high"]
 
 

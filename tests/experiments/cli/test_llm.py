@@ -264,6 +264,7 @@ def test_prepare_keeps_columns_that_are_named(tiny_folder, tmp_path):
         commands.prepare(str(tiny_folder), Source(str(path)), tmp_path / "no", keep=("rating",))
 
 
+@pytest.mark.slow
 def test_finetune_with_a_validation_loss_and_answers(tiny_folder, data, tmp_path, capsys):
     optimiser = dataclasses.replace(PAPER_OPTIMISER, batch_size=4)
     config = TrainingConfig(compute=1, optimiser=optimiser, dtype="float32", checkpoint_every=0)

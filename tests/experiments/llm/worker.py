@@ -103,6 +103,9 @@ class Recorder:
         if self.mishap is not None and step == self.mishap.step:
             self.mishap.strike()
 
+    def write_texts(self, step: int, texts: Any) -> None:
+        pass
+
     def close(self) -> None:
         pass
 

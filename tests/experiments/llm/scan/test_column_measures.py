@@ -84,6 +84,7 @@ def test_a_low_solve_rate_is_a_high_level(config, tmp_path):
     assert record["levels"] == {"train": {"1": 14, "2": 14}, "test": {"1": 2, "2": 2}}
 
 
+@pytest.mark.slow
 def test_counts_and_several_models_are_measures_of_train_and_test(config, tmp_path):
     random = np.random.default_rng(1)
     passes, trials = random.integers(0, 3, 28), random.integers(2, 30, 28)
@@ -113,6 +114,7 @@ def test_a_test_without_the_column_is_one_slice(config, tmp_path, capsys):
     assert levels.record()["levels"]["train"] == {"1": 14, "2": 14}
 
 
+@pytest.mark.slow
 def test_what_cannot_be_measured_is_told_before_anything_is_trained(config, tmp_path, capsys):
     unknown = dataclasses.replace(config, measure="column:solve_rate")
     with pytest.raises(ValueError, match=rf"got 'solve_rate'; did you mean '{COLUMN}'\?"):

@@ -133,6 +133,7 @@ def test_a_larger_budget_holds_the_smaller_one(made, scan, tmp_path):
     assert chosen(tmp_path / "other")["sweetspot_row"].tolist() != rows
 
 
+@pytest.mark.slow
 def test_a_scan_that_recommends_nothing_is_refused_unless_accepted(tiny_folder, tmp_path):
     flat = write_scan(tmp_path, tiny_folder, is_flat=True)
     with pytest.raises(
@@ -149,6 +150,7 @@ def test_a_scan_that_recommends_nothing_is_refused_unless_accepted(tiny_folder, 
     assert set(chosen(tmp_path / "stated")["sweetspot_level"]) == {4}
 
 
+@pytest.mark.slow
 def test_budgets_within_the_scan_and_changed_data_are_refused(scan, tiny_folder, tmp_path):
     with pytest.raises(
         ValueError, match=r"at least the pilot's largest, 64.*--level states a level"
@@ -181,6 +183,7 @@ def test_the_commands_name_the_scans_training(made, tiny_folder):
 # Another pool, by a measure.
 
 
+@pytest.mark.slow
 def test_another_pool_is_measured_as_the_scans_was(tiny_folder, sums, tmp_path):
     changes = {"measure": "cot_tokens", "difficulties": (1, 2)}
     scan = write_scan(tmp_path, tiny_folder, **changes)
@@ -234,6 +237,7 @@ def test_a_measure_of_a_model_comes_from_a_table(sums, tmp_path):
         select(short, sums, tmp_path / "other")
 
 
+@pytest.mark.slow
 def test_counts_of_another_pool_are_shrunk_as_the_scans_were(tiny_folder, sums, tmp_path):
     measure = "passes:right/8"
     scan = write_scan(tmp_path, tiny_folder, measure=measure, difficulties=(1, 2))

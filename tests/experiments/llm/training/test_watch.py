@@ -310,6 +310,7 @@ class Remembering:
         pass
 
 
+@pytest.mark.slow
 def test_answers_on_the_way_are_written(tiny_folder, examples, tmp_path):
     config = dataclasses.replace(TINY, lora_rank=2)
     watch = Watch(sample_responses=2, sample_every=4, sample_tokens=6)
