@@ -20,7 +20,7 @@ OF_MODEL = ("train_mixture", "loss", "difficulty", "data_size", "seed")
 """Columns that name a model."""
 
 
-def write_answers(directory: Path, members: Iterable[Member]) -> pd.DataFrame:
+def write_answers(directory: Path, members: Iterable[Member]) -> pd.DataFrame | None:
     """Write `ANSWERS` from the responses in a scan's directory.
 
     Args:
@@ -30,7 +30,8 @@ def write_answers(directory: Path, members: Iterable[Member]) -> pd.DataFrame:
     Returns:
       One row per model and test problem: train_mixture, loss, difficulty, data_size and seed of the
       member (those of an untouched base for the base, at seed 0), problem (row of the test), slice,
-      and correct, the share of its samples that the grader accepted.
+      and correct, the share of its samples that the grader accepted. None, and nothing is written,
+      where no responses were kept, as in a recorded scan.
     """
     untrained = {name: UNTRAINED[name] for name in ("train_mixture", "loss")}
     models = {"base": {**untrained, "difficulty": 0, "data_size": 0, "seed": 0}}
@@ -50,6 +51,8 @@ def write_answers(directory: Path, members: Iterable[Member]) -> pd.DataFrame:
         responses = read_parquet(path)
         shares = responses.groupby(["row", "slice"], as_index=False).agg({"correct": "mean"})
         tables.append(shares.rename(columns={"row": "problem"}).assign(**columns))
+    if not tables:
+        return None
     answers = pd.concat(tables, ignore_index=True)
     answers = answers.loc[:, [*OF_MODEL, "problem", "slice", "correct"]]
     write_parquet(directory / ANSWERS, answers)
