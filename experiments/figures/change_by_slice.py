@@ -63,7 +63,7 @@ def plot(tables: Mapping[str, pd.DataFrame]) -> Figure:
                 )
             axis.xaxis.set_major_locator(MaxNLocator(integer=True))
             axis.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0, symbol=""))
-    style.outer_labels(axes, "test difficulty (operations)", "change of accuracy\n(points)")
+    style.outer_labels(axes, "test difficulty (level)", "change of accuracy\n(points)")
     legend: list[Artist] = [handles[difficulty] for difficulty in sorted(handles)]
     legend.append(style.key("base (no change)", color=style.INK, linewidth=1.0))
     legend.append(style.band_key(f"{style.BAND_LABEL}, paired"))

@@ -48,7 +48,8 @@ def plot(tables: Mapping[str, pd.DataFrame]) -> Figure:
         style.size_axis(axis, sorted(set(gains["data_size"])))
     style.outer_labels(axes, style.SIZE_LABEL, "accuracy above the base (points)")
     base = style.key("base, not\nfine-tuned", color="grey", linewidth=1.4)
-    bars = style.band_key("bars: 90% intervals\nover seeds and\ntest problems")
+    upright: dict[str, Any] = {"marker": "|", "markersize": 14, "linestyle": "none"}
+    bars = style.key("90% intervals\nover seeds and\ntest problems", color="grey", **upright)
     style.side_legend(
         figure,
         [*(handles[level] for level in sorted(handles, reverse=True)), base, bars],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from experiments.analysis.answers import Answers
@@ -65,7 +66,22 @@ def gains(directory: Path) -> str:
             f"{', '.join(above) or 'none of them'}:",
             markdown_table(shown),
         ]
+        parts.append(by_slice(Answers.of(tables["answers"], study)))
     return "\n\n".join([*parts, finding("scan_gains", tables)])
+
+
+def by_slice(answers: Answers) -> str:
+    """Say how accuracy changes on each level of the test at the largest data size."""
+    sentences = []
+    for place, difficulty in enumerate(answers.difficulties):
+        change = np.nanmean(answers.correct[place, -1], axis=0) - answers.base
+        told = ", ".join(
+            f"{100 * change[answers.slices == level].mean():+.0f} on level {level}"
+            for level in np.unique(answers.slices)
+        )
+        sentences.append(f"d = {difficulty}: {told}")
+    told = "; ".join(sentences)
+    return f"By level of the test, in points, at n = {answers.data_sizes[-1]}: {told}."
 
 
 def _points(row: dict[str, float]) -> str:
