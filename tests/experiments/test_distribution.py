@@ -30,7 +30,7 @@ def test_a_hint_names_extras_that_exist():
         for path in (ROOT / "experiments").rglob("*.py")
         for extra in re.findall(r"install_hint\('(\w+)'\)", path.read_text(encoding="utf-8"))
     ]
-    assert set(hints) == {"llm", "logging", "harness"}
+    assert set(hints) == {"llm", "logging", "harness", "gguf", "gym"}
     assert set(hints) <= set(PROJECT["optional-dependencies"])
 
 

@@ -113,6 +113,7 @@ def test_the_recommended_level_is_taken_and_the_card_says_why(made, scan):
     assert "sweetspot 0." in text
 
 
+@pytest.mark.slow
 def test_a_scans_member_trains_on_a_prefix_of_it(made, scan):
     """Also with another seed, and where rows are too long for the scan."""
     out, _ = made
@@ -217,6 +218,7 @@ def test_another_pool_is_measured_as_the_scans_was(tiny_folder, sums, tmp_path):
     assert "--disable_shuffling true" in selected.commands["LLaMA-Factory"]
 
 
+@pytest.mark.slow
 def test_a_measure_of_a_model_comes_from_a_table(sums, tmp_path):
     asked = SelectConfig(6, level=1, measure="pass_rate", edges=(0.5,))
     with pytest.raises(
@@ -260,6 +262,7 @@ def test_counts_of_another_pool_are_shrunk_as_the_scans_were(tiny_folder, sums, 
     np.testing.assert_allclose(own.hardness, -column_values(measure, known))
 
 
+@pytest.mark.slow
 def test_a_column_of_the_data_is_a_measure_and_missing_values_are_counted(sums, tmp_path):
     """9 of the 60 sums state no rate; rows keep their numbers in the whole pool."""
     asked = SelectConfig(5, level=1, measure="column:rate", harder="lower", edges=(4.0,))
@@ -462,6 +465,7 @@ def test_the_command_prints_how_rows_were_chosen_and_what_comes_next(sweetspot, 
     assert "push_to_hub must be OWNER/NAME, got 'mine'" in text
 
 
+@pytest.mark.slow
 def test_a_hub_that_cannot_be_reached_is_one_line_and_the_files_stay(sums, tmp_path):
     words = ["--level", "1", "--source", sums.source, "--budget", "5", "--out", "rows"]
     done = subprocess.run(

@@ -114,6 +114,7 @@ def test_it_agrees_with_perplexity_but_for_the_end_marker(tiny_folder, examples)
     )
 
 
+@pytest.mark.slow
 def test_watching_changes_no_step_and_the_log_tells(tiny_folder, examples, tmp_path):
     plain = train(
         *load_base(tiny_folder, TINY), make_loader(examples[0], TINY), TINY, directory=tmp_path
@@ -184,6 +185,7 @@ class Interruption:
         pass
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("every", [0, 5])
 def test_an_interrupted_run_stops_at_the_same_step_with_the_same_model(
     stopped, tiny_folder, examples, others, tmp_path, capsys, every
