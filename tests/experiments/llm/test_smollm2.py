@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 import sys
@@ -16,9 +17,13 @@ from experiments.llm.answering.config import DecodingConfig
 from experiments.llm.answering.decoding import continuations
 from experiments.llm.answering.model import Model
 from experiments.llm.problems.data import read
+from experiments.llm.recipes.smollm2_gsm import PRESETS as SUMS
+from experiments.llm.scan.grid import BaseConfig
+from experiments.llm.scan.study import run_scan
 from experiments.llm.text.encoding import encode
 from experiments.llm.text.tokenizer import load_tokenizer, prompt_tokens
 from experiments.storage import checkpoint
+from experiments.storage.results import read_parquet
 from synth.decoder import logits
 from synth.tasks.igsm import problems as igsm_problems
 from tests.experiments.llm.agree import check_gradient
@@ -133,6 +138,24 @@ def test_gradient_of_one_step_is_that_of_transformers(torch, folder, tmp_path):
         # 30 layers round more often than the small models of other tests.
         tolerance=1e-3,
     )
+
+
+def test_a_scan_of_it_on_sums_with_worked_steps(folder, tmp_path):
+    """The recorded recipe, at the smallest size and without a base of its own."""
+    pytest.importorskip("reasoning_gym", reason="pip install 'sweetspot-sft[gym]'")
+    config = dataclasses.replace(
+        SUMS["smoke"],
+        checkpoint=str(folder),
+        base=BaseConfig(),
+        difficulties=(1, 3),
+        data_sizes=(2,),
+    )
+    table = run_scan(config, tmp_path / "run")
+    assert (table["status"] == "ok").all()
+    answers = read_parquet(tmp_path / "run" / "answers.parquet")
+    models = answers.groupby(["train_mixture", "difficulty"]).size().to_dict()
+    assert models == {("none", 0): 6, ("exact", 1): 6, ("exact", 3): 6}
+    assert answers["slice"].nunique() == 3
 
 
 def test_only_a_new_folder_is_written(folder, monkeypatch):
