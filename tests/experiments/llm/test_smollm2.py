@@ -151,11 +151,11 @@ def test_a_scan_of_it_on_sums_with_worked_steps(folder, tmp_path):
         data_sizes=(2,),
     )
     table = run_scan(config, tmp_path / "run")
-    assert (table["status"] == "ok").all()
+    assert set(table["status"]) == {"ok"}
     answers = read_parquet(tmp_path / "run" / "answers.parquet")
     models = answers.groupby(["train_mixture", "difficulty"]).size().to_dict()
     assert models == {("none", 0): 6, ("exact", 1): 6, ("exact", 3): 6}
-    assert answers["slice"].nunique() == 3
+    assert len(set(answers["slice"])) == 3
 
 
 def test_only_a_new_folder_is_written(folder, monkeypatch):
