@@ -39,7 +39,17 @@ START_SECONDS = 0.25
 """In this time after its start Python itself may be at work, and end by a traceback of its own."""
 TRIALS_OF_A_RUN = 12
 """After so many ends a command is left to come to its own."""
-PASSING = ("manifest", "log.jsonl", "checkpoints", "work/", "damaged", ".lock", ".partial")
+PASSING = (
+    # A model card is named after its directory.
+    "model/README.md",
+    "manifest",
+    "log.jsonl",
+    "checkpoints",
+    "work/",
+    "damaged",
+    ".lock",
+    ".partial",
+)
 """Parts of names of files that tell times, or that only an interrupted run has."""
 WHOLE = (
     "parts/",
