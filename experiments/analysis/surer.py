@@ -1,4 +1,4 @@
-"""What to run next to be surer which difficulty is best: which cells, how many members."""
+"""The cells to run next, and how many members of each, to be surer which difficulty is best."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What ``recommend`` and ``llm recommend`` tell: in words, as JSON, and as a picture."""
+"""Recommendations of ``recommend`` and ``llm recommend`` in words, as JSON and as a picture."""
 
 from __future__ import annotations
 

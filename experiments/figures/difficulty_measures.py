@@ -63,7 +63,7 @@ def _title(name: Measure) -> str:
 
 
 def _direction(name: Measure) -> str:
-    """Where the harder problems are; nothing for a column, as the table does not say."""
+    """Side of the harder problems in words; nothing for a column, as the table does not say."""
     known = scale(name).hard_is_high
     return "" if known is None else "  harder →" if known else "  ← harder"
 

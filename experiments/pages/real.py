@@ -11,6 +11,7 @@ from experiments.analysis.answers import Answers
 from experiments.analysis.statistics import Interval
 from experiments.analysis.studies import studies_of_answers
 from experiments.figures import finding
+from experiments.pages.headline import minutes_of, points
 from experiments.pages.markdown import markdown_table
 from experiments.storage.results import read_manifest, read_tables
 
@@ -38,7 +39,7 @@ def setup(directory: Path) -> str:
     told = ", ".join(f"{share:.0%} of level {level}" for level, share in shares.items())
     words = manifest.get("buckets_in_words", [])
     levels = "; ".join(f"level {place}: {text}" for place, text in enumerate(words, start=1))
-    minutes = sum(session["wall_time_seconds"] for session in sessions) / 60
+    minutes = minutes_of(manifest)
     return (
         f"{len(manifest['chunks'])} members from one base, {manifest['config']['seeds']} seeds a "
         f"cell, {len(base)} test problems. Levels are thirds of the training problems ({levels}). "
@@ -57,7 +58,10 @@ def gains(directory: Path) -> str:
         rows = Answers.of(tables["answers"], study).gains()
         shown = pd.DataFrame({"n": sorted(set(rows["data_size"]))})
         for level, own in rows.groupby("difficulty"):
-            shown[f"d = {level}"] = [_points(row) for row in own.to_dict("records")]
+            shown[f"d = {level}"] = [
+                points(Interval(row["gain"], row["low"], row["high"]))
+                for row in own.to_dict("records")
+            ]
         sizes = sorted(set(rows.loc[rows["gain"] > 0, "data_size"]))
         above = map(str, sizes)
         parts += [
@@ -82,8 +86,3 @@ def by_slice(answers: Answers) -> str:
         sentences.append(f"d = {difficulty}: {told}")
     told = "; ".join(sentences)
     return f"By level of the test, in points, at n = {answers.data_sizes[-1]}: {told}."
-
-
-def _points(row: dict[str, float]) -> str:
-    gain = Interval(*(100 * row[name] for name in ("gain", "low", "high")))
-    return f"{gain.mean:+.1f} [{gain.low:+.1f}, {gain.high:+.1f}]"

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from jaxtyping import Bool, Float, Int
 
 Missing = Literal["drop"]
-"""What becomes of problems that lack a measure, if it is no error."""
+"""Treatment of problems that lack a measure, if it is no error."""
 
 
 @dataclass(frozen=True)

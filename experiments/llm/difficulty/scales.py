@@ -17,14 +17,14 @@ Measure = str
 """Name of a measure; `check_measure` tells what is accepted."""
 
 Direction = Literal["higher", "lower"]
-"""Which values of a measure are the harder ones."""
+"""Side of a measure on which the harder values are."""
 
 FORMS = {
     "column": "column:NAME",
     "passes": "passes:NAME/TRIALS",
     "rasch": "rasch:A,B",
 }
-"""How measures that are made of columns are written."""
+"""Written form of each measure that is made of columns."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ MEASURES: dict[Measure, Scale] = {
 """The only list of measures that are known by name."""
 
 ACCEPTED = [*MEASURES, *FORMS.values()]
-"""What a measure may be, for errors."""
+"""Names and forms that are accepted as a measure, for errors."""
 
 
 @dataclass(frozen=True)

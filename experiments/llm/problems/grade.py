@@ -67,7 +67,7 @@ FEW_ACCEPTED = 0.9
 
 
 class Stated(NamedTuple):
-    """What is stated of a problem; ``""`` where nothing is."""
+    """The value that is stated of a problem; ``""`` where there is none."""
 
     problem: str
     solution: str

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from experiments.analysis.optimum import Study, studies
-from experiments.analysis.pilot import read_scan
+from experiments.analysis.pilot import read_answers, read_scan
 from experiments.analysis.recommend import Recommendation, recommend
 from experiments.llm.selecting.config import SelectConfig
 from experiments.llm.selecting.scanned import Scanned
@@ -25,7 +25,8 @@ def recommended(config: SelectConfig, scan: Scanned, data_size: int) -> Recommen
     table, levels = read_scan(scan.directory)
     study = _study(config, studies(table))
     try:
-        found = recommend(table, study, levels, data_size)
+        answers = read_answers(scan.directory)
+        found = recommend(table, study, levels, data_size, answers=answers)
     except ValueError as error:
         raise ValueError(f"{error}; --level states a level") from error
     if found.abstains and not config.accept_doubt:

@@ -24,7 +24,7 @@ CURRICULUM = "level"
 
 @dataclass(frozen=True)
 class Knob:
-    """What a source can set.
+    """A knob of a task, which a source can set.
 
     Attributes:
       name: in a source.
@@ -48,7 +48,7 @@ class Knob:
 
     @property
     def is_list(self) -> bool:
-        """Whether a value has members."""
+        """True if the knob takes a list of values."""
         kind = typing.get_origin(self._plain) or self._plain
         return isinstance(kind, type) and issubclass(kind, Sequence) and not issubclass(kind, str)
 
@@ -149,7 +149,7 @@ def _curriculum(task: str) -> Any:
 
 
 def _attributes(curriculum: Any) -> list[Any]:
-    """What a curriculum moves."""
+    """Attributes that a curriculum moves."""
     return [] if curriculum is None else list(curriculum.attributes.values())
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from experiments.distribution import install_hint
 
 PREFIX = "reasoning-gym:"
-"""What a source starts with that names a task."""
+"""Beginning of a source that names a task."""
 
 ENVIRONMENT = {"PYTHONHASHSEED": "0"}
 """Of processes that draw problems. Some tasks walk over sets of strings, whose order would else
