@@ -40,7 +40,7 @@ EXPORT = ExportConfig(
     base_difficulties=(1, 2, 3),
     base_sizes=(200,),
     test_difficulties=tuple(range(1, 8)),
-    test_examples=14,
+    test_examples=10,
 )
 CPU = ScanConfig(
     checkpoint=CHECKPOINT,
@@ -50,6 +50,7 @@ CPU = ScanConfig(
             TRAINING,
             compute=1,
             learning_rate=2e-4,
+            accumulation=16,
             optimiser=dataclasses.replace(TRAINING.optimiser, batch_size=16),
         ),
         levels=(1, 2),
@@ -57,14 +58,14 @@ CPU = ScanConfig(
     ),
     selections=("exact", "range"),
     difficulties=(2, 4, 6),
-    data_sizes=(16, 96),
+    data_sizes=(12, 48),
     losses=("sft", "dft"),
     learning_rates=(1e-4, 1e-4),
     seeds=3,
     training=TRAINING,
     max_length=512,
     risk_examples=16,
-    decoding=DecodingConfig(max_new_tokens=280, batch_size=49),
+    decoding=DecodingConfig(max_new_tokens=280, batch_size=35),
     grader=GraderConfig("igsm", modulus=5),
 )
 

@@ -68,7 +68,8 @@ class TrainingConfig:
       compute_unit: ``epochs`` over the data, optimiser ``steps``, or ``tokens`` processed.
       learning_rate: peak.
       optimiser: batches (over all devices and micro-batches), schedule and AdamW.
-      accumulation: micro-batches that a step is made of.
+      accumulation: micro-batches that a step is made of. Those that hold padding alone are left
+        out, so that `packed` rows cost least with as many micro-batches as a step has examples.
       packed: put the examples of a step into as few rows as possible; the loss is the same.
       lora_rank, lora_alpha: adapters on all kernels to train in place of all parameters, see
         `synth.config.Lora`; rank 0 for none.

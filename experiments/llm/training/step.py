@@ -147,22 +147,24 @@ def make_step(decoder: DecoderConfig, config: StepConfig, mesh: Mesh | None = No
     def gradients(trained, frozen, batch):
         """Gradient, loss and number of solution tokens, summed over the micro-batches."""
 
-        def one(micro):
+        def one(number):
+            micro = jax.tree.map(lambda leaf: leaf[number], batch)
             (loss, weight), gradient = jax.value_and_grad(sums, has_aux=True)(
                 trained, frozen, micro
             )
             return gradient, loss, weight
 
-        # The first sum starts the scan: zeros would need the shapes of all gradients.
-        first = one(jax.tree.map(lambda leaf: leaf[0], batch))
+        # The first sum starts the loop: zeros would need the shapes of all gradients.
+        first = one(0)
         if len(batch.tokens) == 1:
             return first
-
-        def add(total, micro):
-            return jax.tree.map(jnp.add, total, one(micro)), None
-
-        rest = jax.tree.map(lambda leaf: leaf[1:], batch)
-        return jax.lax.scan(add, first, rest)[0]
+        # Micro-batches behind the last one with a solution token hold padding alone, which adds
+        # nothing. Where rows are packed, a step seldom fills all of them.
+        is_used = batch.loss_mask.any((1, 2))
+        used = jnp.max(jnp.where(is_used, jnp.arange(len(is_used)) + 1, 0))
+        return jax.lax.fori_loop(
+            1, used, lambda number, total: jax.tree.map(jnp.add, total, one(number)), first
+        )
 
     # Pure data meshes only: with fsdp or tp, XLA aborts on this shard_map (jaxlib 0.10.2).
     if mesh is not None and mesh.shape.get("data", 1) == mesh.size > 1:

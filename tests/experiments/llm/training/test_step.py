@@ -74,6 +74,25 @@ def test_micro_batches_add_up_by_tokens(loss):
     close(parts.trained, whole.trained)
 
 
+def test_micro_batches_of_padding_are_left_out(monkeypatch):
+    computed = []
+
+    def counted(*args, **kwargs):
+        jax.debug.callback(lambda: computed.append(1))
+        return loss_sums(*args, **kwargs)
+
+    monkeypatch.setattr("experiments.llm.training.step.loss_sums", counted)
+    batch = make_batch(2)
+    nothing = jax.tree.map(np.zeros_like, batch)
+    padded = jax.tree.map(lambda *fields: np.concatenate(fields), batch, nothing, nothing)
+    _, state, losses = run(padded, steps=1)
+    jax.effects_barrier()
+    assert (padded.tokens.shape[0], len(computed)) == (6, 2)
+    _, expected, expected_losses = run(batch, steps=1)
+    assert losses == expected_losses
+    close(state.trained, expected.trained)
+
+
 def test_a_mean_of_means_would_be_seen():
     """Equal weights for micro-batches would give another loss: the test above can fail."""
     parameters = initialise(DECODER, jax.random.key(0))
