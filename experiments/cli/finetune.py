@@ -94,17 +94,19 @@ def finetune_checkpoint(
         **texts,
     )
     encoded, held_out = _with_validation(model, encoded, validation, watch, config.seed, texts)
-    if planning.is_asked:
-        planning.show(Finetuning(model, encoded, config, out, devices.mesh()))
-        return
-    # Say what is watched, and train.
-    watched, mesh = UNWATCHED, devices.mesh()
+    # What is watched on the way.
+    watched, sampler, mesh = UNWATCHED, None, devices.mesh()
     if held_out is not None or watch != NOTHING_WATCHED:
-        sampler = None
         if watch.sample_responses:
             shown = encoded if held_out is None else held_out
             sampler = Samples(model, shown, watch, out / "samples.jsonl", mesh=mesh)
         watched = Watched(watch, held_out, sampler)
+    # Plan it, or train.
+    if planning.is_asked:
+        answering = sampler and sampler.answering(config.dtype)
+        study = Finetuning(model, encoded, config, out, mesh, watched=watched, answering=answering)
+        planning.show(study)
+        return
     about = {
         "source": dataclasses.asdict(data),
         "difficulty": difficulty,

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -240,7 +240,7 @@ def _totals(
     device: str | None,
 ) -> Totals:
     every = [each for part in parts for each in work[part.name]]
-    programs = {each.program for each in every}
+    programs = dict.fromkeys(each.program for each in every)  # in order of their first work
     left = [part for part in parts if part.leaves_something]
     seconds = sum(_begin(program, speeds) + 0.0 for program in programs)
     seconds += sum(_seconds(each, speeds) for each in every)
@@ -269,7 +269,7 @@ def _seconds(work: Work, speeds: Mapping[Program, Speed]) -> float:
 
 def _on_device(
     work: Sequence[Work],
-    programs: set[Program],
+    programs: Iterable[Program],
     workload: Workload,
     speeds: Mapping[Program, Speed],
     device: str | None,

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from jax.sharding import Mesh
 
+from experiments.engine.workload import Program, Speed, Work
 from experiments.llm.answering.config import DecodingConfig
 from experiments.llm.answering.decoding import continuations
 from experiments.llm.answering.model import Model
+from experiments.llm.answering.work import Asking
 from experiments.llm.text.encoding import Encoded
 from experiments.llm.text.tokenizer import decode_tokens, load_tokenizer, stop_tokens
 from experiments.llm.training.config import Watch
@@ -19,8 +22,29 @@ from experiments.llm.training.distributed import is_first
 from experiments.storage import checkpoint
 from experiments.storage.sharding import row_split
 from experiments.storage.writing import write_atomically
-from synth.config import DecoderConfig
+from synth.config import DecoderConfig, Dtype
 from synth.decoder import Parameters
+
+
+@dataclass(frozen=True)
+class SamplesAnswering:
+    """The work of answering all prompts once; see `experiments.llm.training.workload.Answering`.
+
+    Attributes:
+      asking: the questions.
+      lengths: tokens of the reference solutions.
+    """
+
+    asking: Asking
+    lengths: Sequence[int]
+
+    def work(self) -> Sequence[Work]:
+        """Reading the prompts, and as many new tokens as the solutions have."""
+        return self.asking.work(list(map(len, self.asking.prompts)), self.lengths)
+
+    def measure(self, program: Program) -> Speed:
+        """Time a batch of the prompts."""
+        return self.asking.measure(program)
 
 
 class Samples:
@@ -50,7 +74,7 @@ class Samples:
         *,
         mesh: Mesh | None = None,
     ):
-        folder = checkpoint.folder(base)
+        self._folder = folder = checkpoint.folder(base)
         self._path, self._mesh = path, mesh
         self._tokenizer = load_tokenizer(folder)
         self._stop = stop_tokens(self._tokenizer, folder)
@@ -71,6 +95,12 @@ class Samples:
         split = row_split(mesh)
         rows = -(-len(self._prompts) // split) * split
         self._decoding = DecodingConfig(max_new_tokens=watch.sample_tokens, batch_size=rows)
+
+    def answering(self, dtype: Dtype) -> SamplesAnswering:
+        """The work of answering once, for a plan, which times the base's answers."""
+        base = Model.load(self._folder, mesh=self._mesh, dtype=dtype)
+        asking = Asking(base.decoder, self._decoding, None, self._mesh, base, None, self._prompts)
+        return SamplesAnswering(asking, self._encoded.solution_lengths.tolist())
 
     def begin(self, steps_done: int) -> None:
         """Drop the lines of later steps, which will be written again."""

@@ -67,19 +67,20 @@ class Asking:
 
     Attributes:
       decoder: shape of the models.
-      config, grader: settings of the responses and of their grading.
+      config: settings of the responses.
+      grader: of their grading; None where nobody grades them.
       mesh: devices of the models.
       model: of that shape, to be timed; its weights may be any.
-      problems: with solutions, for the grader's timing; some prompts as tokens.
+      problems: with solutions, for the grader's timing; None without a grader.
       prompts: token ids of some prompts.
     """
 
     decoder: DecoderConfig
     config: DecodingConfig
-    grader: GraderConfig
+    grader: GraderConfig | None
     mesh: Mesh | None
     model: Model | None
-    problems: Problems
+    problems: Problems | None
     prompts: Sequence[Sequence[int]]
     _speeds: dict[str, Speed] = field(default_factory=dict)
 
@@ -113,6 +114,8 @@ class Asking:
             for shape in sorted(shapes):
                 program = Program(kind, f"{shape} {label}".rstrip(), 0.0, share)
                 work.append(Work(program, flops, flops, count / len(shapes)))
+        if self.grader is None:
+            return work
         return [*work, Work(self.grading, config.samples * len(prompt_lengths))]
 
     def measure(self, program: Program) -> Speed:
@@ -124,6 +127,8 @@ class Asking:
         return self._speeds[program.kind]
 
     def _measure_grading(self) -> Speed:
+        assert self.grader is not None  # otherwise there is no such work
+        assert self.problems is not None
         few = self.problems.take(range(min(GRADED, len(self.problems))))
         start = time.monotonic()
         grade(few, [[solution] for solution in few.solutions], self.grader)

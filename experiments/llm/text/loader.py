@@ -113,6 +113,7 @@ class Loader:
     Attributes:
       steps: optimiser steps of the run.
       rows: number of rows of every micro-batch.
+      mean_rows: rows that a step computes, padding included, on average.
       length: tokens of a row, padding included.
 
     Args:
@@ -177,8 +178,10 @@ class Loader:
         # A step may need the orders of two epochs, and grain's thread may be some steps ahead.
         self._order = functools.lru_cache(maxsize=4)(self._draw_order)
         # Every batch has as many rows as the fullest step needs.
-        needed = max(len(self._packing(step)) for step in range(steps)) if packed else batch_size
-        self.rows = _round_up(-(-needed // accumulation), row_multiple)
+        needed = [len(self._packing(step)) for step in range(steps)] if packed else [batch_size]
+        self.rows = _round_up(-(-max(needed) // accumulation), row_multiple)
+        # A step computes whole micro-batches, up to the last one with an example.
+        self.mean_rows = float(np.mean([_round_up(rows, self.rows) for rows in needed]))
 
     def __len__(self) -> int:
         return self.steps

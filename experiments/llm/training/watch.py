@@ -135,6 +135,9 @@ class Validation:
       encoded: the examples, each of which counts.
       config: of the training, whose rows of a micro-batch are those of a batch here.
       mesh: devices that hold the parameters.
+
+    Attributes:
+      length, num_tokens: tokens of a row, and of all rows, padding included.
     """
 
     def __init__(
@@ -157,6 +160,8 @@ class Validation:
             num_examples=len(encoded),
         )
         self._program = _program(decoder, config.step, mesh)
+        self.length = self._loader.length
+        self.num_tokens = self._loader.steps * self._loader.rows * self.length
 
     def loss(self, frozen: Parameters, trained: Parameters) -> float:
         """Mean nats of a token under a model, given by its frozen and its trained parameters."""

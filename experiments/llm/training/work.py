@@ -54,14 +54,12 @@ class Trainings:
         """The work of one fine-tuning on these examples; amounts are operations."""
         decoder = dataclasses.replace(self.decoder, lora=config.lora)
         loader = make_loader(encoded, config, mesh=self.mesh)
-        rows = loader.rows * config.accumulation
-        flops = loader.steps * training_flops(decoder, rows * loader.length, loader.length)
+        flops = loader.steps * _step_flops(decoder, loader)
         # Everything that the program of a step is compiled from.
         shape = f"{loader.rows} rows of {loader.length} tokens × {config.accumulation}"
         settings = (config.step, config.lora, config.dtype, config.remat, config.attention)
-        program = Program(
-            "training step", f"{shape}, {settings}", rows * loader.length, TRAINING_UTILISATION
-        )
+        held = loader.rows * config.accumulation * loader.length
+        program = Program("training step", f"{shape}, {settings}", held, TRAINING_UTILISATION)
         self._examples.setdefault(program, (encoded, config))
         tokens = loader.num_examples * float(np.mean(encoded.lengths))
         return [Work(program, flops, flops, tokens), Work(self.handling, 1)]
@@ -83,10 +81,8 @@ class Trainings:
         step = (self._seconds(loader, config, 1 + more) - one) / more if more > 0 else one
         step = min(max(step, one / 20), one)
         self._handling = max(one - step, 1e-3)
-        rows = loader.rows * config.accumulation
         decoder = dataclasses.replace(self.decoder, lora=config.lora)
-        flops = training_flops(decoder, rows * loader.length, loader.length)
-        return Speed(max(cold - one, 0.0), flops / step)
+        return Speed(max(cold - one, 0.0), _step_flops(decoder, loader) / step)
 
     def _seconds(self, loader: Loader, config: TrainingConfig, steps: int) -> float:
         """Seconds of a fine-tuning that stops after so many steps."""
@@ -102,6 +98,11 @@ class Trainings:
         finally:
             loader.steps = whole
         return time.monotonic() - start
+
+
+def _step_flops(decoder: DecoderConfig, loader: Loader) -> float:
+    """Operations of a mean step, padding included."""
+    return training_flops(decoder, loader.mean_rows * loader.length, loader.length)
 
 
 def kept_bytes(decoder: DecoderConfig, dtype: Any) -> float:

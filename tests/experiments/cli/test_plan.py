@@ -13,7 +13,7 @@ from experiments.cli.plan import Plan
 from experiments.cli.studies import certify_cells
 from experiments.llm.answering.config import DecodingConfig
 from experiments.llm.problems.config import GraderConfig, Source
-from experiments.llm.training.config import PAPER_OPTIMISER, TrainingConfig
+from experiments.llm.training.config import PAPER_OPTIMISER, TrainingConfig, Watch
 from tests.experiments.llm.rows import write_sums
 from tests.experiments.tiny import TINY
 
@@ -109,6 +109,45 @@ def test_commands_on_a_checkpoint_are_planned(tiny_folder, data, tmp_path, capsy
     told = rows(capsys.readouterr().out)
     # Points of all cells in one part, and a posterior for each of two levels and two sizes.
     assert (told["parts of the certification"], told["certificates"]) == ("5", "8")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow  # compiles a fine-tuning, a validation loss and a decoding
+def test_validation_losses_and_answers_on_the_way_are_planned(tiny_folder, data, tmp_path, capsys):
+    def told(**fields):
+        finetune_checkpoint(
+            *(str(tiny_folder), data, tmp_path / "run"),
+            max_length=1024,
+            config=TrainingConfig(
+                compute=6,
+                compute_unit="steps",
+                optimiser=dataclasses.replace(PAPER_OPTIMISER, batch_size=4),
+                lora_rank=2,
+                dtype="float32",
+            ),
+            watch=Watch(**fields),
+            planning=PLAN,
+        )
+        return rows(capsys.readouterr().out)
+
+    def operations(row):
+        return float(row["FLOPs"])
+
+    half = told(validation_share=0.5, evaluate_every=6)
+    assert half["compiled programs"] == "2 (1 training step, 1 validation loss)"
+    # Six validation losses add five times what two do; two digits are shown.
+    two, six = (
+        operations(told(validation_share=0.5, evaluate_every=every)) - operations(half)
+        for every in (3, 1)
+    )
+    assert two > 0
+    assert six == pytest.approx(5 * two, rel=0.4)
+    answers = told(sample_responses=3, sample_every=4, sample_tokens=8)
+    kinds = "3 (1 training step, 1 reading prompts, 1 decoding)"
+    assert answers["compiled programs"] == kinds
+    # Three answers of eight tokens after the fourth step and after the last, the sixth.
+    few = told(sample_responses=3, sample_every=6, sample_tokens=8)
+    assert operations(answers) > operations(few)
     assert list(tmp_path.iterdir()) == []
 
 

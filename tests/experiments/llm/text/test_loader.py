@@ -136,6 +136,22 @@ def test_iterating_from_a_step_is_a_slice_of_the_whole(packed, start):
     assert all(same(Loader(encoded, **options)[step], whole[step]) for step in range(9))
 
 
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("accumulation", [1, 3, 8])
+def test_rows_that_a_step_computes(packed, accumulation):
+    loader = Loader(
+        make(30), batch_size=8, steps=12, seed=2, packed=packed, accumulation=accumulation
+    )
+    computed = []
+    for batch in loader.iterate():
+        (filled,) = np.nonzero(batch.loss_mask.any((1, 2)))
+        # Micro-batches of padding alone are the last ones.
+        assert list(filled) == list(range(len(filled)))
+        computed.append(len(filled) * loader.rows)
+    assert loader.mean_rows == np.mean(computed)
+    assert (len(set(computed)) > 1) == (packed and accumulation == 8)
+
+
 def digest() -> str:
     """Fingerprint of a loader's batches and a nested choice."""
     total = hashlib.sha256(nested(np.arange(90), 60, seed=1, stream="train").tobytes())
