@@ -48,6 +48,8 @@ bench: $(VENV)/.all  ## measure against plain JAX and PyTorch and record the tab
 	$(BIN)/python -m experiments.benchmarks.igsm --record
 	$(BIN)/python -m experiments.benchmarks.llm --record
 	$(BIN)/python -m experiments.benchmarks.finetuning --record
+	test -d runs/SmolLM2-135M-Instruct || $(BIN)/python -m experiments.llm.smollm2 runs/SmolLM2-135M-Instruct
+	$(BIN)/python -m experiments.benchmarks.smollm2 --record
 	$(BIN)/python -m experiments.benchmarks.cluster --record
 	$(BIN)/python -m experiments.benchmarks.plan --record
 	$(BIN)/python -m experiments.pages.documents

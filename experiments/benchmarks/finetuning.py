@@ -95,6 +95,7 @@ class Work:
       is_split: whether ours takes a device for each core, or one that computes on all.
       dtype: of activations and products; parameters are float32.
       rank: of adapters, which alone are trained; 0 for none.
+      checkpoint: folder of the weights that both begin with; None for random ones.
     """
 
     name: str
@@ -107,6 +108,7 @@ class Work:
     is_split: bool = False
     dtype: Dtype = "float32"
     rank: int = 0
+    checkpoint: Path | None = None
 
 
 SMALL = Work(
@@ -181,7 +183,8 @@ def programs(work: Work) -> dict[str, Callable[[], float]]:
     """A step of either program, which returns its loss, with models of equal weights."""
     from experiments.benchmarks import transformers_loop as loop  # only it needs transformers
 
-    theirs = loop.random_model(work.sizes)
+    is_random = work.checkpoint is None
+    theirs = loop.random_model(work.sizes) if is_random else loop.read_model(work.checkpoint)
     count = jax.device_count()
     mesh = make_mesh(data=count) if work.is_split and count > 1 else None
     ours = as_ours(theirs, mesh)

@@ -11,7 +11,8 @@ Commands and cost (two CPU cores, 16 GB)::
     python -m experiments.benchmarks.smollm2 --record    # five minutes: the table of
                                                          # docs/performance.md
 
-Expect: not recorded yet.
+Expect on an AMD EPYC: 1.85 times as fast as `transformers` in float32, with adapters too; 0.7 times
+in bfloat16, for which PyTorch uses the CPU's own instructions.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The baseline of real checkpoints: a random Qwen2 of `transformers`, run as its users run it.
+"""The baseline of real checkpoints: a model of `transformers`, run as its users run it.
 
 Fine-tuning is an eager loop of AdamW with clipping, of all parameters or of adapters as those of
 PEFT, in bfloat16 under autocast; decoding is ``generate`` with its cache, batch after batch; with a
@@ -10,6 +10,7 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -34,6 +35,12 @@ def random_model(sizes: Mapping[str, Any], scale: float = 0.02) -> Any:
         initializer_range=scale,
     )
     return transformers.Qwen2ForCausalLM(config)
+
+
+def read_model(folder: Path) -> Any:
+    """The model of a checkpoint's folder, in float32."""
+    torch.set_num_threads(num_cores())
+    return transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
 
 
 class Adapted(torch.nn.Module):

@@ -36,6 +36,7 @@ from experiments.benchmarks import (
     read_record,
 )
 from experiments.benchmarks import igsm as igsm_speed
+from experiments.benchmarks import smollm2 as smollm2_speed
 from experiments.figures.style import ledger_line
 from experiments.igsm import fidelity
 from experiments.pages import headline, paper, real, rules, totals
@@ -358,6 +359,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "growth": lambda: growth.markdown(*read_record("growth")),
     "bounds": lambda: bounds.markdown(*read_record("bounds")),
     "finetuning": lambda: finetuning.markdown(*read_record("finetuning")),
+    "smollm2-speed": lambda: finetuning.markdown(*read_record(smollm2_speed.RECORD)),
     "llm": lambda: llm.markdown(*read_record("llm")),
     "generation": lambda: generation.markdown(*read_record("generation")),
     "cluster": lambda: cluster.markdown(*read_record("cluster")),

@@ -37,8 +37,8 @@ EXPORT = ExportConfig(
     preset="tiny",
     difficulties=(1, 2, 3, 4, 5, 6),
     train_sizes=(150,),
-    base_difficulties=(1, 2, 3),
-    base_sizes=(200,),
+    base_difficulties=(1, 2, 3, 4, 5, 6),
+    base_sizes=(100, 75, 56, 42, 32, 24),
     test_difficulties=tuple(range(1, 8)),
     test_examples=10,
 )
