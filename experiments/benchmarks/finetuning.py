@@ -194,7 +194,7 @@ def programs(work: Work) -> dict[str, Callable[[], float]]:
     return {
         OURS: our_step(dataclasses.replace(ours, decoder=decoder), work),
         THEIRS: loop.training_step(
-            theirs, batch_of(work, work.sizes["vocab_size"]), LEARNING_RATE, dtype=work.dtype
+            theirs, batch_of(work, theirs.config.vocab_size), LEARNING_RATE, dtype=work.dtype
         ),
     }
 

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from experiments.benchmarks import finetuning
+from experiments.benchmarks import finetuning, smollm2
 from experiments.benchmarks.finetuning import LIMIT, OURS, QUICK, SMALL, THEIRS, WORKS
 from experiments.engine.cost import num_matrix_weights
 from synth.config import Lora
@@ -132,3 +132,25 @@ def test_adapters_of_the_baseline_are_beside_every_kernel_and_trained_alone(loop
     trained = [name for name, value in model.named_parameters() if value.requires_grad]
     assert len(trained) == 2 * 7 * 2
     assert all(".narrow." in name or ".wide." in name for name in trained)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rank", [0, 4])
+def test_both_programs_begin_with_the_weights_of_a_folder(loop, tiny_folder, rank):
+    (work,) = smollm2.quick_works(tiny_folder)
+    programs = finetuning.programs(dataclasses.replace(work, rank=rank))
+    ours, theirs = (programs[name]() for name in (OURS, THEIRS))
+    assert ours == pytest.approx(theirs, rel=1e-5)
+    # Weights at random would give another loss.
+    random = finetuning.programs(dataclasses.replace(work, sizes=QUICK.sizes, checkpoint=None))
+    assert abs(random[OURS]() - ours) > 1e-2
+
+
+def test_works_of_the_real_model_have_the_bars_of_its_shape(tmp_path):
+    named = smollm2.works(tmp_path)
+    assert {work.checkpoint for work in named} == {tmp_path}
+    assert [(work.rank, work.dtype, work.bar) for work in named] == [
+        (work.rank, work.dtype, work.bar) for work in WORKS[2:]
+    ]
+    with pytest.raises(FileNotFoundError, match="checkpoint must be a folder .* got .*none"):
+        smollm2.run(tmp_path / "none", quick=True)
