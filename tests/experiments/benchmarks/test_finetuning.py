@@ -152,5 +152,5 @@ def test_works_of_the_real_model_have_the_bars_of_its_shape(tmp_path):
     assert [(work.rank, work.dtype, work.bar) for work in named] == [
         (work.rank, work.dtype, work.bar) for work in WORKS[2:]
     ]
-    with pytest.raises(FileNotFoundError, match="checkpoint must be a folder .* got .*none"):
+    with pytest.raises(FileNotFoundError, match=r"checkpoint must be a folder .* got .*none"):
         smollm2.run(tmp_path / "none", quick=True)
