@@ -143,8 +143,3 @@ PRESETS = {
 }
 HOURS = {"cpu": 1.5, "lora": 0.9, "gpu": 1.0, "words": 1.2, "smoke": 0.02}
 """Hours of each preset on `DEVICE`: ``cpu`` as measured, the others estimated."""
-
-
-def hours(config: ScanConfig) -> float:
-    """Hours of a preset, see `HOURS`."""
-    return next(HOURS[name] for name, preset in PRESETS.items() if preset == config)

@@ -117,8 +117,3 @@ PRESETS = {
 }
 HOURS = {"cpu": 3.5, "lora": 3.0, "gpu": 1.5, "smoke": 0.02}
 """Hours of each preset on `DEVICE`, as planned (``--plan``)."""
-
-
-def hours(config: ScanConfig) -> float:
-    """Hours of a preset, see `HOURS`."""
-    return next(HOURS[name] for name, preset in PRESETS.items() if preset == config)

@@ -128,8 +128,3 @@ PRESETS = {"cpu": CPU, "smoke": SMOKE}
 
 HOURS = {"cpu": 0.72, "smoke": 0.02}
 """Hours of each preset on `DEVICE`, as measured."""
-
-
-def hours(config: ScanConfig) -> float:
-    """Measured hours of two CPU cores."""
-    return 0.72 if config.num_members > 8 else 0.02

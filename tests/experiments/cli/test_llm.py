@@ -204,9 +204,11 @@ def test_recipes_state_command_device_cost_and_numbers():
         assert recipe.DEVICE
         for preset, config in recipe.PRESETS.items():
             assert config.num_members > 0
-            stated = f"{recipe.hours(config):.2g} hours"
-            assert stated in text, f"{name} {preset}: {stated}"
-            assert recipe.HOURS[preset] == float(f"{recipe.hours(config):.2g}")
+            hours = recipe.HOURS[preset]
+            assert f"{hours:.2g} hours" in text, f"{name} {preset}: {hours}"
+            # Hours that were not measured are computed.
+            if hasattr(recipe, "hours"):
+                assert hours == float(f"{recipe.hours(config):.2g}")
 
 
 def test_columns_are_measures_and_cut_into_buckets(tiny_folder, tmp_path, capsys):
