@@ -26,6 +26,7 @@ from experiments.llm.answering.config import DecodingConfig
 from experiments.llm.problems.config import Columns, GraderConfig, Source
 from experiments.llm.scan import levels as scan_levels
 from experiments.llm.scan.grid import NO_DATA, BaseConfig, ScanConfig
+from experiments.llm.scan.record import record
 from experiments.llm.scan.study import run_scan
 from experiments.llm.training import train
 from experiments.llm.training.config import PAPER_OPTIMISER, TrainingConfig
@@ -102,6 +103,29 @@ def test_the_manifest_says_what_was_run(scanned):
     responses = pd.read_parquet(out / "responses" / "base.parquet")
     assert len(responses) == 9
     assert not (out / "work").exists()
+
+
+def test_a_record_has_tables_and_a_sample_of_the_answers(scanned, tmp_path):
+    out, table = scanned
+    record(out, tmp_path / "kept", problems=2)
+    files = ["answers.parquet", "manifest.json", "responses.jsonl", "table.parquet"]
+    assert sorted(path.name for path in (tmp_path / "kept").iterdir()) == files
+    pd.testing.assert_frame_equal(read_tables(tmp_path / "kept", "table")["table"], table)
+    lines = (tmp_path / "kept" / "responses.jsonl").read_text().splitlines()
+    rows = pd.DataFrame([json.loads(line) for line in lines])
+    # The base and both levels at n = 8, two problems of each of three test levels.
+    models = ["base", "0_exact_1_8_sft_0.001", "0_exact_2_8_sft_0.001"]
+    assert list(rows["model"].unique()) == models
+    assert rows.groupby(["model", "slice"]).size().tolist() == [2] * 9
+    whole = pd.read_parquet(out / "responses" / f"{models[2]}.parquet").set_index("row")
+    own = rows.loc[rows["model"] == models[2]].set_index("problem")
+    assert own["response"].equals(whole["response"].loc[own.index])
+    # A run that goes on is no record.
+    half = json.loads((out / "manifest.json").read_text()) | {"status": "running"}
+    (tmp_path / "half").mkdir()
+    (tmp_path / "half" / "manifest.json").write_text(json.dumps(half))
+    with pytest.raises(ValueError, match="must be a finished scan"):
+        record(tmp_path / "half", tmp_path / "kept")
 
 
 def test_its_answers_are_one_small_table(scanned):
