@@ -39,11 +39,16 @@ def setup(directory: Path) -> str:
     told = ", ".join(f"{share:.0%} of level {level}" for level, share in shares.items())
     words = manifest.get("buckets_in_words", [])
     levels = "; ".join(f"level {place}: {text}" for place, text in enumerate(words, start=1))
+    measure = (
+        f"Levels are thirds of the training problems ({levels})."
+        if words
+        else "Levels are numbers of operations."
+    )
     minutes = minutes_of(manifest)
     return (
         f"{len(manifest['chunks'])} members from one base, {manifest['config']['seeds']} seeds a "
-        f"cell, {len(base)} test problems. Levels are thirds of the training problems ({levels}). "
-        f"The untouched base gets {told} right. Recorded in {minutes:.0f} minutes, "
+        f"cell, {len(base)} test problems. {measure} The untouched base "
+        f"gets {told} right. Recorded in {minutes:.0f} minutes, "
         f"{minutes / len(manifest['chunks']):.1f} for each member with its share of the base and "
         f"of the answers, on {sessions[-1]['num_devices']} cores of {sessions[-1]['device']} at "
         f"commit `{sessions[-1]['commit']}`."
