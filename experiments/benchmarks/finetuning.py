@@ -183,8 +183,8 @@ def programs(work: Work) -> dict[str, Callable[[], float]]:
     """A step of either program, which returns its loss, with models of equal weights."""
     from experiments.benchmarks import transformers_loop as loop  # only it needs transformers
 
-    is_random = work.checkpoint is None
-    theirs = loop.random_model(work.sizes) if is_random else loop.read_model(work.checkpoint)
+    named = work.checkpoint
+    theirs = loop.random_model(work.sizes) if named is None else loop.read_model(named)
     count = jax.device_count()
     mesh = make_mesh(data=count) if work.is_split and count > 1 else None
     ours = as_ours(theirs, mesh)
