@@ -64,7 +64,6 @@ TRAINING = TrainingConfig(
     learning_rate=1e-4,
     optimiser=Optimiser(batch_size=8, warmup=0.03, b2=0.999),
     packed=True,
-    accumulation=8,
     dtype="float32",
     remat=False,
     checkpoint_every=25,

@@ -39,10 +39,14 @@ import dataclasses
 from experiments.igsm.config import ExportConfig
 from experiments.llm.answering.config import DecodingConfig
 from experiments.llm.problems.config import GraderConfig
-from experiments.llm.recipes.smollm2_gsm import CHECKPOINT, TRAINING
+from experiments.llm.recipes.smollm2_gsm import CHECKPOINT
+from experiments.llm.recipes.smollm2_gsm import TRAINING as SUMS
 from experiments.llm.scan.grid import BaseConfig, ScanConfig
 
 DEVICE = "two CPU cores (preset gpu: one H200)"
+
+TRAINING = dataclasses.replace(SUMS, accumulation=8)
+"""With one example a micro-batch, packed rows compute the least padding."""
 
 EXPORT = ExportConfig(
     preset="tiny",
@@ -103,7 +107,10 @@ PRESETS = {
         data_sizes=(64, 512, 4096),
         losses=("sft", "dft"),
         learning_rates=(3e-5, 3e-5),
-        training=dataclasses.replace(TRAINING, dtype="bfloat16"),
+        base=dataclasses.replace(
+            CPU.base, training=dataclasses.replace(SUMS, compute=1, learning_rate=2e-4)
+        ),
+        training=dataclasses.replace(SUMS, dtype="bfloat16"),
         max_length=1024,
         risk_examples=200,
         decoding=DecodingConfig(max_new_tokens=640, batch_size=256),

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from experiments.llm.text.loader import Batch
 from experiments.llm.training.config import StepConfig
@@ -158,12 +158,11 @@ def make_step(decoder: DecoderConfig, config: StepConfig, mesh: Mesh | None = No
         first = one(0)
         if len(batch.tokens) == 1:
             return first
-        # Micro-batches behind the last one with a solution token hold padding alone, which adds
-        # nothing. Where rows are packed, a step seldom fills all of them.
-        is_used = batch.loss_mask.any((1, 2))
-        used = jnp.max(jnp.where(is_used, jnp.arange(len(is_used)) + 1, 0))
         return jax.lax.fori_loop(
-            1, used, lambda number, total: jax.tree.map(jnp.add, total, one(number)), first
+            1,
+            _num_used(batch),
+            lambda number, total: jax.tree.map(jnp.add, total, one(number)),
+            first,
         )
 
     # Pure data meshes only: with fsdp or tp, XLA aborts on this shard_map (jaxlib 0.10.2).
@@ -189,6 +188,16 @@ def make_step(decoder: DecoderConfig, config: StepConfig, mesh: Mesh | None = No
         out_shardings=places,
         compiler_options=compiler_options(decoder, mesh),
     )
+
+
+def _num_used(batch: Batch) -> Int[Array, ""]:
+    """Number of the last micro-batch with a solution token, counted from 1.
+
+    Those behind it hold padding alone, which adds nothing. Where rows are packed, a step seldom
+    fills all micro-batches.
+    """
+    is_used = jnp.any(batch.loss_mask, (1, 2))
+    return jnp.max(jnp.where(is_used, jnp.arange(len(is_used)) + 1, 0))
 
 
 def compiler_options(decoder: DecoderConfig, mesh: Mesh | None) -> dict[str, Any] | None:
