@@ -76,6 +76,7 @@ figures: $(VENV)/.base  ## redraw every picture and table of README and docs fro
 		$(filter-out %-range,$(wildcard $(RESULTS)/families-*)) --out $(RESULTS)/families
 	$(SWEETSPOT) figures --results $(RESULTS)/igsm
 	$(SWEETSPOT) figures --results $(RESULTS)/smollm2-gsm --names change_by_slice scan_gains
+	$(SWEETSPOT) figures --results $(RESULTS)/smollm2-igsm --names change_by_slice scan_gains
 	$(SWEETSPOT) figures --results $(RESULTS)/tiny-igsm --names map change_by_slice tightness
 	$(BIN)/python -m experiments.pages.documents
 

@@ -112,8 +112,9 @@ class Answers:
             problems = np.flatnonzero(self.slices == level)
             number = len(problems)
             drawn = generator.multinomial(number, np.full(number, 1 / number), size=replicates)
-            of_members.append(np.einsum("rp,dnp->rdn", drawn / number, wrong[..., problems]))
-            of_base.append(drawn / number @ (1 - self.base[problems]))
+            # Divided at the end, since counts add up exactly: no risk exceeds 1.
+            of_members.append(np.einsum("rp,dnp->rdn", drawn, wrong[..., problems]) / number)
+            of_base.append(drawn @ (1 - self.base[problems]) / number)
         return np.stack(of_members, axis=-1), np.stack(of_base, axis=-1)
 
     def gains(self) -> pd.DataFrame:

@@ -51,7 +51,7 @@ RESULTS = ROOT / "experiments" / "results"
 PROTOCOL, TRADEOFF = RESULTS / "paper-protocol", RESULTS / "tradeoff"
 CERTIFICATES = RESULTS / "certificates"
 ROBUSTNESS = RESULTS / "robustness"
-SMOLLM2 = RESULTS / "smollm2-gsm"
+SMOLLM2, SMOLLM2_IGSM = RESULTS / "smollm2-gsm", RESULTS / "smollm2-igsm"
 PREDICTION, FAMILIES, TINY_IGSM = (RESULTS / n for n in ("prediction", "families", "tiny-igsm"))
 
 
@@ -187,12 +187,12 @@ def family_verdicts() -> str:
     return "\n\n".join(parts)
 
 
-def smollm2() -> str:
-    """The recorded scan of a real pre-trained model: set-up, gains, verdict, figures."""
+def smollm2(results: Path) -> str:
+    """A recorded scan of a real pre-trained model: set-up, gains, verdict, figures."""
     parts = [
-        real.scan(SMOLLM2),
-        picture(SMOLLM2, "scan_gains", "Accuracy above the untouched base over data size"),
-        picture(SMOLLM2, "change_by_slice", "Change of accuracy against the base by third"),
+        real.scan(results),
+        picture(results, "scan_gains", "Accuracy above the untouched base over data size"),
+        picture(results, "change_by_slice", "Change of accuracy against the base by level"),
     ]
     return "\n\n".join(parts)
 
@@ -350,7 +350,8 @@ PARTS: dict[str, Callable[[], str]] = {
     "regret": lambda: rules.trial(PREDICTION),
     "totals": lambda: totals.total_bounds(RESULTS),
     "families": family_verdicts,
-    "smollm2": smollm2,
+    "smollm2": lambda: smollm2(SMOLLM2),
+    "smollm2-igsm": lambda: smollm2(SMOLLM2_IGSM),
     "tiny-igsm": tiny_igsm,
     "tasks": tasks,
     "igsm": igsm,

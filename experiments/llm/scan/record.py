@@ -27,7 +27,9 @@ from experiments.storage.writing import write_atomically
 RESPONSES = "responses.jsonl"
 
 
-def record(run: Path, out: Path, problems: int = 3) -> None:
+def record(
+    run: tyro.conf.Positional[Path], out: tyro.conf.Positional[Path], problems: int = 3
+) -> None:
     """Copy what is kept of a scan.
 
     Args:

@@ -108,6 +108,15 @@ def test_other_problems_move_all_cells_together():
     assert np.corrcoef(members[:, 0, 0, 1], base[:, 1])[0, 1] > 0.2
 
 
+def test_a_slice_that_nobody_gets_right_has_risk_one_in_every_draw():
+    # Sums of thirtieths may exceed one by a rounding, and a risk above one is refused.
+    table = answers_of()
+    table.loc[table["slice"] == 3, "correct"] = 0.0
+    answers = Answers.of(table, Study("exact"))
+    draws = answers.replicates(np.array(LEVELS), np.array(SIZES), replicates=500, seed=1)
+    assert all((draw[..., 2] == 1).all() for draw in draws)
+
+
 def test_answers_without_a_base_or_given_twice_are_refused():
     table = answers_of()
     for wrong in (table.loc[table["train_mixture"] != "none"], pd.concat([table, table])):
