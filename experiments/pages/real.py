@@ -68,11 +68,11 @@ def gains(directory: Path) -> str:
                 for row in own.to_dict("records")
             ]
         sizes = sorted(set(rows.loc[rows["gain"] > 0, "data_size"]))
-        above = map(str, sizes)
+        above = ", ".join(map(str, sizes))
+        best = f"the best cell is above the base at n = {above}" if above else "no cell is above it"
         parts += [
             f"Accuracy above the untouched base in points, {study.title}, with 90% intervals over "
-            f"seeds and test problems; the best cell is above the base at n = "
-            f"{', '.join(above) or 'none of them'}:",
+            f"seeds and test problems; {best}:",
             markdown_table(shown),
         ]
         parts.append(by_slice(Answers.of(tables["answers"], study)))
@@ -85,7 +85,8 @@ def by_slice(answers: Answers) -> str:
     for place, difficulty in enumerate(answers.difficulties):
         change = np.nanmean(answers.correct[place, -1], axis=0) - answers.base
         told = ", ".join(
-            f"{100 * change[answers.slices == level].mean():+.0f} on level {level}"
+            # A whole number has no negative zero.
+            f"{round(100 * change[answers.slices == level].mean()):+d} on level {level}"
             for level in np.unique(answers.slices)
         )
         sentences.append(f"d = {difficulty}: {told}")
