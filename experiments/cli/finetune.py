@@ -94,7 +94,7 @@ def finetune_checkpoint(
         **texts,
     )
     encoded, held_out = _with_validation(model, encoded, validation, watch, config.seed, texts)
-    # What is watched on the way.
+    # Prepare the validation loss and the answers between steps, if they are asked for.
     watched, sampler, mesh = UNWATCHED, None, devices.mesh()
     if held_out is not None or watch != NOTHING_WATCHED:
         if watch.sample_responses:

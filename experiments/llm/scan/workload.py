@@ -209,5 +209,5 @@ class ScanWorkload(Workload):
         """Time a program, or tell how fast the sample was made."""
         if program in self._sample.speeds:
             return self._sample.speeds[program]
-        trains = program.kind == "training step" or program == self._trainings.handling
-        return (self._trainings if trains else self._asking).measure(program)
+        timer = self._trainings if self._trainings.knows(program) else self._asking
+        return timer.measure(program)

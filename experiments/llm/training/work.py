@@ -50,6 +50,10 @@ class Trainings:
         """Reading the base, and keeping the end of a fine-tuning."""
         return Program("reading and keeping models", is_compiled=False)
 
+    def knows(self, program: Program) -> bool:
+        """Return whether a program belongs to fine-tunings, so that `measure` times it."""
+        return program in self._examples or program == self.handling
+
     def work(self, encoded: Encoded, config: TrainingConfig) -> list[Work]:
         """The work of one fine-tuning on these examples; amounts are operations."""
         decoder = dataclasses.replace(self.decoder, lora=config.lora)

@@ -130,7 +130,8 @@ class FinetuningWorkload(Workload):
         del part
         study, watched = self._study, self._study.watched
         work = self._trainings.work(study.encoded, study.config)
-        done, steps = range(1, study.num_steps + 1), study.num_steps
+        steps = study.num_steps
+        done = range(1, steps + 1)
         if watched.validation is not None:
             evaluations = sum(watched.is_evaluated(number, steps) for number in done)
             flops = evaluations * self._validation_flops
@@ -180,7 +181,7 @@ class FinetuningWorkload(Workload):
         if program == VALIDATION:
             first, second = (self._seconds_of_validation() for _ in range(2))
             return Speed(max(first - second, 0.0), self._validation_flops / second)
-        if program.kind == "training step" or program == self._trainings.handling:
+        if self._trainings.knows(program):
             return self._trainings.measure(program)
         assert self._study.answering is not None  # otherwise there is no other program
         return self._study.answering.measure(program)
