@@ -8,7 +8,8 @@ the intervals here; one base is behind all of them, and another base is not.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import dataclasses
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -70,6 +71,38 @@ class Answers:
             untouched["slice"].to_numpy(int),
         )
 
+    def on(self, levels: Iterable[int]) -> Answers:
+        """The answers to the test problems of some levels alone."""
+        own = np.isin(self.slices, list(levels))
+        return dataclasses.replace(
+            self,
+            correct=self.correct[..., own],
+            base=self.base[own],
+            slices=self.slices[own],
+        )
+
+    def minus(self, other: Answers) -> Answers:
+        """Differences of shares, cell by cell, seed by seed and problem by problem.
+
+        What is alike in both cancels: how hard a problem is, and which examples a seed draws. A
+        contrast of the result is a difference between two ways of training.
+
+        Raises:
+          ValueError: if the two have other cells, numbers of seeds, or problems.
+        """
+        for name in ("difficulties", "data_sizes", "slices"):
+            own, others = getattr(self, name), getattr(other, name)
+            if not np.array_equal(own, others):
+                raise ValueError(f"other must have the same {name}, {own}, got {others}")
+        if self.correct.shape != other.correct.shape:
+            raise ValueError(
+                f"other must have the same number of seeds, {self.correct.shape[2]}, got "
+                f"{other.correct.shape[2]}"
+            )
+        return dataclasses.replace(
+            self, correct=self.correct - other.correct, base=self.base - other.base
+        )
+
     def contrast(self, weights: Mapping[tuple[int, int], float], of_base: float = 0.0) -> Interval:
         """A weighted sum of accuracies, with a 90% interval over seeds and problems.
 
@@ -116,6 +149,17 @@ class Answers:
             of_members.append(np.einsum("rp,dnp->rdn", drawn, wrong[..., problems]) / number)
             of_base.append(drawn @ (1 - self.base[problems]) / number)
         return np.stack(of_members, axis=-1), np.stack(of_base, axis=-1)
+
+    def move(self) -> Interval:
+        """What the hardest level gains on the easiest one from the smallest data size to the largest.
+
+        Above zero, the balance moves to harder data.
+        """
+        small, large = int(self.data_sizes[0]), int(self.data_sizes[-1])
+        easy, hard = int(self.difficulties[0]), int(self.difficulties[-1])
+        return self.contrast(
+            {(hard, large): 1, (easy, large): -1, (hard, small): -1, (easy, small): 1}
+        )
 
     def gains(self) -> pd.DataFrame:
         """Accuracy above the untouched base of each cell.

@@ -69,15 +69,12 @@ def finding(tables: Mapping[str, pd.DataFrame]) -> str:
 def _finding(answers: Answers, study: Study) -> str:
     """The best level at the smallest and the largest data size, and the contrast between them."""
     small, large = int(answers.data_sizes[0]), int(answers.data_sizes[-1])
-    easy, hard = int(answers.difficulties[0]), int(answers.difficulties[-1])
     gains = answers.gains()
     best = {
         size: int(own.loc[own["gain"].idxmax(), "difficulty"])
         for size, own in gains.groupby("data_size")
     }
-    move = answers.contrast(
-        {(hard, large): 1, (easy, large): -1, (hard, small): -1, (easy, small): 1}
-    )
+    move = answers.move()
     is_clear = move.low > 0 or move.high < 0
     direction = "harder" if move.mean > 0 else "easier"
     says = f"so the balance moves to {direction} data" if is_clear else "so no move can be told"
