@@ -151,7 +151,7 @@ class Answers:
         return np.stack(of_members, axis=-1), np.stack(of_base, axis=-1)
 
     def move(self) -> Interval:
-        """What the hardest level gains on the easiest one from the smallest data size to the largest.
+        """What the hardest level gains on the easiest one between the smallest and the largest n.
 
         Above zero, the balance moves to harder data.
         """

@@ -21,7 +21,7 @@ import pandas as pd
 import tyro
 
 from experiments.llm.scan.answers import ANSWERS
-from experiments.storage.results import MANIFEST, read_manifest, read_parquet
+from experiments.storage.results import MANIFEST, read_finished, read_parquet
 from experiments.storage.writing import write_atomically
 
 RESPONSES = "responses.jsonl"
@@ -38,11 +38,9 @@ def record(
       problems: problems of each test level whose answers are kept.
 
     Raises:
-      ValueError: if the scan is not finished.
+      ResultsError: if the scan is not finished.
     """
-    manifest = read_manifest(run)
-    if manifest["status"] != "complete":
-        raise ValueError(f"run must be a finished scan, got {run}, which is {manifest['status']}")
+    manifest = read_finished(run)
     out.mkdir(parents=True, exist_ok=True)
     for name in (MANIFEST, "table.parquet", ANSWERS):
         shutil.copy(run / name, out / name)

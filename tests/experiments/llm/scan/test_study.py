@@ -124,7 +124,7 @@ def test_a_record_has_tables_and_a_sample_of_the_answers(scanned, tmp_path):
     half = json.loads((out / "manifest.json").read_text()) | {"status": "running"}
     (tmp_path / "half").mkdir()
     (tmp_path / "half" / "manifest.json").write_text(json.dumps(half))
-    with pytest.raises(ValueError, match="must be a finished scan"):
+    with pytest.raises(ResultsError, match="is not finished"):
         record(tmp_path / "half", tmp_path / "kept")
 
 
