@@ -19,7 +19,7 @@ test: $(VENV)/.dev  ## the default tests
 	$(BIN)/python -m pytest --refuse-skips -n 2 --dist loadfile -m "not slow"
 
 test-slow: $(VENV)/.all  ## the slow tests: parity with transformers and torch, a real browser
-	$(BIN)/python -m pytest --refuse-skips -n 2 -m slow
+	$(BIN)/python -m pytest --refuse-skips -n 2 --dist worksteal -m slow
 
 test-long: $(VENV)/.dev  ## hours, run by hand: 500 kills, 200 signals, 10,000 fuzzed lines, 1,000 hostile files
 	$(BIN)/python -m tests.kills --number 500 --out .cache/kills.json

@@ -25,6 +25,8 @@ from experiments.storage import provenance
 from experiments.storage.results import read_parquet, write_record
 
 RESULTS = Path(__file__).parents[1] / "results" / "benchmarks"
+QUICK_FLAGS = "--xla_backend_optimization_level=0"
+"""XLA's flags where numbers mean nothing, in a quick plan: compile fast, run slowly."""
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "torch")
 
 

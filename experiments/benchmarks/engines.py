@@ -66,6 +66,7 @@ class Plan:
       steps: optimiser steps of each member.
       repeats: rounds.
       products: matrix products of each process in a repeat of the row ``peak``.
+      compiles_torch: include the rows of ``torch.compile``, which compile for minutes.
     """
 
     shapes: tuple[Shape, ...] = SHAPES
@@ -73,11 +74,19 @@ class Plan:
     steps: int = 40
     repeats: int = 5
     products: int = 8
+    compiles_torch: bool = True
 
 
 PLANS = {
     "full": Plan(),
-    "quick": Plan(shapes=SHAPES[:1], members_per_place=1, steps=2, repeats=2, products=1),
+    "quick": Plan(
+        shapes=SHAPES[:1],
+        members_per_place=1,
+        steps=2,
+        repeats=2,
+        products=1,
+        compiles_torch=False,
+    ),
 }
 
 

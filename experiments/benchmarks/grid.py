@@ -9,7 +9,7 @@ The last row is no engine but a limit, see `experiments.benchmarks.roofline`.
 
 Commands and cost (two CPU cores; needs the extra ``bench`` for the PyTorch rows)::
 
-    python -m experiments.benchmarks.grid --quick    # 2 minutes: one shape, checks that it works
+    python -m experiments.benchmarks.grid --quick    # a minute: one shape, checks that it works
     python -m experiments.benchmarks.grid --record   # 10 minutes: the table of docs/performance.md
 """
 
@@ -33,7 +33,7 @@ import jax
 import numpy as np
 import pandas as pd
 
-from experiments.benchmarks import Verdict, command, describe, main, page, spread
+from experiments.benchmarks import QUICK_FLAGS, Verdict, command, describe, main, page, spread
 from experiments.benchmarks.engines import (
     DECODER,
     MATMUL,
@@ -105,7 +105,9 @@ PEAK_BAR, ROOFLINE_BAR = 0.35, 0.7
 """Shares of the peak and of the roofline that ours must reach there."""
 
 
-def choose_rows(platform: str, *, has_torch: bool) -> tuple[tuple[Row, ...], list[str]]:
+def choose_rows(
+    platform: str, *, has_torch: bool, compiles_torch: bool = True
+) -> tuple[tuple[Row, ...], list[str]]:
     """Rows that make sense on a platform, and a sentence on each kind that is left out."""
     rows, notes = ROWS, []
     if platform != "cpu":
@@ -118,6 +120,9 @@ def choose_rows(platform: str, *, has_torch: bool) -> tuple[tuple[Row, ...], lis
     elif not has_torch:
         rows = tuple(row for row in ROWS if not row.engine.startswith("torch"))
         notes.append("The PyTorch rows are left out: torch is not installed (extra `bench`).")
+    elif not compiles_torch:
+        rows = tuple(row for row in ROWS if row.engine not in ("torch_compile", "torch_vmap"))
+        notes.append("The rows of `torch.compile` are left out, as they compile for minutes.")
     return rows, notes
 
 
@@ -137,6 +142,8 @@ class Team:
         # A user's flags would change some rows and not others; a cache would hide compilation.
         dropped = ("XLA_FLAGS", "JAX_COMPILATION_CACHE_DIR", "OMP_NUM_THREADS")
         variables = {name: value for name, value in os.environ.items() if name not in dropped}
+        if plan_name == "quick":
+            variables["XLA_FLAGS"] = QUICK_FLAGS
         self.processes = [
             subprocess.Popen(
                 [
@@ -233,7 +240,11 @@ def measure(plan_name: str) -> tuple[pd.DataFrame, dict[str, Any]]:
     # The rows, with their processes up and prepared.
     plan, platform = PLANS[plan_name], jax.default_backend()
     places = jax.local_device_count() if platform != "cpu" else num_cores()
-    rows, notes = choose_rows(platform, has_torch=importlib.util.find_spec("torch") is not None)
+    rows, notes = choose_rows(
+        platform,
+        has_torch=importlib.util.find_spec("torch") is not None,
+        compiles_torch=plan.compiles_torch,
+    )
     measured = []
     with contextlib.ExitStack() as stack:
         teams = []

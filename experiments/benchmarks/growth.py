@@ -23,7 +23,7 @@ from typing import Any, Literal
 
 import pandas as pd
 
-from experiments.benchmarks import Verdict, command, describe, main, page, spread
+from experiments.benchmarks import QUICK_FLAGS, Verdict, command, describe, main, page, spread
 from experiments.benchmarks.apart import apart, process
 from experiments.devices import DEVICE_COUNT
 
@@ -134,10 +134,10 @@ def measure(quick: bool) -> tuple[pd.DataFrame, dict[str, Any]]:
       ``member_steps`` and for ``tokens`` that are read, or ``bytes`` of peak memory of a grid; and
       the manifest.
     """
-    repeats, rows = 2 if quick else 5, []
+    repeats, flags, rows = 2 if quick else 5, QUICK_FLAGS if quick else "", []
     with contextlib.ExitStack() as stack:
         processes = {
-            devices: stack.enter_context(process(XLA_FLAGS=f"{DEVICE_COUNT}={devices}"))
+            devices: stack.enter_context(process(XLA_FLAGS=f"{DEVICE_COUNT}={devices} {flags}"))
             for devices in (1, 2, 8)
         }
         for case in cases(quick):

@@ -94,7 +94,7 @@ def measure(quick: bool) -> tuple[pd.DataFrame, dict[str, Any]]:
       The tidy table: ``seconds`` of each ``phase`` of each ``sweep``, ``compile (warm)`` among
       them, and those of each start; and the manifest.
     """
-    rows, programs, starts = [], {}, 2 if quick else 5
+    rows, programs, starts = [], {}, 1 if quick else 5
     with tempfile.TemporaryDirectory() as folder:
         for number, (name, config) in enumerate(sweeps(quick).items()):
             print(f"{name} …", flush=True)

@@ -74,13 +74,17 @@ def _finding(answers: Answers, study: Study) -> str:
         size: int(own.loc[own["gain"].idxmax(), "difficulty"])
         for size, own in gains.groupby("data_size")
     }
+    cells = " and ".join(f"d = {best[n]} at n = {n}" for n in dict.fromkeys((small, large)))
+    words = f"{study.title[:1].upper()}{study.title[1:]}: best is {cells}."
+    # A move needs two levels and two data sizes.
+    if min(answers.correct.shape[:2]) == 1:
+        return words
     move = answers.move()
     is_clear = move.low > 0 or move.high < 0
     direction = "harder" if move.mean > 0 else "easier"
     says = f"so the balance moves to {direction} data" if is_clear else "so no move can be told"
     points = [f"{100 * value:+.1f}" for value in (move.mean, move.low, move.high)]
     return (
-        f"{study.title[:1].upper()}{study.title[1:]}: best is d = {best[small]} at n = {small} and "
-        f"d = {best[large]} at n = {large}. From n = {small} to {large} the hardest level gains "
-        f"{points[0]} points [{points[1]}, {points[2]}] on the easiest one, {says}."
+        f"{words} From n = {small} to {large} the hardest level gains {points[0]} points "
+        f"[{points[1]}, {points[2]}] on the easiest one, {says}."
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -10,19 +9,11 @@ import pandas as pd
 
 from experiments.analysis.answers import Answers
 from experiments.analysis.statistics import Interval
-from experiments.analysis.studies import UNTRAINED, studies_of_answers
+from experiments.analysis.studies import studies_of_answers
 from experiments.figures import finding
 from experiments.pages.headline import minutes_of, points
 from experiments.pages.markdown import markdown_table
 from experiments.storage.results import read_manifest, read_tables
-
-SLICES = {
-    "all levels": None,
-    "levels 1 and 2": (1, 2),
-    "levels 1 to 3": (1, 2, 3),
-    "levels 4 and 5": (4, 5),
-}
-"""Levels of the test for which predictions about other ways of training were written down."""
 
 
 def scan(directory: Path) -> str:
@@ -101,70 +92,3 @@ def by_slice(answers: Answers) -> str:
         sentences.append(f"d = {difficulty}: {told}")
     told = "; ".join(sentences)
     return f"By level of the test, in points, at n = {answers.data_sizes[-1]}: {told}."
-
-
-def ways(reference: Path, others: Mapping[str, Path]) -> str:
-    """What other ways of training change, in the one cell in which they were tried.
-
-    Args:
-      reference: recorded scan by SFT of all weights.
-      others: recorded scans of one cell, by the words for its way of training.
-
-    Raises:
-      ValueError: if a scan has other test problems than the reference.
-    """
-    manifests = {words: read_manifest(path) for words, path in others.items()}
-    manifest = read_manifest(reference)
-    for words, own in manifests.items():
-        if own["data"]["test"] != manifest["data"]["test"]:
-            raise ValueError(f"{words}: must have the test problems of {reference.name}")
-    (difficulty,), (size,) = (
-        next(iter(manifests.values()))["config"][name] for name in ("difficulties", "data_sizes")
-    )
-    answers = {
-        words: _one_cell(path, difficulty, size)
-        for words, path in {"SFT of all weights": reference, **others}.items()
-    }
-    first, *rest = answers.values()
-    above = pd.DataFrame([_by_slices(each) for each in answers.values()])
-    above.insert(0, "above the base", list(answers))
-    change = pd.DataFrame([_by_slices(each.minus(first)) for each in rest])
-    change.insert(0, "against SFT of all weights", list(others))
-    minutes = " and ".join(
-        f"{words} took {minutes_of(own) / len(own['chunks']):.1f} minutes a member"
-        for words, own in manifests.items()
-    )
-    sessions = next(iter(manifests.values()))["sessions"]
-    return "\n\n".join(
-        [
-            f"Exactly {difficulty} operations at n = {size}, {len(first.correct[0, 0])} seeds. "
-            f"Accuracy above the untouched base, in points, with 90% intervals over seeds and test "
-            f"problems:",
-            markdown_table(above),
-            "The difference from SFT of all weights, paired by seed and problem:",
-            markdown_table(change),
-            f"With training and answers, {minutes}, on {sessions[-1]['num_devices']} cores of "
-            f"{sessions[-1]['device']} at commit `{sessions[-1]['commit']}`.",
-        ]
-    )
-
-
-def _one_cell(directory: Path, difficulty: int, size: int) -> Answers:
-    """Answers of one cell of exact levels, and of the base."""
-    table = read_tables(directory, "answers")["answers"]
-    is_cell = (table["difficulty"] == difficulty) & (table["data_size"] == size)
-    is_own = (table["train_mixture"] == "exact") & is_cell
-    cell = table.loc[is_own | (table["train_mixture"] == UNTRAINED)]
-    (study,) = studies_of_answers(cell)
-    return Answers.of(cell, study)
-
-
-def _by_slices(answers: Answers) -> dict[str, str]:
-    """Accuracy of the one cell above that of the base, for each of `SLICES`."""
-    cell = (int(answers.difficulties[0]), int(answers.data_sizes[0]))
-    return {
-        words: points(
-            (answers if levels is None else answers.on(levels)).contrast({cell: 1.0}, of_base=-1.0)
-        )
-        for words, levels in SLICES.items()
-    }

@@ -174,6 +174,10 @@ def test_rows_that_fit_a_platform():
     rows, (note,) = grid.choose_rows("cpu", has_torch=False)
     assert {row.engine for row in rows} == {"map", "vmap", "jax", "matmul", "roofline"}
     assert "torch is not installed" in note
+    rows, (note,) = grid.choose_rows("cpu", has_torch=True, compiles_torch=False)
+    assert {"torch", "torch_pinned"} <= {row.name for row in rows}
+    assert not {"compile_pinned", "vmap_pinned"} & {row.name for row in rows}
+    assert "compile for minutes" in note
     rows, (note,) = grid.choose_rows("gpu", has_torch=True)
     assert [row.name for row in rows] == ["ours_vmap", "jax", "peak"]
     assert not any(row.pinned for row in rows)

@@ -54,16 +54,25 @@ def test_help_and_list_load_no_heavy_library():
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize("line", ["list", "--help", "run tradeoff --help-all", "llm scan --help"])
-def test_start_takes_a_second_of_processor_time_at_most(line):
-    """The least of three, as other work on the machine makes some slower."""
-
-    def seconds() -> float:
+def _processor_time(*arguments: str) -> float:
+    """Seconds of a fresh interpreter: the least of three, as other work makes some slower."""
+    times = []
+    for _ in range(3):
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        command = [sys.executable, "-m", "experiments", *line.split()]
         root = Path(__file__).parents[3]
-        subprocess.run(command, cwd=root, check=True, capture_output=True)
+        subprocess.run([sys.executable, *arguments], cwd=root, check=True, capture_output=True)
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
-        return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+        times.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+    return min(times)
 
-    assert min(seconds() for _ in range(3)) <= 1.0
+
+@pytest.fixture(scope="module")
+def imports():
+    """Seconds to import what every command line needs, on this machine at this time."""
+    return _processor_time("-c", "import numpy, rich.table, tyro")
+
+
+@pytest.mark.parametrize("line", ["list", "--help", "run tradeoff --help-all", "llm scan --help"])
+def test_start_takes_little_more_than_its_imports(line, imports):
+    # Between two and three times as measured; JAX alone would add three times more.
+    assert _processor_time("-m", "experiments", *line.split()) <= 4 * imports
