@@ -38,7 +38,7 @@ Expect (``cpu``, recorded): the base gets nine tenths of one to three operations
 five. At n = 12 every cell is a little below it. At n = 48 exact levels 4 and 6 are level with it,
 and gain on problems of four operations what they forget of three; exact level 2 and all of 1 to d
 stay below. So (3) holds, the hardest level gains nine points on the easiest one; (1) cannot be
-told; (2) fails. ``dft``, ``lora`` and ``gpu`` are not run, and so (4) is open.
+told; (2) fails. The other presets are not run, and so (4) to (6) are open.
 """
 
 from __future__ import annotations
