@@ -24,10 +24,10 @@ jax.config.update("jax_numpy_dtype_promotion", "strict")
 CACHE = str(Path(__file__).parents[1] / ".cache" / "jax")
 jax.config.update("jax_compilation_cache_dir", CACHE)
 os.environ["JAX_COMPILATION_CACHE_DIR"] = CACHE
-# Several processes need the same small programs.
-SECONDS = 0.1
-jax.config.update("jax_persistent_cache_min_compile_time_secs", SECONDS)
-os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = str(SECONDS)
+# Keep programs that take this many seconds to compile: several processes need the same ones.
+LEAST_COMPILE_SECONDS = 0.1
+jax.config.update("jax_persistent_cache_min_compile_time_secs", LEAST_COMPILE_SECONDS)
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = str(LEAST_COMPILE_SECONDS)
 
 # No deadline, as the first example compiles; the same examples in every run.
 hypothesis.settings.register_profile("sweetspot", deadline=None, derandomize=True, max_examples=25)

@@ -117,11 +117,14 @@ class Answers:
             of_base.append(drawn @ (1 - self.base[problems]) / number)
         return np.stack(of_members, axis=-1), np.stack(of_base, axis=-1)
 
-    def move(self) -> Interval:
-        """What the hardest level gains on the easiest one between the smallest and the largest n.
+    def move(self) -> Interval | None:
+        """Return how much the hardest level gains on the easiest one as n grows over its range.
 
-        Above zero, the balance moves to harder data.
+        Above zero, the balance moves to harder data. None with one level or one data size, between
+        which nothing can move.
         """
+        if min(len(self.difficulties), len(self.data_sizes)) == 1:
+            return None
         small, large = int(self.data_sizes[0]), int(self.data_sizes[-1])
         easy, hard = int(self.difficulties[0]), int(self.difficulties[-1])
         return self.contrast(

@@ -76,10 +76,8 @@ def _finding(answers: Answers, study: Study) -> str:
     }
     cells = " and ".join(f"d = {best[n]} at n = {n}" for n in dict.fromkeys((small, large)))
     words = f"{study.title[:1].upper()}{study.title[1:]}: best is {cells}."
-    # A move needs two levels and two data sizes.
-    if min(answers.correct.shape[:2]) == 1:
+    if (move := answers.move()) is None:
         return words
-    move = answers.move()
     is_clear = move.low > 0 or move.high < 0
     direction = "harder" if move.mean > 0 else "easier"
     says = f"so the balance moves to {direction} data" if is_clear else "so no move can be told"

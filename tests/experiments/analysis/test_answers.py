@@ -128,8 +128,10 @@ def test_answers_without_a_base_or_given_twice_are_refused():
 def test_the_move_is_what_the_hard_level_gains_on_the_easy_one():
     answers = Answers.of(answers_of(4, effect=0.3), Study("exact"))
     weights = {(3, 48): 1.0, (1, 48): -1.0, (3, 12): -1.0, (1, 12): 1.0}
-    assert answers.move() == answers.contrast(weights)
-    assert answers.move().low > 0
+    move = answers.move()
+    assert move == answers.contrast(weights)
+    assert move is not None
+    assert move.low > 0
 
 
 def test_one_cell_has_no_move():

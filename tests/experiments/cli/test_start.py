@@ -56,10 +56,9 @@ def test_help_and_list_load_no_heavy_library():
 
 def _processor_time(*arguments: str) -> float:
     """Seconds of a fresh interpreter: the least of three, as other work makes some slower."""
-    times = []
+    root, times = Path(__file__).parents[3], []
     for _ in range(3):
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        root = Path(__file__).parents[3]
         subprocess.run([sys.executable, *arguments], cwd=root, check=True, capture_output=True)
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
         times.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
@@ -73,6 +72,6 @@ def imports():
 
 
 @pytest.mark.parametrize("line", ["list", "--help", "run tradeoff --help-all", "llm scan --help"])
-def test_start_takes_little_more_than_its_imports(line, imports):
-    # Between two and three times as measured; JAX alone would add three times more.
+def test_start_takes_at_most_four_times_its_imports(line, imports):
+    # Measured: 2.2 to 2.8 times. To import JAX as well would add 3.4.
     assert _processor_time("-m", "experiments", *line.split()) <= 4 * imports
