@@ -3,7 +3,10 @@
 Risks lie in [0, 1] and divergences are in nats. Results for concrete numbers are NumPy float64,
 rounded to the safe side.
 
+- `theory.checks`: checks of arguments that are numbers.
 - `theory.divergence`: the binary KL and its inverses.
+- `theory.distributions`: distances between distributions over levels.
+- `theory.maurer`: the constant of PAC-Bayes-kl.
 - `theory.bounds`: one theorem per file.
 - `theory.certificate`: the record of a bound, with its account of delta.
 - `theory.posterior`: training the posteriors that are certified.
@@ -37,7 +40,8 @@ if TYPE_CHECKING:
         thiemann,
     )
     from theory.certificate import Certificate, Ledger
-    from theory.divergence import binary_kl, kl_inverse, kl_inverse_first, kl_inverse_lower, xi
+    from theory.divergence import binary_kl, kl_inverse, kl_inverse_first, kl_inverse_lower
+    from theory.maurer import xi
     from theory.total import TotalBound, total_bound
 
 __all__ = [
@@ -66,7 +70,7 @@ __all__ = [
 ]
 
 
-_MODULES = ("bounds", "certificate", "divergence", "total")
+_MODULES = ("bounds", "certificate", "divergence", "maurer", "total")
 
 
 def __getattr__(name: str) -> Any:

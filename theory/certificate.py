@@ -16,7 +16,7 @@ from fractions import Fraction
 from typing import Any
 
 from theory.bounds import BOUNDS, monte_carlo_risk
-from theory.divergence import check_count, check_range
+from theory.checks import check_count, check_range
 
 MONTE_CARLO = "Monte Carlo"
 """Ledger entry that pays for the estimate of the posterior's empirical risk."""

@@ -1,4 +1,4 @@
-"""Divergences in nats: the binary KL and its inverses, Gaussians, difficulty distributions, xi.
+"""Divergences in nats: the binary KL, its inverses, and the KL of Gaussians.
 
 **Precision.** Called with concrete numbers, every function works in float64, whatever the global
 setting of JAX, and returns NumPy float64: a scalar for scalars, else an array of the broadcast
@@ -25,124 +25,20 @@ step: in float64, 3e-14 |p - q| and the last digit.
 
 from __future__ import annotations
 
-import functools
 import math
-import numbers
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.core import Tracer
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float
 from numpy.typing import ArrayLike
-from scipy.special import gammaln, rel_entr
+
+from theory.checks import check_range, host_array, is_traced, same_kind
 
 MARGIN = 64
 """Relative margin on c, in units of eps."""
-
-LARGEST_COUNT = 2**62
-"""Counts are at most this, so that sums of two and of a count and 1 stay within int64."""
-
-
-# ---------------------------------------------------------------------------------------- Arguments
-
-
-def _host_array(name: str, values: Any, kind: str) -> np.ndarray:
-    """Return concrete numbers as an array of the type that they have.
-
-    Args:
-      name: name of the argument, for the error.
-      values: numbers.
-      kind: what they must be, for the error.
-
-    Raises:
-      ValueError: if they are traced, masked, or no numbers at all.
-    """
-    if is_traced(values):
-        raise ValueError(
-            f"{name} must be known before compilation here, got one traced by jit, grad or vmap"
-        )
-    if isinstance(values, np.ma.MaskedArray):
-        raise ValueError(f"{name} must be {kind}, got a masked array: fill it or leave entries out")
-    try:
-        array = np.asarray(values)
-    except ValueError as error:
-        raise ValueError(f"{name} must be {kind}, got {values!r}") from error
-    if array.dtype == object:
-        is_number = all(
-            isinstance(each, numbers.Real) and not isinstance(each, bool) for each in array.flat
-        )
-    else:
-        is_number = jnp.issubdtype(array.dtype, np.integer) or is_floating(array.dtype)
-    if not is_number:
-        raise ValueError(f"{name} must be {kind}, got {values!r}")
-    return array
-
-
-def check_range(
-    name: str, values: ArrayLike, lowest: float, highest: float, *, ends: bool = True
-) -> Float[np.ndarray, "*shape"]:
-    """Return values as float64, after checking that all of them lie in an interval.
-
-    Args:
-      name: name of the argument, for the error.
-      values: a number or an array of numbers.
-      lowest, highest: the interval.
-      ends: whether the interval includes its ends.
-
-    Raises:
-      ValueError: if a value is not a number, is NaN or lies outside.
-    """
-    array = _host_array(name, values, "a number or numbers").astype(np.float64)
-    if ends:
-        inside, interval = (lowest <= array) & (array <= highest), f"[{lowest}, {highest}]"
-    else:
-        inside, interval = (lowest < array) & (array < highest), f"({lowest}, {highest})"
-    if not inside.all():
-        raise ValueError(f"{name} must lie in {interval}, got {array[~inside][0]}")
-    return array
-
-
-def check_count(name: str, values: ArrayLike, lowest: int) -> Int[np.ndarray, "*shape"]:
-    """Return values as int64, after checking that all are integers of at least `lowest`.
-
-    Raises:
-      ValueError: if a value is not an integer, is too small, or exceeds `LARGEST_COUNT`.
-    """
-    array = _host_array(name, values, "an integer or integers")
-    if array.dtype == object:
-        is_whole = all(isinstance(each, numbers.Integral) for each in array.flat)
-    else:
-        is_whole = jnp.issubdtype(array.dtype, np.integer)
-    if not is_whole:
-        raise ValueError(f"{name} must be an integer or integers, got {values!r}")
-    if not (array >= lowest).all():
-        raise ValueError(f"{name} must be at least {lowest}, got {array[array < lowest][0]}")
-    if not (array <= LARGEST_COUNT).all():
-        too_large = array[array > LARGEST_COUNT][0]
-        raise ValueError(f"{name} must be at most 2^62 = {LARGEST_COUNT}, got {too_large}")
-    return array.astype(np.int64)
-
-
-def is_floating(dtype: Any) -> bool:
-    """Return whether a dtype is of floating-point numbers, bfloat16 and its like included."""
-    return bool(jnp.issubdtype(dtype, jnp.floating))
-
-
-def is_traced(*arguments: Any) -> bool:
-    """Return whether an argument stands for a value not known yet, under jit, grad or vmap."""
-    return any(isinstance(argument, Tracer) for argument in arguments)
-
-
-def same_kind(*arguments: ArrayLike) -> list[Array]:
-    """Broadcast arguments, some of them traced, in the dtype of the traced ones."""
-    traced = [argument for argument in arguments if isinstance(argument, Tracer)]
-    dtype = jnp.result_type(*traced)
-    if not is_floating(dtype):
-        dtype = jnp.result_type(float)
-    return jnp.broadcast_arrays(*(jnp.asarray(argument, dtype) for argument in arguments))
 
 
 def _in_float64(function: Callable[..., Array], *arguments: np.ndarray) -> Any:
@@ -426,7 +322,7 @@ def kl_inverse_first(r: Float[ArrayLike, "*shape"], c: Float[ArrayLike, "*shape"
     return _in_float64(_upper_first, check_range("r", r, 0, 1), check_range("c", c, 0, math.inf))
 
 
-# ----------------------------------------------------------- Gaussians and difficulty distributions
+# ---------------------------------------------------------------------------------------- Gaussians
 
 
 def gaussian_kl(shift: Float[ArrayLike, "*shape"], log_ratio: Float[ArrayLike, "*shape"]) -> Any:
@@ -450,156 +346,7 @@ def gaussian_kl(shift: Float[ArrayLike, "*shape"], log_ratio: Float[ArrayLike, "
         shift, log_ratio = same_kind(shift, log_ratio)
         return 0.5 * jnp.sum(jnp.expm1(2 * log_ratio) - 2 * log_ratio + shift * shift)
     given = (("shift", shift), ("log_ratio", log_ratio))
-    arrays = (_host_array(name, values, "numbers").astype(np.float64) for name, values in given)
+    arrays = (host_array(name, values, "numbers").astype(np.float64) for name, values in given)
     shift, log_ratio = np.broadcast_arrays(*arrays)
     with np.errstate(over="ignore"):
         return 0.5 * np.sum(np.expm1(2 * log_ratio) - 2 * log_ratio + shift * shift)
-
-
-def _distributions(
-    p: Float[ArrayLike, "*shape levels"], q: Float[ArrayLike, "*shape levels"]
-) -> tuple[Float[np.ndarray, "*shape levels"], Float[np.ndarray, "*shape levels"]]:
-    """Return both as float64, after checking that they are distributions over the same levels."""
-    p, q = check_range("p", p, 0, 1), check_range("q", q, 0, 1)
-    if not p.ndim or not q.ndim or p.shape[-1] != q.shape[-1]:
-        raise ValueError(
-            f"p and q must have the same levels on their last axis, got shapes {p.shape}, {q.shape}"
-        )
-    for name, array in (("p", p), ("q", q)):
-        total = array.sum(axis=-1)
-        if not np.allclose(total, 1, rtol=0, atol=1e-6):
-            raise ValueError(f"{name} must sum to 1 over the levels, got sums {total}")
-    return p, q
-
-
-def total_variation(
-    p: Float[ArrayLike, "*shape levels"], q: Float[ArrayLike, "*shape levels"]
-) -> Any:
-    """Half the sum of |p - q|: the largest difference in the probability of an event.
-
-    The other divergences between distributions have the same arguments and errors.
-
-    Args:
-      p, q: distributions over the same levels, on the last axis; leading axes broadcast.
-
-    Raises:
-      ValueError: if they are not distributions over the same levels.
-    """
-    p, q = _distributions(p, q)
-    return 0.5 * np.sum(np.abs(p - q), axis=-1)
-
-
-def wasserstein(p: Float[ArrayLike, "*shape levels"], q: Float[ArrayLike, "*shape levels"]) -> Any:
-    """Wasserstein-1 distance in levels, neighbours 1 apart: the sum of |difference of CDFs|."""
-    p, q = _distributions(p, q)
-    return np.sum(np.abs(np.cumsum(p - q, axis=-1)), axis=-1)
-
-
-def chi_square(p: Float[ArrayLike, "*shape levels"], q: Float[ArrayLike, "*shape levels"]) -> Any:
-    """Chi-square divergence of p from q, sum of (p - q)²/q; infinite if q lacks support."""
-    p, q = _distributions(p, q)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return np.sum(np.where(p == q, 0.0, (p - q) ** 2 / q), axis=-1)
-
-
-def kl_divergence(
-    p: Float[ArrayLike, "*shape levels"], q: Float[ArrayLike, "*shape levels"]
-) -> Any:
-    """KL(p ‖ q) in nats, sum of p ln(p/q); infinite if q lacks support."""
-    p, q = _distributions(p, q)
-    return np.maximum(np.sum(rel_entr(p, q), axis=-1), 0.0)
-
-
-def max_ratio(p: Float[ArrayLike, "*shape levels"], q: Float[ArrayLike, "*shape levels"]) -> Any:
-    """Largest p/q, the largest importance weight; infinite if q lacks support."""
-    p, q = _distributions(p, q)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return np.max(np.where(p > 0, p / q, 0.0), axis=-1)
-
-
-# --------------------------------------------------------------------- The constant of PAC-Bayes-kl
-
-XI_MARGIN = 1e-12
-"""Added to ln xi: more than ten times the error of its evaluation."""
-
-LARGEST_SUM = 2**26
-"""Largest n at which xi is summed, which takes about two seconds; beyond it, 2 sqrt(n) is used."""
-
-
-def _stirling_error(k: Float[np.ndarray, " terms"]) -> Float[np.ndarray, " terms"]:
-    """ln k! less Stirling's formula, (k + 1/2) ln k - k + ln(2 pi)/2, to 3e-14."""
-    square = 1 / (k * k)
-    # The first term left out is 691/360360 / k^11: 1e-16 at k = 16.
-    series = 1 / 1260 - square * (1 / 1680 - square / 1188)
-    error = (1 / 12 - square * (1 / 360 - square * series)) / k
-    few = k[k < 16]
-    stirling = (few + 0.5) * np.log(few) - few + 0.5 * math.log(2 * math.pi)
-    error[k < 16] = gammaln(few + 1) - stirling
-    return error
-
-
-@functools.lru_cache(maxsize=4096)
-def _log_xi(num_examples: int) -> float:
-    """Sum of the terms of `xi`, each by Stirling's formula and its error.
-
-    The term of k is sqrt(n/(2 pi k (n-k))) exp(e(n) - e(k) - e(n-k)), with e of `_stirling_error`.
-    """
-
-    if num_examples > LARGEST_SUM:
-        return math.log(2 * math.sqrt(num_examples)) + XI_MARGIN
-
-    def terms(k: Float[np.ndarray, " terms"]) -> float:
-        rest = num_examples - k
-        error = -_stirling_error(k) - _stirling_error(rest)
-        return float(np.sum(np.exp(error) / np.sqrt(k * rest)))
-
-    # Terms k and n - k are equal, so sum half of them, in blocks that bound the memory.
-    middle, block = (num_examples - 1) // 2, 1 << 20
-    total = 2 * math.fsum(
-        terms(np.arange(start, min(start + block, middle + 1), dtype=np.float64))
-        for start in range(1, middle + 1, block)
-    )
-    if num_examples % 2 == 0:
-        total += terms(np.array([num_examples / 2]))
-    # The factors that all terms share; the terms of k = 0 and k = n are 1 each.
-    whole = float(_stirling_error(np.array([float(num_examples)]))[0])
-    xi = 2 + math.sqrt(num_examples / (2 * math.pi)) * math.exp(whole) * total
-    return math.log(xi) + XI_MARGIN
-
-
-def log_xi(num_examples: Int[ArrayLike, "*shape"]) -> Any:
-    """Natural log of `xi`, rounded up by 1e-12.
-
-    Args:
-      num_examples: n, 1 or more.
-
-    Raises:
-      ValueError: if `num_examples` is not an integer of at least 1.
-    """
-    distinct, place = np.unique(check_count("num_examples", num_examples, 1), return_inverse=True)
-    values = np.array([_log_xi(int(n)) for n in distinct])
-    return values[place].reshape(np.shape(num_examples))[()]
-
-
-def xi(num_examples: Int[ArrayLike, "*shape"]) -> Any:
-    """The constant of PAC-Bayes-kl, sum over k of C(n,k) (k/n)^k (1-k/n)^(n-k).
-
-    It is the expectation of exp(n kl(k/n‖p)) under k ~ Binomial(n, p), the same for every p, and
-    at most 2 sqrt(n). Summed exactly, in time proportional to n (30 ms at n = 10^6), and rounded up
-    by a relative 1e-12. Beyond n = 2^26 the bound 2 sqrt(n) is returned instead: it is 1.6 times as
-    large, half a nat in n.
-
-    Args:
-      num_examples: n, 1 or more; each distinct value is computed once and kept.
-
-    Raises:
-      ValueError: if `num_examples` is not an integer of at least 1.
-
-    References:
-      Maurer (2004), "A note on the PAC-Bayesian theorem".
-
-    Example:
-      >>> print(f"{xi(1000):.6f}")
-      40.303213
-    """
-    return np.exp(log_xi(num_examples))

@@ -40,9 +40,9 @@ from typing import Literal
 import numpy as np
 from jaxtyping import ArrayLike, Float, Int
 
-from theory import divergence
+from theory import distributions, divergence
 from theory.bounds.clopper_pearson import clopper_pearson
-from theory.divergence import check_count, check_range
+from theory.checks import check_count, check_range
 
 Layer = Literal["unconditional", "conditional", "probe-certified"]
 
@@ -156,7 +156,7 @@ def total_variation(
       Ben-David et al. (2010), A theory of learning from different domains.
     """
     risk, test, train = _arguments(risk_bound, test, train)
-    return _unconditional(risk + divergence.total_variation(test, train), "total_variation")
+    return _unconditional(risk + distributions.total_variation(test, train), "total_variation")
 
 
 def importance(
@@ -173,7 +173,7 @@ def importance(
       Cortes, Mansour and Mohri (2010), Learning bounds for importance weighting.
     """
     risk, test, train = _arguments(risk_bound, test, train)
-    largest = np.asarray(divergence.max_ratio(test, train))
+    largest = np.asarray(distributions.max_ratio(test, train))
     # An infinite ratio gives no bound, not even for a risk of zero.
     bounded = np.isfinite(largest)
     return _unconditional(np.where(bounded, np.where(bounded, largest, 1) * risk, 1), "importance")
@@ -212,7 +212,7 @@ def weighted_importance(
       0.1107
     """
     risk, test, train = _arguments(weighted_risk, test, train)
-    largest = np.asarray(divergence.max_ratio(test, train))
+    largest = np.asarray(distributions.max_ratio(test, train))
     bounded, inside = np.isfinite(largest), divergence.kl_inverse(risk, radius)
     values = np.where(bounded, np.where(bounded, largest, 1) * inside, 1)
     return _unconditional(values, "weighted importance")
@@ -237,7 +237,7 @@ def kl_dro(
       optimization.
     """
     risk, test, train = _arguments(risk_bound, test, train)
-    distance = divergence.kl_divergence(test, train)
+    distance = distributions.kl_divergence(test, train)
     return _unconditional(np.asarray(divergence.kl_inverse_first(risk, distance)), "kl_dro")
 
 
@@ -259,7 +259,7 @@ def chi_square(
       Duchi and Namkoong (2019), Variance-based regularization with convex objectives.
     """
     risk, test, train = _arguments(risk_bound, test, train)
-    distance = np.asarray(divergence.chi_square(test, train))
+    distance = np.asarray(distributions.chi_square(test, train))
     bounded = np.isfinite(distance)
     distance = np.where(bounded, distance, 0)
     risk = np.minimum(risk, (1 + 1 / np.sqrt(1 + distance)) / 2)
@@ -431,7 +431,7 @@ def lipschitz(
     """
     risk, test, train = _arguments(risk_bound, test, train)
     check_range("constant", constant, 0, np.inf)
-    return _conditional(risk + constant * divergence.wasserstein(test, train), "lipschitz")
+    return _conditional(risk + constant * distributions.wasserstein(test, train), "lipschitz")
 
 
 def increments(

@@ -20,7 +20,8 @@ from synth.decoder import Parameters, draw_positions
 from synth.finetune import token_losses
 from synth.gaps import is_correct
 from theory.certificate import BOUND, MONTE_CARLO, Certificate, Ledger, certify
-from theory.divergence import gaussian_kl, log_xi
+from theory.divergence import gaussian_kl
+from theory.maurer import log_xi
 from theory.posterior import Block, ExampleLoss, Gaussian, fit_posterior, gibbs_errors
 
 PATH_STEPS, PATH_DRAWS = 9, 1024

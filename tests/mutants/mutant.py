@@ -8,7 +8,10 @@ from fnmatch import fnmatch
 GUARDS = (
     ("theory/bounds/*.py", ("test_golden", "test_bounds", "test_coverage")),
     ("theory/certificate.py", ("test_golden", "test_certificate")),
+    ("theory/checks.py", ("test_divergence", "test_bounds")),
     ("theory/divergence.py", ("test_golden", "test_divergence")),
+    ("theory/distributions.py", ("test_distributions",)),
+    ("theory/maurer.py", ("test_golden", "test_maurer")),
     ("theory/posterior.py", ("test_posterior",)),
     ("theory/config.py", ("test_posterior",)),
     ("theory/predictor.py", ("test_predictor",)),

@@ -92,7 +92,7 @@ FAULTS: dict[str, tuple[str, str, str, tuple[str, ...]]] = {
         (f"{BOUNDS}::test_the_largest_numbers_of_examples",),
     ),
     "masked arrays pass": (
-        "theory/divergence.py",
+        "theory/checks.py",
         "isinstance(values, np.ma.MaskedArray)",
         "False",
         (f"{BOUNDS}::test_bad_arguments_are_named",),

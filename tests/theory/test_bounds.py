@@ -83,7 +83,7 @@ def test_docstring(named):
         assert section in named[1].__doc__
 
 
-@pytest.mark.parametrize("module", ["theory.divergence", *MODULES])
+@pytest.mark.parametrize("module", ["theory.divergence", "theory.maurer", *MODULES])
 def test_examples_in_docstrings(module):
     assert doctest.testmod(importlib.import_module(module)).failed == 0
 

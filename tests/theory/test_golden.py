@@ -24,7 +24,8 @@ from theory.bounds import (
     thiemann,
 )
 from theory.certificate import BOUND, MONTE_CARLO, Ledger, certify
-from theory.divergence import kl_inverse, kl_inverse_first, kl_inverse_lower, xi
+from theory.divergence import kl_inverse, kl_inverse_first, kl_inverse_lower
+from theory.maurer import xi
 
 
 @functools.cache

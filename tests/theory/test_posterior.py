@@ -16,7 +16,8 @@ import scipy.stats
 from theory.bounds import pac_bayes_kl
 from theory.certificate import BOUND, MONTE_CARLO, Certificate, Ledger, certify
 from theory.config import PosteriorConfig
-from theory.divergence import gaussian_kl, kl_inverse, log_xi
+from theory.divergence import gaussian_kl, kl_inverse
+from theory.maurer import log_xi
 from theory.posterior import Block, Gaussian, bounded, fit_posterior, gibbs_errors
 
 SIZE, ROWS, DELTA = 12, 256, 0.05

@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Float, Int
 from numpy.typing import ArrayLike
 
-from theory.divergence import check_count, check_range, is_traced, same_kind
+from theory.checks import check_count, check_range, is_traced, same_kind
 
 
 def check_arguments(

@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 from numpy.typing import ArrayLike
 
 from theory.bounds.arguments import check_arguments, expm1, known_range, log, rounded_up
-from theory.divergence import check_range, is_traced, same_kind
+from theory.checks import check_range, is_traced, same_kind
 
 GRID = tuple(2.0**power for power in range(-7, 5))
 """From 1/128 to 16: within a factor of sqrt(2) of the best constant for n up to about 10^6."""

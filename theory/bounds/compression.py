@@ -11,7 +11,8 @@ from numpy.typing import ArrayLike
 from scipy.special import gammaln
 
 from theory.bounds.arguments import check_arguments, check_concrete, like, log
-from theory.divergence import check_count, kl_inverse
+from theory.checks import check_count
+from theory.divergence import kl_inverse
 
 
 def description_length_kl(bits: Int[ArrayLike, "*cells"]) -> Any:

@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike
 from scipy.special import rel_entr, softmax
 
 from theory.bounds.pac_bayes_kl import pac_bayes_kl
-from theory.divergence import check_count, check_range
+from theory.checks import check_count, check_range
 
 
 @dataclass(frozen=True)

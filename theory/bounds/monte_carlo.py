@@ -8,7 +8,8 @@ import numpy as np
 from jaxtyping import Float, Int
 from numpy.typing import ArrayLike
 
-from theory.divergence import check_count, check_range, kl_inverse
+from theory.checks import check_count, check_range
+from theory.divergence import kl_inverse
 
 
 def monte_carlo_risk(

@@ -8,7 +8,8 @@ from jaxtyping import Float, Int
 from numpy.typing import ArrayLike
 
 from theory.bounds.arguments import check_arguments, check_concrete, like, log
-from theory.divergence import kl_inverse, log_xi
+from theory.divergence import kl_inverse
+from theory.maurer import log_xi
 
 
 def pac_bayes_kl(
@@ -21,7 +22,7 @@ def pac_bayes_kl(
     r"""Bound the Gibbs risk by inverting the binary KL, with the exact constant.
 
     With n examples, $\mathrm{kl}(L \| R) \le (K + \ln(\xi(n)/\delta)) / n$, solved for the largest
-    R. The constant `theory.divergence.xi` is at most $2\sqrt n$.
+    R. The constant `theory.maurer.xi` is at most $2\sqrt n$.
 
     Of the bounds of this package that hold for all posteriors it is the tightest but for
     `catoni_grid`, which has no constant that grows with n and pays for its grid instead. Which of

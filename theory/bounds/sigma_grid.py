@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Int
 from numpy.typing import ArrayLike
 
-from theory.divergence import check_count
+from theory.checks import check_count
 
 
 def finite_grid_kl(num_scales: Int[ArrayLike, "*cells"]) -> Any:

@@ -9,7 +9,7 @@ from jaxtyping import Float, Int
 from numpy.typing import ArrayLike
 
 from theory.bounds.arguments import check_arguments, known_range, log, rounded_up, sqrt
-from theory.divergence import is_traced, same_kind
+from theory.checks import is_traced, same_kind
 
 
 def thiemann(
