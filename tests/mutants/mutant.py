@@ -15,7 +15,7 @@ GUARDS = (
     ("theory/posterior.py", ("test_posterior",)),
     ("theory/config.py", ("test_posterior",)),
     ("theory/predictor.py", ("test_predictor",)),
-    ("theory/shift.py", ("test_shift", "test_total")),
+    ("theory/shift/*.py", ("test_shift", "test_total")),
     ("theory/total.py", ("test_total",)),
     ("theory/levels.py", ("test_predictor",)),
     ("experiments/engine/finished.py", ("test_run",)),
@@ -50,7 +50,7 @@ GUARDS = (
 )
 """Modules by pattern, the first that fits, and the files of tests that guard them, quickest first.
 
-They lie in the folder of the same name under tests/, for a bound in that of `theory`.
+They lie in the folder of the same name under tests/, for a bound or a map in that of `theory`.
 """
 
 
@@ -92,7 +92,7 @@ def guards(module: str) -> tuple[str, ...]:
       ValueError: if none are known.
     """
     folder, _, name = module.rpartition("/")
-    folder = folder.removesuffix("/bounds")
+    folder = folder.removesuffix("/bounds").removesuffix("/shift")
     for pattern, tests in GUARDS:
         if fnmatch(module, pattern):
             stem = name.removesuffix(".py")

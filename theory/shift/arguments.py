@@ -1,0 +1,75 @@
+"""What all maps share: the result, and the checks of their arguments."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from jaxtyping import ArrayLike, Float
+
+from theory.checks import check_range
+
+Layer = Literal["unconditional", "conditional", "probe-certified"]
+
+
+@dataclass(frozen=True)
+class ShiftedBound:
+    """A bound on the test risk, and the evidence it rests on.
+
+    Attributes:
+      values: bounds in [0, 1], of the shape of the risk bounds that they were made from.
+      layer: layer of trust, see `theory.shift`.
+      method: name of the map.
+      num_labelled: labelled examples used beyond the training data.
+    """
+
+    values: Float[np.ndarray, "*cells"]
+    layer: Layer
+    method: str
+    num_labelled: int = 0
+
+
+def check_distributions(
+    test: Float[ArrayLike, "*cells levels"], train: Float[ArrayLike, "*cells levels"]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Check both distributions, and normalise them."""
+    checked = []
+    for name, given in (("test", test), ("train", train)):
+        array = np.asarray(given, dtype=np.float64)
+        sums = array.sum(axis=-1, keepdims=True) if array.ndim else np.zeros(1)
+        if not (array >= 0).all() or not (np.abs(sums - 1) <= 1e-6).all():
+            raise ValueError(
+                f"{name} must be probabilities [..., levels] that sum to 1 (within 1e-6), "
+                f"got {array}"
+            )
+        checked.append(array / sums)
+    first, second = checked
+    if first.shape[-1] != second.shape[-1]:
+        raise ValueError(
+            f"test and train must have the same levels, got {first.shape[-1]} and "
+            f"{second.shape[-1]}"
+        )
+    return first, second
+
+
+def check_arguments(
+    risk_bound: Float[ArrayLike, "*cells"],
+    test: Float[ArrayLike, "*cells levels"],
+    train: Float[ArrayLike, "*cells levels"],
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Check the arguments of a map, and return them in float64."""
+    return check_range("risk_bound", risk_bound, 0, 1), *check_distributions(test, train)
+
+
+def check_levels(name: str, given: ArrayLike, num_levels: int) -> np.ndarray:
+    """Check that the last axis has one entry for each level."""
+    array = np.asarray(given)
+    if array.ndim == 0 or array.shape[-1] != num_levels:
+        raise ValueError(f"{name} must have shape [..., {num_levels}], got {array.shape}")
+    return array
+
+
+def excess(test: np.ndarray, train: np.ndarray) -> np.ndarray:
+    """F_S - F_T but for the last level, [*cells, levels - 1]; positive if training is easier."""
+    return np.cumsum(train - test, axis=-1)[..., :-1]
