@@ -16,12 +16,15 @@ import numpy as np
 import pytest
 
 from synth.task import Mixture, pool
-from synth.tasks.igsm import CATEGORIES, PRESETS, Preset, graph, problems, verify
-from synth.tasks.igsm.graph import Settings, draw, draw_num_ops
+from synth.tasks.igsm import CATEGORIES, PRESETS, Preset, problems, verify
+from synth.tasks.igsm.draw import draw, draw_num_ops
+from synth.tasks.igsm.graph import Settings
 from synth.tasks.igsm.layers import worlds
 from synth.tasks.igsm.names import CHAINS, draw_names
+from synth.tasks.igsm.needed import choose, order_backward
 from synth.tasks.igsm.parse import read_problem
 from synth.tasks.igsm.problems import BINS, NUM_BINS
+from synth.tasks.igsm.structure import Sizes, draw_structure, is_hopeless
 from synth.tasks.igsm.task import IGSM
 from synth.tasks.igsm.text import Detail, OutOfSymbolsError, Wording
 from synth.tasks.igsm.tokens import LENGTHS
@@ -77,15 +80,15 @@ def test_sizes_that_are_skipped_have_no_order(depth, width, least):
     shape = {"depth": depth, "narrow": width, "wide": width, "growth": 0.5}
     shape["edges"] = edges = (depth - 1) * width**2
     for ops, hopeless in ((least - 1, False), (least, True), (least + 2, True)):
-        sizes = graph._Sizes(abstract_ops=ops, least_ops=ops, ops=ops, **shape)
-        assert graph._is_hopeless(sizes) is hopeless
-    assert not graph._is_hopeless(dataclasses.replace(sizes, edges=edges - 1))
-    assert not graph._is_hopeless(dataclasses.replace(sizes, wide=width + 1))
+        sizes = Sizes(abstract_ops=ops, least_ops=ops, ops=ops, **shape)
+        assert is_hopeless(sizes) is hopeless
+    assert not is_hopeless(dataclasses.replace(sizes, edges=edges - 1))
+    assert not is_hopeless(dataclasses.replace(sizes, wide=width + 1))
     rng = Random(0)
     for _ in range(50):
-        structure = graph._draw_structure(sizes, rng)
-        chosen, _ = graph._choose(structure, sizes, rng)
-        assert graph._order(structure, chosen, rng) is None
+        structure = draw_structure(sizes, rng)
+        chosen, _ = choose(structure, sizes, rng)
+        assert order_backward(structure, chosen, rng) is None
 
 
 @pytest.mark.parametrize("settings", SETTINGS.values(), ids=SETTINGS)

@@ -17,7 +17,8 @@ from typing import Literal, get_args
 
 import numpy as np
 
-from synth.tasks.igsm.graph import Drawn, Settings, draw, draw_num_ops
+from synth.tasks.igsm.draw import draw, draw_num_ops
+from synth.tasks.igsm.graph import Drawn, Settings
 from synth.tasks.igsm.names import CHAINS, Category, draw_names
 from synth.tasks.igsm.text import Detail, OutOfSymbolsError, Question, Wording
 from synth.tasks.igsm.work import Operand, work

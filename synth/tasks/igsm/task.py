@@ -27,7 +27,8 @@ from typing import ClassVar, get_args
 import numpy as np
 
 from synth.task import TextExample, TextTask, check_difficulty
-from synth.tasks.igsm.graph import Settings, Style, draw
+from synth.tasks.igsm.draw import draw
+from synth.tasks.igsm.graph import Settings, Style
 from synth.tasks.igsm.text import Question
 from synth.tasks.igsm.tokens import LENGTHS, Form, ids, vocabulary, write
 
