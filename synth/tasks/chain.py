@@ -145,12 +145,6 @@ class Chain(ArrayTask):
     def _ids(self, *texts: str) -> list[int]:
         return [self._id(text) for text in texts]
 
-    def _apply(
-        self, operator: Int[Array, ""], left: Int[Array, ""], right: Int[Array, ""]
-    ) -> Int[Array, ""]:
-        results = jnp.stack([OPERATIONS[sign](left, right) for sign in self.operators])
-        return results[operator] % self.modulus
-
     def _running(
         self, key: PRNGKeyArray, difficulty: Int[Array, ""]
     ) -> tuple[Int[Array, " problem"], Int[Array, " solution"]]:
@@ -160,7 +154,7 @@ class Chain(ArrayTask):
         operators, constants = drawn[1:] // self.modulus, drawn % self.modulus
 
         def step(value, operation):
-            value = self._apply(operation[0], value, operation[1])
+            value = _apply(self, operation[0], value, operation[1])
             return value, value
 
         _, values = jax.lax.scan(step, constants[0], (operators, constants[1:]))
@@ -180,11 +174,11 @@ class Chain(ArrayTask):
         names = jax.random.permutation(key_names, self.num_symbols)[: nodes + extra]
         names = names + self._id("?") + 1
         number, sign = self._id("0"), self._id(self.operators[0])
-        operators, constants, other = self._operands(key_chain)
+        operators, constants, other = _operands(self, key_chain)
 
         def step(values, index):
             chosen = jnp.where(other[index] >= 0, values[other[index]], constants[index])
-            value = self._apply(operators[index], values[index - 1], chosen)
+            value = _apply(self, operators[index], values[index - 1], chosen)
             return values.at[index].set(value), (values[index - 1], chosen, value)
 
         start = jnp.zeros(nodes, int).at[0].set(constants[0])
@@ -225,23 +219,6 @@ class Chain(ArrayTask):
         )
         return problem, _frame(list(leaf), worked, needed[1:], self._ids("."))
 
-    def _operands(
-        self, key: PRNGKeyArray
-    ) -> tuple[Int[Array, " nodes"], Int[Array, " nodes"], Int[Array, " nodes"]]:
-        """Operator, constant and second variable of each node; the variable is -1 for none."""
-        key_operators, key_constants, key_variables, key_either = jax.random.split(key, 4)
-        nodes = jnp.arange(self.hardest + 1)
-        operators = jax.random.randint(key_operators, nodes.shape, 0, len(self.operators))
-        constants = jax.random.randint(key_constants, nodes.shape, 0, self.modulus)
-        variables = jax.random.randint(key_variables, nodes.shape, 0, jnp.maximum(nodes, 1))
-        if self.second_operand == "constant":
-            use_variable = jnp.zeros(nodes.shape, bool)
-        elif self.second_operand == "variable":
-            use_variable = jnp.ones(nodes.shape, bool)
-        else:
-            use_variable = jax.random.bernoulli(key_either, 0.5, nodes.shape)
-        return operators, constants, jnp.where(use_variable & (nodes > 0), variables, -1)
-
     def _distractors(
         self, key: PRNGKeyArray, names: Int[Array, " names"], difficulty: Int[Array, ""]
     ) -> Int[Array, "distractors 6"]:
@@ -262,6 +239,31 @@ class Chain(ArrayTask):
             ],
             axis=1,
         )
+
+
+def _apply(
+    chain: Chain, operator: Int[Array, ""], left: Int[Array, ""], right: Int[Array, ""]
+) -> Int[Array, ""]:
+    results = jnp.stack([OPERATIONS[sign](left, right) for sign in chain.operators])
+    return results[operator] % chain.modulus
+
+
+def _operands(
+    chain: Chain, key: PRNGKeyArray
+) -> tuple[Int[Array, " nodes"], Int[Array, " nodes"], Int[Array, " nodes"]]:
+    """Operator, constant and second variable of each node; the variable is -1 for none."""
+    key_operators, key_constants, key_variables, key_either = jax.random.split(key, 4)
+    nodes = jnp.arange(chain.hardest + 1)
+    operators = jax.random.randint(key_operators, nodes.shape, 0, len(chain.operators))
+    constants = jax.random.randint(key_constants, nodes.shape, 0, chain.modulus)
+    variables = jax.random.randint(key_variables, nodes.shape, 0, jnp.maximum(nodes, 1))
+    if chain.second_operand == "constant":
+        use_variable = jnp.zeros(nodes.shape, bool)
+    elif chain.second_operand == "variable":
+        use_variable = jnp.ones(nodes.shape, bool)
+    else:
+        use_variable = jax.random.bernoulli(key_either, 0.5, nodes.shape)
+    return operators, constants, jnp.where(use_variable & (nodes > 0), variables, -1)
 
 
 def _symbol_name(index: int) -> str:

@@ -16,7 +16,8 @@ import pytest
 
 from synth.tasks.igsm.layers import worlds
 from synth.tasks.igsm.parse import read_problem
-from synth.tasks.igsm.verify import Reason, verify
+from synth.tasks.igsm.verdict import Reason
+from synth.tasks.igsm.verify import verify
 from tests.igsm_reference import Truth, is_right, truth
 from tests.synth import igsm_mutants as mutants
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from synth.tasks.igsm.names import CATEGORIES
 from synth.tasks.igsm.problems import PRESETS, Preset, Problem, problems
-from synth.tasks.igsm.verify import Verdict, verify
+from synth.tasks.igsm.verdict import Verdict
+from synth.tasks.igsm.verify import verify
 
 __all__ = ["CATEGORIES", "PRESETS", "Preset", "Problem", "Verdict", "problems", "verify"]

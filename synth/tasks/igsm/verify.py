@@ -34,20 +34,16 @@ References:
 
 from __future__ import annotations
 
-import itertools
-import math
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field, replace
-from enum import StrEnum
+from dataclasses import dataclass, field
 from functools import cached_property
-from hashlib import blake2b
 from typing import Literal, NamedTuple, get_args
 
+from synth.tasks.igsm.expressions import PRIME, combine, explain, point
 from synth.tasks.igsm.layers import Formula, InconsistentError, World, worlds
 from synth.tasks.igsm.parse import (
     Definition,
     Expression,
-    Place,
     SolutionText,
     Step,
     UnreadableError,
@@ -55,65 +51,17 @@ from synth.tasks.igsm.parse import (
     read_problem,
     read_solution,
 )
+from synth.tasks.igsm.verdict import (
+    MOST_TRIALS,
+    ExhaustedError,
+    Failure,
+    MistakeError,
+    Reason,
+    Verdict,
+    Work,
+)
 
 Mode = Literal["strict", "compatible"]
-
-_PRIME = 2**61 - 1
-"""Fingerprints are taken modulo this number."""
-_TRIALS = 2000
-"""Most comparisons of nameless definitions with parameters in a solution, and most meanings of one
-chain of numbers; a solution that needs more is `Reason.UNVERIFIABLE`."""
-_MOST_WORK = 1_000_000
-"""Most operations of one verification, about a second's; a solution that needs more is
-`Reason.UNVERIFIABLE`. Our own solutions need some hundred, without names some ten thousand."""
-_MOST_TERMS = 8
-"""Most terms of an expression whose intermediate values are looked for among its parts."""
-
-
-class Reason(StrEnum):
-    """The reason why a solution is not accepted, or `RIGHT`."""
-
-    RIGHT = "right"
-    UNREADABLE = "a sentence is outside the grammar"
-    INCONSISTENT = "the problem has no consistent structure"
-    UNKNOWN = "the problem has no such parameter"
-    TWICE = "a parameter or a symbol is defined twice"
-    TARGET = "the last step is not the one for the parameter defined"
-    UNDEFINED = "something is used before it is defined"
-    DEPENDENCIES = "uses other parameters than the problem says"
-    EXPRESSION = "constants or operators are not those of the problem"
-    NUMBER = "a number is not the value of what it stands for"
-    UNREDUCED = "a number is not reduced"
-    ARITHMETIC = "two sides of an equation differ"
-    VALUE = "the value is wrong"
-    UNIDENTIFIED = "the definition fits no parameter of the problem"
-    QUERY = "the last definition is not the one asked for"
-    ANSWER = "the answer is wrong"
-    UNVERIFIABLE = "the text leaves too much out to be verified"
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """Outcome of a verification; its truth value is `ok`.
-
-    Attributes:
-      ok: whether the solution was accepted.
-      reason: one of `Reason`, as text.
-      sentence: the first wrong sentence; None if there is none or no single one is to blame.
-      place: the text that `sentence`, or the missing sentence, belongs to: problem or solution.
-      index: number of `sentence` in its text, from 0.
-      detail: an explanation with the names and numbers involved.
-    """
-
-    ok: bool
-    reason: str
-    sentence: str | None = None
-    place: Place | None = None
-    index: int | None = None
-    detail: str = ""
-
-    def __bool__(self) -> bool:
-        return self.ok
 
 
 def verify(
@@ -174,11 +122,11 @@ def verify(
     except InconsistentError as error:
         return Verdict(False, Reason.INCONSISTENT, None, "problem", None, str(error))
     failures = []
-    work = _Work()
+    work = Work()
     for world in possible:
         try:
             failure = _Judge(world, claimed, mode, modulus, work).failure()
-        except _ExhaustedError as error:
+        except ExhaustedError as error:
             return Verdict(False, Reason.UNVERIFIABLE, detail=str(error))
         if failure is None:
             return Verdict(True, Reason.RIGHT)
@@ -186,45 +134,12 @@ def verify(
     return max(failures, key=lambda failure: failure.position).verdict
 
 
-class _Failure(NamedTuple):
-    """A verdict with the number of the definition that caused it."""
-
-    position: int
-    verdict: Verdict
-
-
-class _MistakeError(Exception):
-    """Raised where a check fails; `_Judge` turns it into a verdict."""
-
-    def __init__(self, reason: Reason, detail: str) -> None:
-        super().__init__(detail)
-        self.reason = reason
-
-
-class _ExhaustedError(Exception):
-    """Raised where a verification has taken more than `_MOST_WORK`."""
-
-
-@dataclass
-class _Work:
-    """Operations that a verification has taken in all worlds."""
-
-    done: int = 0
-
-    def add(self, number: int) -> None:
-        self.done += number
-        if self.done > _MOST_WORK:
-            raise _ExhaustedError(f"more than {_MOST_WORK} operations")
-
-
 class _Meaning(NamedTuple):
     """Meaning of a symbol or a number: a polynomial in parameters.
 
     Attributes:
       value: its value, modulo the modulus.
-      fingerprint: its value, modulo `_PRIME`, if every parameter is the number `_point` of its
-        name. Different polynomials over the integers agree there with probability 1e-17, so that
-        comparing two numbers compares two expressions.
+      fingerprint: see `synth.tasks.igsm.expressions`.
       parameters: the set of parameters in it, as an integer with one bit for each.
     """
 
@@ -260,7 +175,7 @@ class _Judge:
     """
 
     def __init__(
-        self, world: World, solution: SolutionText, mode: Mode, modulus: int, work: _Work
+        self, world: World, solution: SolutionText, mode: Mode, modulus: int, work: Work
     ) -> None:
         self.world = world
         self.solution = solution
@@ -276,7 +191,7 @@ class _Judge:
         """Parameters that the question needs, in an order of computation."""
         return self.world.needed(self.world.problem.query) or []
 
-    def failure(self) -> _Failure | None:
+    def failure(self) -> Failure | None:
         """The first failed check, or None."""
         formula = self.world.formula(self.world.problem.query)
         if not self.is_strict and not self.solution.is_symbolic and formula and formula.inputs:
@@ -298,9 +213,9 @@ class _Judge:
         if value != expected:
             detail += f", {expected} right"
         verdict = Verdict(False, Reason.ANSWER, sentence, "solution", index, detail)
-        return _Failure(index, verdict)
+        return Failure(index, verdict)
 
-    def _check_from(self, start: int, scope: _Scope) -> _Failure | None:
+    def _check_from(self, start: int, scope: _Scope) -> Failure | None:
         """Check the definitions from number `start` on, and add them to `scope`."""
         definitions = self.solution.definitions
         for index in range(start, len(definitions)):
@@ -313,24 +228,22 @@ class _Judge:
                     self._define(definition.name, definition, meaning, scope)
                 else:
                     return self._identify(definition, meaning, scope)
-            except _MistakeError as wrong:
+            except MistakeError as wrong:
                 return _failure(definition, wrong)
         return None
 
-    def _identify(
-        self, definition: Definition, meaning: _Meaning, scope: _Scope
-    ) -> _Failure | None:
+    def _identify(self, definition: Definition, meaning: _Meaning, scope: _Scope) -> Failure | None:
         """Search for a parameter of a nameless definition with which the rest passes too.
 
         Returns:
           None if there is one; else the failure of the assignment that got furthest.
         """
         detail = "no parameter that can be computed here is computed like this"
-        furthest = _failure(definition, _MistakeError(Reason.UNIDENTIFIED, detail))
+        furthest = _failure(definition, MistakeError(Reason.UNIDENTIFIED, detail))
         left = len(self.solution.definitions) - definition.index
         if sum(name not in scope.values for name in self.needed) > left:
             detail = "too few definitions are left for what the question needs"
-            return _failure(definition, _MistakeError(Reason.UNIDENTIFIED, detail))
+            return _failure(definition, MistakeError(Reason.UNIDENTIFIED, detail))
         # Without symbols the rest depends only on which parameters are defined, and not on the
         # definition that gave each of them, so that a failed state need not be tried again.
         place = (definition.index, frozenset(scope.values))
@@ -342,14 +255,14 @@ class _Judge:
                 continue
             self.trials += 1
             self.work.add(4 + len(scope.meanings) // 8)
-            if self.trials > _TRIALS:
-                detail = f"more than {_TRIALS} ways to give the symbols their parameters"
-                return _failure(definition, _MistakeError(Reason.UNVERIFIABLE, detail))
+            if self.trials > MOST_TRIALS:
+                detail = f"more than {MOST_TRIALS} ways to give the symbols their parameters"
+                return _failure(definition, MistakeError(Reason.UNVERIFIABLE, detail))
             branch = scope.copy()
             try:
                 self._match(name, definition, meaning, branch)
                 self._define(name, definition, meaning, branch)
-            except _MistakeError:
+            except MistakeError:
                 continue
             failure = self._check_from(definition.index + 1, branch)
             if failure is None:
@@ -364,14 +277,14 @@ class _Judge:
         own = definition.symbol or definition.name
         *intermediates, last = definition.steps
         if last.target != own:
-            raise _MistakeError(Reason.TARGET, f"{last.target!r} stands where {own!r} should")
+            raise MistakeError(Reason.TARGET, f"{last.target!r} stands where {own!r} should")
         taken = {own, *scope.meanings}
         if own in scope.meanings:
-            raise _MistakeError(Reason.TWICE, f"{own!r} stands for something already")
+            raise MistakeError(Reason.TWICE, f"{own!r} stands for something already")
         parameters = 0
         for step in intermediates:
             if step.target in taken:
-                raise _MistakeError(Reason.TWICE, f"{step.target!r} stands for something already")
+                raise MistakeError(Reason.TWICE, f"{step.target!r} stands for something already")
             meaning = scope.meanings[step.target] = self._read_step(step, scope)
             taken.add(step.target)
             parameters |= meaning.parameters
@@ -383,58 +296,36 @@ class _Judge:
         """Check references, numbers and arithmetic of one step; return its meaning."""
         self.work.add(1)
         if step.result >= self.modulus:
-            raise _MistakeError(Reason.UNREDUCED, f"{step.result} is not below {self.modulus}")
+            raise MistakeError(Reason.UNREDUCED, f"{step.result} is not below {self.modulus}")
         expression = step.symbolic or step.numeric
         if expression is None:
             return _Meaning(step.result, step.result, 0)
         self.work.add(len(expression.operands))
-        operands = [self._look_up(operand, scope) for operand in expression.operands]
-        value = _combine([each.value for each in operands], expression.signs)
-        self._compare(value, step.result)
+        operands = [_look_up(operand, scope, self.modulus) for operand in expression.operands]
+        value = combine([each.value for each in operands], expression.signs)
+        if (value - step.result) % self.modulus:
+            detail = f"{step.result} is given, {value % self.modulus} right"
+            raise MistakeError(Reason.ARITHMETIC, detail)
         if step.symbolic and step.numeric:
-            self._compare_numbers(operands, step.symbolic.signs, step.numeric)
+            _compare_numbers(operands, step.symbolic.signs, step.numeric)
         parameters = 0
         for each in operands:
             parameters |= each.parameters
-        fingerprint = _combine([each.fingerprint for each in operands], expression.signs)
-        return _Meaning(step.result, fingerprint % _PRIME, parameters)
-
-    def _look_up(self, operand: str, scope: _Scope) -> _Meaning:
-        if is_number(operand):
-            number = int(operand)
-            if number >= self.modulus:
-                raise _MistakeError(Reason.UNREDUCED, f"{number} is not below {self.modulus}")
-            return _Meaning(number, number, 0)
-        meaning = scope.meanings.get(operand.removeprefix("each "))
-        if meaning is None:
-            raise _MistakeError(Reason.UNDEFINED, f"{operand!r} is not defined yet")
-        return meaning
-
-    def _compare(self, value: int, result: int) -> None:
-        if (value - result) % self.modulus:
-            detail = f"{result} is given, {value % self.modulus} right"
-            raise _MistakeError(Reason.ARITHMETIC, detail)
-
-    def _compare_numbers(
-        self, operands: list[_Meaning], signs: tuple[str, ...], numeric: Expression
-    ) -> None:
-        numbers = [int(operand) for operand in numeric.operands]
-        values = [each.value for each in operands]
-        if numbers != values or numeric.signs != signs:
-            raise _MistakeError(Reason.NUMBER, f"{numbers} stand where {values} should")
+        fingerprint = combine([each.fingerprint for each in operands], expression.signs)
+        return _Meaning(step.result, fingerprint % PRIME, parameters)
 
     def _match(self, name: str, definition: Definition, meaning: _Meaning, scope: _Scope) -> None:
         """Compare a definition with the formula that the problem states for a parameter."""
         if name in scope.values:
-            raise _MistakeError(Reason.TWICE, f"{name!r} is defined already")
+            raise MistakeError(Reason.TWICE, f"{name!r} is defined already")
         formula = self.world.formula(name)
         if formula is None:
-            raise _MistakeError(
+            raise MistakeError(
                 Reason.UNKNOWN, f"{name!r} is neither stated nor a count of a category"
             )
         is_last = definition is self.solution.definitions[-1]
         if is_last and name != self.world.problem.query:
-            raise _MistakeError(
+            raise MistakeError(
                 Reason.QUERY, f"{self.world.problem.query!r} is asked for, not {name!r}"
             )
         if not self.solution.is_symbolic:
@@ -444,9 +335,9 @@ class _Judge:
         for each in formula.inputs:
             expected |= self._bit(each)
         if meaning.parameters != expected:
-            raise _MistakeError(Reason.DEPENDENCIES, f"it should be {sorted(formula.inputs)}")
-        if self.is_strict and meaning.fingerprint != formula.evaluate(_point, _PRIME):
-            raise _MistakeError(Reason.EXPRESSION, f"of {name!r}")
+            raise MistakeError(Reason.DEPENDENCIES, f"it should be {sorted(formula.inputs)}")
+        if self.is_strict and meaning.fingerprint != formula.evaluate(point, PRIME):
+            raise MistakeError(Reason.EXPRESSION, f"of {name!r}")
 
     def _match_numbers(self, formula: Formula, definition: Definition, scope: _Scope) -> None:
         """Compare by numbers, in a solution without symbolic parts."""
@@ -454,14 +345,14 @@ class _Judge:
             raise _left_out()
         missing = sorted(formula.inputs - set(scope.values))
         if missing:
-            raise _MistakeError(Reason.UNDEFINED, f"{missing} are not defined yet")
+            raise MistakeError(Reason.UNDEFINED, f"{missing} are not defined yet")
         if self.is_strict:
-            _explain(formula, definition, scope.values, self.modulus, self.work)
+            explain(formula, definition, scope.values, self.modulus, self.work)
 
     def _define(self, name: str, definition: Definition, meaning: _Meaning, scope: _Scope) -> None:
         """Enter a parameter into the scope: from here on its name and symbol stand for itself."""
         scope.values[name] = meaning.value
-        parameter = _Meaning(meaning.value, _point(name), self._bit(name))
+        parameter = _Meaning(meaning.value, point(name), self._bit(name))
         scope.meanings[name] = parameter
         if definition.symbol:
             scope.meanings[definition.symbol] = parameter
@@ -472,112 +363,34 @@ class _Judge:
         return self.bits[name]
 
 
-def _left_out() -> _MistakeError:
+def _look_up(operand: str, scope: _Scope, modulus: int) -> _Meaning:
+    """Meaning of a number or of something defined before."""
+    if is_number(operand):
+        number = int(operand)
+        if number >= modulus:
+            raise MistakeError(Reason.UNREDUCED, f"{number} is not below {modulus}")
+        return _Meaning(number, number, 0)
+    meaning = scope.meanings.get(operand.removeprefix("each "))
+    if meaning is None:
+        raise MistakeError(Reason.UNDEFINED, f"{operand!r} is not defined yet")
+    return meaning
+
+
+def _compare_numbers(operands: list[_Meaning], signs: tuple[str, ...], numeric: Expression) -> None:
+    """Check that numbers are the values of the symbols that they stand for."""
+    numbers = [int(operand) for operand in numeric.operands]
+    values = [each.value for each in operands]
+    if numbers != values or numeric.signs != signs:
+        raise MistakeError(Reason.NUMBER, f"{numbers} stand where {values} should")
+
+
+def _left_out() -> MistakeError:
     detail = "without symbols only constants and operators could be compared"
-    return _MistakeError(Reason.UNVERIFIABLE, detail)
+    return MistakeError(Reason.UNVERIFIABLE, detail)
 
 
-def _failure(definition: Definition, wrong: _MistakeError) -> _Failure:
+def _failure(definition: Definition, wrong: MistakeError) -> Failure:
     verdict = Verdict(
         False, wrong.reason, definition.sentence, "solution", definition.index, str(wrong)
     )
-    return _Failure(definition.index, verdict)
-
-
-def _point(name: str) -> int:
-    """Pseudo-random number for a parameter in fingerprints, of 56 bits."""
-    return int.from_bytes(blake2b(name.encode(), digest_size=7).digest(), "little")
-
-
-def _combine(operands: list[int], signs: tuple[str, ...]) -> int:
-    """Value of a chain of operations, products first."""
-    total, product, sign = 0, operands[0], 1
-    for operation, operand in zip(signs, operands[1:], strict=True):
-        if operation == "*":
-            product *= operand
-        else:
-            total += sign * product
-            product, sign = operand, 1 if operation == "+" else -1
-    return total + sign * product
-
-
-def _explain(
-    formula: Formula, definition: Definition, values: Mapping[str, int], modulus: int, work: _Work
-) -> None:
-    """Check a definition that has only numbers.
-
-    A number may stand for the constant, for a parameter of that value, or for an earlier result of
-    the sentence, which must be some part of the expression. The definition is right if it is the
-    stated expression under one of these readings.
-
-    Args:
-      formula: the stated expression.
-      definition: the sentence.
-      values: of the parameters defined, by name.
-      modulus: of all arithmetic.
-      work: counts the operations.
-
-    Raises:
-      _MistakeError: if it is not right.
-    """
-    # Fingerprints of the things that a number may stand for, by the number.
-    readings: dict[int, set[int]] = {}
-
-    def add(value: int, fingerprint: int) -> None:
-        readings.setdefault(value, set()).add(fingerprint)
-
-    if formula.constant is not None:
-        add(formula.constant, formula.constant)
-    for name in formula.inputs:
-        add(values[name], _point(name))
-    # An intermediate result adds readings: the parts of the expression that have its value.
-    *intermediates, last = definition.steps
-    if intermediates:
-        work.add(8 * 2 ** min(len(formula.terms), _MOST_TERMS))
-    parts = _parts(formula, values, modulus) if intermediates else {}
-    for step in intermediates:
-        work.add(1 + len(parts))
-        fingerprints = [each for each, value in parts.items() if value == step.result]
-        if not fingerprints:
-            raise _MistakeError(Reason.VALUE, f"no part of the expression is {step.result}")
-        if step.numeric:
-            possible = _fingerprints(step.numeric, readings, work)
-            fingerprints = [each for each in fingerprints if each in possible]
-        for fingerprint in fingerprints:
-            add(step.result, fingerprint)
-    # The last step must be the whole expression.
-    if last.numeric:
-        if formula.evaluate(_point, _PRIME) not in _fingerprints(last.numeric, readings, work):
-            raise _MistakeError(Reason.EXPRESSION, "the numbers are not in the stated expression")
-    elif last.result != (right := formula.evaluate(values.__getitem__, modulus)):
-        raise _MistakeError(Reason.VALUE, f"{last.result} is given, {right} right")
-
-
-def _fingerprints(
-    expression: Expression, readings: Mapping[int, set[int]], work: _Work
-) -> set[int]:
-    """Fingerprints of an expression of numbers, under all readings of the numbers."""
-    choices = [readings.get(int(operand), set()) for operand in expression.operands]
-    number = math.prod(len(each) for each in choices)
-    work.add(len(choices) * min(number, _TRIALS))
-    if number > _TRIALS:
-        raise _MistakeError(Reason.UNVERIFIABLE, f"more than {_TRIALS} readings of the numbers")
-    return {_combine(list(each), expression.signs) % _PRIME for each in itertools.product(*choices)}
-
-
-def _parts(formula: Formula, values: Mapping[str, int], modulus: int) -> dict[int, int]:
-    """Values of the parts of an expression, by fingerprint.
-
-    A part is any number of the terms (both of a difference), with or without the constant.
-    """
-    value_by_fingerprint: dict[int, int] = {}
-    if len(formula.terms) > _MOST_TERMS:
-        raise _MistakeError(Reason.UNVERIFIABLE, f"more than {_MOST_TERMS} operands")
-    sizes = [2] if formula.is_difference else range(1, len(formula.terms) + 1)
-    for size in sizes:
-        for terms in itertools.combinations(formula.terms, size):
-            for constant, sign in {(None, None), (formula.constant, formula.sign)}:
-                part = replace(formula, terms=terms, constant=constant, sign=sign)
-                value = part.evaluate(values.__getitem__, modulus)
-                value_by_fingerprint[part.evaluate(_point, _PRIME)] = value
-    return value_by_fingerprint
+    return Failure(definition.index, verdict)
