@@ -8,7 +8,8 @@ the intervals here; one base is behind all of them, and another base is not.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import dataclasses
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -68,6 +69,38 @@ class Answers:
             full.to_numpy(float).reshape([len(each) for each in values]),
             untouched["correct"].to_numpy(float),
             untouched["slice"].to_numpy(int),
+        )
+
+    def on(self, levels: Iterable[int]) -> Answers:
+        """The answers to the test problems of some levels alone."""
+        own = np.isin(self.slices, list(levels))
+        return dataclasses.replace(
+            self,
+            correct=self.correct[..., own],
+            base=self.base[own],
+            slices=self.slices[own],
+        )
+
+    def minus(self, other: Answers) -> Answers:
+        """Differences of shares, cell by cell, seed by seed and problem by problem.
+
+        What is alike in both cancels: how hard a problem is, and which examples a seed draws. A
+        contrast of the result is a difference between two ways of training.
+
+        Raises:
+          ValueError: if the two have other cells, numbers of seeds, or problems.
+        """
+        for name in ("difficulties", "data_sizes", "slices"):
+            own, others = getattr(self, name), getattr(other, name)
+            if not np.array_equal(own, others):
+                raise ValueError(f"other must have the same {name}, {own}, got {others}")
+        if self.correct.shape != other.correct.shape:
+            raise ValueError(
+                f"other must have the same number of seeds, {self.correct.shape[2]}, got "
+                f"{other.correct.shape[2]}"
+            )
+        return dataclasses.replace(
+            self, correct=self.correct - other.correct, base=self.base - other.base
         )
 
     def contrast(self, weights: Mapping[tuple[int, int], float], of_base: float = 0.0) -> Interval:

@@ -39,7 +39,7 @@ from experiments.benchmarks import igsm as igsm_speed
 from experiments.benchmarks import smollm2 as smollm2_speed
 from experiments.figures.style import ledger_line
 from experiments.igsm import fidelity
-from experiments.pages import headline, paper, real, rules, totals
+from experiments.pages import headline, paper, real, rules, totals, ways
 from experiments.pages.headline import minutes_of, verdicts
 from experiments.pages.markdown import markdown_table
 from experiments.storage.results import read_manifest, read_parquet, read_table
@@ -52,6 +52,11 @@ PROTOCOL, TRADEOFF = RESULTS / "paper-protocol", RESULTS / "tradeoff"
 CERTIFICATES = RESULTS / "certificates"
 ROBUSTNESS = RESULTS / "robustness"
 SMOLLM2, SMOLLM2_IGSM = RESULTS / "smollm2-gsm", RESULTS / "smollm2-igsm"
+WAYS = {
+    ways.DFT: RESULTS / "smollm2-igsm-dft",
+    ways.ADAPTERS: RESULTS / "smollm2-igsm-lora",
+}
+"""Other ways of training the best cell of `SMOLLM2_IGSM`."""
 PREDICTION, FAMILIES, TINY_IGSM = (RESULTS / n for n in ("prediction", "families", "tiny-igsm"))
 
 
@@ -352,6 +357,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "families": family_verdicts,
     "smollm2": lambda: smollm2(SMOLLM2),
     "smollm2-igsm": lambda: smollm2(SMOLLM2_IGSM),
+    "smollm2-ways": lambda: ways.ways(SMOLLM2_IGSM, WAYS),
     "tiny-igsm": tiny_igsm,
     "tasks": tasks,
     "igsm": igsm,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -140,3 +142,35 @@ def test_one_cell_has_no_move():
     told = figures.finding("scan_gains", {"answers": one})
     assert told == "Trained on exactly d: best is d = 3 at n = 48."
     assert "gains" in figures.finding("scan_gains", {"answers": table})
+
+
+def test_a_difference_is_paired_by_seed_and_problem():
+    first, second = (Answers.of(answers_of(seed), Study("exact")) for seed in (4, 5))
+    weights = {(3, 48): 1.0, (1, 48): -1.0, (3, 12): -1.0, (1, 12): 1.0}
+    difference = first.minus(second)
+    found = difference.contrast(weights)
+    assert found.mean == pytest.approx(first.contrast(weights).mean - second.contrast(weights).mean)
+    assert difference.move() == found
+    # What is alike cancels to the last digit.
+    same = first.minus(first).contrast({(1, 12): 1.0}, of_base=1.0)
+    assert (same.mean, same.low, same.high) == (0.0, 0.0, 0.0)
+
+
+def test_answers_to_some_levels_are_those_rows_of_the_table():
+    table = answers_of(6)
+    answers = Answers.of(table, Study("exact")).on((1, 3))
+    assert set(answers.slices) == {1, 3}
+    own = table.loc[table["slice"].isin([1, 3])]
+    expected = own.loc[(own["difficulty"] == 3) & (own["data_size"] == 12), "correct"].mean()
+    assert answers.contrast({(3, 12): 1.0}).mean == pytest.approx(expected)
+    is_base = own["train_mixture"] == "none"
+    assert answers.base.mean() == pytest.approx(own.loc[is_base, "correct"].mean())
+
+
+def test_answers_to_other_problems_cannot_be_subtracted():
+    answers = Answers.of(answers_of(), Study("exact"))
+    with pytest.raises(ValueError, match="other must have the same slices"):
+        answers.minus(answers.on((1, 2)))
+    fewer = dataclasses.replace(answers, correct=answers.correct[:, :, :2])
+    with pytest.raises(ValueError, match="the same number of seeds, 3, got 2"):
+        answers.minus(fewer)
