@@ -9,8 +9,10 @@ from typing import Any
 import pandas as pd
 
 from experiments.analysis.answers import Answers
+from experiments.analysis.claims import verdict
 from experiments.analysis.statistics import Interval
 from experiments.analysis.studies import UNTRAINED, studies_of_answers
+from experiments.analysis.verdicts import UNDECIDED
 from experiments.pages.headline import minutes_of, points
 from experiments.pages.markdown import markdown_table
 from experiments.storage.results import read_manifest, read_tables
@@ -104,10 +106,10 @@ def _verdicts(differences: Mapping[str, Answers]) -> str:
     told = []
     for name, levels, sign, words in PREDICTED:
         if name in differences:
-            interval = _on(differences[name], levels)
-            low, high = sorted((sign * interval.low, sign * interval.high))
-            verdict = "holds" if low > 0 else "fails" if high < 0 else "cannot be told"
-            told.append(f"- {words}: {verdict}.")
+            found = _on(differences[name], levels)
+            low, high = sorted((sign * found.low, sign * found.high))
+            word = verdict(Interval(sign * found.mean, low, high))
+            told.append(f"- {words}: {'cannot be told' if word == UNDECIDED else word}.")
     return "\n".join(["Of what was written down before the run:", "", *told])
 
 

@@ -13,6 +13,7 @@ import scipy.optimize
 from tests import reference
 from tests.theory.test_shift import risks, shifts
 from theory import shift, total
+from theory.shift import conditional_maps, unconditional_maps
 from theory.total import VARIANTS, total_bound
 
 UNIFORM = np.full(6, 1 / 6)
@@ -92,8 +93,11 @@ def test_it_is_coverage_times_reliability(variant, train):
     assert found.values == pytest.approx(1 - (4 / 6) * (1 - training_risk), abs=1e-12)
 
 
-def test_examples_of_the_documentation():
-    assert doctest.testmod(total).failed == doctest.testmod(shift).failed == 0
+@pytest.mark.parametrize("module", [total, conditional_maps, unconditional_maps])
+def test_examples_of_the_documentation(module):
+    tried = doctest.testmod(module)
+    assert tried.failed == 0
+    assert tried.attempted > 0
 
 
 def test_mixtures_of_many_cells_broadcast_against_each_other():

@@ -1,4 +1,4 @@
-"""What all maps share: the result, and the checks of their arguments."""
+"""The result of a map, and the checks of arguments that all maps share."""
 
 from __future__ import annotations
 

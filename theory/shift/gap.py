@@ -15,8 +15,7 @@ def extrapolation_gap(
     train: Float[ArrayLike, "*cells levels"],
 ) -> Float[np.ndarray, "*cells"]:
     """Test risk minus the training mixture's risk, exactly; shape [*cells]."""
-    test, train = check_distributions(test, train)
-    risk = check_levels("slice_risk", check_range("slice_risk", slice_risk, 0, 1), test.shape[-1])
+    risk, test, train = _check_arguments(slice_risk, test, train)
     return np.sum(risk * (test - train), axis=-1)
 
 
@@ -30,6 +29,13 @@ def gap_by_increments(
     Equal to `extrapolation_gap` by summation by parts. The conditional bounds follow from this
     form: only the rises of the risk matter, each weighed by how much easier training is below it.
     """
-    test, train = check_distributions(test, train)
-    risk = check_levels("slice_risk", check_range("slice_risk", slice_risk, 0, 1), test.shape[-1])
+    risk, test, train = _check_arguments(slice_risk, test, train)
     return np.sum(np.diff(risk) * excess(test, train), axis=-1)
+
+
+def _check_arguments(
+    slice_risk: ArrayLike, test: ArrayLike, train: ArrayLike
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    test, train = check_distributions(test, train)
+    risk = check_range("slice_risk", slice_risk, 0, 1)
+    return check_levels("slice_risk", risk, test.shape[-1]), test, train

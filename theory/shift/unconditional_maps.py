@@ -42,10 +42,7 @@ def importance(
       Cortes, Mansour and Mohri (2010), Learning bounds for importance weighting.
     """
     risk, test, train = check_arguments(risk_bound, test, train)
-    largest = np.asarray(distributions.max_ratio(test, train))
-    # An infinite ratio gives no bound, not even for a risk of zero.
-    bounded = np.isfinite(largest)
-    return _unconditional(np.where(bounded, np.where(bounded, largest, 1) * risk, 1), "importance")
+    return _unconditional(_times_largest_ratio(risk, test, train), "importance")
 
 
 def weighted_importance(
@@ -81,10 +78,15 @@ def weighted_importance(
       0.1107
     """
     risk, test, train = check_arguments(weighted_risk, test, train)
+    inside = divergence.kl_inverse(risk, radius)
+    return _unconditional(_times_largest_ratio(inside, test, train), "weighted importance")
+
+
+def _times_largest_ratio(risk: np.ndarray, test: np.ndarray, train: np.ndarray) -> np.ndarray:
+    """The risk times the largest test/train; 1 where that is infinite, even for a risk of zero."""
     largest = np.asarray(distributions.max_ratio(test, train))
-    bounded, inside = np.isfinite(largest), divergence.kl_inverse(risk, radius)
-    values = np.where(bounded, np.where(bounded, largest, 1) * inside, 1)
-    return _unconditional(values, "weighted importance")
+    bounded = np.isfinite(largest)
+    return np.where(bounded, np.where(bounded, largest, 1) * risk, 1)
 
 
 def kl_dro(

@@ -12,10 +12,12 @@ T = TypeVar("T")
 
 
 def pick(items: list[int], rng: Random) -> int:
+    """Draw one item."""
     return items[int(rng.random() * len(items))]
 
 
 def sample(items: list[T], count: int, rng: Random) -> list[T]:
+    """Draw `count` items without replacement, in a random order."""
     pool, size = items.copy(), len(items)
     for place in range(count):
         other = place + int(rng.random() * (size - place))
@@ -24,4 +26,5 @@ def sample(items: list[T], count: int, rng: Random) -> list[T]:
 
 
 def shuffled(items: list[int], rng: Random) -> list[int]:
+    """Return the items in a random order."""
     return sorted(items, key=lambda _: rng.random())

@@ -1,4 +1,4 @@
-"""What each sentence of an iGSM problem is computed from: needed ones, and distractors."""
+"""Draw the inputs of the sentences of an iGSM problem, of the needed ones and of distractors."""
 
 from __future__ import annotations
 

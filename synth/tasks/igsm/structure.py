@@ -46,6 +46,7 @@ def _size_weights(num_ops: int, most: int) -> tuple[float, float, float]:
 
 
 def draw_sizes(settings: Settings, num_ops: int, rng: Random) -> Sizes:
+    """Draw the budgets and the shape for a problem with `num_ops` operations."""
     most, light = settings.edges(num_ops), settings.style == "light"
     abstract_ops = rng.randint(1, num_ops)
     if light:
@@ -102,6 +103,7 @@ def layout(
 
 
 def draw_structure(sizes: Sizes, rng: Random) -> Structure:
+    """Draw layers of items and the edges between them."""
     # Widen layers one item at a time, at least until they have room for the edges.
     widths = [sizes.narrow] * sizes.depth
     while True:

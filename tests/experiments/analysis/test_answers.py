@@ -151,7 +151,7 @@ def test_a_difference_is_paired_by_seed_and_problem():
     found = difference.contrast(weights)
     assert found.mean == pytest.approx(first.contrast(weights).mean - second.contrast(weights).mean)
     assert difference.move() == found
-    # What is alike cancels to the last digit.
+    # A study less itself is exactly zero, and so is its interval.
     same = first.minus(first).contrast({(1, 12): 1.0}, of_base=1.0)
     assert (same.mean, same.low, same.high) == (0.0, 0.0, 0.0)
 
