@@ -6,8 +6,16 @@ epochs; the learning rate of each cell is the best of three. Each grid of levels
 get nearly always right, about half of the time, and never.
 
 ``igsm`` is the real one in its terse form, made small: modulus 5, sentences in an order of
-computation, question first. Over shuffled sentences a decoder of this size does not learn to plan:
-37% on op 1 to 3 after 2500 steps. It has two learning rates and fewer examples.
+computation, question first. It has two learning rates and fewer examples.
+
+``igsm-shuffled`` has its sentences in any order, so that a solution must be planned: its first step
+is a quantity that depends on no other, and is found from the question backwards. The decoder of
+``igsm`` (2 layers, randomised positions, 2500 steps) gets 37% of op 1 to 3 right there. In a pilot
+with one base a third layer, normalised queries and keys, positions as they are and problems of at
+most 20 + 12 op tokens, which have fewer sentences that are not needed, gave 86, 72 and 49% of op 1,
+2 and 3 after 2000 steps. Bases have 5000, and see op 1 to 5. Written down before its first run: as
+in ``igsm``, exact levels lose to the untouched base from n = 512 on and their best level does not
+move to harder data; with the levels 1 to d the best cell at n = 2048 beats the base.
 
 ``chain-lines`` is the chain's other layout, a line for each variable, in an order of computation;
 shuffled, a decoder of this size learns one operation and no more.
@@ -27,11 +35,13 @@ Commands and cost (two CPU cores)::
     sweetspot run families --preset dyck                # 8 minutes
     sweetspot run families --preset chain-lines         # 14 minutes
     sweetspot run families --preset igsm                # 12 minutes
+    sweetspot run families --preset igsm-shuffled
     # The levels 1 to d, about 6 minutes each, iGSM 10:
     sweetspot run families --preset group-words-range --bases runs/families-group-words
     sweetspot run families --preset parity-scratchpad-range --bases runs/families-parity-scratchpad
     sweetspot run families --preset expressions-range --bases runs/families-expressions
     sweetspot run families --preset igsm-range --bases runs/families-igsm
+    sweetspot run families --preset igsm-shuffled-range --bases runs/families-igsm-shuffled
     sweetspot compare --results runs/families-group-words runs/families-igsm --out runs/compare
 
 Expect, on exact levels: no move to harder data. In group-words d* is 11.7 at n = 64 and 10.3 at
@@ -110,9 +120,26 @@ PRESETS = {
         base_seeds=6,
     ),
 }
+PRESETS["igsm-shuffled"] = dataclasses.replace(
+    PRESETS["igsm"],
+    task_options=IGSM | {"shuffle": 5, "tokens_fixed": 20, "tokens_per_op": 12},
+    decoder=DecoderConfig(
+        vocab_size=1,
+        hidden_size=64,
+        intermediate_size=192,
+        num_layers=3,
+        qk_norm=True,
+        positions="sequential",
+    ),
+    pretrain=dataclasses.replace(
+        GRADUAL, hardest=5, level_ratio=0.7, steps=5000, text_examples=100_000
+    ),
+    difficulties=(2, 3, 4, 5),
+    test_hardest=8,
+)
 PRESETS |= {
     f"{name}-range": dataclasses.replace(PRESETS[name], mixtures=("range",))
-    for name in ("group-words", "parity-scratchpad", "expressions", "igsm")
+    for name in ("group-words", "parity-scratchpad", "expressions", "igsm", "igsm-shuffled")
 }
 
 PREREGISTERED: tuple[Prediction, ...] = (
