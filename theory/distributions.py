@@ -13,23 +13,36 @@ from jaxtyping import Float
 from numpy.typing import ArrayLike
 from scipy.special import rel_entr
 
-from theory.checks import check_range
+from theory.checks import host_array
 
 
-def _distributions(
-    p: Float[ArrayLike, "*shape levels"], q: Float[ArrayLike, "*shape levels"]
-) -> tuple[Float[np.ndarray, "*shape levels"], Float[np.ndarray, "*shape levels"]]:
-    """Return both as float64, after checking that they are distributions over the same levels."""
-    p, q = check_range("p", p, 0, 1), check_range("q", q, 0, 1)
-    if not p.ndim or not q.ndim or p.shape[-1] != q.shape[-1]:
+def check_distributions(
+    **given: Float[ArrayLike, "*shape levels"],
+) -> tuple[Float[np.ndarray, "*shape levels"], ...]:
+    """Return distributions over the same levels in float64, their sums made exactly 1.
+
+    Args:
+      given: each by its name, which errors tell.
+
+    Raises:
+      ValueError: if one of them is no distribution, or they do not have the same levels.
+    """
+    checked = []
+    for name, values in given.items():
+        array = host_array(name, values, "probabilities").astype(np.float64)
+        sums = array.sum(axis=-1, keepdims=True) if array.ndim else np.zeros(1)
+        if not (array >= 0).all() or not (np.abs(sums - 1) <= 1e-6).all():
+            raise ValueError(
+                f"{name} must be probabilities [..., levels] that sum to 1 (within 1e-6), "
+                f"got {array}"
+            )
+        checked.append(array / sums)
+    levels = [array.shape[-1] for array in checked]
+    if len(set(levels)) > 1:
         raise ValueError(
-            f"p and q must have the same levels on their last axis, got shapes {p.shape}, {q.shape}"
+            f"{' and '.join(given)} must have the same levels, got {' and '.join(map(str, levels))}"
         )
-    for name, array in (("p", p), ("q", q)):
-        total = array.sum(axis=-1)
-        if not np.allclose(total, 1, rtol=0, atol=1e-6):
-            raise ValueError(f"{name} must sum to 1 over the levels, got sums {total}")
-    return p, q
+    return tuple(checked)
 
 
 def total_variation(
@@ -45,19 +58,19 @@ def total_variation(
     Raises:
       ValueError: if they are not distributions over the same levels.
     """
-    p, q = _distributions(p, q)
+    p, q = check_distributions(p=p, q=q)
     return 0.5 * np.sum(np.abs(p - q), axis=-1)
 
 
 def wasserstein(p: Float[ArrayLike, "*shape levels"], q: Float[ArrayLike, "*shape levels"]) -> Any:
     """Wasserstein-1 distance in levels, neighbours 1 apart: the sum of |difference of CDFs|."""
-    p, q = _distributions(p, q)
+    p, q = check_distributions(p=p, q=q)
     return np.sum(np.abs(np.cumsum(p - q, axis=-1)), axis=-1)
 
 
 def chi_square(p: Float[ArrayLike, "*shape levels"], q: Float[ArrayLike, "*shape levels"]) -> Any:
     """Chi-square divergence of p from q, sum of (p - q)²/q; infinite if q lacks support."""
-    p, q = _distributions(p, q)
+    p, q = check_distributions(p=p, q=q)
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.sum(np.where(p == q, 0.0, (p - q) ** 2 / q), axis=-1)
 
@@ -66,12 +79,12 @@ def kl_divergence(
     p: Float[ArrayLike, "*shape levels"], q: Float[ArrayLike, "*shape levels"]
 ) -> Any:
     """KL(p ‖ q) in nats, sum of p ln(p/q); infinite if q lacks support."""
-    p, q = _distributions(p, q)
+    p, q = check_distributions(p=p, q=q)
     return np.maximum(np.sum(rel_entr(p, q), axis=-1), 0.0)
 
 
 def max_ratio(p: Float[ArrayLike, "*shape levels"], q: Float[ArrayLike, "*shape levels"]) -> Any:
     """Largest p/q, the largest importance weight; infinite if q lacks support."""
-    p, q = _distributions(p, q)
+    p, q = check_distributions(p=p, q=q)
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.max(np.where(p > 0, p / q, 0.0), axis=-1)

@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import ArrayLike, Float
 
 from theory.checks import check_range
+from theory.distributions import check_distributions
 
 Layer = Literal["unconditional", "conditional", "probe-certified"]
 
@@ -30,36 +31,13 @@ class ShiftedBound:
     num_labelled: int = 0
 
 
-def check_distributions(
-    test: Float[ArrayLike, "*cells levels"], train: Float[ArrayLike, "*cells levels"]
-) -> tuple[np.ndarray, np.ndarray]:
-    """Check both distributions, and normalise them."""
-    checked = []
-    for name, given in (("test", test), ("train", train)):
-        array = np.asarray(given, dtype=np.float64)
-        sums = array.sum(axis=-1, keepdims=True) if array.ndim else np.zeros(1)
-        if not (array >= 0).all() or not (np.abs(sums - 1) <= 1e-6).all():
-            raise ValueError(
-                f"{name} must be probabilities [..., levels] that sum to 1 (within 1e-6), "
-                f"got {array}"
-            )
-        checked.append(array / sums)
-    first, second = checked
-    if first.shape[-1] != second.shape[-1]:
-        raise ValueError(
-            f"test and train must have the same levels, got {first.shape[-1]} and "
-            f"{second.shape[-1]}"
-        )
-    return first, second
-
-
 def check_arguments(
     risk_bound: Float[ArrayLike, "*cells"],
     test: Float[ArrayLike, "*cells levels"],
     train: Float[ArrayLike, "*cells levels"],
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Check the arguments of a map, and return them in float64."""
-    return check_range("risk_bound", risk_bound, 0, 1), *check_distributions(test, train)
+    return check_range("risk_bound", risk_bound, 0, 1), *check_distributions(test=test, train=train)
 
 
 def check_levels(name: str, given: ArrayLike, num_levels: int) -> np.ndarray:

@@ -6,7 +6,8 @@ import numpy as np
 from jaxtyping import ArrayLike, Float
 
 from theory.checks import check_range
-from theory.shift.arguments import check_distributions, check_levels, excess
+from theory.distributions import check_distributions
+from theory.shift.arguments import check_levels, excess
 
 
 def extrapolation_gap(
@@ -36,6 +37,6 @@ def gap_by_increments(
 def _check_arguments(
     slice_risk: ArrayLike, test: ArrayLike, train: ArrayLike
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    test, train = check_distributions(test, train)
+    test, train = check_distributions(test=test, train=train)
     risk = check_range("slice_risk", slice_risk, 0, 1)
     return check_levels("slice_risk", risk, test.shape[-1]), test, train

@@ -7,7 +7,8 @@ from jaxtyping import ArrayLike, Float, Int
 
 from theory.bounds.clopper_pearson import clopper_pearson
 from theory.checks import check_count, check_range
-from theory.shift.arguments import ShiftedBound, check_distributions, check_levels
+from theory.distributions import check_distributions
+from theory.shift.arguments import ShiftedBound, check_levels
 
 
 def slice_upper_bounds(
@@ -87,7 +88,7 @@ def probe(
     Valid when:
       As for `slice_upper_bounds`, and the test shares p(problem | difficulty) with the probe.
     """
-    test, _ = check_distributions(test, test)
+    (test,) = check_distributions(test=test)
     check_levels("num_examples", num_examples, len(test))
     upper = slice_upper_bounds(num_errors, num_examples, delta=delta)
     return ShiftedBound(
