@@ -206,6 +206,15 @@ def load(
     return decoder, nested(leaves)
 
 
+def check_storable(decoder: DecoderConfig) -> None:
+    """Raise ValueError if a decoder with these switches has no form as a Hugging Face folder."""
+    family_of(decoder)
+    if decoder.lora is not None:
+        raise ValueError(
+            "lora must be merged into the kernels first: experiments.llm.training.lora.merge"
+        )
+
+
 def save(
     path: PathLike,
     decoder: DecoderConfig,
@@ -240,12 +249,7 @@ def save(
       OSError: if the disk is full.
     """
     path = Path(path)
-    # Refuse what cannot be stored before anything is written.
-    family_of(decoder)
-    if decoder.lora is not None:
-        raise ValueError(
-            "lora must be merged into the kernels first: experiments.llm.training.lora.merge"
-        )
+    check_storable(decoder)
     leaves = leaves_by_path(parameters)
     shapes = {name: leaf.shape for name, leaf in leaves.items()}
     check_shapes("parameters", shapes, parameter_shapes(decoder))

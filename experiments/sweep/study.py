@@ -80,8 +80,8 @@ def run_sweep(
       ResultsError: if a directory cannot be used (see `experiments.storage.results.open_run` and
         `experiments.sweep.bases.read_bases`).
       OutOfMemoryError: if this process makes the parts, and needs more memory than there is.
-      ValueError: if the configuration does not fit the task, or a base errs on more than
-        `pretrain.max_risk` of its own mixture.
+      ValueError: if the configuration does not fit the task, its decoder cannot be saved, or a base
+        errs on more than `pretrain.max_risk` of its own mixture.
     """
     given = None if bases is None else read_bases(bases, config)
     study = SweepStudy(config, Path(out), recipe=recipe, preset=preset, task=task, given=given)
@@ -110,8 +110,13 @@ class SweepStudy(Study):
         Args:
           config, directory, recipe, preset, task: those of `run_sweep`.
           given: bases to use; default: new ones are trained.
+
+        Raises:
+          ValueError: if the configuration does not fit the task, or its decoder cannot be saved.
         """
         self.sweep, self.directory = Sweep(config, task=task, phases=self.phases), directory
+        # Bases are saved once all of them are trained: what cannot be saved is refused now.
+        checkpoint.check_storable(self.sweep.decoder)
         self._given = given
         self._names = {"recipe": recipe, "preset": preset}
         self._chunks = {chunk.name: chunk for chunk in plan(self.sweep.draws)}

@@ -28,6 +28,7 @@ from experiments.storage import checkpoint
 from experiments.storage.results import ResultsError, read_manifest, read_table
 from experiments.sweep.programs import Sweep
 from experiments.sweep.study import SweepStudy, run_sweep
+from synth.config import Lora
 from synth.gaps import correct_examples
 from tests.experiments.tiny import TINY, tiny
 
@@ -169,6 +170,22 @@ def test_the_directory_of_another_run_is_refused(finished_run, no_training, chan
     with pytest.raises(ResultsError, match=re.escape(message)):
         run_sweep(arguments.pop("config"), finished_run, **arguments)
     assert files(finished_run) == before
+
+
+@pytest.mark.parametrize(
+    ("switches", "message"),
+    [
+        ({"qkv_bias": True, "qk_norm": True}, "qkv_bias and qk_norm are both on"),
+        ({"lora": Lora(rank=2)}, "lora must be merged"),
+    ],
+)
+def test_a_decoder_that_cannot_be_saved_is_refused_before_its_bases_are_trained(
+    tmp_path, no_training, switches, message
+):
+    config = tiny(decoder=dataclasses.replace(TINY.decoder, **switches))
+    with pytest.raises(ValueError, match=message):
+        run_tiny(tmp_path / "run", config)
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_lost_table_is_made_anew_from_the_parts(copied_run, finished_run):
