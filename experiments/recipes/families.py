@@ -149,7 +149,7 @@ PRESETS["igsm-shuffled"] = dataclasses.replace(
         positions="sequential",
     ),
     pretrain=dataclasses.replace(
-        GRADUAL, hardest=5, level_ratio=0.7, steps=3000, text_examples=100_000
+        GRADUAL, hardest=5, level_ratio=0.7, steps=3000, max_risk=0.6, text_examples=100_000
     ),
     difficulties=(2, 3, 4, 5),
     test_hardest=8,
