@@ -21,7 +21,8 @@ move to harder data; with the levels 1 to d the best cell at n = 2048 beats the 
 all of it up to one hop more than it was trained on and nothing beyond (a pilot with one base), so
 this is the family over a cliff. Written down before its run: the hardest level is the best from
 n = 512 on, as in ``dyck``. It takes 10 nodes and positions as they are: with 13 nodes two layers of
-width 48 get 11% of single hops right after 1500 steps.
+width 48 get 11% of single hops right after 1500 steps. It too has two learning rates, fewer
+examples and six bases.
 
 ``chain-lines`` is the chain's other layout, a line for each variable, in an order of computation;
 shuffled, a decoder of this size learns one operation and no more.
@@ -117,6 +118,9 @@ PRESETS = {
         test=9,
         task_options={"num_nodes": 10},
         decoder=dataclasses.replace(PROTOCOL.decoder, positions="sequential"),
+        data_sizes=(64, 512, 2048),
+        learning_rates=(2e-4, 8e-4),
+        base_seeds=6,
     ),
     "chain-lines": _family(
         "chain", (4, 5, 6, 7, 8), hardest=8, ratio=0.5, test=12, task_options=LINES
