@@ -17,6 +17,10 @@ most 20 + 12 op tokens, which have fewer sentences that are not needed, gave 86,
 in ``igsm``, exact levels lose to the untouched base from n = 512 on and their best level does not
 move to harder data; with the levels 1 to d the best cell at n = 2048 beats the base.
 
+It does not: 2,048 examples add nothing to the 192,000 that a base has seen. ``igsm-shuffled-more``
+is one cell with more of them, 16,384 of the levels 1 to 5 at one rate between those two, and asks
+whether any fine-tuning of these bases can gain. Written down before its run: it beats the base.
+
 ``pointer`` has problems and solutions of one length at every level, as ``dyck`` has. A base knows
 all of it up to one hop more than it was trained on and nothing beyond (a pilot with one base), so
 this is the family over a cliff. Written down before its run: the hardest level is the best from
@@ -50,6 +54,7 @@ Commands and cost (two CPU cores)::
     sweetspot run families --preset expressions-range --bases runs/families-expressions
     sweetspot run families --preset igsm-range --bases runs/families-igsm
     sweetspot run families --preset igsm-shuffled-range --bases runs/families-igsm-shuffled
+    sweetspot run families --preset igsm-shuffled-more --bases runs/families-igsm-shuffled
     sweetspot compare --results runs/families-group-words runs/families-igsm --out runs/compare
 
 Expect, on exact levels: no move to harder data. In group-words d* is 11.7 at n = 64 and 10.3 at
@@ -162,6 +167,12 @@ PRESETS |= {
     f"{name}-range": dataclasses.replace(PRESETS[name], mixtures=("range",))
     for name in ("group-words", "parity-scratchpad", "expressions", "igsm", "igsm-shuffled")
 }
+PRESETS["igsm-shuffled-more"] = dataclasses.replace(
+    PRESETS["igsm-shuffled-range"],
+    difficulties=(5,),
+    data_sizes=(16_384,),
+    learning_rates=(4e-4,),
+)
 
 PREREGISTERED: tuple[Prediction, ...] = (
     Move(1, "the best level at n = 4096 minus that at n = 64", 64, 4096),
