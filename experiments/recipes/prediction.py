@@ -8,7 +8,8 @@ The rule `theory.predictor.mean_level` was written down on 29 November 2026 afte
 `FORMED_ON` had been seen. Those in `OLDER` were there, but not looked at for it. Every later run is
 a test that it has not seen: the controls ``steps``,
 ``tokens``, ``one-epoch`` and ``compute-4``, and the families ``igsm``, ``chain-lines``,
-``expressions-range`` and ``parity-scratchpad-range`` were started or waiting then. Predicted there:
+``expressions-range`` and ``parity-scratchpad-range`` were started or waiting then; the families
+``igsm-shuffled`` and ``pointer`` came after. Predicted there:
 a mean regret of at most .01, and less than half of that of the best constant of other tasks.
 
 Commands and cost (two CPU cores)::

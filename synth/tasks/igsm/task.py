@@ -14,8 +14,11 @@ Worked example (``terse``, modulus 5, difficulty 2; A, B, C, D are the layers)::
 
 What is known: a problem needs planning, since the sentences are shuffled and the answer depends on
 some of them only; decoders of 100 million parameters learn it and solve problems with more
-operations than they were trained on (Ye et al. 2024, arXiv 2407.20311). For a toy decoder the order
-of the sentences decides whether it learns: ``shuffle=6`` gives them in an order of computation.
+operations than they were trained on (Ye et al. 2024, arXiv 2407.20311). A toy decoder learns it
+slowly: with three layers of width 64, normalised queries and keys and sequential positions, bases
+solve 82, 62, 41, 29 and 8% of difficulties 1 to 5 after 192,000 short problems (the preset
+``igsm-shuffled`` of the recipe ``families``, six bases). With ``shuffle=6`` the sentences stand in
+an order of computation, which is learnt sooner.
 """
 
 from __future__ import annotations
