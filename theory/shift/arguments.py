@@ -37,7 +37,9 @@ def check_arguments(
     train: Float[ArrayLike, "*cells levels"],
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Check the arguments of a map, and return them in float64."""
-    return check_range("risk_bound", risk_bound, 0, 1), *check_distributions(test=test, train=train)
+    risk = check_range("risk_bound", risk_bound, 0, 1)
+    test, train = check_distributions(test=test, train=train)
+    return risk, test, train
 
 
 def check_levels(name: str, given: ArrayLike, num_levels: int) -> np.ndarray:
