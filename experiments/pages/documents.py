@@ -355,6 +355,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "regret": lambda: rules.trial(PREDICTION),
     "totals": lambda: totals.total_bounds(RESULTS),
     "families": family_verdicts,
+    "shuffled": lambda: headline.one_cell(RESULTS / "igsm-shuffled-more"),
     "smollm2": lambda: smollm2(SMOLLM2),
     "smollm2-igsm": lambda: smollm2(SMOLLM2_IGSM),
     "smollm2-ways": lambda: ways.ways(SMOLLM2_IGSM, WAYS),

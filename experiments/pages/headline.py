@@ -10,6 +10,7 @@ import pandas as pd
 
 from experiments.analysis import gain, optimum
 from experiments.analysis.statistics import Interval
+from experiments.analysis.studies import studies
 from experiments.analysis.verdicts import verdict
 from experiments.analysis.vertex import with_ends
 from experiments.pages.markdown import markdown_table
@@ -113,6 +114,23 @@ def settings(results: Path) -> str:
     ]
     path = (results / "figures" / "moves.png").relative_to(Path(__file__).parents[2])
     return f"{markdown_table(pd.DataFrame(rows))}\n\n![Move of the best difficulty]({path})"
+
+
+def one_cell(results: Path) -> str:
+    """What fine-tuning gains on the untouched bases in a run of the levels 1 to d, one d and n.
+
+    Args:
+      results: of the run.
+    """
+    table, config = read_table(results), read_manifest(results)["config"]
+    (study,) = studies(table)
+    ((size, gained),) = gain.gains(table, study).items()
+    (hardest,) = config["difficulties"]
+    return (
+        f"With {size:,} examples of the levels 1 to {hardest} (`{results.name}`), fine-tuning adds "
+        f"{points(gained)} points to the test accuracy of the {config['base_seeds']} untouched "
+        "bases (90% interval over them)."
+    )
 
 
 def _level(row: Mapping[Any, Any], end: str) -> str:
