@@ -59,7 +59,7 @@ def total_bounds(results: Path) -> str:
 def coverage_times_reliability(results: Path) -> str:
     """Compare the levels where 1 - (d/T)(1 - R) and the test risk are least, R being measured.
 
-    Over all recorded sweeps of the levels 1 to d.
+    Over all recorded sweeps of the levels 1 to d that have more than one d.
     """
     near, same, hardest, costs = 0, 0, 0, []
     for path in sorted(results.glob("*/table.parquet")):
@@ -68,6 +68,8 @@ def coverage_times_reliability(results: Path) -> str:
             if study.train_mixture != "range":
                 continue
             risk = optimum.cube(table, study, "test_risk")
+            if len(risk.difficulties) == 1:
+                continue  # nothing to choose
             inside = optimum.cube(table, study, "in_distribution_risk").mean
             share = risk.difficulties[:, None] / table["slice"].max()
             chosen = np.argmin(1 - share * (1 - inside), axis=0)
