@@ -3,8 +3,9 @@ r"""Predict the best difficulty for a data budget, from the base alone or from a
 The rule that is used (`mean_level`) needs no fine-tuning at all: **train on data whose mean
 difficulty is the level of which the base gets half right**. With exactly one level in the training
 data that level is chosen; with the levels 1 to d, a d of about twice that level. It says nothing of
-n, and it won on the recorded runs, where the best difficulty hardly depends on n unless the
-training keeps the easy levels (docs/results.md).
+n. It won on the runs that it was formed on, where the best difficulty hardly depends on n unless
+the training keeps the easy levels, and loses where what the base knows ends at a cliff: there the
+best level is the first one beyond it (docs/results.md).
 
 What the risk will be is predicted from a pilot. The PAC-Bayes-kl bound with the extrapolation gap
 added has the form
