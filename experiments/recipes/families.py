@@ -83,6 +83,8 @@ from synth.config import DecoderConfig
 
 LINES = {"shuffled": False, "num_distractors": 0, "second_operand": "constant"}
 IGSM = {"form": "terse", "modulus": 5, "shuffle": 6, "question": "first", "tokens_fixed": 30}
+SMALLER = {"data_sizes": (64, 512, 2048), "learning_rates": (2e-4, 8e-4), "base_seeds": 6}
+"""Fields of a study at about half of the cost."""
 
 
 def _family(
@@ -128,9 +130,7 @@ PRESETS = {
         test=9,
         task_options={"num_nodes": 10},
         decoder=dataclasses.replace(PROTOCOL.decoder, positions="sequential"),
-        data_sizes=(64, 512, 2048),
-        learning_rates=(2e-4, 8e-4),
-        base_seeds=6,
+        **SMALLER,
     ),
     "chain-lines": _family(
         "chain", (4, 5, 6, 7, 8), hardest=8, ratio=0.5, test=12, task_options=LINES
@@ -143,11 +143,9 @@ PRESETS = {
         test=9,
         task_options=IGSM,
         decoder=DecoderConfig(vocab_size=1, hidden_size=64, intermediate_size=192, position_gap=3),
-        data_sizes=(64, 512, 2048),
-        learning_rates=(2e-4, 8e-4),
         test_examples=64,
         risk_examples=128,
-        base_seeds=6,
+        **SMALLER,
     ),
 }
 PRESETS["igsm-shuffled"] = dataclasses.replace(
