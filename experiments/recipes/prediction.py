@@ -1,22 +1,45 @@
-"""More sweeps to judge predictors of the best difficulty on: another task, and a weaker base.
+"""More sweeps to judge predictors of the best difficulty on: other tasks, and other bases.
 
 ``modulus-7`` is the main recipe's task in a larger number range; ``weak-base`` starts from bases
-that know levels 1 and 2 alone. ``sweetspot regret`` averages over their tables and those of
-`tradeoff` and `certificates`.
+that know levels 1 and 2 alone.
 
-The rule `theory.predictor.mean_level` was written down on 29 November 2026 after the runs in
-`FORMED_ON` had been seen. Those in `OLDER` were there, but not looked at for it. Every later run is
-a test that it has not seen: the controls ``steps``,
-``tokens``, ``one-epoch`` and ``compute-4``, and the families ``igsm``, ``chain-lines``,
-``expressions-range`` and ``parity-scratchpad-range`` were started or waiting then; the families
-``igsm-shuffled`` and ``pointer`` came after. Predicted there:
-a mean regret of at most .01, and less than half of that of the best constant of other tasks.
+The presets that end in ``-uniform`` have bases that saw the levels up to some one equally often.
+In pilots with two bases they know these levels and few beyond: half of level 7 in parity, of level
+8 in group-words and dyck, less than a quarter of level 5 in expressions. The presets that end in
+``-range`` train on the levels 1 to d over the same bases; ``pointer-range`` does so over those of
+`families`.
+
+A rule's test are runs that it was not formed on. There were two rules:
+
+- `theory.predictor.mean_level` was written down on 29 November 2026, after the runs in `FORMED_ON`
+  had been seen; those in `OLDER` were there, but not looked at for it, and those in `SEEN` came
+  later. Predicted for them: a mean regret of at most .01, and less than half of that of the best
+  constant of other tasks. Neither held.
+- `theory.predictor.nearest_candidate` was written down on 30 November 2026, after all of these had
+  been seen: of the levels whose predicted risk (`theory.predictor.bound`) is not clearly above the
+  least one, which is to say that the 90% interval of the difference reaches 0, it takes the one
+  whose mean difficulty is nearest to what the base gets half right, and the range reaches from the
+  easiest of these levels to the hardest. The presets that end in ``-uniform`` or ``-range`` test
+  it. Predicted there, before they were run: its mean regret is at most .01 and below that of mean
+  level; its skill against the best constant of other tasks is above 0; and the range of `sweetspot
+  recommend` holds the measured best level in 85 to 95% of the predictions from which it does not
+  abstain.
 
 Commands and cost (two CPU cores)::
 
     sweetspot run prediction --preset smoke       # 30 s: for tests
     sweetspot run prediction --preset modulus-7   # 10 minutes
     sweetspot run prediction --preset weak-base   # 8 minutes; not recorded yet
+    sweetspot run prediction --preset parity-uniform        # not run yet
+    sweetspot run prediction --preset expressions-uniform   # not run yet
+    sweetspot run prediction --preset group-words-uniform   # not run yet
+    sweetspot run prediction --preset dyck-uniform          # not run yet
+    # The levels 1 to d:
+    sweetspot run prediction --preset parity-range --bases runs/prediction-parity-uniform
+    sweetspot run prediction --preset expressions-range --bases runs/prediction-expressions-uniform
+    sweetspot run prediction --preset group-words-range --bases runs/prediction-group-words-uniform
+    sweetspot run prediction --preset dyck-range --bases runs/prediction-dyck-uniform
+    sweetspot run prediction --preset pointer-range --bases runs/families-pointer
 
 Expect: the predictor's regret is about as low as that of the best rule that knows the pilot alone.
 """
@@ -25,8 +48,10 @@ from __future__ import annotations
 
 import dataclasses
 
+from experiments.analysis.contrasts import Move, Prediction
+from experiments.recipes.families import PRESETS as FAMILIES
 from experiments.recipes.tradeoff import PRESETS as TRADEOFF
-from experiments.sweep.grid import PretrainConfig
+from experiments.sweep.grid import PretrainConfig, SweepConfig
 
 SWEEP = dataclasses.replace(TRADEOFF["cpu"], mixtures=("range",), seeds=1, chunk_members=12)
 
@@ -37,6 +62,65 @@ PRESETS = {
         SWEEP, pretrain=PretrainConfig(hardest=2), difficulties=(2, 4, 6, 9, 12), test_hardest=18
     ),
 }
+
+# Four data sizes, so that each run has three pairs of a pilot and a data size beyond it.
+SMALLER = {"data_sizes": (32, 128, 512, 2048), "learning_rates": (2e-4, 8e-4), "base_seeds": 6}
+
+
+def _uniform(
+    family: str,
+    known: int,
+    test: int,
+    exact: tuple[int, ...],
+    mixed: tuple[int, ...],
+    *,
+    steps=1500,
+) -> tuple[SweepConfig, SweepConfig]:
+    """A family over bases that saw the levels 1 to `known` equally often.
+
+    Args:
+      family: a preset of `families`.
+      known: hardest level that the bases saw.
+      test: hardest level of the test.
+      exact, mixed: grids of exact levels and of the levels 1 to d.
+      steps: of the bases' training.
+
+    Returns:
+      The study of exact levels, and that of the levels 1 to d.
+    """
+    sweep = dataclasses.replace(
+        FAMILIES[family],
+        pretrain=PretrainConfig(hardest=known, steps=steps),
+        difficulties=exact,
+        test_hardest=test,
+        **SMALLER,
+    )
+    return sweep, dataclasses.replace(sweep, difficulties=mixed, mixtures=("range",))
+
+
+PARITY = _uniform("parity-scratchpad", 6, 18, (5, 6, 7, 8, 10), (6, 7, 8, 10, 12))
+EXPRESSIONS = _uniform("expressions", 4, 12, (3, 4, 5, 6, 7), (4, 5, 6, 7, 8), steps=2000)
+WORDS = _uniform("group-words", 6, 18, (5, 6, 7, 8, 9, 11), (6, 8, 10, 12))
+DYCK = _uniform("dyck", 5, 15, (4, 5, 6, 7, 8, 10), (5, 6, 8, 10))
+PRESETS |= {
+    "parity-uniform": PARITY[0],
+    "parity-range": PARITY[1],
+    "expressions-uniform": EXPRESSIONS[0],
+    "expressions-range": EXPRESSIONS[1],
+    "group-words-uniform": WORDS[0],
+    "group-words-range": WORDS[1],
+    "dyck-uniform": DYCK[0],
+    "dyck-range": DYCK[1],
+    "pointer-range": dataclasses.replace(FAMILIES["pointer"], mixtures=("range",), **SMALLER),
+}
+
+PREREGISTERED: tuple[Prediction, ...] = (
+    Move(1, "the best level at n = 2048 minus that at n = 128", 128, 2048),
+    Move(
+        1, "levels 1..d: the best d at n = 2048 minus that at n = 128", 128, 2048, mixture="range"
+    ),
+)
+"""Predictions of claim 1 for the presets above, written down before their runs."""
 
 FORMED_ON = (
     "paper-protocol",
@@ -60,6 +144,22 @@ FORMED_ON = (
 
 OLDER = ("certificates", "modulus-7", "thirds", "tradeoff")
 """Names of runs that had been recorded by then, but were not looked at for it."""
+
+SEEN = (
+    "controls-compute-4",
+    "controls-one-epoch",
+    "controls-steps",
+    "controls-tokens",
+    "families-chain-lines",
+    "families-expressions-range",
+    "families-igsm",
+    "families-igsm-range",
+    "families-igsm-shuffled",
+    "families-igsm-shuffled-range",
+    "families-parity-scratchpad-range",
+    "families-pointer",
+)
+"""Names of runs that tested `mean_level`, and that `nearest_candidate` was formed on."""
 
 DEVICE = "two CPU cores"
 HOURS = {"smoke": 0.01, "modulus-7": 0.2, "weak-base": 0.15}
