@@ -1,14 +1,17 @@
 r"""Predict the best difficulty for a data budget, from the base alone or from a pilot.
 
-The rule that is used (`mean_level`) needs no fine-tuning at all: **train on data whose mean
-difficulty is the level of which the base gets half right**. With exactly one level in the training
-data that level is chosen; with the levels 1 to d, a d of about twice that level. It says nothing of
-n. It won on the runs that it was formed on, where the best difficulty hardly depends on n unless
-the training keeps the easy levels, and loses where what the base knows ends at a cliff: there the
-best level is the first one beyond it (docs/results.md).
+Two things are known about the best difficulty. The base alone says about where it is: **where the
+mean difficulty of the data is the level of which the base gets half right** (`mean_level`). With
+exactly one level in the training data that is this level; with the levels 1 to d, a d of about
+twice that. A pilot says what the risk of each difficulty will be at the budget (`bound`), but with
+noise, as the best difficulties are nearly alike. The rule that is used (`nearest_candidate`) takes,
+of the difficulties that the prediction cannot tell from the best one, the one that the base alone
+would take. So does the one-standard-error rule, with which trees are pruned: the simplest of those
+that cannot be told from the best (Breiman et al. 1984, Classification and Regression Trees,
+section 3.4.3). How each rule fared is in docs/results.md.
 
-What the risk will be is predicted from a pilot. The PAC-Bayes-kl bound with the extrapolation gap
-added has the form
+The risk at a larger budget is predicted as follows. The PAC-Bayes-kl bound with the extrapolation
+gap added has the form
 
     U(n, d) = klinv(L(n, d), K(n, d) / n) + G_ext(n, d),
 
@@ -39,7 +42,7 @@ from numpy.typing import ArrayLike
 from scipy import stats
 
 from theory.divergence import binary_kl, kl_inverse
-from theory.levels import half_level
+from theory.levels import half_level, knows_half
 
 MARGIN = 0.01
 """Distance from 0 and 1 to which risks are moved before they are transformed.
@@ -53,6 +56,9 @@ PRIOR_WEIGHT = 0.03
 
 It equals that of a pilot of two data sizes between which the gap changes by a quarter.
 """
+
+TELLING = float(stats.norm.ppf(0.95))
+"""Standard errors by which a difference must exceed 0, so that its 90% interval lies above it."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +74,7 @@ class Pilot:
       train_mixture: probability of each slice's level in each training mixture.
       test_mixture: probability of each slice in the test.
       base_slice_risk: risk of the untouched base on each test slice, in [0, 1].
+      slice_examples: number of test problems behind each risk of a slice.
 
     Raises:
       ValueError: if shapes do not fit, an axis does not increase, or a value is missing or out of
@@ -82,6 +89,7 @@ class Pilot:
     train_mixture: Float[np.ndarray, "difficulty slice"]
     test_mixture: Float[np.ndarray, " slice"]
     base_slice_risk: Float[np.ndarray, "*replicate slice"]
+    slice_examples: Float[np.ndarray, " slice"]
 
     def __post_init__(self) -> None:
         for field in fields(self):
@@ -103,12 +111,16 @@ class Pilot:
             "train_mixture": (levels, slices),
             "test_mixture": (slices,),
             "base_slice_risk": (*replicates, slices),
+            "slice_examples": (slices,),
         }
         for name, shape in wanted.items():
             values = getattr(self, name)
             if values.shape != shape:
                 raise ValueError(f"{name} must have shape {shape}, got {values.shape}")
-            if not ((values >= 0) & (values <= 1)).all():
+            if name == "slice_examples":
+                if not (np.isfinite(values) & (values > 0)).all():
+                    raise ValueError(f"{name} must be positive everywhere, got {values}")
+            elif not ((values >= 0) & (values <= 1)).all():
                 wrong = values[~((values >= 0) & (values <= 1))][0]
                 raise ValueError(f"{name} must lie in [0, 1] everywhere, got {wrong}")
 
@@ -190,7 +202,7 @@ def _last_terms(pilot: Pilot) -> tuple[np.ndarray, np.ndarray]:
 
 
 def mean_level(pilot: Pilot, data_size: float) -> Float[np.ndarray, "*replicate difficulty"]:
-    """The rule: distance of a mixture's mean difficulty from the level the base gets half right.
+    """Distance of a mixture's mean difficulty from the level that the base gets half right.
 
     Both are positions among the test's slices; the score ranks and is no risk. No fine-tuned member
     is looked at, and the data size does not matter.
@@ -230,6 +242,34 @@ def bound(pilot: Pilot, data_size: float) -> Float[np.ndarray, "*replicate diffi
     return pilot.test_risk[..., -1] - share * (gaps[..., -1] - gap)
 
 
+def standard_error(pilot: Pilot) -> Float[np.ndarray, "*replicate difficulty"]:
+    """Standard error of the test risk at the pilot's largest data size, by the number of problems.
+
+    A share r of wrong answers to m problems has the variance r (1 − r) / m. As none wrong of m is
+    not certain to stay so, r is the mean of its posterior under Jeffreys' prior.
+    """
+    number = pilot.slice_examples
+    risk = (pilot.slice_risk[..., -1, :] * number + 0.5) / (number + 1)
+    return np.sqrt((pilot.test_mixture**2 * risk * (1 - risk) / number).sum(axis=-1))
+
+
+def nearest_candidate(pilot: Pilot, data_size: float) -> Float[np.ndarray, "*replicate difficulty"]:
+    """The rule: of the difficulties that `bound` cannot tell from the best, that of `mean_level`.
+
+    A difficulty is a candidate unless its predicted risk is above the least one by more than the
+    noise of a finite test: by `TELLING` standard errors of the difference. The score is the
+    distance of `mean_level`, infinite for others than candidates. It ranks and is no risk. For a
+    base that gets half of no level of the test right the score is the predicted risk itself.
+    """
+    predicted = bound(pilot, data_size)
+    least = choose(predicted)[..., None]
+    error = standard_error(pilot)
+    above = predicted - np.take_along_axis(predicted, least, axis=-1)
+    is_candidate = above <= TELLING * np.hypot(error, np.take_along_axis(error, least, axis=-1))
+    scores = np.where(is_candidate, mean_level(pilot, data_size), np.inf)
+    return np.where(knows_half(1 - pilot.base_slice_risk)[..., None], scores, predicted)
+
+
 def curve(pilot: Pilot, data_size: float) -> Float[np.ndarray, "*replicate difficulty"]:
     """Test risk of each difficulty as a line in ln n: the purely empirical fit."""
     return np.clip(_line(pilot.test_risk, pilot.data_sizes, data_size), 0.0, 1.0)
@@ -265,13 +305,14 @@ def hardest(pilot: Pilot, data_size: float) -> Float[np.ndarray, "*replicate dif
     return _ranks(pilot, -np.arange(len(pilot.difficulties)))
 
 
-PREDICTOR, RISK = "mean level", "bound"
+PREDICTOR, RISK = "nearest candidate", "bound"
 """Names of the rule that is used, and of the one whose scores are used as predicted risks."""
 RISKS = ("bound", "curve", "best in pilot")
 """Rules whose scores are predicted test risks."""
 NAIVE = ("easiest", "medium", "hardest", "best in pilot")
 RULES: dict[str, Rule] = {
-    PREDICTOR: mean_level,
+    PREDICTOR: nearest_candidate,
+    "mean level": mean_level,
     "bound": bound,
     "curve": curve,
     "best in pilot": best_in_pilot,
@@ -279,7 +320,7 @@ RULES: dict[str, Rule] = {
     "medium": medium,
     "hardest": hardest,
 }
-"""All rules by name: the one that is used, those that fit the pilot, and the naive ones."""
+"""All rules by name: the one that is used, its two parts, another fit, and the naive ones."""
 
 
 def choose(scores: ArrayLike) -> Int[np.ndarray, "*replicate"]:

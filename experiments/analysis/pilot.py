@@ -117,6 +117,7 @@ class StudyRisks:
             self.train_mixture,
             self.test_mixture,
             np.stack([average(part)[..., 0, 0] for part in self.base_risks], axis=-1),
+            self.num_asked[0],
         )
 
 

@@ -1,14 +1,13 @@
 """The best difficulty for a data budget, from the base and a pilot, or the reasons to give none.
 
-Every cell of the pilot is averaged over bases and seeds. The level is that of the rule which won
-the trial on the recorded runs (`theory.predictor.mean_level`: the mean difficulty of the data is
-what the base gets half right), unless the pilot clearly contradicts it: if the predicted risk there
-is above the least predicted one by more than chance, the level of the least predicted risk is
-taken. A hierarchical bootstrap over bases and seeds repeats all of it for every replicate (see
-`experiments.analysis.bootstrap`). With a single base the noise of its test is added, as its members
-are all asked the same problems (see `experiments.analysis.noise`); with one member a cell that is
-all the noise there is to see, and the answer says so. No number here is a certificate; nor would
-certified risks certify which difficulty is best.
+Every cell of the pilot is averaged over bases and seeds. The test risk of each level at the budget
+is predicted from it. The levels that cannot be told from the best one are the candidates; the one
+whose data are, on average, nearest to what the base gets half right is recommended (see
+`theory.predictor.nearest_candidate`). A hierarchical bootstrap over bases and seeds repeats all of
+it for every replicate (see `experiments.analysis.bootstrap`). With a single base the noise of its
+test is added, as its members are all asked the same problems (see `experiments.analysis.noise`);
+with one member a cell that is all the noise there is to see, and the answer says so. No number here
+is a certificate; nor would certified risks certify which difficulty is best.
 """
 
 from __future__ import annotations
@@ -28,15 +27,18 @@ from experiments.analysis.pilot import Mixtures, StudyRisks, study_risks
 from experiments.analysis.statistics import Interval
 from experiments.analysis.surer import Surer, surer
 from synth.arguments import check_whole
-from theory.levels import HALF
-from theory.predictor import PREDICTOR, RISK, RULES, Pilot, choose
+from theory.levels import knows_half
+from theory.predictor import PREDICTOR, RISK, RULES, Pilot, choose, mean_level
 
 VALIDATED_FACTOR = 16
 """Budget over the pilot's largest data size up to which recorded runs have judged the predictor."""
 
 
-HALF_RIGHT = "There the data are as hard, on average, as what the base gets half right."
-OVERRULED = "The pilot clearly speaks against data as hard as what the base gets half right."
+NEAREST = (
+    "Of the levels that cannot be told from the best one, its data are, on average, nearest to "
+    "what the base gets half right."
+)
+ALONE = "Every other level is predicted to be clearly worse."
 OFF_THE_TEST = "No level of the test is half right for the base, so that the pilot alone decides."
 """Why a level is recommended."""
 
@@ -63,17 +65,18 @@ class Recommendation:
       study: which cells of the table.
       data_size: the budget, in the unit of the table's data sizes.
       pilot_sizes: data sizes that the curves were fitted to.
-      difficulty: level of the pilot's grid with the least predicted test risk.
+      difficulty: level of the pilot's grid that is recommended.
       rule: name in `theory.predictor.RULES` of the rule that chose it.
       reason: why that rule was taken, in a sentence.
-      low, high: levels of the grid between which the best one is expected, see `recommend`.
-      share: of the replicates that choose `difficulty` by that rule.
+      low, high: easiest and hardest candidate, between which the best level is expected.
+      share: of the replicates that choose `difficulty`.
       censored: "easiest" or "hardest" where `difficulty` is the grid's edge, else empty.
       predicted: test risk at the budget for each difficulty of the grid, with a 90% interval.
       measured: that of the pilot, by data size and difficulty.
       excess: predicted risk minus the one at `difficulty` for each other one, with a 90% interval
         (see `experiments.analysis.draws`).
-      choices: difficulty that each rule of `theory.predictor.RULES` chooses.
+      choices: difficulty that each rule of `theory.predictor.RULES` chooses. That of the rule that
+        is used is told by the noise between members as well, as `difficulty` is.
       doubts: why nothing should be concluded; empty if something can.
       noise: what the intervals are over, in a sentence.
       surer: what to run next for narrower intervals.
@@ -139,10 +142,9 @@ def recommend(
 ) -> Recommendation:
     """Predict the best difficulty of a study at a data size beyond the pilot's.
 
-    The range holds the recommended level and its neighbours on the grid. Where the pilot overruled
-    the base, so that two rules disagree, it reaches from one level below to one above all of: both
-    rules' levels, and the 5% and 95% percentiles of the levels that the replicates choose. It is no
-    interval of known probability; how often it holds the best level is recorded (docs/results.md).
+    The range reaches from the easiest candidate to the hardest: from one level that cannot be told
+    from the best to the other. How often it holds the level that is measured to be the best is
+    recorded (docs/results.md).
 
     A difficulty is clearly worse than the best one if the interval of its excess lies above 0. A
     percentile interval from a few members is too narrow to decide that: here it is Student's (see
@@ -186,9 +188,15 @@ def recommend(
     predicted = drawn.of(lambda each: RULES[RISK](each, data_size))
     least = int(choose(predicted.mean))
     above = predicted.excess(least)
-    rule, best, reason = _chosen(pilot, data_size, least, above)
-    chosen = drawn.choices(rule, data_size)
-    low, high = _ends(pilot, best, chosen, rule)
+    # The candidates, and the one of them that the base alone would take.
+    distance = drawn.of(lambda each: mean_level(each, data_size))
+    is_known = bool(knows_half(1 - pilot.base_slice_risk))
+    widths = np.stack([predicted.widths(than) for than in range(len(predicted.mean))])
+    is_candidate = _candidates(predicted.mean, widths)
+    best = int(_nearest(distance.mean if is_known else predicted.mean, is_candidate))
+    replicates = _candidates(predicted.replicates, widths)
+    chosen = _nearest((distance if is_known else predicted).replicates, replicates)
+    low, high = np.flatnonzero(is_candidate)[[0, -1]]
     # Excess risk of the other levels, as measured at the largest size and as predicted.
     last = drawn.of(lambda each: each.test_risk[..., -1])
     seen, excess = last.excess(int(choose(last.mean))), predicted.excess(best)
@@ -198,10 +206,10 @@ def recommend(
         data_size=data_size,
         pilot_sizes=tuple(int(size) for size in fitted),
         difficulty=int(levels[best]),
-        rule=rule,
-        reason=reason,
-        low=low,
-        high=high,
+        rule=PREDICTOR if is_known else RISK,
+        reason=OFF_THE_TEST if not is_known else NEAREST if low < high else ALONE,
+        low=int(levels[low]),
+        high=int(levels[high]),
         share=float((chosen == best).mean()),
         censored=censored(best, len(levels)),
         predicted=_within(predicted),
@@ -210,7 +218,7 @@ def recommend(
             for position, size in enumerate(pilot.data_sizes)
         },
         excess=excess,
-        choices={name: int(levels[choose(rule(pilot, data_size))]) for name, rule in RULES.items()},
+        choices=_choices(pilot, data_size) | ({PREDICTOR: int(levels[best])} if is_known else {}),
         doubts=tuple(_doubts(seen, above, data_size / fitted[-1])),
         noise=drawn.noise,
         surer=surer(predicted, best, risks),
@@ -258,10 +266,6 @@ class _Replicates:
             self._num_members,
         )
 
-    def choices(self, rule: str, data_size: float) -> np.ndarray:
-        """Position of the level that a rule chooses in each replicate."""
-        return choose(self.of(lambda each: RULES[rule](each, data_size)).replicates)
-
 
 def _within(draws: Draws) -> dict[int, Interval]:
     """Risk of each level with its 90% interval, within [0, 1], which extrapolation can leave."""
@@ -271,41 +275,28 @@ def _within(draws: Draws) -> dict[int, Interval]:
     return {int(level): Interval(*map(float, numbers)) for level, *numbers in rows}
 
 
-def _chosen(
-    pilot: Pilot, data_size: int, least: int, above: dict[int, Interval]
-) -> tuple[str, int, str]:
-    """Name of the rule, position of its level, and why: the base's, unless the pilot objects.
+def _choices(pilot: Pilot, data_size: float) -> dict[str, int]:
+    """Difficulty that each rule chooses on the pilot of the means."""
+    places = {name: int(choose(rule(pilot, data_size))) for name, rule in RULES.items()}
+    return {name: int(pilot.difficulties[place]) for name, place in places.items()}
+
+
+def _candidates(predicted: np.ndarray, widths: np.ndarray) -> np.ndarray:
+    """Mark the levels whose predicted risk is not clearly above the least one [..., level].
 
     Args:
-      pilot, data_size: see `recommend`.
-      least: position of the level of least predicted risk.
-      above: predicted risk of each level above the least one, which is not among them.
+      predicted: risk of each level [..., level].
+      widths: half of the width of the 90% interval of the difference between two levels' predicted
+        risks [level, level].
     """
-    accuracy = 1 - pilot.base_slice_risk
-    if accuracy[0] < HALF or not (accuracy < HALF).any():
-        return RISK, least, OFF_THE_TEST
-    best = int(choose(RULES[PREDICTOR](pilot, data_size)))
-    own = above.get(int(pilot.difficulties[best]))
-    if own is None or own.low <= 0:
-        return PREDICTOR, best, HALF_RIGHT
-    return RISK, least, OVERRULED
+    least = choose(predicted)
+    above = predicted - np.take_along_axis(predicted, least[..., None], axis=-1)
+    return above <= widths[least]
 
 
-def _ends(pilot: Pilot, best: int, chosen: np.ndarray, rule: str) -> tuple[int, int]:
-    """Lowest and highest level of the range, see `recommend`.
-
-    Args:
-      pilot: of the means.
-      best: position of the level that is recommended.
-      chosen: position of each replicate's level.
-      rule: that chose them.
-    """
-    places = [best]
-    if rule == RISK:
-        places.append(int(choose(RULES[PREDICTOR](pilot, float(pilot.data_sizes[-1])))))
-        places += np.quantile(chosen, bootstrap.TAILS, method="inverted_cdf").astype(int).tolist()
-    low, high = max(0, min(places) - 1), min(len(pilot.difficulties) - 1, max(places) + 1)
-    return int(pilot.difficulties[low]), int(pilot.difficulties[high])
+def _nearest(distance: np.ndarray, is_candidate: np.ndarray) -> np.ndarray:
+    """Position of the candidate with the least distance [...]; both have the shape [..., level]."""
+    return choose(np.where(is_candidate, distance, np.inf))
 
 
 def _doubts(seen: dict[int, Interval], excess: dict[int, Interval], factor: float) -> list[str]:

@@ -14,6 +14,10 @@ Skill is measured against the best constant of other tasks (`CONSTANT`): always 
 fixed multiple of the one the base gets half right, the multiple being the best on all runs of other
 tasks with the same kind of training mixture (with any mixture, if no other task has that kind).
 
+No rule can be expected to have no regret, since the least of noisy means is not the mean of the
+best level. How low it can get is told by `OTHERS`, which is no rule: it knows the answer, and picks
+the level that is best at the held-out data size itself, on average over the other bases.
+
 A level of which every member diverged at a data size of a case is left out of the case, and so is a
 base that lacks one of the others.
 """
@@ -51,6 +55,7 @@ from theory.predictor import (
 )
 
 CONSTANT = "best constant"
+OTHERS = "best for other bases"
 MULTIPLES = np.arange(0.3, 3.01, 0.05)
 """Multiples of the level that a base gets half right, among which the best constant is chosen."""
 HELD_OUT = 4
@@ -123,9 +128,10 @@ def judge(runs: Runs) -> pd.DataFrame:
 
     Returns:
       One row per rule, run, study, base, largest fitted and held-out data size: rule; kind
-      ("predictor", "fit", "naive" or "constant"); run; study; task; base, a name that runs from the
-      same bases share; base_seed; fitted_up_to; data_size; factor, the second over the first;
-      choice and best, difficulties; regret, in units of risk; rank_correlation of the rule's scores
+      ("predictor", "fit", "naive", "oracle" or "constant"); run; study; task; base, a name that
+      runs from the same bases share; base_seed; fitted_up_to; data_size; factor, the second over
+      the first; choice and best, difficulties; regret, in units of risk; rank_correlation of the
+      rule's scores
       with the measured test risks (Spearman); error, the root of the mean square difference of
       predicted and measured risk, NaN for rules that only rank; moved, whether the best level of
       the study differs between the two data sizes.
@@ -146,6 +152,8 @@ def judge(runs: Runs) -> pd.DataFrame:
         for rule, score in RULES.items():
             scores = score(pilot, case.columns["data_size"])
             rows.append(case.rows(rule, _kind(rule), choose(scores), scores))
+        if (others := _best_for_others(case.held_out)) is not None:
+            rows.append(case.rows(OTHERS, "oracle", others, None))
     rows += _constants(cases)
     # Runs from the same bases name them after the first of these runs.
     table = pd.concat(rows, ignore_index=True)
@@ -172,6 +180,15 @@ def _cases(runs: Runs) -> Iterator[Case]:
             columns = {"run": run, "study": study.title, "task": task}
             columns |= {"fitted_up_to": fitted, "data_size": held_out}
             yield Case(columns | {"factor": held_out / fitted}, own, half, study.train_mixture)
+
+
+def _best_for_others(risk: np.ndarray) -> np.ndarray | None:
+    """Position of the level of least mean risk over all bases but one [base]; None for one base.
+
+    Args:
+      risk: test risk at the held-out data size [base, difficulty].
+    """
+    return choose(risk.sum(axis=0) - risk) if len(risk) > 1 else None
 
 
 def _constants(cases: Sequence[Case]) -> list[pd.DataFrame]:

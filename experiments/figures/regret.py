@@ -1,7 +1,8 @@
 """Cost of picking a difficulty by each rule: test risk at its pick minus the least measured
 one, on data sizes 4 or more times beyond those it was fitted to. Diamonds are means over tasks
 with 90% bootstrap intervals over tasks and bases; ticks are the means of each study. Further left
-is better, and 0 is the measured optimum. The best constant is that of the other tasks.
+is better, and 0 is the measured optimum. The best constant is that of the other tasks. What is best
+for other bases at that very data size is no rule, but shows how low a regret can be expected.
 """
 
 from __future__ import annotations
@@ -21,8 +22,9 @@ TABLES = ("regret",)
 KINDS = {
     "predictor": ("the rule that is used", style.colour(0, 3)),
     "constant": ("constant of other tasks", style.colour(1, 3)),
-    "fit": ("fits to the pilot", style.colour(2, 3)),
+    "fit": ("other rules that fit", style.colour(2, 3)),
     "naive": ("naive rules", "white"),
+    "oracle": ("knows other bases' answer", "#c0c0c0"),
 }
 """Name in the legend and colour of the diamond, by the kind of a rule."""
 DIAMOND: dict[str, Any] = {"marker": "D", "markersize": 8, "markeredgecolor": style.INK}

@@ -11,18 +11,14 @@ from experiments.analysis.regret import coverage
 from experiments.analysis.regret_means import average_regret
 from experiments.analysis.statistics import Interval
 from experiments.pages.markdown import markdown_table
-from experiments.recipes.prediction import FORMED_ON, OLDER
+from experiments.recipes.prediction import FORMED_ON
 from experiments.storage.results import read_parquet
 
 
 def groups(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """Rows by what the runs have to do with the rule: formed on them, older, or later."""
-    formed, older = (table["run"].isin(names) for names in (FORMED_ON, OLDER))
-    return {
-        "formed on": table.loc[formed],
-        "older": table.loc[older],
-        "later": table.loc[~formed & ~older],
-    }
+    """Rows by what the runs have to do with the rule: formed on them, or later."""
+    formed = table["run"].isin(FORMED_ON)
+    return {"formed on": table.loc[formed], "later": table.loc[~formed]}
 
 
 def trial(results: Path) -> str:
@@ -44,7 +40,6 @@ def trial(results: Path) -> str:
 
 def _recommended(predictions: pd.DataFrame) -> str:
     """Table of what `sweetspot recommend` says on the same pilots, by group of runs."""
-    words = {"formed on": "formed on", "older": "older, not looked at", "later": "later"}
     rows = []
     for name, group in groups(predictions).items():
         if "predicted" not in set(group["kind"]):
@@ -53,7 +48,7 @@ def _recommended(predictions: pd.DataFrame) -> str:
         told = f"{found['told_covered']} of {found['told']}"
         rows.append(
             {
-                "runs": words[name],
+                "runs": name,
                 "predictions": found["predictions"],
                 "abstains": found["abstained"],
                 "range holds the measured best": told,

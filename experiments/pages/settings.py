@@ -122,10 +122,11 @@ def total_bounds(results: Path) -> pd.DataFrame:
 def trial_runs(results: Path) -> list[Path]:
     """Recorded sweeps on which the rules are judged: the protocol's first, then older ones."""
     names = [MAIN, *CONTROLS, *STRENGTHS, "leave-out", "thirds", *OLDER]
-    families = [each.name for each in sorted(results.glob("families-*"))]
+    for pattern in ("families-*", "prediction-*"):
+        names += [each.name for each in sorted(results.glob(pattern))]
     return [
         results / name
-        for name in dict.fromkeys([*names, *families])
+        for name in dict.fromkeys(names)
         if (results / name / "table.parquet").is_file()
     ]
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from theory import predictor
-from theory.levels import half_level
+from theory.levels import half_level, knows_half
 from theory.predictor import (
     MARGIN,
     NAIVE,
@@ -54,7 +54,10 @@ def pilot_of(slice_risk: np.ndarray, sizes=SIZES, train_risk: float = 0.0) -> Pi
     test = np.full(len(SLICES), 1 / len(SLICES))
     train = np.minimum(train_risk, fresh)
     base = np.broadcast_to(np.arange(len(SLICES)) >= 5, slice_risk[..., 0, 0, :].shape)
-    return Pilot(DIFFICULTIES, np.array(sizes), train, fresh, slice_risk, mixtures(), test, base)
+    number = np.full(len(SLICES), 1000)
+    return Pilot(
+        DIFFICULTIES, np.array(sizes), train, fresh, slice_risk, mixtures(), test, base, number
+    )
 
 
 def random_pilot(generator: np.random.Generator, replicates: tuple[int, ...] = ()) -> Pilot:
@@ -62,7 +65,8 @@ def random_pilot(generator: np.random.Generator, replicates: tuple[int, ...] = (
     fresh, train = generator.uniform(size=(2, *replicates, 5, 3))
     test = generator.dirichlet(np.ones(18))
     base = generator.uniform(size=(*replicates, 18))
-    return Pilot(DIFFICULTIES, np.array([8, 20, 90]), train, fresh, risks, mixtures(), test, base)
+    sizes, number = np.array([8, 20, 90]), generator.integers(1, 100, 18)
+    return Pilot(DIFFICULTIES, sizes, train, fresh, risks, mixtures(), test, base, number)
 
 
 @pytest.mark.parametrize("need", [0.5, 1.0, 2.0])
@@ -98,7 +102,8 @@ def test_the_prior_weighs_as_much_as_two_sizes_between_which_the_gap_changes_by_
     slices = np.stack([np.array([[0.5, 0.5]]), np.array([[0.5, 0.5]])], axis=-1)
     mixture = np.array([[1.0, 0.0]])
     half = np.array([0.5, 0.5])
-    pilot = Pilot(np.array([1]), np.array([16, 64]), train, gaps[None], slices, mixture, half, half)
+    sizes, number = np.array([16, 64]), np.full(2, 100)
+    pilot = Pilot(np.array([1]), sizes, train, gaps[None], slices, mixture, half, half, number)
     # The test risk does not move at all, and half of the test is at the training level.
     fallen = pilot.test_risk[0, -1] - RULES[RISK](pilot, 10**9)[0]
     assert fallen / gaps[-1] == pytest.approx(0.25, rel=0.06)
@@ -217,7 +222,70 @@ def test_the_rule_wants_a_mean_difficulty_that_the_base_gets_half_right(levels_o
     base = np.where(SLICES < 6, 0.0, np.where(SLICES == 6, 0.5, 1.0))
     pilot = dataclasses.replace(pilot_of(world(SIZES)), train_mixture=mixture, base_slice_risk=base)
     for data_size in (64, 10**6):
-        assert DIFFICULTIES[choose(RULES[PREDICTOR](pilot, data_size))] == chosen
+        assert DIFFICULTIES[choose(RULES["mean level"](pilot, data_size))] == chosen
+
+
+def few_problems(pilot: Pilot, number: int) -> Pilot:
+    return dataclasses.replace(pilot, slice_examples=np.full(len(SLICES), number))
+
+
+def test_the_rule_takes_what_the_base_would_unless_the_pilot_can_tell_better():
+    pilot = pilot_of(world(SIZES))
+    base, pilots = (choose(RULES[name](pilot, 1024)) for name in ("mean level", RISK))
+    assert base != pilots
+    # Risks of few problems cannot be told apart; those of very many can.
+    assert choose(RULES[PREDICTOR](few_problems(pilot, 1), 1024)) == base
+    assert choose(RULES[PREDICTOR](few_problems(pilot, 10**9), 1024)) == pilots
+
+
+def slow_nearest_candidate(pilot: Pilot, ratio: float) -> list[float]:
+    """The rule "nearest candidate" by loops over difficulties and slices."""
+    predicted, errors, distances = slow_bound(pilot, ratio), [], []
+    half = float(half_level(1 - pilot.base_slice_risk))
+    for d in range(len(pilot.difficulties)):
+        variance = mean = 0.0
+        for at, share in enumerate(pilot.test_mixture):
+            number = pilot.slice_examples[at]
+            risk = (pilot.slice_risk[d, -1, at] * number + 0.5) / (number + 1)
+            variance += share**2 * risk * (1 - risk) / number
+            mean += pilot.train_mixture[d, at] * at
+        errors.append(math.sqrt(variance))
+        distances.append(abs(mean - half))
+    least = predicted.index(min(predicted))
+    return [
+        distance
+        if risk - predicted[least] <= 1.6448536 * math.hypot(error, errors[least])
+        else math.inf
+        for risk, error, distance in zip(predicted, errors, distances, strict=True)
+    ]
+
+
+@given(seed=st.integers(0, 2**32 - 1), ratio=st.floats(1.0, 30.0))
+def test_the_rule_agrees_with_slow_loops(seed, ratio):
+    drawn = random_pilot(np.random.default_rng(seed))
+    base = np.concatenate([[0.2], drawn.base_slice_risk[1:-1], [0.9]])
+    pilot = dataclasses.replace(drawn, base_slice_risk=base)
+    expected = slow_nearest_candidate(pilot, ratio)
+    np.testing.assert_allclose(RULES[PREDICTOR](pilot, 90 * ratio), expected, atol=1e-7)
+
+
+@pytest.mark.parametrize("risk", [0.2, 0.9])
+def test_of_a_base_that_knows_all_or_nothing_the_prediction_decides(risk):
+    pilot = dataclasses.replace(pilot_of(world(SIZES)), base_slice_risk=np.full(18, risk))
+    np.testing.assert_array_equal(RULES[PREDICTOR](pilot, 1024), RULES[RISK](pilot, 1024))
+
+
+@pytest.mark.parametrize(
+    ("accuracy", "known"),
+    [
+        ([1.0, 0.5, 0.4], True),
+        ([0.5, 0.4, 0.6], True),
+        ([0.4, 0.9, 0.1], False),
+        ([0.9, 0.8, 0.5], False),
+    ],
+)
+def test_half_is_known_if_the_easiest_level_is_and_another_is_not(accuracy, known):
+    assert bool(knows_half(np.array(accuracy))) is known
 
 
 def test_naive_rules_choose_what_they_say():
@@ -238,6 +306,7 @@ def test_medium_of_an_even_number_is_the_easier_one():
         pilot.train_mixture[:4],
         pilot.test_mixture,
         pilot.base_slice_risk,
+        pilot.slice_examples,
     )
     assert choose(RULES["medium"](four, 1024)) == 1
 
@@ -296,6 +365,9 @@ def test_rank_correlation_is_spearmans():
         ({"slice_risk": np.full((5, 2, 18), 1.5)}, r"slice_risk must lie in \[0, 1\].*1.5"),
         ({"test_mixture": np.full(18, -0.1)}, r"test_mixture must lie in \[0, 1\].*-0.1"),
         ({"train_mixture": np.ones((4, 18))}, r"train_mixture must have shape \(5, 18\)"),
+        ({"slice_examples": np.zeros(18)}, "slice_examples must be positive everywhere, got"),
+        ({"slice_examples": np.full(18, np.inf)}, "slice_examples must be positive everywhere"),
+        ({"slice_examples": np.ones(5)}, r"slice_examples must have shape \(18,\)"),
     ],
 )
 def test_bad_pilots_are_refused(change, message):

@@ -20,7 +20,7 @@ from experiments.storage.results import ResultsError
 from experiments.sweep.grid import sweep_config
 from tests.experiments.tiny import TINY
 from tests.experiments.worlds import CONFIG, slice_risks, world, write_run
-from theory.predictor import RULES
+from theory.predictor import PREDICTOR, RULES
 
 RANGE = Study("range")
 TABLE = world()
@@ -66,17 +66,28 @@ def test_the_choices_of_all_rules_are_told():
     assert answer.choices["best in pilot"] == 4
 
 
-def test_the_rule_for_the_base_holds_until_the_pilot_clearly_speaks_against_it():
+def test_of_the_levels_that_cannot_be_told_from_the_best_the_base_names_one():
     """The bases get half of level 5 right, the mean of 1 to 9: best at n = 256, but not at 1024."""
     near, far = ask(TABLE, 256), ask(TABLE, 1024)
-    assert (near.rule, near.difficulty) == ("mean level", 9)
-    assert "as hard, on average, as what the base gets half right" in near.verdict
-    # The neighbours on the grid; where the rules disagree, those of both levels.
-    assert (near.low, near.high) == (6, 12)
-    assert (far.rule, far.difficulty) == ("bound", 12)
+    assert (near.rule, near.difficulty) == (PREDICTOR, 9)
     assert far.choices["mean level"] == 9
-    assert "The pilot clearly speaks against" in far.verdict
-    assert (far.low, far.high) == (6, 12)
+    # At n = 1024 the level 12 alone is left, since all others are clearly worse.
+    assert (far.low, far.difficulty, far.high) == (12, 12, 12)
+    assert "Every other level is predicted to be clearly worse" in far.verdict
+    # Noise leaves more of them, and then the base decides.
+    noisy = ask(world(noise=0.5), 1024)
+    assert (noisy.low, noisy.difficulty, noisy.high) == (6, 9, 12)
+    assert "nearest to what the base gets half right" in noisy.verdict
+    assert noisy.choices[PREDICTOR] == 9
+
+
+def test_the_range_has_the_levels_that_are_not_clearly_worse():
+    answer = ask(world(noise=0.5), 1024)
+    least = min(answer.predicted, key=lambda level: answer.predicted[level].mean)
+    inside = {level for level in answer.predicted if answer.low <= level <= answer.high}
+    assert {least, answer.difficulty} <= inside
+    # By its own excess, which is that over the recommended level, none outside is better.
+    assert all(answer.excess[level].high > 0 for level in set(answer.predicted) - inside)
 
 
 @pytest.mark.parametrize("risk", [0.2, 0.9])

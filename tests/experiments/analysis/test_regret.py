@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from experiments.analysis.regret import compare, coverage, judge, splits, write_regret
+from experiments.analysis.regret import OTHERS, compare, coverage, judge, splits, write_regret
 from experiments.analysis.regret_means import CASE, average_regret
 from experiments.storage.results import ResultsError
 from experiments.sweep.grid import PretrainConfig
@@ -31,8 +31,8 @@ def test_splits_hold_out_four_times_what_was_fitted():
 
 
 def test_every_rule_is_judged_in_every_case(regrets):
-    assert set(regrets["rule"]) == set(RULES)
-    assert len(regrets) == len(RULES) * 3 * 3 * 3
+    assert set(regrets["rule"]) == {*RULES, OTHERS}
+    assert len(regrets) == (len(RULES) + 1) * 3 * 3 * 3
     assert not regrets.duplicated(["rule", *CASE]).any()
     assert set(regrets.loc[regrets["kind"] == "predictor", "rule"]) == {PREDICTOR}
     assert (regrets["factor"] >= 4).all()
@@ -83,11 +83,27 @@ def test_errors_of_predicted_risks_are_told_for_rules_that_predict_one(regrets):
     assert regrets.loc[regrets["rule"] == "bound", "error"].between(0, 0.2).all()
 
 
+def test_what_is_best_for_other_bases_does_not_look_at_its_own():
+    """At n = 1024 the level 12 is the best for the bases 0 and 1, but made the worst for base 2."""
+    table = world()
+    is_own = (table["base_seed"] == 2) & (table["data_size"] == 1024) & (table["difficulty"] == 12)
+    table.loc[is_own, "value"] = 1.0
+    regrets = judge({"run": (table, CONFIG)})
+    oracle = regrets[(regrets["rule"] == OTHERS) & (regrets["data_size"] == 1024)]
+    picks = oracle.groupby("base_seed")["choice"].unique().map(list).to_dict()
+    assert picks[2] == [12]
+    assert picks[0] == picks[1] != [12]
+    # With one base there are no others.
+    single = dataclasses.replace(CONFIG, base_seeds=1)
+    assert OTHERS not in set(judge({"run": (world(config=single), single)})["rule"])
+
+
 def test_held_out_sizes_do_not_reach_the_fit():
     table = world()
     spoilt = table.copy()
     spoilt.loc[spoilt["data_size"] == 1024, "value"] = 0.5
-    first, second = (judge({"run": (each, CONFIG)}) for each in (table, spoilt))
+    judged = (judge({"run": (each, CONFIG)}) for each in (table, spoilt))
+    first, second = (each.loc[each["kind"] != "oracle"] for each in judged)
     assert first["choice"].tolist() == second["choice"].tolist()
 
 
@@ -142,7 +158,7 @@ def test_intervals_agree_with_a_slow_loop():
 def test_averages_are_sorted(regrets):
     means = average_regret(regrets, replicates=200)
     assert means["regret"].is_monotonic_increasing
-    assert means["num_cases"].tolist() == [27] * len(RULES)
+    assert means["num_cases"].tolist() == [27] * (len(RULES) + 1)
     assert all(means["low"] <= means["regret"])
     assert all(means["regret"] <= means["high"])
 

@@ -116,7 +116,7 @@ def test_recommend_answers_from_a_finished_run(sweetspot, finished_run):
     assert code == 0
     assert "trained on 1..d: " in text
     assert "n = 48" in text
-    assert "Fitted to n = 3, 12. Choices of all rules: mean level " in text
+    assert "Fitted to n = 3, 12. Choices of all rules: nearest candidate " in text
     assert "no certificate" in text
 
 
