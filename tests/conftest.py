@@ -2,8 +2,8 @@
 
 import os
 import signal
-from pathlib import Path
 
+from experiments.devices import keep_compiled_programs
 from tests import skips
 from tests.skips import pytest_addoption  # noqa: F401
 from tests.xla_flags import XLA_FLAGS
@@ -20,10 +20,10 @@ import pytest
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_numpy_dtype_promotion", "strict")
-# Of this process, and of those that tests start.
-CACHE = str(Path(__file__).parents[1] / ".cache" / "jax")
-jax.config.update("jax_compilation_cache_dir", CACHE)
-os.environ["JAX_COMPILATION_CACHE_DIR"] = CACHE
+# Compiled programs are kept in the user's cache folder, for all clones and for the processes that
+# tests start: once they are there, tests that compile take about a third of the time.
+keep_compiled_programs()
+jax.config.update("jax_compilation_cache_dir", os.environ.get("JAX_COMPILATION_CACHE_DIR"))
 # Keep programs that take this many seconds to compile: several processes need the same ones.
 LEAST_COMPILE_SECONDS = 0.1
 jax.config.update("jax_persistent_cache_min_compile_time_secs", LEAST_COMPILE_SECONDS)

@@ -51,10 +51,6 @@ def copied(folder: Path) -> Iterator[Path]:
     (folder / "experiments" / "results").symlink_to(ROOT / "experiments" / "results")
     for name in ("pyproject.toml", "README.md", "docs", "constraints.txt"):
         (folder / name).symlink_to(ROOT / name)
-    # Programs that a fault does not change are not compiled anew.
-    (folder / ".cache").mkdir()
-    (ROOT / ".cache" / "jax").mkdir(parents=True, exist_ok=True)
-    (folder / ".cache" / "jax").symlink_to(ROOT / ".cache" / "jax")
     yield folder
 
 

@@ -32,8 +32,6 @@ from experiments.llm.training.finetune import finetune
 from experiments.storage.sharding import make_mesh
 from tests.xla_flags import XLA_FLAGS
 
-CACHE = Path(__file__).parents[3] / ".cache" / "jax"
-
 SECONDS = 600
 """Seconds after which a process is considered to hang."""
 
@@ -162,7 +160,6 @@ def _main(
     warnings.simplefilter("error")
     os.environ["XLA_FLAGS"] = f"{XLA_FLAGS} --xla_force_host_platform_device_count={devices}"
     jax.config.update("jax_platforms", "cpu")
-    jax.config.update("jax_compilation_cache_dir", str(CACHE))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
     recorder = Recorder(mishap)
     log.TRACKERS["none"] = lambda *_: recorder
