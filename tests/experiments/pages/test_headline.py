@@ -39,3 +39,19 @@ def test_the_headline_has_the_best_level_its_accuracy_and_the_gain(results, monk
     )
     assert "240 members (fine-tuned models) from 8 bases, each at the best of 2" in words
     assert "Recorded in 2 minutes on 2 cores of a CPU at commit `abc`." in words
+
+
+def test_a_run_with_one_cell_tells_the_gain_on_its_bases(tmp_path):
+    table = RISING.loc[RISING["difficulty"].isin([0, 8]) & RISING["data_size"].isin([0, 4096])]
+    folder = tmp_path / "single"
+    write_parquet(folder / "table.parquet", table)
+    write_json(folder / "manifest.json", {"config": {"base_seeds": 8, "difficulties": [8]}})
+    told = headline.one_cell(folder)
+    risk = table.loc[table["metric"] == "test_risk"].groupby("difficulty")["value"].mean()
+    gain = f"{100 * (risk[0] - risk[8]):+.1f}"
+    assert f"With 4,096 examples of the levels 1 to 8 (`single`), fine-tuning adds {gain} [" in told
+    assert "points to the test accuracy of the 8 untouched bases" in told
+    # Two levels leave open of which one it speaks.
+    write_parquet(folder / "table.parquet", RISING)
+    with pytest.raises(ValueError, match="unpack"):
+        headline.one_cell(folder)
