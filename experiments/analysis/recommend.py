@@ -35,8 +35,8 @@ VALIDATED_FACTOR = 16
 
 
 NEAREST = (
-    "Of the levels that cannot be told from the best one, its data are, on average, nearest to "
-    "what the base gets half right."
+    "Of the levels that cannot be told from the best one, this is the one whose data are, on "
+    "average, nearest to what the base gets half right."
 )
 ALONE = "Every other level is predicted to be clearly worse."
 OFF_THE_TEST = "No level of the test is half right for the base, so that the pilot alone decides."
