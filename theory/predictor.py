@@ -6,9 +6,9 @@ exactly one level in the training data that is this level; with the levels 1 to 
 twice that. A pilot says what the risk of each difficulty will be at the budget (`bound`), but with
 noise, as the best difficulties are nearly alike. The rule that is used (`nearest_candidate`) takes,
 of the difficulties that the prediction cannot tell from the best one, the one that the base alone
-would take. So does the one-standard-error rule, with which trees are pruned: the simplest of those
-that cannot be told from the best (Breiman et al. 1984, Classification and Regression Trees,
-section 3.4.3). How each rule fared is in docs/results.md.
+would take. So does the one-standard-error rule of model selection: the simplest of the models that
+cannot be told from the best (Hastie, Tibshirani and Friedman 2009, The Elements of Statistical
+Learning, section 7.10). How each rule fared is in docs/results.md.
 
 The risk at a larger budget is predicted as follows. The PAC-Bayes-kl bound with the extrapolation
 gap added has the form
