@@ -253,20 +253,39 @@ def standard_error(pilot: Pilot) -> Float[np.ndarray, "*replicate difficulty"]:
     return np.sqrt((pilot.test_mixture**2 * risk * (1 - risk) / number).sum(axis=-1))
 
 
+def nearest_of_candidates(
+    distance: Float[ArrayLike, "*replicate difficulty"],
+    predicted: Float[ArrayLike, "*replicate difficulty"],
+    width: Float[ArrayLike, "*replicate difficulty difficulty"],
+) -> Float[np.ndarray, "*replicate difficulty"]:
+    """The distance of the candidates, infinite for all other difficulties.
+
+    A difficulty is a candidate unless its predicted risk is clearly above the least one: unless the
+    90% interval of the difference lies above 0.
+
+    Args:
+      distance: from what the base gets half right.
+      predicted: risk.
+      width: half of the width of the 90% interval of the difference of two predicted risks.
+    """
+    predicted = np.asarray(predicted)
+    least = choose(predicted)[..., None]
+    above = predicted - np.take_along_axis(predicted, least, axis=-1)
+    widths = np.broadcast_to(width, (*predicted.shape, predicted.shape[-1]))
+    limit = np.take_along_axis(widths, least[..., None], axis=-2)[..., 0, :]
+    return np.where(above <= limit, distance, np.inf)
+
+
 def nearest_candidate(pilot: Pilot, data_size: float) -> Float[np.ndarray, "*replicate difficulty"]:
     """The rule: of the difficulties that `bound` cannot tell from the best, that of `mean_level`.
 
-    A difficulty is a candidate unless its predicted risk is above the least one by more than the
-    noise of a finite test: by `TELLING` standard errors of the difference. The score is the
-    distance of `mean_level`, infinite for others than candidates. It ranks and is no risk. For a
-    base that gets half of no level of the test right the score is the predicted risk itself.
+    What can be told is decided by the noise of a finite test alone. The score ranks and is no risk.
+    For a base that gets half of no level of the test right it is the predicted risk itself.
     """
     predicted = bound(pilot, data_size)
-    least = choose(predicted)[..., None]
     error = standard_error(pilot)
-    above = predicted - np.take_along_axis(predicted, least, axis=-1)
-    is_candidate = above <= TELLING * np.hypot(error, np.take_along_axis(error, least, axis=-1))
-    scores = np.where(is_candidate, mean_level(pilot, data_size), np.inf)
+    width = TELLING * np.hypot(error[..., None], error[..., None, :])
+    scores = nearest_of_candidates(mean_level(pilot, data_size), predicted, width)
     return np.where(knows_half(1 - pilot.base_slice_risk)[..., None], scores, predicted)
 
 

@@ -28,7 +28,15 @@ from experiments.analysis.statistics import Interval
 from experiments.analysis.surer import Surer, surer
 from synth.arguments import check_whole
 from theory.levels import knows_half
-from theory.predictor import PREDICTOR, RISK, RULES, Pilot, choose, mean_level
+from theory.predictor import (
+    PREDICTOR,
+    RISK,
+    RULES,
+    Pilot,
+    choose,
+    mean_level,
+    nearest_of_candidates,
+)
 
 VALIDATED_FACTOR = 16
 """Budget over the pilot's largest data size up to which recorded runs have judged the predictor."""
@@ -190,13 +198,13 @@ def recommend(
     above = predicted.excess(least)
     # The candidates, and the one of them that the base alone would take.
     distance = drawn.of(lambda each: mean_level(each, data_size))
-    is_known = bool(knows_half(1 - pilot.base_slice_risk))
     widths = np.stack([predicted.widths(than) for than in range(len(predicted.mean))])
-    is_candidate = _candidates(predicted.mean, widths)
-    best = int(_nearest(distance.mean if is_known else predicted.mean, is_candidate))
-    replicates = _candidates(predicted.replicates, widths)
-    chosen = _nearest((distance if is_known else predicted).replicates, replicates)
-    low, high = np.flatnonzero(is_candidate)[[0, -1]]
+    scores = nearest_of_candidates(distance.mean, predicted.mean, widths)
+    low, high = np.flatnonzero(np.isfinite(scores))[[0, -1]]
+    replicates = nearest_of_candidates(distance.replicates, predicted.replicates, widths)
+    if not (is_known := bool(knows_half(1 - pilot.base_slice_risk))):
+        scores, replicates = predicted.mean, predicted.replicates
+    best, chosen = int(choose(scores)), choose(replicates)
     # Excess risk of the other levels, as measured at the largest size and as predicted.
     last = drawn.of(lambda each: each.test_risk[..., -1])
     seen, excess = last.excess(int(choose(last.mean))), predicted.excess(best)
@@ -279,24 +287,6 @@ def _choices(pilot: Pilot, data_size: float) -> dict[str, int]:
     """Difficulty that each rule chooses on the pilot of the means."""
     places = {name: int(choose(rule(pilot, data_size))) for name, rule in RULES.items()}
     return {name: int(pilot.difficulties[place]) for name, place in places.items()}
-
-
-def _candidates(predicted: np.ndarray, widths: np.ndarray) -> np.ndarray:
-    """Mark the levels whose predicted risk is not clearly above the least one [..., level].
-
-    Args:
-      predicted: risk of each level [..., level].
-      widths: half of the width of the 90% interval of the difference between two levels' predicted
-        risks [level, level].
-    """
-    least = choose(predicted)
-    above = predicted - np.take_along_axis(predicted, least[..., None], axis=-1)
-    return above <= widths[least]
-
-
-def _nearest(distance: np.ndarray, is_candidate: np.ndarray) -> np.ndarray:
-    """Position of the candidate with the least distance [...]; both have the shape [..., level]."""
-    return choose(np.where(is_candidate, distance, np.inf))
 
 
 def _doubts(seen: dict[int, Interval], excess: dict[int, Interval], factor: float) -> list[str]:
