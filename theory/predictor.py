@@ -57,6 +57,12 @@ PRIOR_WEIGHT = 0.03
 It equals that of a pilot of two data sizes between which the gap changes by a quarter.
 """
 
+RIGHT = 0.4
+"""Share of the training mixture that the base should get right by the rule `right_share`.
+
+Any share from .35 to .5 did about as well on the runs that it was formed on.
+"""
+
 TELLING = float(stats.norm.ppf(0.95))
 """Standard errors by which a difference must exceed 0, so that its 90% interval lies above it."""
 
@@ -213,6 +219,17 @@ def mean_level(pilot: Pilot, data_size: float) -> Float[np.ndarray, "*replicate 
     return np.abs(means - half_level(1 - pilot.base_slice_risk)[..., None])
 
 
+def right_share(pilot: Pilot, data_size: float) -> Float[np.ndarray, "*replicate difficulty"]:
+    """Distance of the base's accuracy on a training mixture from `RIGHT`; ranks, and is no risk.
+
+    It takes no scale of difficulty: the pass rate of a base on the data is enough. The data size
+    does not matter.
+    """
+    del data_size
+    accuracy = np.einsum("...s,ds->...d", 1 - pilot.base_slice_risk, pilot.train_mixture)
+    return np.abs(accuracy - RIGHT)
+
+
 def bound(pilot: Pilot, data_size: float) -> Float[np.ndarray, "*replicate difficulty"]:
     """Predicted test risk: U(n, d) with L and K of the pilot's largest data size n₀.
 
@@ -332,6 +349,7 @@ NAIVE = ("easiest", "medium", "hardest", "best in pilot")
 RULES: dict[str, Rule] = {
     PREDICTOR: nearest_candidate,
     "mean level": mean_level,
+    "right share": right_share,
     "bound": bound,
     "curve": curve,
     "best in pilot": best_in_pilot,
@@ -339,7 +357,8 @@ RULES: dict[str, Rule] = {
     "medium": medium,
     "hardest": hardest,
 }
-"""All rules by name: the one that is used, its two parts, another fit, and the naive ones."""
+"""All rules by name: the one that is used, those that look at the base or a fit alone, and naive
+ones."""
 
 
 def choose(scores: ArrayLike) -> Int[np.ndarray, "*replicate"]:

@@ -225,6 +225,21 @@ def test_the_rule_wants_a_mean_difficulty_that_the_base_gets_half_right(levels_o
         assert DIFFICULTIES[choose(RULES["mean level"](pilot, data_size))] == chosen
 
 
+def test_the_share_that_the_base_gets_right_needs_no_scale_of_difficulty():
+    """Of exactly d it gets 1, .8, .4, .1 and 0 right; of the levels 1 to d more."""
+    base = 1 - np.interp(SLICES, [2, 4, 6, 9, 12], [1.0, 0.8, 0.4, 0.1, 0.0])
+    exact = (SLICES == DIFFICULTIES[:, None]).astype(float)
+    pilot = dataclasses.replace(pilot_of(world(SIZES)), train_mixture=exact, base_slice_risk=base)
+    expected = [0.6, 0.4, 0.0, 0.3, 0.4]
+    np.testing.assert_allclose(RULES["right share"](pilot, 64), expected, atol=1e-12)
+    # The order of the slices does not matter.
+    turned = dataclasses.replace(pilot, train_mixture=exact[:, ::-1], base_slice_risk=base[::-1])
+    np.testing.assert_allclose(RULES["right share"](turned, 64), expected, atol=1e-12)
+    mixed = dataclasses.replace(pilot, train_mixture=mixtures())
+    share = np.array([(1 - base)[:d].mean() for d in DIFFICULTIES])
+    np.testing.assert_allclose(RULES["right share"](mixed, 64), abs(share - 0.4), atol=1e-12)
+
+
 def few_problems(pilot: Pilot, number: int) -> Pilot:
     return dataclasses.replace(pilot, slice_examples=np.full(len(SLICES), number))
 
