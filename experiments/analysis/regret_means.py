@@ -28,8 +28,8 @@ def average_regret(regrets: pd.DataFrame, *, replicates: int = 2000, seed: int =
       One row per rule, the least regret first: rule; kind; regret, low, high (90% interval);
       skill, skill_low, skill_high, one minus the regret over that of the best constant of other
       tasks (NaN without one); moved, unmoved, the regret in cases whose best level moves and in the
-      others (NaN without such cases); rank_correlation and error, over the cases in which they are
-      defined; num_cases, num_tasks.
+      others (NaN without such cases); worst, the largest mean regret of a study; rank_correlation
+      and error, over the cases in which they are defined; num_cases, num_tasks.
 
     Raises:
       ValueError: if there is not exactly one predictor, or a rule lacks a case.
@@ -69,6 +69,8 @@ def average_regret(regrets: pd.DataFrame, *, replicates: int = 2000, seed: int =
                 np.ones((1, chosen.sum())), tasks[chosen], np.ones((1, len(set(tasks[chosen]))))
             )
             table[name] = (within @ costs[chosen])[0]
+    by_study = regrets.groupby(["rule", "run", "study"])["regret"].mean()
+    table["worst"] = by_study.groupby("rule").max().loc[table["rule"]].to_numpy()
     for name in ("rank_correlation", "error"):
         table[name] = cases[name].loc[:, list(kinds)].mean().to_numpy()
     table["num_cases"], table["num_tasks"] = len(costs), len(set(tasks))

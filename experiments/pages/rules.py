@@ -71,6 +71,7 @@ def _rules(regrets: pd.DataFrame) -> str:
             "skill": _signed(row["skill"], row["skill_low"], row["skill_high"]),
             "moved": f"{row['moved']:.3f}",
             "unmoved": f"{row['unmoved']:.3f}",
+            "worst study": f"{row['worst']:.3f}",
             "error of predicted risk": "–" if np.isnan(row["error"]) else f"{row['error']:.3f}",
         }
         for row in means.to_dict("records")
@@ -81,7 +82,7 @@ def _rules(regrets: pd.DataFrame) -> str:
         f"data size {regrets['factor'].min():g} to {regrets['factor'].max():g} times beyond it); "
         f"90% intervals over tasks and bases. Moved, unmoved: regret where the best level of the "
         f"study differs between the pilot's largest n and the data size, and where it does not, "
-        f"each over the tasks that have such cases."
+        f"each over the tasks that have such cases. Worst study: the largest mean regret of one."
     )
 
 

@@ -228,7 +228,7 @@ def test_the_rule_wants_a_mean_difficulty_that_the_base_gets_half_right(levels_o
 def test_the_share_that_the_base_gets_right_needs_no_scale_of_difficulty():
     """Of exactly d it gets 1, .8, .4, .1 and 0 right; of the levels 1 to d more."""
     base = 1 - np.interp(SLICES, [2, 4, 6, 9, 12], [1.0, 0.8, 0.4, 0.1, 0.0])
-    exact = (SLICES == DIFFICULTIES[:, None]).astype(float)
+    exact = (DIFFICULTIES[:, None] == SLICES).astype(float)
     pilot = dataclasses.replace(pilot_of(world(SIZES)), train_mixture=exact, base_slice_risk=base)
     expected = [0.6, 0.4, 0.0, 0.3, 0.4]
     np.testing.assert_allclose(RULES["right share"](pilot, 64), expected, atol=1e-12)

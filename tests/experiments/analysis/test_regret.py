@@ -155,6 +155,14 @@ def test_intervals_agree_with_a_slow_loop():
     np.testing.assert_allclose((fast["low"], fast["high"]), expected, atol=0.003)
 
 
+def test_the_worst_study_is_the_largest_mean(regrets):
+    means = average_regret(regrets, replicates=200).set_index("rule")
+    for rule, own in regrets.groupby("rule"):
+        worst = max(part["regret"].mean() for _, part in own.groupby("run"))
+        assert means.loc[rule, "worst"] == pytest.approx(worst)
+        assert worst >= means.loc[rule, "regret"]
+
+
 def test_averages_are_sorted(regrets):
     means = average_regret(regrets, replicates=200)
     assert means["regret"].is_monotonic_increasing
