@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 
 HALF = 0.5
 """Share of a level that a base gets right where its knowledge is said to end."""
@@ -28,12 +28,3 @@ def half_level(accuracy: Float[np.ndarray, "*shape slice"]) -> Float[np.ndarray,
     fall = high - low
     share = np.divide(high - HALF, fall, out=np.zeros_like(fall), where=fall > 0)
     return np.where((first == 0) | (first == accuracy.shape[-1]), last, last + share)
-
-
-def knows_half(accuracy: Float[np.ndarray, "*shape slice"]) -> Bool[np.ndarray, "*shape"]:
-    """Whether there is a level of which half is right: the easiest one is, and some other is not.
-
-    Args:
-      accuracy: on each test slice, in [0, 1], easiest first.
-    """
-    return (accuracy[..., 0] >= HALF) & (accuracy < HALF).any(axis=-1)

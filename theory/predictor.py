@@ -1,14 +1,13 @@
 r"""Predict the best difficulty for a data budget, from the base alone or from a pilot.
 
-Two things are known about the best difficulty. The base alone says about where it is: **where the
-mean difficulty of the data is the level of which the base gets half right** (`mean_level`). With
-exactly one level in the training data that is this level; with the levels 1 to d, a d of about
-twice that. A pilot says what the risk of each difficulty will be at the budget (`bound`), but with
-noise, as the best difficulties are nearly alike. The rule that is used (`nearest_candidate`) takes,
-of the difficulties that the prediction cannot tell from the best one, the one that the base alone
-would take. So does the one-standard-error rule of model selection: the simplest of the models that
-cannot be told from the best (Hastie, Tibshirani and Friedman 2009, The Elements of Statistical
-Learning, section 7.10). How each rule fared is in docs/results.md.
+Two things are known about the best difficulty. The base alone says about where it is: **data of
+which the base gets 40% right** (`right_share`). A pilot says what the risk of each difficulty will
+be at the budget (`bound`), but with noise, as the best difficulties are nearly alike. The rule that
+is used (`nearest_candidate`) takes, of the difficulties that the prediction cannot tell from the
+best one, the one that the base alone would take. So does the one-standard-error rule of model
+selection: the simplest of the models that cannot be told from the best (Hastie, Tibshirani and
+Friedman 2009, The Elements of Statistical Learning, section 7.10). How each rule fared is in
+docs/results.md.
 
 The risk at a larger budget is predicted as follows. The PAC-Bayes-kl bound with the extrapolation
 gap added has the form
@@ -23,8 +22,7 @@ upper bound can be loose where the risk is smallest. A rule is judged by its reg
 that it has not seen.
 
 That prediction (`bound`) extrapolates well because its limit is known: more data close the
-generalization gap klinv(L, K / n) − L, which ends at 0, and the test risk follows that gap. A line
-in ln n has no end.
+generalization gap klinv(L, K / n) − L, which ends at 0, and the test risk follows that gap.
 
 Axes used throughout: ``difficulty`` (training difficulties in increasing order), ``data_size``
 (numbers of examples in increasing order), ``slice`` (test difficulties in increasing order). Any
@@ -42,7 +40,6 @@ from numpy.typing import ArrayLike
 from scipy import stats
 
 from theory.divergence import binary_kl, kl_inverse
-from theory.levels import half_level, knows_half
 
 MARGIN = 0.01
 """Distance from 0 and 1 to which risks are moved before they are transformed.
@@ -165,14 +162,6 @@ def _check_ahead(sizes: np.ndarray, data_size: float) -> None:
         )
 
 
-def _line(values: np.ndarray, sizes: np.ndarray, data_size: float) -> np.ndarray:
-    """Fit a least-squares line in ln n to values [..., data_size]; return it at `data_size`."""
-    _check_ahead(sizes, data_size)
-    centred = np.log(sizes) - np.log(sizes).mean()
-    slopes = values @ centred / (centred @ centred)
-    return values.mean(axis=-1) + slopes * (np.log(data_size) - np.log(sizes).mean())
-
-
 def implied_complexity(
     train_risk: ArrayLike, in_distribution_risk: ArrayLike, data_size: ArrayLike
 ) -> Float[np.ndarray, "*shape"]:
@@ -207,23 +196,11 @@ def _last_terms(pilot: Pilot) -> tuple[np.ndarray, np.ndarray]:
     return train, implied_complexity(train, fresh, pilot.data_sizes[-1])
 
 
-def mean_level(pilot: Pilot, data_size: float) -> Float[np.ndarray, "*replicate difficulty"]:
-    """Distance of a mixture's mean difficulty from the level that the base gets half right.
-
-    Both are positions among the test's slices; the score ranks and is no risk. No fine-tuned member
-    is looked at, and the data size does not matter.
-    """
-    del data_size
-    slices = pilot.test_mixture.shape[-1]
-    means = pilot.train_mixture @ np.arange(slices)
-    return np.abs(means - half_level(1 - pilot.base_slice_risk)[..., None])
-
-
 def right_share(pilot: Pilot, data_size: float) -> Float[np.ndarray, "*replicate difficulty"]:
     """Distance of the base's accuracy on a training mixture from `RIGHT`; ranks, and is no risk.
 
-    It takes no scale of difficulty: the pass rate of a base on the data is enough. The data size
-    does not matter.
+    It takes no scale of difficulty: the pass rate of the base on the data is enough. No fine-tuned
+    member is looked at, and the data size does not matter.
     """
     del data_size
     accuracy = np.einsum("...s,ds->...d", 1 - pilot.base_slice_risk, pilot.train_mixture)
@@ -281,7 +258,7 @@ def nearest_of_candidates(
     90% interval of the difference lies above 0.
 
     Args:
-      distance: from what the base gets half right.
+      distance: of `right_share`.
       predicted: risk.
       width: half of the width of the 90% interval of the difference of two predicted risks.
     """
@@ -294,21 +271,23 @@ def nearest_of_candidates(
 
 
 def nearest_candidate(pilot: Pilot, data_size: float) -> Float[np.ndarray, "*replicate difficulty"]:
-    """The rule: of the difficulties that `bound` cannot tell from the best, that of `mean_level`.
+    """The rule: of the difficulties that `bound` cannot tell from the best, that of `right_share`.
 
     What can be told is decided by the noise of a finite test alone. The score ranks and is no risk.
-    For a base that gets half of no level of the test right it is the predicted risk itself.
+    For a base that gets the same share of every mixture right, such as nothing, it is the predicted
+    risk itself.
     """
     predicted = bound(pilot, data_size)
     error = standard_error(pilot)
     width = TELLING * np.hypot(error[..., None], error[..., None, :])
-    scores = nearest_of_candidates(mean_level(pilot, data_size), predicted, width)
-    return np.where(knows_half(1 - pilot.base_slice_risk)[..., None], scores, predicted)
+    distance = right_share(pilot, data_size)
+    scores = nearest_of_candidates(distance, predicted, width)
+    return np.where(tells_apart(distance)[..., None], scores, predicted)
 
 
-def curve(pilot: Pilot, data_size: float) -> Float[np.ndarray, "*replicate difficulty"]:
-    """Test risk of each difficulty as a line in ln n: the purely empirical fit."""
-    return np.clip(_line(pilot.test_risk, pilot.data_sizes, data_size), 0.0, 1.0)
+def tells_apart(distance: Float[np.ndarray, "*replicate difficulty"]) -> np.ndarray:
+    """Whether the base gets another share of one difficulty right than of another [*replicate]."""
+    return np.ptp(distance, axis=-1) > 1e-9  # more than rounding
 
 
 def best_in_pilot(pilot: Pilot, data_size: float) -> Float[np.ndarray, "*replicate difficulty"]:
@@ -343,22 +322,19 @@ def hardest(pilot: Pilot, data_size: float) -> Float[np.ndarray, "*replicate dif
 
 PREDICTOR, RISK = "nearest candidate", "bound"
 """Names of the rule that is used, and of the one whose scores are used as predicted risks."""
-RISKS = ("bound", "curve", "best in pilot")
+RISKS = ("bound", "best in pilot")
 """Rules whose scores are predicted test risks."""
 NAIVE = ("easiest", "medium", "hardest", "best in pilot")
 RULES: dict[str, Rule] = {
     PREDICTOR: nearest_candidate,
-    "mean level": mean_level,
     "right share": right_share,
     "bound": bound,
-    "curve": curve,
     "best in pilot": best_in_pilot,
     "easiest": easiest,
     "medium": medium,
     "hardest": hardest,
 }
-"""All rules by name: the one that is used, those that look at the base or a fit alone, and naive
-ones."""
+"""All rules by name: the one that is used, its two parts, and the naive ones."""
 
 
 def choose(scores: ArrayLike) -> Int[np.ndarray, "*replicate"]:

@@ -2,7 +2,7 @@
 
 Every cell of the pilot is averaged over bases and seeds. The test risk of each level at the budget
 is predicted from it. The levels that cannot be told from the best one are the candidates; the one
-whose data are, on average, nearest to what the base gets half right is recommended (see
+of whose data the base gets nearest to 40% right is recommended (see
 `theory.predictor.nearest_candidate`). A hierarchical bootstrap over bases and seeds repeats all of
 it for every replicate (see `experiments.analysis.bootstrap`). With a single base the noise of its
 test is added, as its members are all asked the same problems (see `experiments.analysis.noise`);
@@ -27,15 +27,16 @@ from experiments.analysis.pilot import Mixtures, StudyRisks, study_risks
 from experiments.analysis.statistics import Interval
 from experiments.analysis.surer import Surer, surer
 from synth.arguments import check_whole
-from theory.levels import knows_half
 from theory.predictor import (
     PREDICTOR,
+    RIGHT,
     RISK,
     RULES,
     Pilot,
     choose,
-    mean_level,
     nearest_of_candidates,
+    right_share,
+    tells_apart,
 )
 
 VALIDATED_FACTOR = 16
@@ -43,11 +44,11 @@ VALIDATED_FACTOR = 16
 
 
 NEAREST = (
-    "Of the levels that cannot be told from the best one, this is the one whose data are, on "
-    "average, nearest to what the base gets half right."
+    "Of the levels that cannot be told from the best one, this is the one of whose data the base "
+    f"gets nearest to {100 * RIGHT:.0f}% right."
 )
 ALONE = "Every other level is predicted to be clearly worse."
-OFF_THE_TEST = "No level of the test is half right for the base, so that the pilot alone decides."
+ALIKE = "The base gets the same share of all data right, so that the pilot alone decides."
 """Why a level is recommended."""
 
 MOST_DATA = 10**15
@@ -197,12 +198,12 @@ def recommend(
     least = int(choose(predicted.mean))
     above = predicted.excess(least)
     # The candidates, and the one of them that the base alone would take.
-    distance = drawn.of(lambda each: mean_level(each, data_size))
+    distance = drawn.of(lambda each: right_share(each, data_size))
     widths = np.stack([predicted.widths(than) for than in range(len(predicted.mean))])
     scores = nearest_of_candidates(distance.mean, predicted.mean, widths)
     low, high = np.flatnonzero(np.isfinite(scores))[[0, -1]]
     replicates = nearest_of_candidates(distance.replicates, predicted.replicates, widths)
-    if not (is_known := bool(knows_half(1 - pilot.base_slice_risk))):
+    if not (is_told := bool(tells_apart(distance.mean))):
         scores, replicates = predicted.mean, predicted.replicates
     best, chosen = int(choose(scores)), choose(replicates)
     # Excess risk of the other levels, as measured at the largest size and as predicted.
@@ -214,8 +215,8 @@ def recommend(
         data_size=data_size,
         pilot_sizes=tuple(int(size) for size in fitted),
         difficulty=int(levels[best]),
-        rule=PREDICTOR if is_known else RISK,
-        reason=OFF_THE_TEST if not is_known else NEAREST if low < high else ALONE,
+        rule=PREDICTOR if is_told else RISK,
+        reason=ALIKE if not is_told else NEAREST if low < high else ALONE,
         low=int(levels[low]),
         high=int(levels[high]),
         share=float((chosen == best).mean()),
@@ -226,7 +227,7 @@ def recommend(
             for position, size in enumerate(pilot.data_sizes)
         },
         excess=excess,
-        choices=_choices(pilot, data_size) | ({PREDICTOR: int(levels[best])} if is_known else {}),
+        choices=_choices(pilot, data_size) | ({PREDICTOR: int(levels[best])} if is_told else {}),
         doubts=tuple(_doubts(seen, above, data_size / fitted[-1])),
         noise=drawn.noise,
         surer=surer(predicted, best, risks),
