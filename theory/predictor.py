@@ -320,15 +320,16 @@ def hardest(pilot: Pilot, data_size: float) -> Float[np.ndarray, "*replicate dif
     return _ranks(pilot, -np.arange(len(pilot.difficulties)))
 
 
-PREDICTOR, RISK = "nearest candidate", "bound"
-"""Names of the rule that is used, and of the one whose scores are used as predicted risks."""
+PREDICTOR, BASE_RULE, RISK = "nearest candidate", "right share", "bound"
+"""Names of the rule that is used, of the one that needs no pilot, and of the one whose scores are
+predicted risks."""
 RISKS = ("bound", "best in pilot")
 """Rules whose scores are predicted test risks."""
 NAIVE = ("easiest", "medium", "hardest", "best in pilot")
 RULES: dict[str, Rule] = {
     PREDICTOR: nearest_candidate,
-    "right share": right_share,
-    "bound": bound,
+    BASE_RULE: right_share,
+    RISK: bound,
     "best in pilot": best_in_pilot,
     "easiest": easiest,
     "medium": medium,

@@ -45,6 +45,7 @@ from experiments.storage.writing import write_parquet
 from experiments.sweep.grid import SweepConfig
 from theory.levels import half_level
 from theory.predictor import (
+    BASE_RULE,
     NAIVE,
     PREDICTOR,
     RISKS,
@@ -231,8 +232,9 @@ def compare(runs: Runs, *, replicates: int = 2000, seed: int = 0) -> pd.DataFram
       predictor's, for each held-out data size and each `fitted_up_to` (0 in measured rows).
       Columns: run, study, kind, fitted_up_to, data_size, best_difficulty, low, high (90% interval
       of a measured optimum, see `experiments.analysis.bootstrap`; range of a recommendation),
-      censored, abstains, levels, the grid's as words of a text, and regret, the mean test risk at
-      best_difficulty above the least (0 in measured rows).
+      censored, abstains, levels, the grid's as words of a text, regret, the mean test risk at
+      best_difficulty above the least (0 in measured rows), and base_rule_regret, that of the level
+      that `theory.predictor.BASE_RULE` chooses (NaN in measured rows).
     """
     rows = []
     for run, study, risks in _studies(runs):
@@ -264,10 +266,15 @@ def compare(runs: Runs, *, replicates: int = 2000, seed: int = 0) -> pd.DataFram
             row = {"kind": "predicted", "fitted_up_to": fitted, "data_size": held_out}
             row |= {name: getattr(made, name) for name in ("low", "high", "censored", "abstains")}
             at = mean[:, sizes.tolist().index(held_out)]
-            cost = at[levels.tolist().index(made.difficulty)] - np.nanmin(at)
-            rows.append(shared | row | {"best_difficulty": made.difficulty, "regret": cost})
+            costs = [
+                at[levels.tolist().index(level)] - np.nanmin(at)
+                for level in (made.difficulty, made.choices[BASE_RULE])
+            ]
+            row |= dict(zip(("regret", "base_rule_regret"), costs, strict=True))
+            rows.append(shared | row | {"best_difficulty": made.difficulty})
     names = ["run", "study", "kind", "fitted_up_to", "data_size", "best_difficulty", "low", "high"]
-    return pd.DataFrame(rows, columns=[*names, "censored", "abstains", "levels", "regret"])
+    names += ["censored", "abstains", "levels", "regret", "base_rule_regret"]
+    return pd.DataFrame(rows, columns=names)
 
 
 def coverage(optima: pd.DataFrame) -> dict[str, float]:
@@ -278,7 +285,8 @@ def coverage(optima: pd.DataFrame) -> dict[str, float]:
 
     Returns:
       predictions; covered, those with the measured best level between low and high; abstained; and
-      told, those that did not abstain, with told_covered of them, and their mean told_regret.
+      told, those that did not abstain, with told_covered of them, their mean told_regret and
+      told_base_rule_regret.
     """
     measured = optima.loc[optima["kind"] == "measured"]
     truth = measured.set_index(["run", "study", "data_size"])["best_difficulty"].to_dict()
@@ -288,15 +296,18 @@ def coverage(optima: pd.DataFrame) -> dict[str, float]:
         for row in predicted
     ]
     told = [not row["abstains"] for row in predicted]
+
+    def mean(name: str) -> float:
+        return float(np.nanmean([row[name] for row in predicted if not row["abstains"]]))
+
     return {
         "predictions": len(predicted),
         "covered": sum(covered),
         "abstained": len(predicted) - sum(told),
         "told": sum(told),
         "told_covered": int(sum(np.logical_and(covered, told))),
-        "told_regret": float(
-            np.nanmean([row["regret"] for row in predicted if not row["abstains"]])
-        ),
+        "told_regret": mean("regret"),
+        "told_base_rule_regret": mean("base_rule_regret"),
     }
 
 

@@ -13,6 +13,7 @@ from experiments.analysis.statistics import Interval
 from experiments.pages.markdown import markdown_table
 from experiments.recipes.prediction import FORMED_ON
 from experiments.storage.results import read_parquet
+from theory.predictor import BASE_RULE
 
 
 def groups(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
@@ -53,6 +54,7 @@ def _recommended(predictions: pd.DataFrame) -> str:
                 "abstains": found["abstained"],
                 "range holds the measured best": told,
                 "mean regret": f"{found['told_regret']:.4f}",
+                f"of {BASE_RULE} alone": f"{found['told_base_rule_regret']:.4f}",
             }
         )
     return (

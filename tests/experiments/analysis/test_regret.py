@@ -192,7 +192,14 @@ def test_predicted_and_measured_optima_stand_side_by_side():
     assert predicted["best_difficulty"].tolist() == expected
     assert all(optima["low"] <= optima["high"])
     assert set(optima["levels"]) == {"2 4 6 9 12"}
+    # The bases get 38% of the levels 1 to 12 right: best at n = 1024, but not at 256.
+    assert measured["base_rule_regret"].isna().all()
+    risks = [slice_risks(level, 256).mean() for level in CONFIG.difficulties]
+    costs = predicted["base_rule_regret"].tolist()
+    assert costs == pytest.approx([risks[-1] - min(risks), 0, 0], abs=0.01)
+    assert costs[0] > 0.01
     found = coverage(optima)
+    assert found["told_base_rule_regret"] > found["told_regret"] == 0
     assert (found["predictions"], found["covered"]) == (3, 3)
     assert found["told"] == found["told_covered"] == 3 - found["abstained"]
     elsewhere = optima.assign(low=20, high=20)
