@@ -64,6 +64,8 @@ figures: $(VENV)/.base  ## redraw every picture and table of README and docs fro
 	$(SWEETSPOT) figures --results $(RESULTS)/paper-protocol --names accuracy_over_difficulty \
 		accuracy_over_size base_accuracy bound_over_curve change_by_slice gap_parts map
 	$(SWEETSPOT) figures --results $(RESULTS)/controls-range --names bound_over_curve certified_optimum
+	$(SWEETSPOT) figures --results $(RESULTS)/prediction-dyck-uniform --names accuracy_over_difficulty \
+		change_by_slice
 	$(SWEETSPOT) figures --results $(RESULTS)/leave-out --names leave_out
 	$(SWEETSPOT) figures --results $(RESULTS)/thirds --names accuracy_over_size
 	$(SWEETSPOT) figures --results $(RESULTS)/settings

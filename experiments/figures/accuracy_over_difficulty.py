@@ -62,7 +62,7 @@ def plot(tables: Mapping[str, pd.DataFrame]) -> Figure:
             )
         axis.xaxis.set_major_locator(FixedLocator(sorted(cells["difficulty"].unique())))
         axis.yaxis.set_major_formatter(lambda value, _: f"{round(100 * value, 6):g}")
-    style.outer_labels(axes, style.DIFFICULTY_LABEL, "change of test accuracy\n(points)")
+    style.outer_labels(axes, style.difficulty_label(table), "change of test accuracy\n(points)")
     # The legend, with the hollow star only where there is one.
     star = {"color": "none", "marker": "*", "markersize": 13, "markeredgecolor": style.INK}
     handles: list[Artist] = [lines[n] for n in sorted(lines, reverse=True)]

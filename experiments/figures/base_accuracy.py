@@ -67,7 +67,7 @@ def plot(tables: Mapping[str, pd.DataFrame]) -> Figure:
         clip_on=False,
     )
     axis.set_ylim(-0.05, 1.03)
-    axis.set_xlabel("test difficulty (operations)")
+    axis.set_xlabel(f"test difficulty ({style.difficulty_unit(table)})")
     axis.set_ylabel("accuracy of the base")
     axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     style.percent_axis(axis)

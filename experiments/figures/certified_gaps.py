@@ -66,7 +66,7 @@ def plot(tables: Mapping[str, pd.DataFrame]) -> Figure:
             chosen = (certificates["method"] == method) & (certificates["data_size"] == size)
             _panel(axes[row, column], certificates.loc[chosen], levels)
             style.corner_label(axes[row, column], f"n = {size}")
-    style.outer_labels(axes, style.DIFFICULTY_LABEL, style.RISK_LABEL)
+    style.outer_labels(axes, style.difficulty_label(certificates), style.RISK_LABEL)
     handles = [
         *(
             Patch(color=style.colour(position, len(PIECES)), label=name)

@@ -86,7 +86,7 @@ def plot(tables: Mapping[str, pd.DataFrame]) -> Figure:
                 linewidth=1.6,
                 label="their sum:\nthe extrapolation gap",
             )
-    style.outer_labels(axes, style.DIFFICULTY_LABEL, style.RISK_LABEL)
+    style.outer_labels(axes, style.difficulty_label(table), style.RISK_LABEL)
     style.side_legend(figure, [*handles.values(), style.band_key()])
     style.note_left_out(figure, optimum.left_out(table))
     return figure

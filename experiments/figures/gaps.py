@@ -82,7 +82,7 @@ def plot(tables: Mapping[str, pd.DataFrame]) -> Figure:
             axes[row, column].set_visible(False)
     # Room for the label of n above the highest bar; all panels share this axis.
     axes[0, 0].set_ylim(top=1.12 * axes[0, 0].get_ylim()[1])
-    style.outer_labels(axes, style.DIFFICULTY_LABEL, style.RISK_LABEL)
+    style.outer_labels(axes, style.difficulty_label(table), style.RISK_LABEL)
     handles = [
         *(
             Patch(

@@ -69,7 +69,7 @@ def plot(tables: Mapping[str, pd.DataFrame]) -> Figure:
             (handles[n],) = axis.plot(plain.difficulties, mean, label=f"n = {n:,}", **look)
         axis.xaxis.set_major_locator(FixedLocator(plain.difficulties.tolist()))
         axis.yaxis.set_major_formatter(lambda value, _: f"{round(100 * value, 6):g}")
-    style.outer_labels(axes, style.DIFFICULTY_LABEL, "accuracy, DFT minus SFT\n(points)")
+    style.outer_labels(axes, style.difficulty_label(table), "accuracy, DFT minus SFT\n(points)")
     style.side_legend(figure, [*handles.values(), style.band_key()], style.SIZE_LABEL)
     style.note_left_out(figure, optimum.left_out(table))
     return figure

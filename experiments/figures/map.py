@@ -172,7 +172,7 @@ def plot(tables: Mapping[str, pd.DataFrame]) -> Figure:
     scale = accuracy_scale(table, studies)
     for axis, study in zip(axes[0], studies, strict=True):
         draw_panel(axis, table, study, scale)
-    style.outer_labels(axes, style.SIZE_LABEL, style.DIFFICULTY_LABEL)
+    style.outer_labels(axes, style.SIZE_LABEL, style.difficulty_label(table))
     colours = ScalarMappable(scale, "viridis")
     bar = figure.colorbar(colours, ax=axes, label=style.ACCURACY_LABEL, pad=0.02, aspect=30)
     style.percent_axis(bar.ax)

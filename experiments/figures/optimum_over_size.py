@@ -104,7 +104,8 @@ def plot(tables: Mapping[str, pd.DataFrame]) -> Figure:
     figure, axes = style.panels([study.title for study in studies])
     for axis, study in zip(axes[0], studies, strict=True):
         draw_panel(axis, table, study, study.title)
-    style.outer_labels(axes, style.SIZE_LABEL, "best training difficulty d\n(operations)")
+    unit = style.difficulty_unit(table)
+    style.outer_labels(axes, style.SIZE_LABEL, f"best training difficulty d\n({unit})")
     legend(figure)
     style.note_left_out(figure, optimum.left_out(table))
     return figure

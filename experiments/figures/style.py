@@ -30,12 +30,37 @@ MOST_CHARACTERS, MOST_LINES, MOST_IN_LEGEND = 300, 20, 48
 
 INK = "#222222"
 SIZE_LABEL = "training examples n"
-# For tasks whose difficulty counts operations; LEVEL_LABEL serves panels of several task families.
-DIFFICULTY_LABEL = "training difficulty d\n(hardest level, operations)"
 LEVEL_LABEL = "training difficulty d\n(hardest level)"
+UNITS = {
+    "addition": "digits",
+    "chain": "operations",
+    "chain-running": "operations",
+    "dyck": "depth",
+    "expressions": "operators",
+    "group-words": "letters",
+    "group-words-cyclic": "letters",
+    "igsm": "operations",
+    "igsm-terse": "operations",
+    "parity": "bits",
+    "parity-scratchpad": "bits",
+    "pointer": "hops",
+}
+"""What difficulty counts, by task."""
 ACCURACY_LABEL = "test accuracy (exact match)"
 RISK_LABEL = "risk (0–1 loss)"
 BAND_LABEL = "90% interval"
+
+
+def difficulty_unit(table: pd.DataFrame) -> str:
+    """What difficulty counts in the task of a table; "level" if that is not known."""
+    tasks = set(table["task"]) if "task" in table else set()
+    return UNITS.get(tasks.pop(), "level") if len(tasks) == 1 else "level"
+
+
+def difficulty_label(table: pd.DataFrame) -> str:
+    """Label of an axis of training difficulty, with its unit."""
+    unit = difficulty_unit(table)
+    return LEVEL_LABEL if unit == "level" else f"training difficulty d\n(hardest level, {unit})"
 
 
 @functools.cache

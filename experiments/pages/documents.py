@@ -348,6 +348,7 @@ PARTS: dict[str, Callable[[], str]] = {
     ),
     "base-strength": lambda: paper.told(ledger(), "base-strength"),
     "settings": lambda: headline.settings(RESULTS / "settings"),
+    "uniform": lambda: headline.moves(RESULTS / "settings" / "uniform.parquet"),
     "fixed-steps": lambda: headline.optima(TRADEOFF),
     "coverage": lambda: coverage.markdown(read_parquet(coverage.RESULTS / "coverage.parquet")),
     "certificates": certificates,

@@ -95,7 +95,12 @@ def settings(results: Path) -> str:
     Args:
       results: of `experiments.pages.settings`.
     """
-    moves = read_parquet(results / "moves.parquet")
+    path = (results / "figures" / "moves.png").relative_to(Path(__file__).parents[2])
+    return f"{moves(results / 'moves.parquet')}\n\n![Move of the best difficulty]({path})"
+
+
+def moves(path: Path) -> str:
+    """The move of the best difficulty in each row of a table of `experiments.analysis.settings`."""
     rows = [
         {
             "setting": row["setting"],
@@ -110,10 +115,9 @@ def settings(results: Path) -> str:
             # The precondition of any verdict is that some cell is worth training.
             "claim 1": row["verdict"] + (", below the base" if row["gain_high"] < 0 else ""),
         }
-        for row in moves.to_dict("records")
+        for row in read_parquet(path).to_dict("records")
     ]
-    path = (results / "figures" / "moves.png").relative_to(Path(__file__).parents[2])
-    return f"{markdown_table(pd.DataFrame(rows))}\n\n![Move of the best difficulty]({path})"
+    return markdown_table(pd.DataFrame(rows))
 
 
 def one_cell(results: Path) -> str:

@@ -33,7 +33,9 @@ def trial(results: Path) -> str:
     later = groups(regrets)["later"]
     if len(later):
         runs = ", ".join(f"`{name}`" for name in dict.fromkeys(later["run"]))
-        parts.append(f"On the runs that were finished after the rule was written down ({runs}):")
+        parts.append(
+            f"On the runs that came later ({runs}); what each rule had seen of them is below:"
+        )
         parts.append(_rules(later))
     parts.append(_recommended(read_parquet(results / "prediction.parquet")))
     return "\n\n".join(parts)

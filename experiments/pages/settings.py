@@ -48,6 +48,8 @@ REPLICATES = 500
 """Of the bootstrap behind each recommendation in the trial."""
 SMALLEST_SIZE = 256
 """Below it nearly all levels are as good as the untouched base, so that no optimum is seen."""
+SMALLEST_UNIFORM = 128
+"""The same over bases that saw their levels equally often, as written down before those runs."""
 
 
 def recorded(results: Path, names: dict[str, str]) -> Iterator[tuple[str, str, pd.DataFrame]]:
@@ -97,6 +99,17 @@ def settings(results: Path = RESULTS) -> pd.DataFrame:
     return compared(rows, smallest_size=SMALLEST_SIZE)
 
 
+def uniform_bases(results: Path = RESULTS) -> pd.DataFrame:
+    """The move of the best difficulty over bases that saw their levels equally often."""
+    rows = []
+    for folder in sorted(results.glob("prediction-*/table.parquet")):
+        family, _, kind = folder.parent.name.removeprefix("prediction-").rpartition("-")
+        words = {"uniform": family, "range": f"{family}, levels 1 to d"}
+        name = words.get(kind, f"{family}, eight other bases")
+        rows.append((kind, name, read_table(folder.parent)))
+    return compared(rows, smallest_size=SMALLEST_UNIFORM)
+
+
 def both_losses(results: Path = RESULTS) -> pd.DataFrame:
     """Members by SFT and by DFT in one table, over the same bases and data."""
     sft, dft = (read_table(results / name) for name in (MAIN, f"{MAIN}-dft"))
@@ -135,6 +148,7 @@ def write(results: Path = RESULTS) -> None:
     """Write ``settings/``, ``losses/`` and ``prediction/`` into a folder of recorded runs."""
     runs = [(words, table) for _, words, table in recorded(results, STRENGTHS)]
     write_parquet(results / "settings" / "moves.parquet", settings(results))
+    write_parquet(results / "settings" / "uniform.parquet", uniform_bases(results))
     write_parquet(results / "settings" / "strengths.parquet", strengths(runs))
     write_parquet(results / "losses" / "table.parquet", both_losses(results))
     write_parquet(results / "settings" / "totals.parquet", total_bounds(results))

@@ -16,7 +16,9 @@ from matplotlib.figure import Figure
 from experiments import figures
 from experiments.analysis import optimum
 from experiments.analysis.optimum import Study
+from experiments.figures import style
 from experiments.storage.results import read_parquet
+from synth.tasks import TASKS
 from tests.experiments.figures.drawing import assert_all_is_on_the_page, assert_has_a_caption, drawn
 
 # Figures of other tables than a sweep's own are tested beside what makes those tables.
@@ -220,3 +222,14 @@ def test_points_of_an_svg_say_their_values(two_studies, tmp_path):
     assert text.count(said) == 1
     assert text.count("<title>") == 2 * len(risk)
     ElementTree.fromstring(text)
+
+
+def test_the_axis_of_difficulty_says_what_it_counts(two_studies):
+    assert set(style.UNITS) == set(TASKS)
+    table = two_studies.assign(task="dyck")
+    (axis, *_) = drawn("accuracy_over_difficulty", {"table": table}).axes
+    assert axis.get_xlabel() == "training difficulty d\n(hardest level, depth)"
+    # Of a task that nobody knows, or of several, it is a level.
+    for task in ("own:task", ["dyck", "igsm"] * (len(table) // 2) + ["igsm"] * (len(table) % 2)):
+        assert style.difficulty_label(table.assign(task=task)) == style.LEVEL_LABEL
+        assert style.difficulty_unit(table.assign(task=task)) == "level"
