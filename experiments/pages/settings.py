@@ -118,9 +118,9 @@ def both_losses(results: Path = RESULTS) -> pd.DataFrame:
 
 TOTALS = {
     "controls-range": "chain of operations",
-    "families-group-words-range": "group words",
-    "families-parity-scratchpad-range": "parity with scratchpad",
-    "families-expressions-range": "expressions",
+    "prediction-group-words-range": "group words",
+    "prediction-parity-range": "parity with scratchpad",
+    "prediction-expressions-range": "expressions",
 }
 """Runs of the levels 1 to d whose certificates are drawn side by side."""
 
