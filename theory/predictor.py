@@ -35,7 +35,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from numpy.typing import ArrayLike
 from scipy import stats
 
@@ -196,6 +196,16 @@ def _last_terms(pilot: Pilot) -> tuple[np.ndarray, np.ndarray]:
     return train, implied_complexity(train, fresh, pilot.data_sizes[-1])
 
 
+def base_accuracy(pilot: Pilot) -> Float[np.ndarray, "*replicate difficulty"]:
+    """Share of each training mixture that the untouched base gets right."""
+    return np.einsum("...s,ds->...d", 1 - pilot.base_slice_risk, pilot.train_mixture)
+
+
+def tells_apart(pilot: Pilot) -> Bool[np.ndarray, "*replicate"]:
+    """Whether the base gets more of one training mixture right than of another."""
+    return np.ptp(base_accuracy(pilot), axis=-1) > 1e-9  # more than rounding
+
+
 def right_share(pilot: Pilot, data_size: float) -> Float[np.ndarray, "*replicate difficulty"]:
     """Distance of the base's accuracy on a training mixture from `RIGHT`; ranks, and is no risk.
 
@@ -203,8 +213,7 @@ def right_share(pilot: Pilot, data_size: float) -> Float[np.ndarray, "*replicate
     member is looked at, and the data size does not matter.
     """
     del data_size
-    accuracy = np.einsum("...s,ds->...d", 1 - pilot.base_slice_risk, pilot.train_mixture)
-    return np.abs(accuracy - RIGHT)
+    return np.abs(base_accuracy(pilot) - RIGHT)
 
 
 def bound(pilot: Pilot, data_size: float) -> Float[np.ndarray, "*replicate difficulty"]:
@@ -280,14 +289,8 @@ def nearest_candidate(pilot: Pilot, data_size: float) -> Float[np.ndarray, "*rep
     predicted = bound(pilot, data_size)
     error = standard_error(pilot)
     width = TELLING * np.hypot(error[..., None], error[..., None, :])
-    distance = right_share(pilot, data_size)
-    scores = nearest_of_candidates(distance, predicted, width)
-    return np.where(tells_apart(distance)[..., None], scores, predicted)
-
-
-def tells_apart(distance: Float[np.ndarray, "*replicate difficulty"]) -> np.ndarray:
-    """Whether the base gets another share of one difficulty right than of another [*replicate]."""
-    return np.ptp(distance, axis=-1) > 1e-9  # more than rounding
+    scores = nearest_of_candidates(right_share(pilot, data_size), predicted, width)
+    return np.where(tells_apart(pilot)[..., None], scores, predicted)
 
 
 def best_in_pilot(pilot: Pilot, data_size: float) -> Float[np.ndarray, "*replicate difficulty"]:

@@ -84,8 +84,8 @@ class Recommendation:
       measured: that of the pilot, by data size and difficulty.
       excess: predicted risk minus the one at `difficulty` for each other one, with a 90% interval
         (see `experiments.analysis.draws`).
-      choices: difficulty that each rule of `theory.predictor.RULES` chooses. That of the rule that
-        is used is told by the noise between members as well, as `difficulty` is.
+      choices: difficulty that each rule of `theory.predictor.RULES` chooses; for the rule that is
+        used it is `difficulty`, which knows of the noise between members as well.
       doubts: why nothing should be concluded; empty if something can.
       noise: what the intervals are over, in a sentence.
       surer: what to run next for narrower intervals.
@@ -203,7 +203,7 @@ def recommend(
     scores = nearest_of_candidates(distance.mean, predicted.mean, widths)
     low, high = np.flatnonzero(np.isfinite(scores))[[0, -1]]
     replicates = nearest_of_candidates(distance.replicates, predicted.replicates, widths)
-    if not (is_told := bool(tells_apart(distance.mean))):
+    if not (is_told := bool(tells_apart(pilot))):
         scores, replicates = predicted.mean, predicted.replicates
     best, chosen = int(choose(scores)), choose(replicates)
     # Excess risk of the other levels, as measured at the largest size and as predicted.

@@ -22,7 +22,7 @@ TABLES = ("regret",)
 KINDS = {
     "predictor": ("the rule that is used", style.colour(0, 3)),
     "constant": ("constant of other tasks", style.colour(1, 3)),
-    "fit": ("other rules that fit", style.colour(2, 3)),
+    "fit": ("other rules", style.colour(2, 3)),
     "naive": ("naive rules", "white"),
     "oracle": ("knows other bases' answer", "#c0c0c0"),
 }

@@ -154,7 +154,9 @@ def write(results: Path = RESULTS) -> None:
     write_parquet(results / "settings" / "totals.parquet", total_bounds(results))
     write_regret(trial_runs(results), results / "prediction", replicates=REPLICATES)
     # The commit that made each run.
-    names = [MAIN, *CONTROLS, *STRENGTHS, *(each.name for each in results.glob("families-*"))]
+    names = [MAIN, *CONTROLS, *STRENGTHS]
+    for pattern in ("families-*", "prediction-*"):
+        names += sorted(each.name for each in results.glob(pattern))
     commits = {
         name: read_manifest(results / name)["sessions"][0]["commit"]
         for name in dict.fromkeys(names)
