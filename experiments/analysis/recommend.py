@@ -202,10 +202,10 @@ def recommend(
     widths = np.stack([predicted.widths(than) for than in range(len(predicted.mean))])
     scores = nearest_of_candidates(distance.mean, predicted.mean, widths)
     low, high = np.flatnonzero(np.isfinite(scores))[[0, -1]]
-    replicates = nearest_of_candidates(distance.replicates, predicted.replicates, widths)
+    redrawn = nearest_of_candidates(distance.replicates, predicted.replicates, widths)
     if not (is_told := bool(tells_apart(pilot))):
-        scores, replicates = predicted.mean, predicted.replicates
-    best, chosen = int(choose(scores)), choose(replicates)
+        scores, redrawn = predicted.mean, predicted.replicates
+    best, chosen = int(choose(scores)), choose(redrawn)
     # Excess risk of the other levels, as measured at the largest size and as predicted.
     last = drawn.of(lambda each: each.test_risk[..., -1])
     seen, excess = last.excess(int(choose(last.mean))), predicted.excess(best)

@@ -69,8 +69,8 @@ def average_regret(regrets: pd.DataFrame, *, replicates: int = 2000, seed: int =
                 np.ones((1, chosen.sum())), tasks[chosen], np.ones((1, len(set(tasks[chosen]))))
             )
             table[name] = (within @ costs[chosen])[0]
-    by_study = regrets.groupby(["rule", "run", "study"])["regret"].mean()
-    table["worst"] = by_study.groupby("rule").max().loc[table["rule"]].to_numpy()
+    by_study = regrets.pivot_table(index=["run", "study"], columns="rule", values="regret")
+    table["worst"] = by_study.loc[:, list(kinds)].to_numpy().max(axis=0)
     for name in ("rank_correlation", "error"):
         table[name] = cases[name].loc[:, list(kinds)].mean().to_numpy()
     table["num_cases"], table["num_tasks"] = len(costs), len(set(tasks))

@@ -241,7 +241,7 @@ def told(found: list[Finding], *runs: str) -> str:
     )
 
 
-ELSEWHERE = ("controls", "families")
+ELSEWHERE = ("controls", "families", "prediction")
 """Beginnings of the names of runs that ask whether a verdict holds under other conditions."""
 
 

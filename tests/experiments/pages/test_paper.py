@@ -81,9 +81,10 @@ def test_the_short_ledger_tells_the_main_runs_from_others():
         of("controls-window", "holds"),
         of("controls-range", "undecided", number=6),
         of("families-igsm", "holds"),
+        of("prediction-dyck-uniform", "fails"),
     ]
     first, second, *_ = paper.in_short(found)
-    assert first[1:] == ("fails (paper-protocol)", "holds in 2, undecided in 1", "8")
+    assert first[1:] == ("fails (paper-protocol)", "holds in 2, fails in 1, undecided in 1", "8")
     assert second[1:] == ("not tested this way yet", "–", "–")
     # A claim that controls alone test has their verdict.
     (alone, *_) = paper.in_short(found[1:2])
