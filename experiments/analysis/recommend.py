@@ -61,6 +61,11 @@ def _share(share: float) -> str:
     return {"1.00": "> 0.99", "0.00": "< 0.01"}.get(text, text)
 
 
+def span(low: int, high: int) -> str:
+    """A range of levels in words."""
+    return f"{low} to {high}" if low < high else f"{low} alone"
+
+
 def censored(position: int, levels: int) -> str:
     """Name of the edge of the grid at which a best level lies; empty inside the grid."""
     return "easiest" if position == 0 else "hardest" if position == levels - 1 else ""
@@ -129,7 +134,8 @@ class Recommendation:
         beyond = {"easiest": "at most ", "hardest": "at least ", "": ""}[self.censored]
         answer = f"For n = {self.data_size} train on difficulty {beyond}{self.difficulty}"
         share = _share(self.share)
-        answer += f" (range {self.low} to {self.high}; share of replicates: {share}). {self.reason}"
+        within = span(self.low, self.high)
+        answer += f" (range {within}; share of replicates: {share}). {self.reason}"
         risk = self.predicted[self.difficulty]
         accuracy = Interval(1 - risk.mean, 1 - risk.high, 1 - risk.low)
         answer += f" Predicted accuracy on the test: {accuracy}."

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from experiments.analysis.recommend import span
 from experiments.llm.selecting.commands import CHATS
 from experiments.llm.selecting.files import LEVEL, ROW
 
@@ -107,9 +108,10 @@ def _why(record: Mapping[str, Any]) -> str:
     if found is None:
         return "stated by the user."
     doubted = " It was taken all the same (accept_doubt)." if found["abstains"] else ""
+    within = span(found["low"], found["high"])
     return (
         f"of the scan {record['asked']['scan']}. {found['verdict']}{doubted} The level taken is "
-        f"{found['difficulty']}, the range {found['low']} to {found['high']}."
+        f"{found['difficulty']}, the range {within}."
     )
 
 

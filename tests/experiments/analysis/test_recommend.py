@@ -72,10 +72,12 @@ def test_of_the_levels_that_cannot_be_told_from_the_best_the_base_names_one():
     assert (clear.rule, clear.choices["right share"]) == (PREDICTOR, 12)
     # The level 9 alone is left, since all others are clearly worse.
     assert (clear.low, clear.difficulty, clear.high) == (9, 9, 9)
+    assert "range 9 alone;" in clear.verdict
     assert "Every other level is predicted to be clearly worse" in clear.verdict
     # Noise leaves more of them, and then the base decides.
     noisy = ask(world(noise=0.3), 256)
     assert (noisy.low, noisy.difficulty, noisy.high) == (6, 12, 12)
+    assert "range 6 to 12;" in noisy.verdict
     assert noisy.choices["bound"] == 9
     assert "the one of whose data the base gets nearest to 40% right" in noisy.verdict
     assert noisy.choices[PREDICTOR] == 12

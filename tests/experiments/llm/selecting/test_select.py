@@ -104,7 +104,7 @@ def test_the_recommended_level_is_taken_and_the_card_says_why(made, scan):
         found["verdict"],
         f"`{digest}`",
         "level 9 and all easier ones, as the data state it",
-        "the range 6 to 12",
+        "the range 9 alone.",
         "Budget: 256 examples.",
         "Drawn with seed 0",
         "| 9 | ",
