@@ -49,9 +49,9 @@ BASE_MEBIBYTES, MEBIBYTES_EACH = 1024, 30
 BASE_SECONDS, MEBIBYTES_A_SECOND = 6, 1
 """Time of a processor that a reader may take: so much, and a second for so many mebibytes."""
 
-WAITING = 10
-"""How many times longer than that a reader may take by the clock, on a slow disk or a busy machine;
-at least a minute."""
+WAITING, LEAST_WAITING = 10, 180
+"""How many times longer than that a reader may take by the clock, on a slow disk or a busy machine,
+where starting it can take a minute; at least so many seconds."""
 
 MOST_FILES = 100_000
 """The most files of a folder."""
@@ -234,7 +234,7 @@ def _read_apart(
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
                 env={**os.environ, **offline, "ARROW_DEFAULT_MEMORY_POOL": "system"},
-                timeout=max(60, WAITING * seconds),
+                timeout=max(LEAST_WAITING, WAITING * seconds),
                 check=False,
             ).returncode
         except subprocess.TimeoutExpired:
