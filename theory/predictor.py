@@ -202,7 +202,7 @@ def base_accuracy(pilot: Pilot) -> Float[np.ndarray, "*replicate difficulty"]:
 
 
 def tells_apart(pilot: Pilot) -> Bool[np.ndarray, "*replicate"]:
-    """Whether the base gets more of one training mixture right than of another."""
+    """Return True where the base gets more of one training mixture right than of another."""
     return np.ptp(base_accuracy(pilot), axis=-1) > 1e-9  # more than rounding
 
 

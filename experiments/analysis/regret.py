@@ -132,10 +132,9 @@ def judge(runs: Runs) -> pd.DataFrame:
       ("predictor", "fit", "naive", "oracle" or "constant"); run; study; task; base, a name that
       runs from the same bases share; base_seed; fitted_up_to; data_size; factor, the second over
       the first; choice and best, difficulties; regret, in units of risk; rank_correlation of the
-      rule's scores
-      with the measured test risks (Spearman); error, the root of the mean square difference of
-      predicted and measured risk, NaN for rules that only rank; moved, whether the best level of
-      the study differs between the two data sizes.
+      rule's scores with the measured test risks (Spearman); error, the root of the mean square
+      difference of predicted and measured risk, NaN for rules that only rank; moved, whether the
+      best level of the study differs between the two data sizes.
 
     Raises:
       ValueError: if no run has a held-out data size, or a run cannot be a pilot (see

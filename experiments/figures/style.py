@@ -45,14 +45,14 @@ UNITS = {
     "parity-scratchpad": "bits",
     "pointer": "hops",
 }
-"""What difficulty counts, by task."""
+"""Unit of difficulty, by name of the task."""
 ACCURACY_LABEL = "test accuracy (exact match)"
 RISK_LABEL = "risk (0–1 loss)"
 BAND_LABEL = "90% interval"
 
 
 def difficulty_unit(table: pd.DataFrame) -> str:
-    """What difficulty counts in the task of a table; "level" if that is not known."""
+    """Return the unit of difficulty in a table of one task; "level" if it is not known."""
     tasks = set(table["task"]) if "task" in table else set()
     return UNITS.get(tasks.pop(), "level") if len(tasks) == 1 else "level"
 

@@ -132,11 +132,15 @@ def total_bounds(results: Path) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True)
 
 
+def _families(results: Path) -> list[str]:
+    """Names of the recorded runs of other families and other bases."""
+    patterns = ("families-*", "prediction-*")
+    return [each.name for pattern in patterns for each in sorted(results.glob(pattern))]
+
+
 def trial_runs(results: Path) -> list[Path]:
     """Recorded sweeps on which the rules are judged: the protocol's first, then older ones."""
-    names = [MAIN, *CONTROLS, *STRENGTHS, "leave-out", "thirds", *OLDER]
-    for pattern in ("families-*", "prediction-*"):
-        names += [each.name for each in sorted(results.glob(pattern))]
+    names = [MAIN, *CONTROLS, *STRENGTHS, "leave-out", "thirds", *OLDER, *_families(results)]
     return [
         results / name
         for name in dict.fromkeys(names)
@@ -154,9 +158,7 @@ def write(results: Path = RESULTS) -> None:
     write_parquet(results / "settings" / "totals.parquet", total_bounds(results))
     write_regret(trial_runs(results), results / "prediction", replicates=REPLICATES)
     # The commit that made each run.
-    names = [MAIN, *CONTROLS, *STRENGTHS]
-    for pattern in ("families-*", "prediction-*"):
-        names += sorted(each.name for each in results.glob(pattern))
+    names = [MAIN, *CONTROLS, *STRENGTHS, *_families(results)]
     commits = {
         name: read_manifest(results / name)["sessions"][0]["commit"]
         for name in dict.fromkeys(names)

@@ -73,6 +73,7 @@ import dataclasses
 
 from experiments.analysis.contrasts import Move, Prediction
 from experiments.recipes.families import PRESETS as FAMILIES
+from experiments.recipes.families import SMALLER as FAMILY_SMALLER
 from experiments.recipes.tradeoff import PRESETS as TRADEOFF
 from experiments.sweep.grid import PretrainConfig, SweepConfig
 
@@ -87,7 +88,7 @@ PRESETS = {
 }
 
 # Four data sizes, so that each run has three pairs of a pilot and a data size beyond it.
-SMALLER = {"data_sizes": (32, 128, 512, 2048), "learning_rates": (2e-4, 8e-4), "base_seeds": 6}
+SMALLER = FAMILY_SMALLER | {"data_sizes": (32, 128, 512, 2048)}
 
 
 def _uniform(

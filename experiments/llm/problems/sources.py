@@ -50,8 +50,10 @@ BASE_SECONDS, MEBIBYTES_A_SECOND = 6, 1
 """Time of a processor that a reader may take: so much, and a second for so many mebibytes."""
 
 WAITING, LEAST_WAITING = 10, 180
-"""How many times longer than that a reader may take by the clock, on a slow disk or a busy machine,
-where starting it can take a minute; at least so many seconds."""
+"""Limit of a reader by the clock: so many times that of a processor, at least so many seconds.
+
+On a slow disk or a busy machine starting a reader alone can take a minute.
+"""
 
 MOST_FILES = 100_000
 """The most files of a folder."""

@@ -1,4 +1,4 @@
-"""What the documents say of total bounds, from tables with known numbers."""
+"""Tests of the sentences on total bounds in the documents, from tables with known numbers."""
 
 from __future__ import annotations
 
