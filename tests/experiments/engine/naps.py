@@ -1,4 +1,4 @@
-"""A study whose parts take a moment, and say which process on which node makes them."""
+"""A study whose parts take a moment, and say which process makes them."""
 
 from __future__ import annotations
 
@@ -15,6 +15,9 @@ import pandas as pd
 from experiments.engine.study import Output, Part, Study
 from experiments.storage.writing import write_atomically
 
+PATIENCE = 120.0
+"""Seconds after which a nap ends although too few processes have begun one."""
+
 
 def write_text(text: str, path: Path) -> None:
     write_atomically(path, lambda temporary: temporary.write_text(text))
@@ -27,6 +30,9 @@ class Naps(Study):
     Attributes:
       notes: folder, outside of the study's directory, with a file for every part that was begun.
       number: of naps; a nap with the number `failing` raises a ValueError.
+      seconds: that a nap takes at least.
+      processes: a nap after the first two goes on until so many processes have begun one. A test
+        that waits for a worker so does not depend on how long this machine takes to start it.
     """
 
     directory: Path
@@ -34,6 +40,7 @@ class Naps(Study):
     number: int = 6
     seconds: float = 0.5
     failing: int = -1
+    processes: int = 0
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -72,6 +79,9 @@ class Naps(Study):
             raise ValueError(f"failing must not be made, got {number}")
         sheet = (self.bed / "sheet.txt").read_text()
         time.sleep(self.seconds)
+        end = time.monotonic() + PATIENCE
+        while number > 1 and len(self.nappers()) < self.processes and time.monotonic() < end:
+            time.sleep(0.1)
         return Output({"table": pd.DataFrame({"nap": [number], "sheet": [sheet]})})
 
     def session_fields(self) -> dict[str, int]:
@@ -85,3 +95,7 @@ class Naps(Study):
     def begun(self) -> list[dict[str, Any]]:
         """What was noted so far."""
         return [json.loads(path.read_text()) for path in sorted(self.notes.glob("*.json"))]
+
+    def nappers(self) -> set[int]:
+        """Processes that have begun a nap."""
+        return {note["process"] for note in self.begun() if note["part"].startswith("nap")}
