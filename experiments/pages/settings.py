@@ -99,14 +99,21 @@ def settings(results: Path = RESULTS) -> pd.DataFrame:
     return compared(rows, smallest_size=SMALLEST_SIZE)
 
 
+UNIFORM_STUDIES = {
+    "uniform": "",
+    "range": ", levels 1 to d",
+    "again": ", eight other bases",
+    "deep": ", deeper grid",
+}
+"""What the last word of a study's name says, after the family."""
+
+
 def uniform_bases(results: Path = RESULTS) -> pd.DataFrame:
     """The move of the best difficulty over bases that saw their levels equally often."""
     rows = []
     for folder in sorted(results.glob("prediction-*/table.parquet")):
         family, _, kind = folder.parent.name.removeprefix("prediction-").rpartition("-")
-        words = {"uniform": family, "range": f"{family}, levels 1 to d"}
-        name = words.get(kind, f"{family}, eight other bases")
-        rows.append((kind, name, read_table(folder.parent)))
+        rows.append((kind, family + UNIFORM_STUDIES[kind], read_table(folder.parent)))
     return compared(rows, smallest_size=SMALLEST_UNIFORM)
 
 
