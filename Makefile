@@ -37,7 +37,7 @@ mutants: $(VENV)/.dev  ## put small faults into the code, one at a time, and see
 	$(BIN)/python -m tests.mutants --sample $(SAMPLE)
 
 types: $(VENV)/.all
-	$(BIN)/pyright
+	$(BIN)/pyright --threads 2
 
 bench: $(VENV)/.all  ## measure against plain JAX and PyTorch and record the tables
 	$(BIN)/python -m experiments.benchmarks.grid --record
