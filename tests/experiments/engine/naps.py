@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import time
 from dataclasses import dataclass
 from functools import partial
@@ -15,7 +16,7 @@ import pandas as pd
 from experiments.engine.study import Output, Part, Study
 from experiments.storage.writing import write_atomically
 
-PATIENCE = 120.0
+PATIENCE = 300.0
 """Seconds after which a nap ends although too few processes have begun one."""
 
 
@@ -31,8 +32,9 @@ class Naps(Study):
       notes: folder, outside of the study's directory, with a file for every part that was begun.
       number: of naps; a nap with the number `failing` raises a ValueError.
       seconds: that a nap takes at least.
-      processes: a nap after the first two goes on until so many processes have begun one. A test
-        that waits for a worker so does not depend on how long this machine takes to start it.
+      processes: a nap after the first two goes on until so many processes have begun one, or
+        `wake_up` was called. A test that waits for a worker so does not depend on how long this
+        machine takes to start it, and knows who is in the midst of a nap (see `nappers`).
     """
 
     directory: Path
@@ -80,7 +82,7 @@ class Naps(Study):
         sheet = (self.bed / "sheet.txt").read_text()
         time.sleep(self.seconds)
         end = time.monotonic() + PATIENCE
-        while number > 1 and len(self.nappers()) < self.processes and time.monotonic() < end:
+        while number > 1 and not self._may_wake() and time.monotonic() < end:
             time.sleep(0.1)
         return Output({"table": pd.DataFrame({"nap": [number], "sheet": [sheet]})})
 
@@ -96,6 +98,14 @@ class Naps(Study):
         """What was noted so far."""
         return [json.loads(path.read_text()) for path in sorted(self.notes.glob("*.json"))]
 
-    def nappers(self) -> set[int]:
-        """Processes that have begun a nap."""
-        return {note["process"] for note in self.begun() if note["part"].startswith("nap")}
+    def nappers(self, first: int = 0) -> set[int]:
+        """Processes that have begun a nap with the number `first` or a higher one."""
+        numbered = [(re.fullmatch(r"nap(\d+)", note["part"]), note) for note in self.begun()]
+        return {note["process"] for match, note in numbered if match and int(match[1]) >= first}
+
+    def wake_up(self) -> None:
+        """Let all naps end."""
+        (self.notes / "awake").touch()
+
+    def _may_wake(self) -> bool:
+        return (self.notes / "awake").exists() or len(self.nappers()) >= self.processes

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 import shutil
 import signal
@@ -11,7 +10,9 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,7 @@ from experiments.llm.text.tokenizer import load_tokenizer
 from experiments.llm.training.config import PAPER_OPTIMISER, TrainingConfig
 from experiments.storage.results import read_manifest
 from experiments.sweep.study import run_sweep
-from tests.experiments.engine.naps import Naps
+from tests.experiments.engine.naps import PATIENCE, Naps
 from tests.experiments.llm.rows import write_sums
 from tests.experiments.tiny import TINY
 
@@ -247,13 +248,21 @@ def run_with(naps: Naps, workers: Workers, after: Any) -> pd.DataFrame:
         return run_study(naps_of(naps), executor=watched)["table"]
 
 
+def awaited(found: Callable[[], Any]) -> Any:
+    """What a function finds, once that is anything."""
+    end = time.monotonic() + PATIENCE
+    while not (result := found()):
+        assert time.monotonic() < end
+        time.sleep(0.05)
+    return result
+
+
 def test_a_killed_worker_loses_nothing(workers, naps, capsys):
     naps.processes, killed = 3, []
 
     def kill():
-        # The one that began last is in the midst of a nap.
-        last = max(naps.notes.glob("nap*"), key=lambda path: path.stat().st_mtime_ns)
-        killed.append(json.loads(last.read_text())["process"])
+        # The naps after the first two wait for a third process: who has begun one is asleep.
+        killed.append(awaited(lambda: naps.nappers(first=2)).pop())
         os.kill(killed[0], signal.SIGKILL)
 
     table = run_with(naps, workers, kill)
@@ -299,42 +308,29 @@ def test_a_node_that_is_removed_loses_nothing(nodes, workers, naps):
     import psutil
     import ray
 
-    naps.processes, naps.number, naps.seconds = 3, 12, 2.0
+    # More processes than there are: naps go on until they are woken.
+    naps.processes, naps.number = 9, 12
     others = {raylet.pid for raylet in nodes_of(psutil)}
     extra = nodes.add_node(num_cpus=1)
     nodes.wait_for_nodes()
     (raylet,) = (raylet for raylet in nodes_of(psutil) if raylet.pid not in others)
-    ended, lost = [], []
 
-    def remove_if_it_naps():
-        """Remove the node with its processes, if one of them is in the midst of a nap."""
-        there = {process.pid: process for process in raylet.children()}
-        lost.extend(
-            note["part"]
-            for note in naps.begun()
-            if note["process"] in there and note["part"] not in ended
-        )
-        if lost:
-            for process in there.values():
-                process.kill()
-            nodes.remove_node(extra, allow_graceful=False)
+    def remove_when_it_naps():
+        """Remove the node with its processes, as one of them is in the midst of a nap."""
+        awaited(lambda: naps.nappers(first=2) & {process.pid for process in raylet.children()})
+        for process in raylet.children():
+            process.kill()
+        nodes.remove_node(extra, allow_graceful=False)
+        naps.wake_up()
 
-    with workers.start(naps.directory) as executor:
-
-        def watched(study, parts, started):
-            for part, output in executor(study, parts, started):
-                ended.append(part.name)
-                yield part, output
-                if not lost:
-                    remove_if_it_naps()
-
-        table = run_study(naps_of(naps), executor=watched)["table"]
+    with workers.start(naps.directory) as executor, ThreadPoolExecutor() as threads:
+        removed = threads.submit(remove_when_it_naps)
+        table = run_study(naps_of(naps), executor=executor)["table"]
+        removed.result()
     assert table["nap"].tolist() == list(range(12))
     # What was under way there was made again elsewhere.
-    (lost_nap,) = lost
-    begun = [note["part"] for note in naps.begun()]
-    assert begun.count(lost_nap) == 2
-    assert len([part for part in begun if part.startswith("nap")]) == 13
+    begun = Counter(note["part"] for note in naps.begun() if note["part"].startswith("nap"))
+    assert sorted(begun.values()) == [1] * 11 + [2]
     assert not ray.is_initialized()
     # The head notices only after some missed heartbeats, and would take the node for a live one.
     nodes.wait_for_nodes(timeout=120)
