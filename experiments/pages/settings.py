@@ -105,7 +105,7 @@ UNIFORM_STUDIES = {
     "again": ", eight other bases",
     "deep": ", deeper grid",
 }
-"""What the last word of a study's name says, after the family."""
+"""Words that follow the family in tables, by the last word of a study's name."""
 
 
 def uniform_bases(results: Path = RESULTS) -> pd.DataFrame:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import time
 from dataclasses import dataclass
 from functools import partial
@@ -34,7 +33,7 @@ class Naps(Study):
       seconds: that a nap takes at least.
       processes: a nap after the first two goes on until so many processes have begun one, or
         `wake_up` was called. A test that waits for a worker so does not depend on how long this
-        machine takes to start it, and knows who is in the midst of a nap (see `nappers`).
+        machine takes to start it, and knows who is in the midst of a nap (see `asleep`).
     """
 
     directory: Path
@@ -98,10 +97,17 @@ class Naps(Study):
         """What was noted so far."""
         return [json.loads(path.read_text()) for path in sorted(self.notes.glob("*.json"))]
 
-    def nappers(self, first: int = 0) -> set[int]:
-        """Processes that have begun a nap with the number `first` or a higher one."""
-        numbered = [(re.fullmatch(r"nap(\d+)", note["part"]), note) for note in self.begun()]
-        return {note["process"] for match, note in numbered if match and int(match[1]) >= first}
+    def nappers(self) -> set[int]:
+        """Processes that have begun a nap."""
+        return {note["process"] for note in self.begun() if note["part"].startswith("nap")}
+
+    def asleep(self) -> dict[int, str]:
+        """Processes in a nap after the first two, each with its nap; right until they may wake."""
+        return {
+            note["process"]: note["part"]
+            for note in self.begun()
+            if note["part"].startswith("nap") and note["part"] not in ("nap0", "nap1")
+        }
 
     def wake_up(self) -> None:
         """Let all naps end."""

@@ -10,7 +10,6 @@ import subprocess
 import sys
 import time
 import uuid
-from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -249,7 +248,7 @@ def run_with(naps: Naps, workers: Workers, after: Any) -> pd.DataFrame:
 
 
 def awaited(found: Callable[[], Any]) -> Any:
-    """What a function finds, once that is anything."""
+    """Call a function until it returns something that is not empty, and return that."""
     end = time.monotonic() + PATIENCE
     while not (result := found()):
         assert time.monotonic() < end
@@ -261,8 +260,8 @@ def test_a_killed_worker_loses_nothing(workers, naps, capsys):
     naps.processes, killed = 3, []
 
     def kill():
-        # The naps after the first two wait for a third process: who has begun one is asleep.
-        killed.append(awaited(lambda: naps.nappers(first=2)).pop())
+        # Naps after the first two wait for a third process, so that this one is in the midst of it.
+        killed.append(list(awaited(naps.asleep))[-1])
         os.kill(killed[0], signal.SIGKILL)
 
     table = run_with(naps, workers, kill)
@@ -315,22 +314,27 @@ def test_a_node_that_is_removed_loses_nothing(nodes, workers, naps):
     nodes.wait_for_nodes()
     (raylet,) = (raylet for raylet in nodes_of(psutil) if raylet.pid not in others)
 
+    def asleep_there():
+        there = {process.pid for process in raylet.children()}
+        return [nap for process, nap in naps.asleep().items() if process in there]
+
     def remove_when_it_naps():
-        """Remove the node with its processes, as one of them is in the midst of a nap."""
-        awaited(lambda: naps.nappers(first=2) & {process.pid for process in raylet.children()})
+        """Remove the node with its processes in the midst of a nap, and return that nap."""
+        (lost_nap,) = awaited(asleep_there)
         for process in raylet.children():
             process.kill()
         nodes.remove_node(extra, allow_graceful=False)
         naps.wake_up()
+        return lost_nap
 
     with workers.start(naps.directory) as executor, ThreadPoolExecutor() as threads:
         removed = threads.submit(remove_when_it_naps)
         table = run_study(naps_of(naps), executor=executor)["table"]
-        removed.result()
     assert table["nap"].tolist() == list(range(12))
     # What was under way there was made again elsewhere.
-    begun = Counter(note["part"] for note in naps.begun() if note["part"].startswith("nap"))
-    assert sorted(begun.values()) == [1] * 11 + [2]
+    begun = [note["part"] for note in naps.begun()]
+    assert begun.count(removed.result()) == 2
+    assert len([part for part in begun if part.startswith("nap")]) == 13
     assert not ray.is_initialized()
     # The head notices only after some missed heartbeats, and would take the node for a live one.
     nodes.wait_for_nodes(timeout=120)
